@@ -1,0 +1,51 @@
+# make demo   align the embedded model and write runs/demo/report.html
+# make test   the test suite (no network, no GPU)
+# Both install what they need into .venv first; a second run starts at once.
+
+PY := .venv/bin/python
+STAMP := .venv/.installed
+FIND_PYTHON := for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
+
+.PHONY: install test test-slow demo lint format clean
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+		python=$$($(FIND_PYTHON)); \
+		if [ -z "$$python" ]; then \
+			echo "make: got $$(python3 --version 2>&1); expected Python 3.11 or newer;" \
+				"install one and run make PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
+		echo "$$python -m venv .venv"; \
+		"$$python" -m venv --clear .venv || { \
+			echo "make: $$python cannot create .venv; install its venv module (Debian: python3-venv)" >&2; exit 1; }; \
+	fi
+	$(PY) -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# Small tensors gain nothing from many threads, and a 64-core machine loses to them.
+test test-slow: export OMP_NUM_THREADS ?= 2
+
+test: install
+	$(PY) -m pytest
+
+test-slow: install
+	$(PY) -m pytest -m slow
+
+demo: install
+	$(PY) -m t2ialign demo --output runs/demo
+
+lint: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: install
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf .venv build dist runs .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
