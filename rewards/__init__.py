@@ -1,0 +1,64 @@
+"""Image rewards for text-to-image alignment; usable alone: needs torch and never t2ialign."""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rewards.base import LatentReward, Reward
+
+__all__ = ["LatentReward", "Reward", "load", "names"]
+
+
+def names() -> dict[str, str]:
+    """Every reward name that ships -> the module that serves it, read from `NAMES` without an import."""
+    return {
+        name: f"rewards.{file.stem}"
+        for file in sorted(Path(__file__).parent.glob("*.py"))
+        for name in _declared(file)
+    }
+
+
+def load(name: str, **options: Any) -> Reward:
+    """Build the reward called `name`, or `build(**options)` of any importable "package.module".
+
+    A file in `rewards/` declares `NAMES = {name: options}` and `build(**options) -> Reward`; options given
+    here win over the declared ones. Raises ValueError for an unknown name, listing the known ones.
+    """
+    known = names()
+    path = known.get(name, name)
+    if name not in known and ("." not in name or not _importable(name)):
+        raise ValueError(
+            f"got reward {name!r}; expected one of {', '.join(sorted(known))} or a package.module of yours; "
+            "check the spelling, or put the folder of your package on PYTHONPATH"
+        )
+    module = import_module(path)
+    declared: dict[str, Any] = module.NAMES[name] if name in known else {}
+    reward = module.build(**{**declared, **options})
+    if not isinstance(reward, Reward):
+        raise ValueError(
+            f"got {type(reward).__name__} from {path}.build(); expected a rewards.Reward; return one"
+        )
+    return reward
+
+
+def _importable(dotted: str) -> bool:
+    try:
+        return find_spec(dotted) is not None
+    except (ModuleNotFoundError, ValueError):  # a parent package is missing, or the name is no name
+        return False
+
+
+def _declared(file: Path) -> dict[str, dict[str, Any]]:
+    """The literal `NAMES` of a module, without running it: importing every scorer to list them is slow."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        if any(isinstance(target, ast.Name) and target.id == "NAMES" for target in targets):
+            value = node.value  # type: ignore[attr-defined]
+            return dict(ast.literal_eval(value))
+    return {}

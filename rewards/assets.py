@@ -1,0 +1,24 @@
+"""Where the embedded models and suites lie: inside the installed package, or in the checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def root() -> Path:
+    """The folder of all assets: `rewards/assets` of an installed wheel, else `assets` of the checkout."""
+    installed = PACKAGE / "assets"
+    return installed if installed.is_dir() else PACKAGE.parent / "assets"
+
+
+def folder(name: str) -> Path:
+    """The folder of one asset, such as "shapes". Raises ValueError, listing what is there, if absent."""
+    found = root() / name
+    if not found.is_dir():
+        there = sorted(p.name for p in root().glob("*") if p.is_dir()) or ["nothing"]
+        raise ValueError(
+            f"got asset {name!r}; expected one of {', '.join(there)} in {root()}; reinstall t2ialign"
+        )
+    return found

@@ -1,0 +1,140 @@
+"""From nothing to the embedded model: the stages of `scripts/build_shapes.py`, each built on the last."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from t2ialign.models.load import load_policy
+from t2ialign.shapes.captions import draw_captions
+from t2ialign.shapes.card import measure, write_card
+from t2ialign.shapes.networks import new_clip, new_scheduler, train_clip, train_denoiser, train_vae
+from t2ialign.shapes.render import render
+from t2ialign.shapes.tokenizer import POSITIONS, save_tokenizer
+
+
+def make_data(work: Path, *, count: int, seed: int) -> None:
+    """Captions of the training split, balanced over the categories, and one rendered image each."""
+    texts = draw_captions(count, seed, held_out=False)
+    chunks = [
+        render(texts[i : i + 1000], seed + i) for i in tqdm(range(0, count, 1000), desc="render", unit="k")
+    ]
+    np.save(work / "images.npy", np.concatenate(chunks).transpose(0, 3, 1, 2))
+    (work / "captions.json").write_text(json.dumps(texts))
+    save_tokenizer(work / "tokenizer")
+
+
+def _load_data(work: Path) -> tuple[Tensor, list[str]]:
+    images = torch.from_numpy(np.load(work / "images.npy", allow_pickle=False))
+    return images, json.loads((work / "captions.json").read_text())
+
+
+def _tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    return tokenizer(
+        texts, padding="max_length", truncation=True, max_length=POSITIONS, return_tensors="pt"
+    ).input_ids
+
+
+def make_vae(work: Path, *, steps: int, seed: int) -> None:
+    """Train the VAE and save it to `work/vae`."""
+    images, _ = _load_data(work)
+    train_vae(images, work / "train-vae", steps=steps, seed=seed).save_pretrained(work / "vae")
+
+
+def make_clip(work: Path, name: str, *, steps: int, seed: int, layers: tuple[int, int]) -> None:
+    """Train a tiny CLIP of (text, vision) layers and save it to `work/<name>`."""
+    torch.manual_seed(seed)
+    images, texts = _load_data(work)
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    model = new_clip(tokenizer, text_layers=layers[0], vision_layers=layers[1])
+    tokens = _tokens(tokenizer, texts)
+    train_clip(model, images, tokens, work / f"train-{name}", steps=steps, seed=seed).save_pretrained(
+        work / name
+    )
+
+
+def text_encoder(clip: CLIPModel) -> CLIPTextModel:
+    """The text tower of a CLIP as the class a Stable Diffusion pipeline wants."""
+    encoder = CLIPTextModel(clip.config.text_config)
+    encoder.load_state_dict(clip.text_model.state_dict() if _is_flat(encoder) else _nested(clip), strict=True)
+    return encoder.eval()
+
+
+def _is_flat(encoder: CLIPTextModel) -> bool:
+    """Newer transformers keep the weights at the top of CLIPTextModel, older ones under `text_model.`."""
+    return not any(key.startswith("text_model.") for key in encoder.state_dict())
+
+
+def _nested(clip: CLIPModel) -> dict[str, Tensor]:
+    return {f"text_model.{key}": value for key, value in clip.text_model.state_dict().items()}
+
+
+@torch.no_grad()
+def make_denoiser(work: Path, *, steps: int, seed: int) -> None:
+    """Encode every image and caption once, train the denoiser on them and save it to `work/unet`."""
+    images, texts = _load_data(work)
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    encoder = text_encoder(CLIPModel.from_pretrained(work / "clip"))
+    scale, posteriors = vae.config.scaling_factor, []
+    for chunk in tqdm(images.split(500), desc="encode", unit="chunk"):
+        posterior = vae.encode(chunk.float() / 127.5 - 1).latent_dist
+        posteriors.append((posterior.mean * scale, posterior.std * scale))
+    mean, std = (torch.cat(part) for part in zip(*posteriors, strict=True))
+    unique = ["", *dict.fromkeys(texts)]
+    row = {text: i for i, text in enumerate(unique)}
+    states = torch.cat([encoder(chunk).last_hidden_state for chunk in _tokens(tokenizer, unique).split(500)])
+    caption = torch.tensor([row[text] for text in texts])
+    with torch.enable_grad():
+        unet = train_denoiser((mean, std), states, caption, work / "train-denoiser", steps=steps, seed=seed)
+    unet.save_pretrained(work / "unet")
+
+
+def assemble(work: Path) -> StableDiffusionPipeline:
+    """The finished networks as an ordinary pipeline."""
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        text_encoder=text_encoder(CLIPModel.from_pretrained(work / "clip")),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
+    """Write `shapes`, `shapes-clip` and `shapes-clip-b` to `output` as fp16, measured, with a card."""
+    target = output / "shapes"
+    assemble(work).to(torch.float16).save_pretrained(target)
+    _load_as_float32(target / "text_encoder")
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    for name in ("clip", "clip-b"):
+        clip = CLIPModel.from_pretrained(work / name)
+        folder = output / f"shapes-{name}"
+        clip.half().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        _load_as_float32(folder)
+    write_card(target, {**facts, **measure(load_policy(str(target))), **_training(work)})
+
+
+def _load_as_float32(folder: Path) -> None:
+    """transformers loads in the precision that the config names, diffusers in fp32: make both the same."""
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": "float32"}, indent=2) + "\n")
+
+
+def _training(work: Path) -> dict[str, object]:
+    """Last logged loss and seconds of each stage."""
+    stages = {}
+    for name in ("vae", "clip", "clip-b", "denoiser"):
+        last = json.loads((work / f"train-{name}" / "loss.jsonl").read_text().splitlines()[-1])
+        seconds = json.loads((work / f"{name}.done.json").read_text())["seconds"]
+        stages[name] = {"steps": last["step"], "final_loss": last["loss"], "seconds": seconds}
+    return {"training": stages}
