@@ -1,0 +1,108 @@
+"""Sampling as a loop over p(x_s | x_t): one loop for images, trajectories and back-propagation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from t2ialign.diffusion.transition import Gaussian
+
+Noise = Callable[[int], Tensor]
+"""Step index i -> the noise of that step, (B, C, h, w)."""
+
+
+class Denoiser(Protocol):
+    """What the loop needs of a model: one reverse step."""
+
+    def step(
+        self, x_t: Tensor, t: Tensor, s: Tensor, cond: dict[str, Tensor], *, eta: float, guidance: float
+    ) -> Gaussian:
+        """p(x_s | x_t, cond) for x_t (B, C, h, w) and t, s (B,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A sampled path, under the policy that sampled it."""
+
+    latents: Tensor
+    """(B, T + 1, C, h, w), noise first, sample last"""
+    log_probs: Tensor
+    """(B, T), mean over C, h, w; 0 where the step is deterministic"""
+    times: Tensor
+    """(T + 1,), step i goes from times[i] to times[i + 1]"""
+
+
+def rollout(
+    policy: Denoiser,
+    cond: dict[str, Tensor],
+    x_T: Tensor,
+    times: Tensor,
+    *,
+    eta: float,
+    guidance: float,
+    noise: Noise | None = None,
+    grad_steps: int = 0,
+) -> Trajectory:
+    """Denoise x_T (B, C, h, w) and keep the whole path.
+
+    times: (T + 1,), noise first. noise: needed when eta > 0. grad_steps: only the last so many steps record
+    gradients (DRaFT-K, Clark et al. 2024; K = T is full back-propagation). Raises ValueError if noise is
+    needed and missing.
+    """
+    latents, log_probs = [x_T.float()], []
+    for p, x in _walk(
+        policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise, grad_steps=grad_steps
+    ):
+        latents.append(x)
+        log_probs.append(p.log_prob(x.detach()))
+    return Trajectory(torch.stack(latents, 1), torch.stack(log_probs, 1), times)
+
+
+def sample(
+    policy: Denoiser,
+    cond: dict[str, Tensor],
+    x_T: Tensor,
+    times: Tensor,
+    *,
+    eta: float,
+    guidance: float,
+    noise: Noise | None = None,
+    grad_steps: int = 0,
+) -> Tensor:
+    """Denoise x_T (B, C, h, w) to x_0, keeping the current latent only; otherwise as `rollout`."""
+    x_0 = x_T.float()
+    for _, x in _walk(
+        policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise, grad_steps=grad_steps
+    ):
+        x_0 = x
+    return x_0
+
+
+def _walk(
+    policy: Denoiser,
+    cond: dict[str, Tensor],
+    x_T: Tensor,
+    times: Tensor,
+    *,
+    eta: float,
+    guidance: float,
+    noise: Noise | None,
+    grad_steps: int,
+) -> Iterator[tuple[Gaussian, Tensor]]:
+    """Yield each step's distribution and the latent drawn from it, fp32."""
+    if eta > 0 and noise is None:
+        raise ValueError(
+            f"got eta={eta} and no noise; expected noise for a stochastic sampler; pass noise or eta=0"
+        )
+    x, num_steps, recording = x_T.float(), len(times) - 1, torch.is_grad_enabled()
+    times = times.to(x.device)
+    for i in range(num_steps):
+        # Left before each yield: a grad mode held across it would leak into the caller.
+        with torch.set_grad_enabled(recording and i >= num_steps - grad_steps):
+            t, s = times[i].expand(len(x)), times[i + 1].expand(len(x))
+            p = policy.step(x, t, s, cond, eta=eta, guidance=guidance)
+            x = p.sample(noise(i).to(x)) if noise is not None and eta > 0 else p.mean
+        yield p, x
