@@ -1,0 +1,82 @@
+"""Prompts and seeds in, images out: each image depends on its own prompt and seed only."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from t2ialign.diffusion.noise import normal_rows
+from t2ialign.diffusion.sampler import sample
+from t2ialign.models.base import Cond, Policy
+
+START = -1
+"""Key of the first noise; step i has key i."""
+
+
+@torch.no_grad()
+def generate(
+    policy: Policy,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    num_steps: int,
+    guidance: float,
+    eta: float = 0.0,
+    height: int | None = None,
+    width: int | None = None,
+    batch_size: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Render N rows of (prompt, seed) -> images (N, 3, H, W) fp32 in [0, 1] on CPU.
+
+    Sizes default to the model's own, in pixels. Every unique prompt is encoded once. progress is called with
+    the number of images just finished. Raises ValueError if rows do not match, are none, or a size or step
+    count does not fit.
+    """
+    if len(prompts) != len(seeds) or not prompts:
+        raise ValueError(
+            f"got {len(prompts)} prompts and {len(seeds)} seeds; expected as many of each, at least one"
+        )
+    if batch_size < 1:
+        raise ValueError(f"got batch_size={batch_size}; expected at least 1")
+    size = (height or policy.native_size[0], width or policy.native_size[1])
+    shape, times, texts, images = (
+        policy.latent_shape(*size),
+        policy.times(num_steps),
+        _Texts(policy, prompts),
+        [],
+    )
+    for start in range(0, len(prompts), batch_size):
+        rows = range(start, min(start + batch_size, len(prompts)))
+        keys = [seeds[row] for row in rows]
+        cond = policy.with_size(texts.rows(rows), size, (0, 0), size)
+
+        def noise(step: int, keys: list[int] = keys) -> Tensor:
+            return normal_rows(shape, [(key, step) for key in keys])
+
+        x_T = noise(START).to(policy.device)
+        x_0 = sample(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise if eta > 0 else None)
+        images.append(policy.decode(x_0).cpu())
+        if progress is not None:
+            progress(len(rows))
+    return torch.cat(images)
+
+
+class _Texts:
+    """Encodes each unique prompt once, and forgets it after the last row that needs it."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[str]) -> None:
+        self.policy, self.prompts = policy, prompts
+        self.last = {prompt: row for row, prompt in enumerate(prompts)}
+        self.known: dict[str, Cond] = {}
+
+    def rows(self, rows: range) -> Cond:
+        """Cond of a run of rows; runs are asked for in order."""
+        wanted = [self.prompts[row] for row in rows]
+        if new := [prompt for prompt in dict.fromkeys(wanted) if prompt not in self.known]:
+            encoded = self.policy.encode_prompts(new)
+            for i, prompt in enumerate(new):
+                self.known[prompt] = {name: value[i : i + 1] for name, value in encoded.items()}
+        found = [self.known[prompt] for prompt in wanted]
+        self.known = {prompt: cond for prompt, cond in self.known.items() if self.last[prompt] > rows[-1]}
+        return {name: torch.cat([cond[name] for cond in found]) for name in found[0]}

@@ -1,0 +1,232 @@
+"""The shape of the code: who imports whom, how large things are, what is never done."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = [ROOT / "t2ialign", ROOT / "rewards"]
+SOURCES = sorted(file for package in PACKAGES for file in package.rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+LAYERS = {"diffusion", "objectives", "models", "data", "shapes", "evaluation", "trainers", "config"}
+# Who may import which parts of this project; a verb (any other module) may import anything but the CLI.
+ALLOWED: dict[str, set[str]] = {
+    "rewards": {"rewards"},
+    "diffusion": set(),
+    "objectives": set(),
+    "config": set(),
+    "models": {"diffusion", "rewards.assets"},
+    "data": {"models", "diffusion"},
+    "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
+    "evaluation": {"rewards", "models", "diffusion", "data"},
+    "trainers": {"rewards", "models", "diffusion", "objectives", "data", "evaluation", "config"},
+}
+PURE = {"diffusion", "objectives"}  # torch and the standard library only
+REWARDS_NEED = {
+    "torch",
+    "torchvision",
+    "transformers",
+    "open_clip",
+    "scipy",
+    "sklearn",
+    "numpy",
+    "PIL",
+    "safetensors",
+}
+NEVER = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "imp"}
+
+MAX_LINES, MAX_FUNCTION, MAX_POSITIONAL = 300, 60, 6
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def module(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer(dotted: str) -> str:
+    """The part of the project a module belongs to: "rewards", a folder of t2ialign, or a verb's own name."""
+    parts = dotted.split(".")
+    return parts[0] if parts[0] != "t2ialign" else parts[1] if len(parts) > 1 else "t2ialign"
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of all imports, those inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"relative import of {node.module} at line {node.lineno}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def breaches(home: str, dotted: str) -> bool:
+    """Whether a module of layer `home` may not import `dotted`."""
+    top, other = dotted.split(".")[0], layer(dotted)
+    if top == "scripts" or (top == "t2ialign" and other == "cli"):
+        return home not in ("cli", "__main__")
+    if top not in ("t2ialign", "rewards") or home not in ALLOWED or other == home:
+        return False
+    if top == "t2ialign" and other not in LAYERS:
+        return other not in ("t2ialign", "__version__")  # a layer below must not reach up to a verb
+    return not any(dotted == part or dotted.startswith(part + ".") or other == part for part in ALLOWED[home])
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_dependency_rule(file):
+    home = layer(module(file))
+    wrong = [dotted for dotted in imports(ast.parse(file.read_text())) if breaches(home, dotted)]
+    assert not wrong, f"{name(file)} ({home}) imports {wrong}"
+
+
+@pytest.mark.parametrize(
+    ("home", "dotted", "wrong"),
+    [
+        ("diffusion", "t2ialign.models.base.Policy", True),
+        ("objectives", "t2ialign.diffusion.path.Kind", True),
+        ("models", "t2ialign.diffusion.path.Kind", False),
+        ("models", "rewards.assets.folder", False),
+        ("models", "rewards.base.Reward", True),
+        ("data", "t2ialign.trainers.base", True),
+        ("trainers", "t2ialign.shapes.render", True),
+        ("trainers", "t2ialign.evaluation.report", False),
+        ("evaluation", "t2ialign.demo.run", True),
+        ("evaluation", "t2ialign.shapes.render", True),
+        ("demo", "t2ialign.shapes.render", False),
+        ("demo", "t2ialign.cli.main", True),
+        ("rewards", "t2ialign.data", True),
+        ("rewards", "scripts.build_shapes", True),
+        ("models", "t2ialign.__version__", False),
+    ],
+)
+def test_the_rule_says_what_the_architecture_says(home, dotted, wrong):
+    assert breaches(home, dotted) is wrong
+
+
+@pytest.mark.parametrize("file", [f for f in SOURCES if layer(module(f)) in PURE], ids=name)
+def test_pure_layers_know_torch_only(file):
+    tops = {dotted.split(".")[0] for dotted in imports(ast.parse(file.read_text()))}
+    assert tops <= sys.stdlib_module_names | {"torch", "t2ialign"}, tops
+
+
+@pytest.mark.parametrize("file", [f for f in SOURCES if layer(module(f)) == "rewards"], ids=name)
+def test_rewards_know_scorers_only(file):
+    tops = {dotted.split(".")[0] for dotted in imports(ast.parse(file.read_text()))}
+    extra = {"diffusers"} if file.name == "latent.py" else set()
+    assert tops <= sys.stdlib_module_names | REWARDS_NEED | {"rewards"} | extra, tops
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def filled(lines: list[str]) -> int:
+    return sum(bool(line.strip()) for line in lines)
+
+
+@pytest.mark.parametrize("file", [*SOURCES, *SCRIPTS], ids=name)
+def test_sizes(file):
+    lines = file.read_text().splitlines()
+    assert filled(lines) <= MAX_LINES, f"{name(file)} has {filled(lines)} lines"
+    for node in functions(ast.parse(file.read_text())):
+        assert node.end_lineno is not None
+        long = filled(lines[node.lineno - 1 : node.end_lineno])
+        assert long <= MAX_FUNCTION, f"{name(file)}: {node.name} has {long} lines"
+        positional = [
+            arg.arg for arg in node.args.posonlyargs + node.args.args if arg.arg not in ("self", "cls")
+        ]
+        assert len(positional) <= MAX_POSITIONAL, (
+            f"{name(file)}: {node.name} takes {len(positional)} by position"
+        )
+
+
+@pytest.mark.parametrize("file", [*SOURCES, *SCRIPTS], ids=name)
+def test_files_are_ascii(file):
+    assert file.read_bytes().isascii()
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_public_names_are_documented(file):
+    tree = ast.parse(file.read_text())
+    assert file.name == "__main__.py" or ast.get_docstring(tree), f"{name(file)} does not say what it is for"
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    bare = [
+        n.name for n in tree.body if isinstance(n, kinds) and n.name[0] != "_" and not ast.get_docstring(n)
+    ]
+    assert not bare, f"{name(file)}: no docstring on {bare}"
+
+
+@pytest.mark.parametrize("file", [*SOURCES, *SCRIPTS, *TESTS], ids=name)
+def test_no_pickle(file):
+    """A pickle runs code when it is opened: weights are safetensors, or torch.load(weights_only=True)."""
+    tree = ast.parse(file.read_text())
+    assert not {dotted.split(".")[0] for dotted in imports(tree)} & NEVER
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "torch.load",
+            "load_state_dict_from_url",
+        ):
+            given = {word.arg: word.value for word in node.keywords}.get("weights_only")
+            safe = isinstance(given, ast.Constant) and given.value is True
+            assert safe, f"{name(file)}:{node.lineno}: torch.load without weights_only=True"
+
+
+@pytest.mark.parametrize("file", [*SOURCES, *SCRIPTS], ids=name)
+def test_no_error_is_swallowed(file):
+    """A bare except, or one of everything that only passes, turns a failure into a wrong number."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            wide = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
+            raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            assert not wide or raises, f"{name(file)}:{node.lineno} swallows every error"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_every_module_imports(file):
+    if file.name != "__main__.py":  # importing it would run it
+        assert importlib.import_module(module(file))
+
+
+BLOCK = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError("blocked: " + name)
+
+sys.meta_path.insert(0, Block())
+import importlib
+for module in {modules!r}:
+    importlib.import_module(module)
+loaded = {unused!r} & {{name.split(".")[0] for name in sys.modules}}
+assert not loaded, loaded
+"""
+
+
+def import_blocked(modules: list[str], blocked: set[str], unused: set[str]) -> None:
+    """Import modules in a fresh process where `blocked` cannot be imported; `unused` must not have been."""
+    code = BLOCK.format(modules=modules, blocked=blocked, unused=blocked | unused)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_rewards_work_without_t2ialign():
+    modules = [module(file) for file in SOURCES if layer(module(file)) == "rewards"]
+    assert "rewards" in modules
+    import_blocked(modules, {"t2ialign"}, unused={"diffusers", "peft"})
+
+
+def test_pure_layers_import_without_diffusers():
+    modules = [module(file) for file in SOURCES if layer(module(file)) in PURE]
+    import_blocked(modules, {"diffusers", "transformers", "peft", "accelerate"}, unused=set())
