@@ -1,0 +1,229 @@
+"""Build a pair cache in one streaming pass: bounded memory, atomic, going on where an earlier build died."""
+
+import json
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from t2ialign.data.images import open_rgb
+from t2ialign.data.ledger import Numbers, claim, finish
+from t2ialign.data.pairs import PairRecord
+from t2ialign.data.shards import ShardWriter
+from t2ialign.data.stored import PairCache, Pairs
+from t2ialign.data.transform import Framed, Size, bucket_sizes, frame, nearest_bucket
+from t2ialign.models.base import Policy
+
+__all__ = ["PairCache", "Pairs", "build_cache"]
+
+TEXT_BATCH = 32
+
+log = logging.getLogger(__name__)
+
+Variants = list[tuple[Framed, Framed]]
+"""(winner, loser), as they are and, if asked for, mirrored."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    row: int
+    prompt: int
+    record: PairRecord
+
+
+def build_cache(
+    folder: Path,
+    records: Iterable[PairRecord],
+    policy: Policy,
+    *,
+    resolution: int,
+    buckets: bool = False,
+    flip: bool = False,
+    batch_size: int = 8,
+    shard_size: int = 512,
+    fingerprint: Mapping[str, Any] | None = None,
+    unreadable: Literal["error", "skip"] = "error",
+    progress: Callable[[int], object] | None = None,
+) -> PairCache:
+    """Encode every picture and every distinct prompt once, or open the folder if that has been done.
+
+    Pictures become resolution x resolution centre crops, or with `buckets` the aspect bucket nearest to the
+    pair; with `flip` each pair is stored mirrored too (twice the disk) and each epoch draws one of the two.
+    `batch_size` pairs make a VAE forward; at most `shard_size` pairs are held before a shard is written.
+    `fingerprint` (plain JSON) says what records and model these are: with the settings above it decides
+    whether the folder may be reused or a build that was killed may go on. One process builds, others wait.
+    An unreadable picture stops the build, or with "skip" is logged and left out. `progress` is called with
+    the number of pairs just passed; without it a bar appears after 3 s.
+    Raises ValueError for a folder that holds something else, no pairs, a picture that cannot be read, latents
+    that are not finite; OSError where a file cannot be written, and no part of it is left.
+    """
+    sizes = _sizes(policy, resolution, buckets)
+    made_of = {
+        **(fingerprint or {}),
+        **{"format": 1, "resolution": resolution, "buckets": buckets, "flip": flip},
+        **{"image_factor": policy.image_factor, "latent_channels": policy.latent_channels},
+    }
+    made_of = json.loads(json.dumps(made_of))
+    folder = Path(folder)
+    if claim(folder, made_of):
+        return PairCache(folder)
+    texts = _Texts(folder, policy, shard_size)
+    pairs = ShardWriter(folder, "pairs", shard_size)
+    with tqdm(desc="encoding pairs", unit="pair", delay=3, disable=progress is not None) as bar:
+        jobs = _jobs(folder, records, texts, progress or bar.update)
+        try:
+            for window in _decoded(jobs, sizes, flip=flip, window=2 * batch_size):
+                for size, group in _by_size(window, unreadable).items():
+                    for part in _chunks(group, batch_size):
+                        pairs.add(_encode(policy, part), size)
+        except (ValueError, KeyboardInterrupt):  # what is encoded is kept for the next attempt
+            pairs.close()
+            texts.close()
+            raise
+    pairs.close()
+    texts.close()
+    finish(folder, made_of, list(texts.numbers))
+    return PairCache(folder)
+
+
+class _Texts:
+    """One embedding per distinct prompt, numbered in order of first appearance."""
+
+    def __init__(self, folder: Path, policy: Policy, shard_size: int) -> None:
+        self.policy, self.numbers = policy, dict[str, int]()
+        self.writer = ShardWriter(folder, "texts", shard_size)
+        self.done = Numbers(folder, "texts", "id")
+        self.waiting: list[str] = []
+
+    def number(self, prompt: str) -> int:
+        """The prompt's number; it is encoded sooner or later, unless an earlier build did."""
+        if prompt not in self.numbers:
+            self.numbers[prompt] = len(self.numbers)
+            if self.numbers[prompt] not in self.done:
+                self.waiting.append(prompt)
+        if len(self.waiting) == TEXT_BATCH:
+            self._encode()
+        return self.numbers[prompt]
+
+    def close(self) -> None:
+        """Encode and write what is waiting."""
+        if self.waiting:
+            self._encode()
+        self.writer.close()
+
+    def _encode(self) -> None:
+        with torch.no_grad():
+            cond = self.policy.encode_prompts(self.waiting)
+        ids = torch.tensor([self.numbers[prompt] for prompt in self.waiting])
+        rows = {key: _stored(value, "text encoder", self.waiting) for key, value in cond.items()}
+        self.writer.add({"id": ids, **rows})
+        self.waiting = []
+
+
+def _sizes(policy: Policy, resolution: int, buckets: bool) -> list[Size]:
+    """The sizes to choose from, every one of which the model can take."""
+    sizes = bucket_sizes(resolution, policy.image_factor) if buckets else [(resolution, resolution)]
+    for height, width in sizes:
+        policy.latent_shape(height, width)
+    return sizes
+
+
+def _jobs(
+    folder: Path, records: Iterable[PairRecord], texts: _Texts, progress: Callable[[int], object]
+) -> Iterator[_Job]:
+    """What is left to encode. Prompts are numbered over all records, so a second build numbers them alike."""
+    done = Numbers(folder, "pairs", "row")
+    for row, record in enumerate(records):
+        prompt = texts.number(record.prompt)
+        if row not in done:
+            yield _Job(row, prompt, record)
+        progress(1)
+
+
+def _decoded(
+    jobs: Iterator[_Job], sizes: list[Size], *, flip: bool, window: int
+) -> Iterator[list[tuple[_Job, "Future[Variants]"]]]:
+    """Windows of jobs whose pictures are being decoded in threads, one window ahead of its use."""
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    ahead: list[tuple[_Job, Future[Variants]]] = []
+    try:
+        while chunk := list(islice(jobs, window)):
+            ready, ahead = ahead, [(job, pool.submit(_prepare, job.record, sizes, flip)) for job in chunk]
+            if ready:
+                yield ready
+        yield ahead
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(record: PairRecord, sizes: list[Size], flip: bool) -> Variants:
+    win, lose = (
+        open_rgb(picture, name=f"{record.name} {side}".strip())
+        for picture, side in ((record.win, "winner"), (record.lose, "loser"))
+    )
+    size = nearest_bucket((win, lose), sizes)
+    return [
+        (frame(win, size, mirror=mirror), frame(lose, size, mirror=mirror))
+        for mirror in ((False, True) if flip else (False,))
+    ]
+
+
+def _by_size(
+    window: list[tuple[_Job, "Future[Variants]"]], unreadable: str
+) -> dict[Size, list[tuple[_Job, Variants]]]:
+    groups: dict[Size, list[tuple[_Job, Variants]]] = defaultdict(list)
+    for job, future in window:
+        try:
+            variants = future.result()
+        except ValueError as error:
+            if unreadable == "error":
+                raise
+            log.warning("left out: %s", error)
+            continue
+        groups[variants[0][0].target].append((job, variants))
+    return groups
+
+
+def _chunks(group: list[Any], size: int) -> Iterator[list[Any]]:
+    return (group[start : start + size] for start in range(0, len(group), size))
+
+
+def _encode(policy: Policy, part: list[tuple[_Job, Variants]]) -> dict[str, Tensor]:
+    """Shard rows of n pairs of one size; latents (n, V, 2, C, h, w)."""
+    pictures = [framed for _, variants in part for pair in variants for framed in pair]
+    with torch.no_grad():
+        images = torch.stack([framed.pixels for framed in pictures])
+        latents = dict(zip(("mean", "std"), policy.encode_images(images.to(policy.device)), strict=True))
+    names = [job.record.name or f"pair {job.row}" for job, _ in part]
+    lead = len(part), len(part[0][1]), 2
+    sizes = [(*framed.original, *framed.crop, *framed.target) for framed in pictures]
+    return {
+        **{key: _stored(value.unflatten(0, lead), "VAE", names) for key, value in latents.items()},
+        "sizes": torch.tensor(sizes, dtype=torch.int32).view(*lead, 6),
+        "row": torch.tensor([job.row for job, _ in part]),
+        "prompt": torch.tensor([job.prompt for job, _ in part]),
+        "weight": torch.tensor([job.record.weight for job, _ in part], dtype=torch.float32),
+    }
+
+
+def _stored(values: Tensor, maker: str, names: list[str]) -> Tensor:
+    """On CPU, floats as fp16: half the disk, 3 digits, far finer than the posterior's own noise."""
+    values = values.detach().cpu()
+    if not values.is_floating_point():
+        return values.contiguous()
+    values = values.half().contiguous()
+    if not values.isfinite().all():
+        row = int((~values.flatten(1).isfinite().all(1)).nonzero()[0])
+        raise ValueError(
+            f"got {maker} output that is not finite for {names[row]}; expected finite values; run it in fp32"
+        )
+    return values

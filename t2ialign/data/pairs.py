@@ -1,0 +1,146 @@
+"""Preference pairs, two pictures of one prompt of which one is preferred, from every layout users have."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from PIL import Image
+
+from t2ialign.data.images import ImageSource
+from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.sources import read_rows
+from t2ialign.data.tables import first_of
+
+Ties = Literal["drop", "half"]
+
+LABELLED = ("jpg_0", "jpg_1", "label_0", "label_1")
+RANKED = ("chosen", "rejected")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """One comparison; pictures stay as they came (bytes, a file, an open picture) until pixels are needed."""
+
+    prompt: str
+    win: ImageSource
+    lose: ImageSource
+    weight: float = 1.0
+    """1 for a preference, 1/2 for either order of a tie."""
+    name: str = ""
+    """Where it was read, for messages."""
+
+
+def read_pairs(
+    source: str,
+    *,
+    ties: Ties = "drop",
+    split: str = "train",
+    streaming: bool = False,
+    limit: int | None = None,
+) -> Iterator[PairRecord]:
+    """Stream the pairs of `source`: a file, a folder or a Hub name, see `sources.read_rows`.
+
+    Columns are either Pick-a-Pic's jpg_0, jpg_1, label_0, label_1, caption, or prompt, chosen, rejected
+    (pictures as bytes, {"bytes", "path"}, or paths relative to the file). The larger label wins; equal
+    labels are a tie, which "drop" leaves out and "half" gives in both orders with weight 1/2. Rows whose
+    has_label is false are left out. At most `limit` records. `streaming` concerns the Hub alone.
+    Raises ValueError for a missing source or column, a row without prompt or picture, no rows, only ties.
+    """
+    if ties not in get_args(Ties):
+        raise ValueError(f"got ties={ties!r}; expected one of {', '.join(get_args(Ties))}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"got limit {limit}; expected at least 1, or none for all pairs")
+    rows, base = read_rows(source, select=_select, split=split, streaming=streaming)
+    return _records(source, rows, base, ties=ties, limit=limit)
+
+
+def _records(
+    source: str, rows: Iterator[tuple[str, dict[str, Any]]], base: Path, *, ties: Ties, limit: int | None
+) -> Iterator[PairRecord]:
+    given = read = tied = 0
+    for where, row in rows:
+        read += 1
+        found = _pairs(where, row, base)
+        tied += len(found) == 2
+        for record in found if len(found) < 2 or ties == "half" else []:
+            yield record
+            given += 1
+            if given == limit:
+                return
+    if not read:
+        raise ValueError(f"got no rows in {source}; expected at least one pair; check the file and the split")
+    if not given:
+        raise ValueError(
+            f"got {read} rows in {source}, {tied} of them ties and none with a preference; expected at least "
+            "one preference; label the pictures, or keep ties with ties=half"
+        )
+    log.info("%s: %d pairs of %d rows, %d ties (%s)", source, given, read, tied, ties)
+
+
+def _pairs(where: str, row: dict[str, Any], base: Path) -> list[PairRecord]:
+    """No record for a row without label, one for a preference, both orders for a tie."""
+    prompt = row[_select(where, list(row))[0]]
+    if not isinstance(prompt, str):
+        raise ValueError(f"{where}: got prompt {prompt!r}; expected text; drop the row or fill it in")
+    order = [RANKED] if set(RANKED) <= row.keys() else _ranking(where, row)
+    weight = 1.0 / max(len(order), 1)
+    pictures = {name: _picture(f"{where} {name}", row[name], base) for pair in order for name in pair}
+    return [PairRecord(prompt, pictures[win], pictures[lose], weight, where) for win, lose in order]
+
+
+def _select(where: str, columns: list[str]) -> list[str]:
+    """Of the columns found those that matter, the prompt's first."""
+    prompt = first_of(columns, PROMPT_COLUMNS)
+    for pictures in (RANKED, LABELLED):
+        if prompt is not None and set(pictures) <= set(columns):
+            return [prompt, *pictures, *(["has_label"] if "has_label" in columns else [])]
+    raise ValueError(
+        f"{where}: got columns {', '.join(columns)}; expected prompt, chosen, rejected or caption, "
+        f"{', '.join(LABELLED)}; rename the columns"
+    )
+
+
+def _ranking(where: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(winner, loser) columns: one preference, both orders of a tie, or nothing where nobody labelled."""
+    if not row.get("has_label", True):
+        return []
+    first, second = row["label_0"], row["label_1"]
+    if not all(isinstance(label, int | float) and 0 <= label <= 1 for label in (first, second)):
+        raise ValueError(
+            f"{where}: got labels {first!r} and {second!r}; expected 1 and 0, 0 and 1, or .5 and .5; "
+            "drop the row"
+        )
+    if first == second:
+        return [("jpg_0", "jpg_1"), ("jpg_1", "jpg_0")]
+    return [("jpg_0", "jpg_1") if first > second else ("jpg_1", "jpg_0")]
+
+
+def _picture(where: str, value: Any, base: Path) -> ImageSource:
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, str) and "://" in value:
+        return _fetched(where, value)
+    if isinstance(value, str | Path) and str(value):
+        return base / value
+    if isinstance(value, bytes | Image.Image):
+        return value
+    raise ValueError(
+        f"{where}: got {value!r}; expected a path, bytes or a picture; drop the row or fill it in"
+    )
+
+
+def _fetched(where: str, address: str) -> bytes:
+    """Bytes of what `datasets` left behind an address (hf://, zip://, https://)."""
+    import fsspec
+
+    try:
+        with fsspec.open(address, "rb") as file:
+            return file.read()
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ValueError(
+            f"{where}: got {address}, which does not open ({error}); check the network"
+        ) from error

@@ -1,0 +1,142 @@
+"""Rows of a data set wherever it lies: a file, a folder, the Hub; streamed, so its size does not matter."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from t2ialign.data.folder import folder_rows, is_pair_folder
+from t2ialign.data.tables import SUFFIXES, Row, read_table
+
+FILES = (".parquet", *SUFFIXES)
+
+Select = Callable[[str, list[str]], list[str]]
+"""(where, column names) -> the columns to read; raises ValueError if one is missing."""
+
+
+def read_rows(source: str, *, select: Select, split: str, streaming: bool) -> tuple[Iterator[Row], Path]:
+    """Rows of `source`, and the folder that relative paths in them start from.
+
+    A file (.parquet, .jsonl, .json, .csv, .tsv), a folder with chosen/ and rejected/, a folder of parquet
+    files, a folder from `Dataset.save_to_disk`, else whatever `datasets.load_dataset` opens: another kind
+    of folder, or the Hub ("owner/name" or "owner/name:config"). Of parquet only selected columns are read.
+    Raises ValueError if there is no such thing.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _file_rows(path, select), path.parent
+    if not path.is_dir():
+        if path.suffix.lower() in FILES or source.startswith((".", "/", "~")) or source.count("/") > 1:
+            raise ValueError(f"got {source}, which does not exist; expected a file or folder; check the path")
+        return _library_rows(source, split, streaming), Path()
+    if is_pair_folder(path):
+        return folder_rows(path), Path()
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return _saved_rows(path, split), path
+    if any(path.rglob("*.parquet")):
+        files = parquet_files(path, split)
+        return (row for file in files for row in _parquet_rows(file, select)), path
+    return _library_rows(source, split, True), path
+
+
+def parquet_files(folder: Path, split: str) -> list[Path]:
+    """The folder's parquet files of a split, told by their names: "train-00000.parquet", "test/0.parquet".
+
+    Where no name tells a split, all are "train". Raises ValueError if the split is not there.
+    """
+    files = sorted(folder.rglob("*.parquet"))
+    words = {file: set(re.split(r"[^a-z0-9]+", str(file.relative_to(folder)).lower())) for file in files}
+    told = any(words[file] & {"train", "validation", "valid", "val", "dev", "test", split} for file in files)
+    chosen = [file for file in files if split in words[file]] if told else files
+    if not chosen or (not told and split != "train"):
+        names = ", ".join(file.name for file in files[:3])
+        raise ValueError(
+            f"got split {split!r}; expected it in a file name in {folder} ({names}); choose another split"
+        )
+    return chosen
+
+
+def identity(source: str) -> dict[str, str]:
+    """What tells one version of a file or folder from another: its name, and a hash of its sizes and dates.
+
+    For the fingerprint of a cache; it survives moving. What lies elsewhere is known by its name alone.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        return {"name": source}
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    stats = ((file.relative_to(path.parent), file.stat()) for file in files)
+    lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode() for name, stat in stats)
+    digest = hashlib.blake2b(digest_size=16)
+    for line in lines:
+        digest.update(line)
+    return {"name": path.resolve().name, "digest": digest.hexdigest()}
+
+
+def _file_rows(path: Path, select: Select) -> Iterator[Row]:
+    if path.suffix.lower() == ".parquet":
+        return _parquet_rows(path, select)
+    if path.suffix.lower() not in FILES:
+        raise ValueError(f"got {path}; expected {', '.join(FILES)} or a folder; convert the file")
+    return read_table(path)
+
+
+def _parquet_rows(path: Path, select: Select) -> Iterator[Row]:
+    """A few rows in memory at a time, besides what the file's own row groups force."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        names = select(str(path), file.schema_arrow.names)
+        for batch in file.iter_batches(16, columns=names, use_threads=False):
+            for row in batch.to_pylist():
+                yield f"{path} row {number}", row
+                number += 1
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"got {path}, which breaks at row {number} ({_line(error)}); expected a whole parquet file; "
+            "fetch it again"
+        ) from error
+
+
+def _saved_rows(path: Path, split: str) -> Iterator[Row]:
+    import datasets
+
+    data = datasets.load_from_disk(str(path))
+    if isinstance(data, dict):
+        if split not in data:
+            raise ValueError(f"got split {split!r}; expected one of {', '.join(data)}, which {path} holds")
+        data = data[split]
+    return _encoded(str(path), data)
+
+
+def _library_rows(name: str, split: str, streaming: bool) -> Iterator[Row]:
+    import datasets
+
+    path, _, config = name.partition(":")
+    try:
+        data = datasets.load_dataset(path, config or None, split=split, streaming=streaming)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(
+            f"got data set {name!r}, split {split!r}, which does not open ({_line(error)}); expected a file, "
+            "a folder or a name on the Hub; check the name, the split and the network"
+        ) from error
+    return _encoded(name, data)
+
+
+def _encoded(name: str, data: Any) -> Iterator[Row]:
+    """Rows with pictures still encoded, so that reading the prompts alone costs no decoding."""
+    import datasets
+
+    for column, feature in (data.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            data = data.cast_column(column, datasets.Image(decode=False))
+    for number, row in enumerate(data):
+        yield f"{name} row {number}", row
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

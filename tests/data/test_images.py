@@ -1,0 +1,194 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2ialign.data.images import open_rgb
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def encoded(image: Image.Image, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def pixels(source, **options) -> np.ndarray:
+    image = open_rgb(source, **options)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def half_transparent(mode: str) -> Image.Image:
+    """Left half opaque black, right half fully transparent black."""
+    image = Image.new(mode, (4, 2))
+    image.putalpha(Image.fromarray(np.array([[255, 255, 0, 0]] * 2, dtype=np.uint8)))
+    return image
+
+
+def png(width: int, height: int, *, data: bytes = b"") -> bytes:
+    """A PNG header that claims a size, with whatever data: Pillow's own writer does not lie."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation):
+    upright = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
+    # Section 4.6.4 of EXIF 2.3: where the stored row 0 and column 0 lie in the upright picture.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
+    np.testing.assert_array_equal(pixels(data), upright)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_alpha_is_laid_over_white(mode, form):
+    options = {"lossless": True} if form == "WEBP" else {}
+    result = pixels(encoded(half_transparent(mode), form, **options))
+    assert (result[:, :2] == 0).all() and (result[:, 2:] == 255).all()
+
+
+def test_half_alpha_mixes_with_white():
+    assert pixels(encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 128)), "PNG")).ravel().tolist() == [
+        255,
+        127,
+        127,
+    ]
+
+
+@pytest.mark.parametrize(("straight", "premultiplied"), [("LA", "La"), ("RGBA", "RGBa")])
+def test_premultiplied_alpha(straight, premultiplied):
+    result = pixels(half_transparent(straight).convert(premultiplied))
+    assert (result[:, :2] == 0).all() and (result[:, 2:] == 255).all()
+
+
+def test_palette_with_alpha_channel():
+    image = Image.new("PA", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putpixel((0, 0), (0, 255))
+    image.putpixel((1, 0), (1, 0))
+    assert pixels(image)[0].tolist() == [list(RED), list(WHITE)]
+
+
+def test_palette_with_transparent_entry():
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putpixel((1, 0), 1)
+    assert pixels(encoded(image, "PNG", transparency=1))[0].tolist() == [list(RED), list(WHITE)]
+    assert pixels(encoded(image, "PNG"))[0].tolist() == [list(RED), [0, 255, 0]]
+
+
+def test_colour_key_transparency():
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), (1, 2, 3))
+    assert pixels(encoded(image, "PNG", transparency=(1, 2, 3)))[0].tolist() == [list(RED), list(WHITE)]
+
+
+def test_one_bit():
+    image = Image.fromarray(np.array([[True, False]]))
+    assert pixels(encoded(image, "PNG"))[0].tolist() == [[255] * 3, [0] * 3]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_cmyk(form):
+    ink = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    assert np.abs(pixels(encoded(ink, form)).astype(int) - RED).max() <= 3
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(form):
+    levels = np.array([[0, 257, 257 * 128, 65535]], dtype=np.uint16)
+    assert pixels(encoded(Image.fromarray(levels), form))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_sixteen_bit_colour_png():
+    rows = b"\0" + struct.pack(">3H", 65535, 128 * 257, 0)
+    data = bytearray(png(1, 1, data=rows))
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    data[16:29] = header
+    data[29:33] = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    assert pixels(bytes(data))[0, 0].tolist() == [255, 128, 0]
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_float_tiff_in_either_usual_range(top):
+    levels = np.array([[0, 0.2, 1]], dtype=np.float32) * top
+    assert pixels(encoded(Image.fromarray(levels), "TIFF"))[0, :, 0].tolist() == [0, 51, 255]
+
+
+@pytest.mark.parametrize(
+    "bad", [np.array([[0, np.nan]], "f4"), np.array([[-1, 1]], "f4"), np.array([[0, 70000]], "i4")]
+)
+def test_levels_without_a_meaning_are_refused(bad):
+    with pytest.raises(ValueError, match="grey values"):
+        open_rgb(encoded(Image.fromarray(bad), "TIFF"))
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, (0, 0, 255))]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
+    assert (pixels(data) == RED).all()
+
+
+def test_file_bytes_and_open_picture_agree(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    path = tmp_path / "a.png"
+    image.save(path)
+    for source in (path, path.read_bytes(), image, Image.open(path)):
+        np.testing.assert_array_equal(pixels(source), np.asarray(image))
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (encoded(NOISE, "JPEG")[:-900], "truncated"),
+        (encoded(NOISE, "PNG")[:-900], "truncated"),
+        (encoded(NOISE, "WEBP")[:-900], ""),
+        (encoded(NOISE, "TIFF", compression="tiff_lzw")[:5000], ""),
+        (b"", "zero bytes"),
+        (b"<!DOCTYPE html><html>404</html>", "no known picture format"),
+        (png(20_000, 20_000), "decompression bomb"),
+        (encoded(NOISE, "PNG")[:60] + b"\0" * 60 + encoded(NOISE, "PNG")[120:], ""),
+    ],
+    ids=["jpeg cut", "png cut", "webp cut", "tiff cut", "empty", "html", "bomb", "garbled"],
+)
+def test_unreadable_pictures_are_named_in_one_line(tmp_path, data, reason):
+    path = tmp_path / "broken picture.jpg"
+    path.write_bytes(data)
+    for source, name in ((path, ""), (data, "set.parquet row 7 winner")):
+        with pytest.raises(ValueError) as caught:
+            open_rgb(source, name=name)
+        message = str(caught.value)
+        assert (name or str(path)) in message and reason in message and "\n" not in message
+        assert "expected a whole picture" in message
+
+
+def test_missing_file_and_folder_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.png: got no such file"):
+        open_rgb(tmp_path / "gone.png")
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        open_rgb(tmp_path)

@@ -1,0 +1,359 @@
+import io
+import json
+import math
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from t2ialign.data.images import open_rgb
+from t2ialign.data.pairs import read_pairs
+from t2ialign.data.sources import identity
+
+
+@pytest.fixture(autouse=True)
+def own_library_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "library")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets.disable_progress_bars()
+
+
+def picture(level: int) -> bytes:
+    """A grey PNG that says which one it is."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (level, level, level)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def level(source) -> int:
+    return int(np.asarray(open_rgb(source))[0, 0, 0])
+
+
+def summary(source, **options) -> list[tuple]:
+    """(prompt, winner's level, loser's level, weight) of every record."""
+    return [(r.prompt, level(r.win), level(r.lose), r.weight) for r in read_pairs(str(source), **options)]
+
+
+def write_parquet(path: Path, **columns) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def pick_a_pic(path: Path, labels: list[tuple], **extra) -> Path:
+    """Row i compares level 2i with level 2i + 1."""
+    rows = range(len(labels))
+    return write_parquet(
+        path,
+        are_different=[True for _ in rows],
+        jpg_0=[picture(2 * i) for i in rows],
+        jpg_1=[picture(2 * i + 1) for i in rows],
+        label_0=[float(a) for a, _ in labels],
+        label_1=[float(b) for _, b in labels],
+        caption=[f"prompt {i}" for i in rows],
+        **extra,
+    )
+
+
+CHOSEN, REJECTED = [10, 20, 30], [11, 21, 31]
+RANKED = [(f"prompt {i}", w, n, 1.0) for i, (w, n) in enumerate(zip(CHOSEN, REJECTED, strict=True))]
+PROMPTS = [row[0] for row in RANKED]
+
+
+def structs(levels: list[int]) -> list[dict]:
+    return [{"bytes": picture(v), "path": f"{v}.png"} for v in levels]
+
+
+class TestPickAPic:
+    def test_the_label_decides_and_ties_are_dropped(self, tmp_path):
+        file = pick_a_pic(tmp_path / "p.parquet", [(1, 0), (0, 1), (0.5, 0.5), (1, 0)])
+        assert summary(file) == [("prompt 0", 0, 1, 1.0), ("prompt 1", 3, 2, 1.0), ("prompt 3", 6, 7, 1.0)]
+
+    def test_half_gives_a_tie_in_both_orders(self, tmp_path):
+        file = pick_a_pic(tmp_path / "p.parquet", [(0.5, 0.5), (0, 1)])
+        both = [("prompt 0", 0, 1, 0.5), ("prompt 0", 1, 0, 0.5)]
+        assert summary(file, ties="half") == [*both, ("prompt 1", 3, 2, 1.0)]
+
+    @pytest.mark.parametrize("ties", ["drop", "half"])
+    def test_no_tie_ever_counts_as_a_win(self, tmp_path, ties):
+        rng = np.random.default_rng(0)
+        labels = [[(1, 0), (0, 1), (0.5, 0.5)][i] for i in rng.integers(0, 3, 60)]
+        file = pick_a_pic(tmp_path / "p.parquet", labels)
+        net: dict[str, float] = {}  # winner's weight minus loser's, of the first picture
+        for prompt, win, _, weight in summary(file, ties=ties):
+            net[prompt] = net.get(prompt, 0.0) + (weight if win % 2 == 0 else -weight)
+        assert [net.get(f"prompt {i}", 0.0) for i in range(60)] == [a - b for a, b in labels]
+
+    def test_unlabelled_rows_are_left_out_even_from_ties(self, tmp_path):
+        file = pick_a_pic(tmp_path / "p.parquet", [(0.5, 0.5), (1, 0)], has_label=[False, True])
+        assert summary(file, ties="half") == [("prompt 1", 2, 3, 1.0)]
+
+    @pytest.mark.parametrize("labels", [(math.nan, 0), (2, 0), (-1, 0)])
+    def test_impossible_labels_name_the_row(self, tmp_path, labels):
+        file = pick_a_pic(tmp_path / "p.parquet", [(1, 0), labels])
+        with pytest.raises(ValueError, match=r"p\.parquet row 1: got labels"):
+            summary(file)
+
+    def test_all_ties_and_no_rows(self, tmp_path):
+        ties = pick_a_pic(tmp_path / "ties.parquet", [(0.5, 0.5)] * 3)
+        with pytest.raises(ValueError, match=r"3 rows in .*ties\.parquet, 3 of them ties.*ties=half"):
+            summary(ties)
+        assert len(summary(ties, ties="half")) == 6
+        nothing = pick_a_pic(tmp_path / "none.parquet", [])
+        with pytest.raises(ValueError, match=r"no rows in .*none\.parquet"):
+            summary(nothing)
+
+    def test_limit_counts_records_and_reads_no_further(self, tmp_path):
+        file = pick_a_pic(tmp_path / "p.parquet", [(1, 0), (0.5, 0.5), (0, 1), (math.nan, 0)])
+        assert [row[0] for row in summary(file, limit=2)] == ["prompt 0", "prompt 2"]
+
+    def test_missing_column_lists_what_is_there_and_what_should(self, tmp_path):
+        file = write_parquet(tmp_path / "p.parquet", caption=["a"], jpg_0=[b""], jpg_1=[b""], winner=[0])
+        with pytest.raises(ValueError) as caught:
+            summary(file)
+        message = str(caught.value)
+        assert "got columns caption, jpg_0, jpg_1, winner; expected prompt, chosen, rejected or" in message
+        assert "jpg_0, jpg_1, label_0, label_1" in message and "\n" not in message
+
+
+class TestRanked:
+    @pytest.mark.parametrize("column", ["prompt", "caption", "text"])
+    @pytest.mark.parametrize("wrap", [structs, lambda levels: [picture(v) for v in levels]])
+    def test_parquet_of_bytes_and_of_structs(self, tmp_path, column, wrap):
+        columns = {column: PROMPTS, "chosen": wrap(CHOSEN), "rejected": wrap(REJECTED)}
+        assert summary(write_parquet(tmp_path / "p.parquet", **columns)) == RANKED
+
+    @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
+    def test_text_files_with_paths_relative_to_the_file(self, tmp_path, suffix, monkeypatch):
+        (tmp_path / "set" / "images").mkdir(parents=True)
+        for v in (*CHOSEN, *REJECTED):
+            (tmp_path / "set" / "images" / f"{v}.png").write_bytes(picture(v))
+        rows = [
+            {"prompt": p, "chosen": f"images/{w}.png", "rejected": f"images/{n}.png"} for p, w, n, _ in RANKED
+        ]
+        rows[1]["chosen"] = str(tmp_path / "set" / rows[1]["chosen"])
+        text = {
+            "jsonl": "\n".join(map(json.dumps, rows)),
+            "json": json.dumps(rows),
+            "csv": "\n".join(["prompt,chosen,rejected", *(",".join(row.values()) for row in rows)]),
+        }[suffix]
+        file = tmp_path / "set" / f"pairs.{suffix}"
+        file.write_text(text)
+        monkeypatch.chdir(tmp_path)
+        assert summary(file) == summary(f"set/pairs.{suffix}") == RANKED
+
+    def test_a_record_knows_where_it_stands(self, tmp_path):
+        file = tmp_path / "pairs.jsonl"
+        file.write_text('{"prompt": "a", "chosen": "a.png", "rejected": "b.png"}\n')
+        (record,) = read_pairs(str(file))
+        with pytest.raises(ValueError, match=r"pairs.jsonl line 1 winner: .*a\.png: got no such file"):
+            open_rgb(record.win, name=f"{record.name} winner")
+
+    @pytest.mark.parametrize(
+        ("row", "words"),
+        [
+            (
+                {"prompt": "a", "chosen": "a.png"},
+                "line 1: got columns prompt, chosen; expected prompt, chosen",
+            ),
+            ({"prompt": None, "chosen": "a.png", "rejected": "b"}, "line 1: got prompt None; expected text"),
+            ({"prompt": "a", "chosen": None, "rejected": "b"}, "line 1 chosen: got None"),
+            ({"prompt": "a", "chosen": "a", "rejected": ""}, "line 1 rejected: got ''"),
+        ],
+    )
+    def test_bad_rows_are_named(self, tmp_path, row, words):
+        file = tmp_path / "pairs.jsonl"
+        file.write_text(json.dumps(row))
+        with pytest.raises(ValueError) as caught:
+            summary(file)
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def pair_folder(root: Path, names: list[str] | None = None) -> Path:
+    for side, levels in (("chosen", CHOSEN), ("rejected", REJECTED)):
+        for name, v in zip(names or ["a", "b", "sub/c.v2"], levels, strict=True):
+            path = root / side / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(v))
+    return root
+
+
+NAMES = ["a.png", "b.png", "sub/c.v2.png"]
+
+
+class TestFolder:
+    @pytest.mark.parametrize("file", ["captions.jsonl", "metadata.jsonl"])
+    @pytest.mark.parametrize("column", ["text", "prompt", "caption"])
+    @pytest.mark.parametrize("prefix", ["", "chosen/", "rejected/", "./"])
+    def test_json_lines(self, tmp_path, file, column, prefix):
+        rows = [{"file_name": prefix + n, column: p} for n, p in zip(NAMES, PROMPTS, strict=True)]
+        (pair_folder(tmp_path) / file).write_text("\n".join(map(json.dumps, rows)))
+        assert summary(tmp_path) == RANKED
+
+    @pytest.mark.parametrize("place", ["", "chosen", "rejected"])
+    def test_csv_in_any_of_the_folders(self, tmp_path, place):
+        rows = [f"{n},{p}" for n, p in zip(NAMES, PROMPTS, strict=True)]
+        (pair_folder(tmp_path) / place / "captions.csv").write_text("\n".join(["file_name,text", *rows]))
+        assert summary(tmp_path) == RANKED
+
+    @pytest.mark.parametrize("place", ["", "chosen", "rejected"])
+    def test_text_file_beside_the_picture(self, tmp_path, place):
+        pair_folder(tmp_path)
+        for name, prompt in zip(NAMES, PROMPTS, strict=True):
+            path = tmp_path / place / name.replace(".png", ".txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(prompt + "\n", encoding="utf-8-sig")
+        assert summary(tmp_path) == RANKED
+
+    def test_kinds_of_picture_may_differ_within_a_pair(self, tmp_path):
+        pair_folder(tmp_path)
+        (tmp_path / "captions.jsonl").write_text(
+            "\n".join(json.dumps({"file_name": n, "text": p}) for n, p in zip(NAMES, PROMPTS, strict=True))
+        )
+        Image.new("L", (9, 9), 11).save(tmp_path / "rejected" / "a.bmp")
+        (tmp_path / "rejected" / "a.png").unlink()
+        (tmp_path / "chosen" / ".DS_Store").write_bytes(b"junk")
+        assert summary(tmp_path) == RANKED
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda root: (root / "rejected" / "b.png").unlink(), "1 pictures without a partner"),
+            (lambda root: (root / "captions.jsonl").unlink(), "3 pairs without a caption"),
+            (lambda root: (root / "chosen" / "a.jpg").write_bytes(picture(1)), "expected one picture a name"),
+            (
+                lambda root: (root / "captions.jsonl").write_text('{"name": 1}'),
+                "got columns name; expected file_",
+            ),
+        ],
+    )
+    def test_what_does_not_fit_is_named(self, tmp_path, change, words):
+        rows = [{"file_name": n, "text": p} for n, p in zip(NAMES, PROMPTS, strict=True)]
+        (pair_folder(tmp_path) / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        change(tmp_path)
+        with pytest.raises(ValueError) as caught:
+            summary(tmp_path)
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_empty_folders(self, tmp_path):
+        for side in ("chosen", "rejected"):
+            (tmp_path / side).mkdir()
+        with pytest.raises(ValueError, match="no rows"):
+            summary(tmp_path)
+
+
+def as_dataset(*, images: bool) -> datasets.Dataset:
+    columns = {"prompt": PROMPTS, "chosen": structs(CHOSEN), "rejected": structs(REJECTED)}
+    kind = (
+        datasets.Image() if images else {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    )
+    return datasets.Dataset.from_dict(
+        columns,
+        features=datasets.Features({"prompt": datasets.Value("string"), "chosen": kind, "rejected": kind}),
+    )
+
+
+class TestLibrary:
+    def test_parquet_folder_by_split(self, tmp_path):
+        data = as_dataset(images=True)
+        (tmp_path / "data").mkdir()
+        data.select([0, 1]).to_parquet(tmp_path / "data" / "train-00000-of-00002.parquet")
+        data.select([2]).to_parquet(tmp_path / "data" / "train-00001-of-00002.parquet")
+        data.select([1]).to_parquet(tmp_path / "data" / "test-00000-of-00001.parquet")
+        assert summary(tmp_path) == RANKED
+        assert summary(tmp_path, split="test") == RANKED[1:2]
+        with pytest.raises(ValueError, match="got split 'validation'"):
+            summary(tmp_path, split="validation")
+
+    @pytest.mark.parametrize("streaming", [False, True])
+    @pytest.mark.parametrize("images", [False, True])
+    def test_by_name_through_load_dataset(self, tmp_path, monkeypatch, images, streaming):
+        """The Hub's road, walked offline: `datasets` finds "owner/name" below the working folder, while our
+        own reader is kept from seeing a folder there."""
+        (tmp_path / "owner" / "name").mkdir(parents=True)
+        as_dataset(images=images).to_parquet(tmp_path / "owner" / "name" / "train.parquet")
+        monkeypatch.chdir(tmp_path)
+        hide, is_dir = Path("owner/name"), Path.is_dir
+        monkeypatch.setattr(Path, "is_dir", lambda self: self != hide and is_dir(self))
+        assert summary("owner/name", streaming=streaming) == RANKED
+        with pytest.raises(ValueError, match="split 'other', which does not open"):
+            summary("owner/name", split="other", streaming=streaming)
+
+    def test_save_to_disk(self, tmp_path):
+        as_dataset(images=True).save_to_disk(tmp_path / "one")
+        assert summary(tmp_path / "one") == RANKED
+        datasets.DatasetDict({"train": as_dataset(images=True)}).save_to_disk(tmp_path / "many")
+        assert summary(tmp_path / "many") == RANKED
+        with pytest.raises(ValueError, match="expected one of train"):
+            summary(tmp_path / "many", split="test")
+
+    def test_image_folder_with_metadata(self, tmp_path):
+        rows = []
+        for prompt, win, lose, _ in RANKED:
+            rows.append(
+                {"prompt": prompt, "chosen_file_name": f"{win}.png", "rejected_file_name": f"{lose}.png"}
+            )
+            for v in (win, lose):
+                (tmp_path / f"{v}.png").write_bytes(picture(v))
+        (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        assert summary(tmp_path) == RANKED
+
+    def test_unknown_name_is_one_line(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match="got data set 'nobody/nothing'") as caught:
+            summary("nobody/nothing")
+        assert "\n" not in str(caught.value) and "check the name" in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["./gone", "gone.parquet", "/no/such/folder", "a/b/c"])
+    def test_missing_path_never_asks_the_hub(self, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match="which does not exist"):
+            summary(name)
+
+
+def test_cut_parquet_and_foreign_file_are_named(tmp_path):
+    whole = pick_a_pic(tmp_path / "whole.parquet", [(1, 0)] * 4).read_bytes()
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole[:-20])
+    with pytest.raises(ValueError, match=r"cut\.parquet, which breaks") as caught:
+        summary(cut)
+    assert "\n" not in str(caught.value)
+    other = tmp_path / "pairs.xlsx"
+    other.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"pairs\.xlsx; expected \.parquet"):
+        summary(other)
+
+
+@pytest.mark.parametrize("options", [{"ties": "keep"}, {"limit": 0}])
+def test_wrong_options_are_refused_before_reading(options):
+    with pytest.raises(ValueError, match="expected"):
+        read_pairs("anything", **options)
+
+
+def test_pictures_behind_an_address_are_fetched(tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(picture(7))
+    rows = [{"prompt": "a", "chosen": file.as_uri(), "rejected": {"bytes": None, "path": str(file)}}]
+    (tmp_path / "p.jsonl").write_text(json.dumps(rows[0]))
+    assert summary(tmp_path / "p.jsonl") == [("a", 7, 7, 1.0)]
+    (tmp_path / "p.jsonl").write_text(json.dumps({**rows[0], "chosen": (tmp_path / "b.png").as_uri()}))
+    with pytest.raises(ValueError, match=r"b\.png, which does not open"):
+        summary(tmp_path / "p.jsonl")
+
+
+def test_identity_follows_the_contents_not_the_place(tmp_path):
+    root = pair_folder(tmp_path / "here" / "set")
+    before = identity(str(root))
+    (tmp_path / "there").mkdir()
+    root.rename(tmp_path / "there" / "set")
+    root = tmp_path / "there" / "set"
+    assert identity(str(root)) == before
+    (root / "chosen").rename(root / "other")  # swapping winners and losers keeps count and total size
+    (root / "rejected").rename(root / "chosen")
+    (root / "other").rename(root / "rejected")
+    assert identity(str(root)) != before
+    assert identity("owner/name") == {"name": "owner/name"}
