@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = (("data",), ("vae", "clip"), ("denoiser", "clip-b"), ("pack",))
-STEPS = {"vae": 1600, "clip": 800, "clip-b": 700, "denoiser": 4000}
+STEPS = {"vae": 1600, "clip": 800, "clip-b": 700, "denoiser": 4500}
 IMAGES, SEED = 60_000, 20
 
 

@@ -1,0 +1,11 @@
+"""accelerate launch scripts/train.py dpo -c scripts/configs/dpo_sd15.yaml lr=1e-5
+
+The same as `t2ialign train`, as a file that `accelerate launch` can start on several GPUs or machines.
+"""
+
+import sys
+
+from t2ialign.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

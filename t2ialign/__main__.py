@@ -1,0 +1,8 @@
+"""python -m t2ialign"""
+
+import sys
+
+from t2ialign.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The command line: finds the verb's file, and turns a user's error into one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import NoReturn
+
+from t2ialign import __version__
+
+# A verb is the file t2ialign/VERB.py with add_arguments(parser) and run(args) -> exit code or None. Only the
+# chosen one is imported, so that the help stays instant whatever a verb needs.
+VERBS = {
+    "train": "align a model: t2ialign train dpo -c recipe.yaml lr=1e-5",
+    "sample": "render images from prompts, with any number of LoRAs",
+    "evaluate": "score a folder of samples with a reward, with confidence intervals",
+    "demo": "the main job on the embedded model, from prompts to report.html",
+    "prove": "measure a claim over several seeds and write it to proofs/",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are raised, so that they take the same way out as every other user error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError instead of printing the usage and leaving."""
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code: 0, a verb's own, 2 for a user's error, 130 after Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    try:
+        with _one_line_messages():
+            return _run([item for item in argv if item != "--debug"])
+    except (ValueError, OSError, FloatingPointError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"t2ialign: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"t2ialign {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see t2ialign --help"
+        raise ValueError(f"got verb {name!r}; expected one of {', '.join(VERBS)}; {hint}")
+    verb = import_module(f"t2ialign.{name}")
+    parser = Parser(prog=f"t2ialign {name}", description=VERBS[name], conflict_handler="resolve")
+    verb.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    # Intermixed: `train dpo -c recipe.yaml lr=1e-5` has positionals on both sides of an option.
+    return verb.run(parser.parse_intermixed_args(rest)) or 0
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:<10}{text}" for name, text in VERBS.items())
+    return (
+        "usage: t2ialign VERB ... [--debug] [--version]\n\n"
+        "Align text-to-image diffusion models, and prove that it helped.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "t2ialign VERB --help lists a verb's options; t2ialign train METHOD --help a method's settings."
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{text}; free some disk space, then continue with resume=latest (train) or --resume latest"
+    return text
+
+
+@contextmanager
+def _one_line_messages() -> Iterator[None]:
+    """Our notes and all warnings as single lines on stderr; of several processes only the first one notes."""
+    handler, logger = logging.StreamHandler(), logging.getLogger("t2ialign")
+    handler.setFormatter(logging.Formatter("t2ialign: %(message)s"))
+    plain, level = warnings.formatwarning, logger.level
+    warnings.formatwarning = _format_warning
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"t2ialign: warning: {' '.join(str(message).split())}\n"

@@ -1,0 +1,153 @@
+"""t2ialign evaluate: score a manifest's images with a reward, alone or against a baseline."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from t2ialign.evaluation import manifest
+
+if TYPE_CHECKING:
+    from rewards import Reward
+    from t2ialign.evaluation.score import Score
+    from t2ialign.evaluation.statistics import Estimate
+
+RESULT, SCORES, BASELINE_SCORES = "evaluation.json", "scores.jsonl", "baseline_scores.jsonl"
+BROKEN = 3
+"""Exit code when some image could not be scored."""
+SHOWN = 5
+"""Broken images that are named on the terminal; the rest are in the journal."""
+
+Summary = dict[str, "Estimate"]
+"""Estimates by row of the table: "all", then each category."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("source", type=Path, help="a manifest.jsonl, or the folder that holds one")
+    parser.add_argument("--reward", required=True, help="name of a reward, or a package.module of yours")
+    parser.add_argument(
+        "--baseline", type=Path, help="manifest of the same prompts and seeds to compare with"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    parser.add_argument("--output", type=Path, help="folder for the results (that of the manifest)")
+    parser.add_argument("--resume", choices=("latest",), help="keep the scores that are in --output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, print a table and write the results; the exit code is 3 if an image could not be scored."""
+    if args.batch_size < 1 or args.seed < 0:
+        raise ValueError(
+            f"got --batch-size {args.batch_size} and --seed {args.seed}; expected at least 1 and 0"
+        )
+    sources = {SCORES: args.source} | ({BASELINE_SCORES: args.baseline} if args.baseline else {})
+    sets = {name: manifest.read(source) for name, source in sources.items()}
+    output = args.output or (args.source if args.source.is_dir() else args.source.parent)
+    _claim(output, resume=args.resume is not None)
+
+    import torch
+    from tqdm import tqdm
+
+    import rewards
+    from t2ialign.evaluation.score import score_manifest
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reward = rewards.load(args.reward).to(device)
+    options = {"batch_size": args.batch_size, "device": device}
+    with tqdm(total=sum(map(len, sets.values())), desc="score", unit="image") as bar:
+        scored = {
+            name: score_manifest(reward, args.reward, rows, output / name, **options, progress=bar.update)
+            for name, rows in sets.items()
+        }
+    columns = summarise(reward, scored[SCORES], scored.get(BASELINE_SCORES), seed=args.seed)
+    broken = [row for rows in scored.values() for row in rows if "error" in row]
+    head = {"reward": args.reward, "source": str(args.source), "baseline_source": _text(args.baseline)}
+    results = {
+        name: {row: value.to_json() for row, value in column.items()} for name, column in columns.items()
+    }
+    manifest.write_json(output / RESULT, {**head, **results, "errors": len(broken)})
+    _show(args.reward, columns, broken, rates=_are_rates(scored))
+    return BROKEN if broken else 0
+
+
+def summarise(
+    reward: Reward, scores: Sequence[Score], baseline: Sequence[Score] | None, *, seed: int = 0
+) -> dict[str, Summary]:
+    """{"scores", and with a baseline "baseline" and "difference"} -> estimates for "all" and each category.
+
+    The difference is taken between images of the same prompt and seed. Raises ValueError if none match.
+    """
+    columns = {"scores": _estimates(reward, scores, "score", seed)}
+    if baseline is not None:
+        columns["baseline"] = _estimates(reward, baseline, "score", seed)
+        columns["difference"] = _estimates(reward, _pairs(scores, baseline), "change", seed)
+    return columns
+
+
+def _claim(output: Path, *, resume: bool) -> None:
+    there = [name for name in (RESULT, SCORES, BASELINE_SCORES) if (output / name).exists()]
+    if there and not resume:
+        raise ValueError(
+            f"got {output / there[0]} from an earlier run; expected no results there; "
+            "keep its scores with --resume latest, or choose another --output"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def _estimates(reward: Reward, rows: Sequence[Score], key: str, seed: int) -> Summary:
+    """Mean and interval of `key`, over all whole rows and in each category of the reward."""
+    from t2ialign.evaluation.statistics import bootstrap_ci, by_category
+
+    whole = [row for row in rows if key in row]
+    if not whole:
+        return {}
+    values, prompts = [row[key] for row in whole], [row["prompt"] for row in whole]
+    categories = [reward.category(prompt) for prompt in prompts]
+    return {
+        "all": bootstrap_ci(values, prompts, seed=seed),
+        **by_category(values, prompts, categories, seed=seed),
+    }
+
+
+def _pairs(scores: Sequence[Score], baseline: Sequence[Score]) -> list[Score]:
+    """Rows of the same prompt and seed in both, with the change of their score where both have one."""
+    before = {(row["prompt"], row["seed"]): row for row in baseline}
+    pairs = [
+        (row, before[row["prompt"], row["seed"]]) for row in scores if (row["prompt"], row["seed"]) in before
+    ]
+    if not pairs:
+        raise ValueError(
+            "got a baseline that shares no prompt and seed with the source; expected the same ones; "
+            "sample both with the same prompts, -n and --seed"
+        )
+    return [
+        row | ({"change": row["score"] - other["score"]} if "score" in row and "score" in other else {})
+        for row, other in pairs
+    ]
+
+
+def _are_rates(scored: dict[str, list[Score]]) -> bool:
+    return all(row["score"] in (0.0, 1.0) for rows in scored.values() for row in rows if "score" in row)
+
+
+def _show(name: str, columns: dict[str, Summary], broken: Sequence[Score], *, rates: bool) -> None:
+    from rich.console import Console
+
+    from t2ialign.evaluation.statistics import table
+
+    unit = " (per cent)" if rates else ""
+    title = f"{name}{unit}, mean [95 % interval, bootstrap by prompt]"
+    Console().print(table(title, columns, scale=100.0 if rates else 1.0))
+    for row in broken[:SHOWN]:
+        print(f"not scored: {row['error']}")
+    if broken:
+        print(
+            f"{len(broken)} images could not be scored; they count nowhere, and are in the journal as errors"
+        )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

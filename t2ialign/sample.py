@@ -1,0 +1,225 @@
+"""t2ialign sample: images from prompts, and a manifest that says what made each of them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from t2ialign.evaluation import manifest
+
+GRID = "grid.png"
+GRID_IMAGES = 64
+"""A contact sheet shows at most this many images, the first ones."""
+CELL = (96, 256)
+"""Smallest and largest side of its cells in pixels."""
+
+Row = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("prompt", nargs="*", help="what to render; quote each prompt")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="more of them: txt, jsonl, csv or json")
+    parser.add_argument("--model", default="shapes", help="shapes (embedded), a diffusers folder or a Hub id")
+    parser.add_argument(
+        "--lora", action="append", default=[], metavar="PATH[:SCALE]", help="apply a LoRA; may be repeated"
+    )
+    parser.add_argument("-n", type=int, default=1, metavar="N", help="images per prompt (1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first image; the next has seed + 1 (0)")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps (20)")
+    parser.add_argument("--guidance", type=float, default=5.0, help="classifier-free guidance; 1 is off (5)")
+    parser.add_argument("--eta", type=float, default=0.0, help="noise per step: 0 is DDIM, 1 is DDPM (0)")
+    parser.add_argument("--height", type=int, help="pixels (the model's own)")
+    parser.add_argument("--width", type=int, help="pixels (the model's own)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="B", help="images at a time (16)")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="(fp32)")
+    parser.add_argument("--attention", default="sdpa", choices=("sdpa", "xformers"), help="(sdpa)")
+    parser.add_argument("--output", type=Path, default=Path("runs/sample"), help="folder (runs/sample)")
+    parser.add_argument("--resume", choices=("latest",), help="continue the run in --output")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Render what is missing of the plan. Raises ValueError for bad arguments or a folder in use."""
+    _check(args)
+    rows = plan(args, _prompts(args))
+    missing = pending(args.output, rows, resume=args.resume is not None)
+    if missing:
+        render(args, missing)
+    finish(args.output, rows)
+    print(f"{len(rows)} images and {manifest.NAME} in {args.output} ({len(missing)} new)")
+
+
+def plan(args: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
+    """The manifest rows of the whole run: image i has seed `args.seed + i`, prompts in order, n of each."""
+    texts = [prompt for prompt in prompts for _ in range(args.n)]
+    digits = max(5, len(str(len(texts) - 1)))
+    return [
+        {
+            "file": f"{i:0{digits}d}.png",
+            "prompt": prompt,
+            "seed": args.seed + i,
+            "adapter": " + ".join(args.lora) or None,
+            "model": args.model,
+            "steps": args.steps,
+            "guidance": args.guidance,
+            "eta": args.eta,
+            "height": args.height,
+            "width": args.width,
+        }
+        for i, prompt in enumerate(texts)
+    ]
+
+
+def pending(output: Path, rows: Sequence[Row], *, resume: bool) -> list[Row]:
+    """The rows whose image is not there yet; mends a manifest that a kill has torn.
+
+    Raises ValueError if the folder is in use without `resume`, or holds a run with other settings.
+    """
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"got --output {output}, which is a file; expected a folder; choose another")
+    if not resume and output.is_dir() and any(output.iterdir()):
+        raise ValueError(
+            f"got --output {output}, which is in use; expected a new or empty folder; "
+            "continue its run with --resume latest, or choose another"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    file, wanted = output / manifest.NAME, {row["file"]: row for row in rows}
+    found = {row.get("file"): row for row in manifest.journal(file)}
+    for name, row in found.items():
+        _check_same(row, wanted.get(name), file)
+    whole = {name: row for name, row in found.items() if (output / str(name)).is_file()}
+    if file.exists():
+        manifest.rewrite(file, whole.values())
+    return [row for row in rows if row["file"] not in whole]
+
+
+def render(args: argparse.Namespace, rows: Sequence[Row]) -> None:
+    """Render the rows batch by batch: each image whole on disk first, then its row in the manifest."""
+    from tqdm import tqdm
+
+    from t2ialign.models.generate import generate
+    from t2ialign.models.load import load_policy
+    from t2ialign.models.lora import load_lora
+
+    adapters = [parse_lora(text) for text in args.lora]
+    policy = load_policy(args.model, precision=args.precision, attention=args.attention)
+    for path, scale in adapters:
+        load_lora(policy, path, weight=scale)
+    with tqdm(total=len(rows), desc="sample", unit="image") as bar:
+        for batch in _batches(rows, args.batch_size):
+            images = generate(
+                policy,
+                [row["prompt"] for row in batch],
+                [row["seed"] for row in batch],
+                num_steps=args.steps,
+                guidance=args.guidance,
+                eta=args.eta,
+                height=args.height,
+                width=args.width,
+                batch_size=args.batch_size,
+            )
+            for image, row in zip(images, batch, strict=True):
+                _save(to_pil(image), args.output / row["file"])
+            manifest.append(args.output / manifest.NAME, batch)
+            bar.update(len(batch))
+
+
+def finish(output: Path, rows: Sequence[Row]) -> None:
+    """Put the manifest in the order of the plan, which a resumed run may have left, and draw the grid."""
+    manifest.rewrite(output / manifest.NAME, rows)
+    per_prompt = sum(row["prompt"] == rows[0]["prompt"] for row in rows)
+    columns = per_prompt if 1 < per_prompt <= 12 else math.ceil(math.sqrt(min(len(rows), GRID_IMAGES)))
+    shown = rows[: max(columns, GRID_IMAGES // columns * columns)]
+    _save(contact_sheet([Image.open(output / row["file"]) for row in shown], columns), output / GRID)
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
+    """The images in rows of `columns` on white; small ones enlarged without smoothing, large ones shrunk."""
+    cells = [_fit(image.convert("RGB")) for image in images]
+    width, height = max(cell.width for cell in cells) + gap, max(cell.height for cell in cells) + gap
+    lines = math.ceil(len(cells) / columns)
+    sheet = Image.new("RGB", (columns * width + gap, lines * height + gap), "white")
+    for index, cell in enumerate(cells):
+        sheet.paste(cell, (gap + index % columns * width, gap + index // columns * height))
+    return sheet
+
+
+def parse_lora(text: str) -> tuple[Path, float]:
+    """ "PATH" or "PATH:SCALE" -> (path, scale). Raises ValueError for a scale that is not a finite number."""
+    path, colon, scale = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Path(text), 1.0
+    try:
+        value = float(scale)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"got --lora {text!r}; expected PATH or PATH:SCALE; give the scale as a number")
+    return Path(path), value
+
+
+def to_pil(image: Any) -> Image.Image:
+    """Tensor (3, H, W) in [0, 1] -> 8-bit picture."""
+    pixels = image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("n", 1), ("seed", 0), ("steps", 1), ("batch_size", 1), ("eta", 0), ("guidance", 1)):
+        value = getattr(args, name)
+        if not value >= least:
+            flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
+            raise ValueError(f"got {flag} {value}; expected at least {least}; raise it")
+    for text in args.lora:
+        path, _ = parse_lora(text)
+        if not path.exists():
+            raise ValueError(f"got --lora {text}; expected an existing file or folder; check the path")
+
+
+def _prompts(args: argparse.Namespace) -> list[str]:
+    from t2ialign.data.prompts import read_prompts
+
+    found = [*args.prompt, *(read_prompts(args.prompts) if args.prompts else [])]
+    if not found or not all(prompt.strip() for prompt in found):
+        raise ValueError(
+            "got no prompt, or an empty one; expected some text; quote a prompt or use --prompts"
+        )
+    return found
+
+
+def _check_same(found: Row, wanted: Row | None, file: Path) -> None:
+    if wanted is None:
+        raise ValueError(
+            f"got {found.get('file')} in {file}; expected only images of this run; choose --output"
+        )
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ValueError(
+                f"got {key}={found.get(key)!r} for {wanted['file']} in {file}; expected {value!r}, as asked "
+                "now; repeat the settings of that run, or choose another --output"
+            )
+
+
+def _batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _save(image: Image.Image, file: Path) -> None:
+    scratch = file.with_name(f".{file.name}.part")
+    image.save(scratch, format="png")
+    scratch.replace(file)
+
+
+def _fit(image: Image.Image) -> Image.Image:
+    least, most = CELL
+    side = max(image.size)
+    if side < least:
+        factor = math.ceil(least / side)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((most, most))
+    return image

@@ -1,0 +1,72 @@
+"""t2ialign train METHOD: a config from defaults, a recipe and overrides, then the method's trainer."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments; `--help` is one of them: after a method it lists that method's settings."""
+    parser.add_argument("method", nargs="?", help=f"{', '.join(methods())}, or a package.module of yours")
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="a YAML recipe; holds what differs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe: lr=1e-5")
+    parser.add_argument("-h", "--help", action="store_true", help="show this; after a method, its settings")
+    parser.set_defaults(usage=parser.format_help)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train. Raises ValueError for an unknown method, key or value."""
+    if args.help:
+        print(args.usage() if args.method is None else _settings(args.method))
+        return
+    if args.method is None:
+        raise ValueError(f"got no method; expected one of {', '.join(methods())}; see t2ialign train --help")
+    from t2ialign import config
+
+    module = load_method(args.method)
+    module.Trainer(config.load(module.Config, args.config, args.overrides)).fit()
+
+
+def methods() -> list[str]:
+    """The files of t2ialign/trainers that define both Config and Trainer, found without importing them."""
+    folder = Path(__file__).parent / "trainers"
+    return [file.stem for file in sorted(folder.glob("*.py")) if {"Config", "Trainer"} <= _classes(file)]
+
+
+def load_method(name: str) -> ModuleType:
+    """A file of t2ialign/trainers by its name, or any importable module that defines Config and Trainer.
+
+    Raises ValueError for anything else, naming the nearest method.
+    """
+    if name in methods():
+        return import_module(f"t2ialign.trainers.{name}")
+    if "." in name and _importable(name):
+        return import_module(name)
+    near = difflib.get_close_matches(name, methods(), n=1)
+    hint = f"did you mean {near[0]}?" if near else "check the spelling"
+    raise ValueError(f"got method {name!r}; expected one of {', '.join(methods())}; {hint}")
+
+
+def _settings(method: str) -> str:
+    from t2ialign import config
+
+    usage = f"usage: t2ialign train {method} [-c recipe.yaml] [key=value ...]"
+    return f"{usage}\n\n{config.describe(load_method(method).Config)}"
+
+
+def _classes(file: Path) -> set[str]:
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return {node.name for node in body if isinstance(node, ast.ClassDef)}
+
+
+def _importable(dotted: str) -> bool:
+    try:
+        return find_spec(dotted) is not None
+    except (ModuleNotFoundError, ValueError):  # a parent package is missing, or the name is no name
+        return False
