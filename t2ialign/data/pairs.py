@@ -1,6 +1,7 @@
 """Preference pairs, two pictures of one prompt of which one is preferred, from every layout users have."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +109,13 @@ def _ranking(where: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(winner, loser) columns: one preference, both orders of a tie, or nothing where nobody labelled."""
     if not row.get("has_label", True):
         return []
-    first, second = row["label_0"], row["label_1"]
-    if not all(isinstance(label, int | float) and 0 <= label <= 1 for label in (first, second)):
+    try:  # a CSV's labels are text
+        first, second = float(row["label_0"]), float(row["label_1"])
+    except (TypeError, ValueError):
+        first = second = math.nan
+    if not (0 <= first <= 1 and 0 <= second <= 1):
         raise ValueError(
-            f"{where}: got labels {first!r} and {second!r}; expected 1 and 0, 0 and 1, or .5 and .5; "
+            f"{where}: got labels {row['label_0']!r} and {row['label_1']!r}; expected 1 and 0, 0 and 1, or .5 and .5; "
             "drop the row"
         )
     if first == second:

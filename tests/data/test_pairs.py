@@ -92,6 +92,14 @@ class TestPickAPic:
         file = pick_a_pic(tmp_path / "p.parquet", [(0.5, 0.5), (1, 0)], has_label=[False, True])
         assert summary(file, ties="half") == [("prompt 1", 2, 3, 1.0)]
 
+    def test_labels_of_a_csv_are_text_and_count_all_the_same(self, tmp_path):
+        for name in ("a.png", "b.png"):
+            Image.new("RGB", (8, 8)).save(tmp_path / name)
+        file = tmp_path / "pairs.csv"
+        file.write_text("caption,jpg_0,jpg_1,label_0,label_1\nx,a.png,b.png,0,1\n")
+        (record,) = read_pairs(str(file))
+        assert (record.win, record.lose) == (tmp_path / "b.png", tmp_path / "a.png")
+
     @pytest.mark.parametrize("labels", [(math.nan, 0), (2, 0), (-1, 0)])
     def test_impossible_labels_name_the_row(self, tmp_path, labels):
         file = pick_a_pic(tmp_path / "p.parquet", [(1, 0), labels])
