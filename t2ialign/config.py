@@ -1,0 +1,192 @@
+"""YAML file + `key=value` overrides -> one frozen, checked pydantic object; every mistake is one line."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import textwrap
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+PEER_NAMES = {
+    "beta_dpo": "beta",
+    "checkpointing_steps": "checkpoint_every",
+    "checkpoints_total_limit": "checkpoint_limit",
+    "dataset_name": "data",
+    "enable_xformers_memory_efficient_attention": "attention",
+    "gradient_accumulation_steps": "accumulate",
+    "learning_rate": "lr",
+    "loss_type": "loss",
+    "lr_scheduler": "lr_schedule",
+    "lr_warmup_steps": "lr_warmup",
+    "max_train_steps": "max_steps",
+    "mixed_precision": "precision",
+    "output_dir": "output",
+    "pretrained_model_name_or_path": "model",
+    "rank": "lora_rank",
+    "report_to": "trackers",
+    "resume_from_checkpoint": "resume",
+    "train_batch_size": "batch_size",
+    "train_data_dir": "data",
+    "use_8bit_adam": "optimizer",
+    "validation_prompt": "validation_prompts",
+}
+"""What other training scripts call our keys: people arrive with these at their fingertips."""
+
+
+class Config(BaseModel):
+    """Frozen settings: an unknown key is an error, and the docstring under a field is its help text."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load(cls: type[C], file: Path | None = None, overrides: tuple[str, ...] | list[str] = ()) -> C:
+    """Settings of class `cls`; later wins: class defaults < YAML file < overrides such as `lr=1e-4`.
+
+    Raises ValueError, on one line, for an unreadable file, an override without `=`, an unknown key
+    (naming the nearest known one), a missing key or a wrong value.
+    """
+    values = read_yaml(file) if file else {}
+    for item in overrides:
+        key, found, text = item.partition("=")
+        if not found or not key:
+            raise ValueError(f"got override {item!r}; expected key=value; write for example lr=1e-4")
+        _assign(values, key.split("."), _parse(text, cls.model_fields.get(key)))
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        where = f"{file}: " if file else ""
+        raise ValueError(where + " | ".join(_explain(cls, dict(e)) for e in error.errors())) from error
+
+
+def save(config: Config, file: Path) -> None:
+    """Write every value, defaults included, as YAML that `load` reads back to an equal object."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is {}. Raises ValueError if it is anything else."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"got config {file}; expected a YAML file; check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"got {file}, which is not YAML ({reason}); expected key: value lines") from error
+    if values is not None and not isinstance(values, dict):
+        raise ValueError(f"got a {type(values).__name__} in {file}; expected key: value lines; see --help")
+    return values or {}
+
+
+def describe(cls: type[Config]) -> str:
+    """Help text: each key once, with its type, default and docstring; own keys before inherited ones."""
+    parts: list[str] = []
+    left = dict(cls.model_fields)
+    for owner in cls.__mro__:
+        own = [name for name in inspect.get_annotations(owner) if name in left]
+        if own and issubclass(owner, Config):
+            title = " ".join((owner.__doc__ or owner.__name__).split())
+            parts.append("\n".join([title, *(_describe_field(name, left.pop(name)) for name in own)]))
+    return "\n\n".join(parts)
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for parent in path[:-1]:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"got {'.'.join(path)}; expected {parent} to hold keys; remove the dot")
+    values[path[-1]] = value
+
+
+def _parse(text: str, field: FieldInfo | None) -> Any:
+    """YAML, except that a text or path field takes the words as typed: `output=007` is no octal number."""
+    kinds = set(_members(field.annotation)) if field else set()
+    if kinds & {str, Path} and not (NoneType in kinds and text.lower() in ("", "null", "none", "~")):
+        return text
+    if text.lower() == "none":
+        return None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _explain(cls: type[Config], error: dict[str, Any]) -> str:
+    """One pydantic error as `key: got X; expected Y; do Z`."""
+    loc = [str(part) for part in error["loc"]]
+    key, kind = ".".join(loc), error["type"]
+    if kind == "extra_forbidden":
+        return f"got unknown key {key!r}; {_nearest(cls, loc)}; --help lists every key"
+    field = cls.model_fields.get(loc[0]) if loc else None
+    doc = " ".join((field.description or "").split()).rstrip(".") if field else ""
+    if kind == "missing":
+        return f"got no {key!r}; expected {doc or 'a value'}; add {key}=..."
+    wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{key}: got {error['input']!r}; expected {wanted}; {key.split('.')[0]} is: {doc or 'see --help'}"
+
+
+def _nearest(cls: type[Config], loc: list[str]) -> str:
+    known: dict[str, str] = {name: name for name in cls.model_fields}
+    renamed = {peer: ours for peer, ours in PEER_NAMES.items() if ours in known}
+    if len(loc) > 1:
+        return f"expected none inside {loc[0]!r}"
+    close = difflib.get_close_matches(loc[0], [*renamed, *known], n=1, cutoff=0.6)
+    return (
+        f"expected {(renamed | known)[close[0]]!r}, the nearest known one"
+        if close
+        else "expected a known one"
+    )
+
+
+def _describe_field(name: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else f"default {_plain(field.get_default())}"
+    limits = [
+        f"{sign} {getattr(m, attr)}" for m in field.metadata for attr, sign in LIMITS if hasattr(m, attr)
+    ]
+    kind = " ".join([_type_name(field.annotation), ", ".join(limits)]).strip()
+    doc = textwrap.fill(
+        " ".join((field.description or "").split()), 100, initial_indent=" " * 6, subsequent_indent=" " * 6
+    )
+    return f"  {name} ({kind}; {default})" + (f"\n{doc}" if doc else "")
+
+
+LIMITS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _type_name(annotation: Any) -> str:
+    if len(_members(annotation)) > 1:
+        return " or ".join(_type_name(member) for member in _members(annotation))
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(choice) for choice in get_args(annotation))
+    if get_origin(annotation) in (tuple, list):
+        return f"list of {_type_name(get_args(annotation)[0])}"
+    return {NoneType: "none", str: "text", Path: "path", bool: "true | false"}.get(
+        annotation, getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(str, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

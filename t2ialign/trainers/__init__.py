@@ -1,0 +1,1 @@
+"""One trainer a file, on one shared loop."""

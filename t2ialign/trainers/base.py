@@ -1,0 +1,229 @@
+"""The training loop, once: a trainer supplies `batch(step, micro)` and `loss(batch)`.
+
+Row i of an optimiser step's global batch has its own random keys, whatever process and micro-step it
+falls to. So 2 processes equal 1, half the batch with twice the accumulation is the same run, and a
+resumed run sees the same noise with no sampler state to save.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from t2ialign import config
+from t2ialign.data.prompts import read_prompts
+from t2ialign.models.load import load_policy
+from t2ialign.models.lora import add_lora, train_all
+from t2ialign.models.unet import UNetPolicy
+from t2ialign.trainers import card, checkpoint, validation
+from t2ialign.trainers.launch import make_accelerator, max_memory_gb
+from t2ialign.trainers.log import Log, Meter
+from t2ialign.trainers.output import CHECKPOINTS, resume_point
+from t2ialign.trainers.settings import TrainConfig
+from t2ialign.trainers.state import TrainState
+from t2ialign.trainers.stop import StopRequest
+
+__all__ = ["TrainConfig", "Trainer"]
+
+Cfg = TypeVar("Cfg", bound=TrainConfig)
+BatchT = TypeVar("BatchT")
+
+
+class Trainer(ABC, Generic[Cfg, BatchT]):
+    """Owns devices, accumulation, clipping, checkpoints, logging, validation and the end of a run.
+
+    policy: a loaded model without adapters, whose encoders stay in memory; else `cfg.model` is loaded.
+    Raises ValueError if the output folder is in use or there is nothing to resume, before it loads anything.
+    """
+
+    method: ClassVar[str]
+    """The name of the method, for the log and the model card."""
+    decodes: ClassVar[bool] = False
+    """Whether training itself needs the image decoder."""
+    images_per_row: ClassVar[int] = 1
+    """How many images one row of a batch stands for, for images_per_s."""
+
+    def __init__(self, cfg: Cfg, *, policy: UNetPolicy | None = None) -> None:
+        self.cfg, self.stop, self._agreed = cfg, StopRequest(), False
+        start = resume_point(cfg)
+        self.validation_prompts = [text for item in cfg.validation_prompts for text in read_prompts(item)]
+        self.accelerator = make_accelerator(cfg)
+        self.policy = policy or load_policy(
+            cfg.model,
+            precision=cfg.precision,
+            attention=cfg.attention,
+            device=self.accelerator.device,
+            master_weights=cfg.lora_rank == 0,
+        )
+        if cfg.lora_rank:
+            add_lora(self.policy, cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets, seed=cfg.seed)
+        else:
+            train_all(self.policy)
+        if cfg.gradient_checkpointing:
+            self.policy.checkpoint_gradients()
+        self.state = TrainState(cfg, self.accelerator, self.policy)
+        if start is not None:
+            self.state.restore(start)
+        self.meter = Meter(self.accelerator)
+        self.log = Log(self.accelerator, cfg, title=self.method)
+        self.keep_prompts: list[str] = []
+        self.setup()
+        if policy is None:
+            prompts = [*self.validation_prompts, *self.keep_prompts]
+            self.policy.free_encoders(keep_decoder=self.decodes or bool(prompts), keep_prompts=prompts)
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Read the data, with the encoders in memory for the last time."""
+
+    @abstractmethod
+    def batch(self, step: int, micro: int) -> BatchT:
+        """This process's rows of one micro-step, on the device: a pure function of settings and `rows`."""
+
+    @abstractmethod
+    def loss(self, batch: BatchT) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses (B,), whose mean is minimised, and metrics: tensors of any shape, logged by their mean."""
+
+    def before_step(self) -> dict[str, float]:
+        """Make ready what the update number `state.step` needs -> numbers to log with it."""
+        return {}
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out metrics of the served weights at `state.step`, or none; called on the main process."""
+        return {}
+
+    def data_card(self) -> str:
+        """One line on the data, for the model card."""
+        return "see config.yaml"
+
+    def rows(self, micro: int) -> range:
+        """The numbers, within the global batch, of this process's rows in one micro-step."""
+        accelerator, size = self.accelerator, self.cfg.batch_size
+        first = (micro * accelerator.num_processes + accelerator.process_index) * size
+        return range(first, first + size)
+
+    def fit(self) -> dict[str, float]:
+        """Train to `max_steps` and write the result -> the last step's metrics.
+
+        Raises FloatingPointError when a loss or a gradient is not finite, OSError when a checkpoint cannot be
+        written: the last good checkpoint stays. SIGTERM and Ctrl-C save a checkpoint and leave by SystemExit.
+        """
+        row: dict[str, float] = {}
+        try:
+            self._start()
+            with self.stop:
+                while self.state.step < self.cfg.max_steps and not self.stopping:
+                    row = self.before_step()
+                    if not self.stopping and self.update(row):
+                        self._after_step(row)
+                if self.state.step < self.cfg.max_steps:
+                    self._leave()
+            self._finish(row)
+        finally:
+            self.log.close()
+        return row
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to leave now: a lone process as soon as it is told, several once all of them know."""
+        return self._agreed or (self.accelerator.num_processes == 1 and bool(self.stop))
+
+    def _start(self) -> None:
+        """Claim the output folder and write checkpoint 0: from here on a kill can be resumed."""
+        cfg = self.cfg
+        # The count is the process's, not the accelerator's: another trainer may have set it since.
+        self.accelerator.gradient_accumulation_steps = cfg.accumulate
+        if self.accelerator.is_main_process:
+            cfg.output.mkdir(parents=True, exist_ok=True)
+            config.save(cfg, cfg.output / "config.yaml")
+        self.log.open(self.state.step, cfg.model_dump(mode="json"))
+        if self.state.step == 0:
+            self.save_once()
+            self._report({})
+
+    def update(self, row: dict[str, float]) -> bool:
+        """One optimiser step, its metrics put into `row` -> False if it was left half-way, to stop."""
+        state, accelerator, began = self.state, self.accelerator, time.perf_counter()
+        for micro in range(self.cfg.accumulate):
+            with accelerator.accumulate(self.policy.net):
+                losses, metrics = self.loss(self.batch(state.step, micro))
+                accelerator.backward(losses.mean())
+                self.meter.add(loss=losses, **metrics)
+                if accelerator.sync_gradients:
+                    row["lr"] = state.lr
+                    norm = state.update()
+                    self.meter.add(grad_norm=norm, stop=torch.full_like(norm, float(bool(self.stop))))
+                elif self.stopping:
+                    return False
+        row |= self.meter.read()
+        self._agreed = row.pop("stop") > 0
+        self._check_finite(row)
+        state.step += 1
+        seconds = time.perf_counter() - began
+        row["images_per_s"] = self.images_per_row * state.global_batch / seconds
+        row["max_memory_gb"] = max_memory_gb()
+        return True
+
+    def _check_finite(self, row: dict[str, float]) -> None:
+        # fp16 gradients may overflow: the loss scale then falls and the update is skipped, by design.
+        watched = ("loss",) if self.cfg.precision == "fp16" else ("loss", "grad_norm")
+        for name in watched:
+            if not math.isfinite(row[name]):
+                last = checkpoint.whole(self.cfg.output / CHECKPOINTS)[-1:]
+                raise FloatingPointError(
+                    f"got {name} {row[name]} at step {self.state.step + 1}; expected a finite number; "
+                    f"lower lr or raise the precision, and start from the last good "
+                    f"checkpoint, {last[0] if last else 'which the main process has'}"
+                )
+
+    def _after_step(self, row: dict[str, float]) -> None:
+        cfg, step = self.cfg, self.state.step
+        self._report(row)
+        self.log.advance(row)
+        if step % cfg.checkpoint_every == 0 or step == cfg.max_steps:
+            self.save_once()
+
+    def _report(self, row: dict[str, float]) -> None:
+        """Add the held-out metrics and the validation images that are due, and write the row."""
+        cfg, step, prompts = self.cfg, self.state.step, self.validation_prompts
+        last, main = step == cfg.max_steps, self.accelerator.is_main_process
+        if main and (step % cfg.evaluate_every == 0 or last):
+            with self.state.served():
+                row |= self.evaluate()
+        if main and prompts and (step % cfg.validate_every == 0 or last):
+            file = cfg.output / "validation" / f"step-{step:06d}.png"
+            with self.state.served():
+                self.log.images(step, validation.render(cfg, self.policy, prompts, file))
+        if row:
+            self.log.write(step, row)
+
+    def save_once(self) -> None:
+        """Write the checkpoint of this step, unless it is there."""
+        root = self.cfg.output / CHECKPOINTS
+        if not self.accelerator.is_main_process:
+            return
+        if not checkpoint.is_whole(checkpoint.path(root, self.state.step)):
+            self.state.save(root)
+            checkpoint.prune(root, self.cfg.checkpoint_limit)
+
+    def _leave(self) -> None:
+        """Save, say how to go on, and exit as a process ended by the signal does."""
+        step = self.state.step
+        self.save_once()
+        how = "add resume=latest to the same command to go on"
+        self.log.say(f"stopped by {self.stop.name} after step {step}; {how}")
+        raise SystemExit(self.stop.exit_code)
+
+    def _finish(self, row: dict[str, float]) -> None:
+        """Write the weights as users load them, and the model card."""
+        if not self.accelerator.is_main_process:
+            return
+        written = self.state.export(self.cfg.output)
+        source = str(self.policy.pipe.config.get("_name_or_path") or self.cfg.model)
+        card.write(self.cfg, method=self.method, source=source, data=self.data_card(), metrics=row)
+        self.log.say(f"wrote {written}")

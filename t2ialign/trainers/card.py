@@ -1,0 +1,70 @@
+"""The model card: what was trained on what, how it went, and how to load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from t2ialign import __version__
+from t2ialign.trainers.settings import TrainConfig
+
+LOAD_LORA = """```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{model}")
+pipe.load_lora_weights("{output}")
+```"""
+
+LOAD_ALL = """```python
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+
+unet = UNet2DConditionModel.from_pretrained("{output}", subfolder="unet")
+pipe = DiffusionPipeline.from_pretrained("{model}", unet=unet)
+```"""
+
+
+def write(cfg: TrainConfig, *, method: str, source: str, data: str, metrics: dict[str, float]) -> Path:
+    """Write README.md into the output folder, with the tags that model hubs read.
+
+    source: where diffusers finds the base model; metrics: those of the last step.
+    """
+    tags = ["text-to-image", "diffusers", "lora" if cfg.lora_rank else "full-weights", method, "t2ialign"]
+    head = {
+        "base_model": cfg.model,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": tags,
+    }
+    load = (LOAD_LORA if cfg.lora_rank else LOAD_ALL).format(model=source, output=cfg.output)
+    numbers = [f"| {name} | {value:.5g} |" for name, value in sorted(metrics.items())]
+    shown = sorted((cfg.output / "validation").glob("step-*.png"))
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {cfg.output.name}",
+        "",
+        f"`{cfg.model}` aligned with `{method}` by t2ialign {__version__}.",
+        "",
+        f"- Data: {data}",
+        f"- Steps: {cfg.max_steps}",
+        f"- Trained: {f'LoRA of rank {cfg.lora_rank}' if cfg.lora_rank else 'all weights'}",
+        "- Every setting: `config.yaml`; every step's numbers: `metrics.jsonl`",
+        "- Licence: that of the base model and of the data",
+        "",
+        "## Load it",
+        "",
+        load,
+        "",
+        "## Last step",
+        "",
+        "| metric | value |",
+        "|---|---|",
+        *numbers,
+        *([] if not shown else ["", f"![validation images](validation/{shown[-1].name})"]),
+    ]
+    file = cfg.output / "README.md"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file

@@ -1,0 +1,196 @@
+"""Checkpoints without pickle: safetensors and JSON, written beside, synced and renamed into place.
+
+A folder `checkpoint-000100` holds NAME.safetensors files and `state.json`, which lists every file with its
+size. Only a folder under its final name, whose files all have the listed size, counts as whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+FORMAT = 1
+STATE = "state.json"
+NAME = re.compile(r"checkpoint-(\d{6,})")
+
+Tensors = dict[str, dict[str, Tensor]]
+"""File stem -> the tensors in that file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `load` reads back."""
+
+    step: int
+    tensors: Tensors
+    meta: dict[str, Any]
+
+
+def save(
+    root: Path,
+    step: int,
+    tensors: Tensors,
+    meta: dict[str, Any],
+    *,
+    extra: Callable[[Path], object] | None = None,
+) -> Path:
+    """Write `root/checkpoint-STEP` at once or not at all; `extra` may put more files into the folder.
+
+    Raises OSError, on one line, when the disk is full or refuses; older checkpoints stay.
+    """
+    final, temporary = path(root, step), root / f".writing-{step:06d}-{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True)
+        for stem, group in tensors.items():
+            rows = {name: t.detach().cpu().contiguous() for name, t in group.items()}
+            save_file(rows, temporary / f"{stem}.safetensors")
+        if extra is not None:
+            extra(temporary)
+        files = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
+        state = {"format": FORMAT, "step": step, "files": files, **meta}
+        (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        sync(temporary)
+        if final.exists():
+            remove(final)
+        temporary.rename(final)
+        _fsync(root)
+    except (OSError, SafetensorError) as error:
+        raise OSError(_no_space(root, step, tensors, error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a whole checkpoint. Raises ValueError for a folder that is not one."""
+    if not is_whole(folder):
+        raise ValueError(
+            f"got {folder}, which is no whole checkpoint; expected checkpoint-NNNNNN with its {STATE} and "
+            "every file listed there; use resume=latest to pick the newest whole one"
+        )
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    if state["format"] != FORMAT:
+        raise ValueError(
+            f"got checkpoint format {state['format']} in {folder}; expected {FORMAT}; "
+            f"use t2ialign {state.get('t2ialign')}, which wrote it"
+        )
+    stems = [Path(name).stem for name in state["files"] if name.endswith(".safetensors")]
+    return Checkpoint(state["step"], {s: load_file(folder / f"{s}.safetensors") for s in stems}, state)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file that `state.json` lists is there in full; a torn copy is not."""
+    try:
+        files = json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
+        return NAME.fullmatch(folder.name) is not None and all(
+            (folder / name).stat().st_size == size for name, size in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def whole(root: Path) -> list[Path]:
+    """The whole checkpoints under `root`, oldest first."""
+    found = [p for p in root.glob("checkpoint-*") if is_whole(p)]
+    return sorted(found, key=step_of)
+
+
+def path(root: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies, once it is whole."""
+    return root / f"checkpoint-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    match = NAME.fullmatch(folder.name)
+    assert match, f"{folder} is not named like a checkpoint"
+    return int(match[1])
+
+
+def prune(root: Path, limit: int) -> None:
+    """Keep the newest `limit` whole checkpoints (0 keeps all), and sweep what killed runs left."""
+    for folder in whole(root)[:-limit] if limit else []:
+        remove(folder)
+    for leftover in [*root.glob(".writing-*"), *root.glob(".removing-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint; renamed first, so that one deleted half is never under a checkpoint's name."""
+    doomed = folder.with_name(f".removing-{folder.name}-{os.getpid()}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Flush every file below `folder`, and the folder, to the disk."""
+    for item in [*folder.rglob("*"), folder]:
+        _fsync(item)
+
+
+def pack_optimizer(optimizer: Optimizer, names: list[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Per-parameter state -> tensors called KEY/PARAMETER, and the entries that are plain numbers."""
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            target = tensors if isinstance(value, Tensor) else numbers
+            target[f"{key}/{names[index]}"] = value
+    return tensors, numbers
+
+
+def unpack_optimizer(
+    optimizer: Optimizer, names: list[str], tensors: dict[str, Tensor], numbers: dict[str, Any]
+) -> None:
+    """Undo `pack_optimizer`, in place; learning rate and the like stay what the config says."""
+    index = {name: i for i, name in enumerate(names)}
+    state: dict[int, dict[str, Any]] = {}
+    for label, value in [*tensors.items(), *numbers.items()]:
+        key, name = label.split("/", 1)
+        state.setdefault(index[name], {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def copy_tensors(source: dict[str, Tensor], target: dict[str, Tensor], folder: Path) -> None:
+    """Copy saved weights into live ones. Raises ValueError if names or shapes differ."""
+    if {n: t.shape for n, t in source.items()} != {n: t.shape for n, t in target.items()}:
+        odd = sorted(source.keys() ^ target.keys()) or sorted(
+            n for n in source if source[n].shape != target[n].shape
+        )
+        raise ValueError(
+            f"got weights in {folder} that do not fit the model (first: {odd[0]}); expected the same model, "
+            "lora_rank and lora_targets as the run that saved them; restore those settings"
+        )
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(source[name])
+
+
+def _no_space(root: Path, step: int, tensors: Tensors, error: Exception) -> str:
+    megabytes = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values()) / 1e6
+    last = whole(root)
+    kept = (
+        f"{last[-1]} is whole, so free space and add resume=latest" if last else "free space and start again"
+    )
+    reason = " ".join(str(error).split())
+    return f"got {reason!r} saving step {step}; expected {megabytes:.1f} MB free in {root}; {kept}"
+
+
+def _fsync(item: Path) -> None:
+    descriptor = os.open(item, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

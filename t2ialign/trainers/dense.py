@@ -1,0 +1,253 @@
+"""Dense-Reward preference training on whole sampling paths: early steps count more. Yang et al. 2024.
+
+Paths are sampled by the current policy (DDIM, eta 1, with guidance), scored on their final image by any
+reward, and compared by the discounted, clipped log-ratio of their steps against the reference (adapter off).
+The loss stays near ln 2 by design, |logit| <= temperature x clip: watch `reward`, `ratio` and `clipfrac`.
+Log-ratios are means over the latent, so clip and temperature fit Stable Diffusion's 4 x 64 x 64 = 16,384
+numbers; for a latent of D numbers the same limits are clip x 16384 / D and temperature x D / 16384.
+Defaults are the paper's multi-prompt column; its single-prompt one is max_steps=10000 collect_every=2500
+collect_prompts=1000 rollouts=5 timesteps=3 temperature=10 clip=1e-4 lora_rank=4 lr=3e-5 weight_decay=2e-3
+batch_size=4 max_grad_norm=1.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import rewards
+from t2ialign.data.prompts import read_prompts
+from t2ialign.diffusion.noise import generator
+from t2ialign.diffusion.schedule import END
+from t2ialign.models.base import Cond
+from t2ialign.models.generate import generate
+from t2ialign.objectives.listwise import best_first, plackett_luce, trajectory_logits
+from t2ialign.objectives.weighting import discount_probabilities
+from t2ialign.trainers import base, trajectories
+from t2ialign.trainers.collector import Collector, Prompts
+from t2ialign.trainers.pairwise import wins
+
+CHOICE, STEPS = 2, 3
+"""First part of a random key: a row's paths, an update's steps. The collector has 0 and 1."""
+
+
+class Config(base.TrainConfig):
+    """Settings of train dense."""
+
+    FREE: ClassVar[frozenset[str]] = base.TrainConfig.FREE | {"rollout_batch", "heldout_prompts"}
+
+    prompts: str
+    """A file of prompts (txt, jsonl, csv), or one prompt typed in place."""
+    heldout_prompts: str | None = None
+    """Prompts never trained on, as above; their images' mean reward is measured at fixed seeds."""
+    reward: str = "shapes-oracle"
+    """What scores the final images: any name of rewards.load, differentiable or not."""
+
+    num_steps: int = Field(default=50, ge=2, le=1000)
+    """T: DDIM steps of a path, eta 1."""
+    guidance: float = Field(default=7.5, ge=1)
+    """Classifier-free guidance, the same in sampling and in training."""
+    collect_every: int = Field(default=4000, ge=1)
+    """Updates between collections of new paths from the current policy."""
+    collect_prompts: int = Field(default=2000, ge=1)
+    """Groups of paths per collection, a prompt each, in random order, again from the start if too few."""
+    rollouts: int = Field(default=12, ge=2)
+    """M: paths sampled per group."""
+    keep: int = Field(default=5, ge=2)
+    """N: paths stored per group, evenly spaced in reward, best and worst included."""
+    rollout_batch: int = Field(default=48, ge=1)
+    """Images sampled at once, at least one group."""
+    store: Literal["fp16", "fp32"] = "fp16"
+    """Precision of stored states; rewards are taken before rounding."""
+
+    compare: int = Field(default=2, ge=2)
+    """Paths of a group compared in one row (2 is Bradley-Terry)."""
+    timesteps: int = Field(default=1, ge=1)
+    """n: steps drawn per update, with replacement, the same ones for all rows."""
+    gamma: float = Field(default=0.9, gt=0, le=1)
+    """Temporal discount of the draw of steps; 1 treats all steps alike."""
+    temperature: float = Field(default=12.5, gt=0)
+    """C: scale of the mean clipped log-ratio, for latents of 16,384 numbers: x D / 16384 for D numbers."""
+    clip: float = Field(default=5e-4, gt=0)
+    """c: a step with a mean log-ratio beyond it gets no gradient; x 16384 / D for latents of D numbers."""
+    ties: Literal["shuffle", "skip"] = "shuffle"
+    """Rows whose rewards are all equal: ordered at random as in the paper, or given no weight."""
+
+    max_steps: int = Field(default=40_000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=32, ge=1)
+    """Groups per process and micro-step; each is compare x timesteps forwards, twice that with guidance."""
+    lr: float = Field(default=2e-5, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=1.5e-3, ge=0)
+    """Of AdamW."""
+    max_grad_norm: float = Field(default=0.05, ge=0)
+    """Clip the gradient to this global norm; 0 never clips."""
+    lora_rank: int = Field(default=32, ge=0)
+    """Rank of the LoRA; 0 trains all weights and pays for a frozen copy of them as the reference."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Steps of compared paths, best path first."""
+
+    x_t: Tensor
+    """(B, K, n, C, h, w)"""
+    x_s: Tensor
+    """(B, K, n, C, h, w), the state after the step"""
+    t: Tensor
+    """(n,) long"""
+    s: Tensor
+    """(n,) long"""
+    cond: Cond
+    """B prompts"""
+    weight: Tensor
+    """(B,) 1, or 0 for a skipped tie"""
+
+
+class Trainer(base.Trainer[Config, Batch]):
+    """Collects paths every `collect_every` updates and learns from comparing them."""
+
+    method = "dense"
+    decodes = True
+
+    def setup(self) -> None:
+        """Encode every prompt once, load the reward. Raises ValueError for sizes that cannot be."""
+        cfg, policy = self.cfg, self.policy
+        if not cfg.compare <= cfg.keep <= cfg.rollouts:
+            raise ValueError(
+                f"got compare={cfg.compare}, keep={cfg.keep}, rollouts={cfg.rollouts}; "
+                "expected compare <= keep <= rollouts; sample more paths or keep fewer"
+            )
+        self.prompts = Prompts(self.policy, read_prompts(cfg.prompts))
+        self.heldout = read_prompts(cfg.heldout_prompts) if cfg.heldout_prompts else []
+        self.keep_prompts += self.heldout
+        self.reward = rewards.load(cfg.reward).to(self.accelerator.device).requires_grad_(False).eval()
+        self.collector = Collector(cfg, self.accelerator, self.state, self.prompts, self.reward)
+        self.times = policy.times(cfg.num_steps)
+        # A step without noise has no likelihood; Stable Diffusion's own last step has some.
+        _, sigma = policy.path(torch.tensor([END]))
+        self.likely_steps = cfg.num_steps - int(float(sigma) == 0)
+        self.root, self.round = cfg.output / "trajectories", -1
+        self.store: trajectories.Store
+
+    def before_step(self) -> dict[str, float]:
+        """Collect at the start of a round, from the weights of the checkpoint made then -> its rewards."""
+        number, since = divmod(self.state.step, self.cfg.collect_every)
+        if number != self.round:
+            if since == 0:
+                self._collect(number)
+            if self.stopping:
+                return {}
+            folder = trajectories.round_folder(self.root, number)
+            if not folder.is_dir():
+                raise ValueError(
+                    f"got no {folder}, which step {self.state.step} was training on; expected it beside the "
+                    "checkpoints; restore it, or start anew in another output"
+                )
+            self.store, self.round = trajectories.open_store(folder), number
+            self.scores = torch.from_numpy(self.store.scores)
+        if since:
+            return {}
+        every = np.asarray(self.store.all_scores, dtype=np.float64)
+        return {"reward": float(every.mean()), "reward_std": float(every.std())}
+
+    def _collect(self, number: int) -> None:
+        """Store a round, unless that is done; the checkpoint it is a pure function of is written first."""
+        main, folder = self.accelerator.is_main_process, trajectories.round_folder(self.root, number)
+        if folder.is_dir():
+            return
+        self.save_once()
+        filling = folder.with_name(f".{folder.name}")
+        done = self.collector.fill(filling, number, stopping=lambda: self.stopping)
+        self.accelerator.wait_for_everyone()
+        if done and main:
+            for old in self.root.glob("round-*"):
+                shutil.rmtree(old)
+            filling.rename(folder)
+        self.accelerator.wait_for_everyone()
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """For each row a random group and `compare` of its paths; for all rows the same random steps."""
+        cfg, device = self.cfg, self.accelerator.device
+        draws = [generator(CHOICE, cfg.seed, step, row) for row in self.rows(micro)]
+        groups = torch.stack([torch.randint(cfg.collect_prompts, (), generator=draw) for draw in draws])
+        paths = torch.stack([torch.randperm(cfg.keep, generator=draw)[: cfg.compare] for draw in draws])
+        scores = self.scores[groups[:, None], paths]
+        order = best_first(scores, torch.stack([torch.rand(cfg.compare, generator=draw) for draw in draws]))
+        steps = draw_steps(cfg, self.likely_steps, step)
+        where = groups[:, None, None], paths.gather(1, order)[..., None], steps[None, None]
+        x_t, x_s = (self._states(where[0], where[1], where[2] + offset).to(device) for offset in (0, 1))
+        tied = scores.amax(1) == scores.amin(1)
+        weight = 1 - tied.float() if cfg.ties == "skip" else torch.ones(len(tied))
+        cond = self.prompts.cond(self.collector.order(self.round)[groups])
+        return Batch(
+            x_t, x_s, self.times[steps].to(device), self.times[steps + 1].to(device), cond, weight.to(device)
+        )
+
+    def _states(self, groups: Tensor, paths: Tensor, steps: Tensor) -> Tensor:
+        picked = np.asarray(self.store.states[groups.numpy(), paths.numpy(), steps.numpy()])
+        return torch.from_numpy(picked).float()
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Plackett-Luce over the compared paths' discounted, clipped log-ratios."""
+        cfg = self.cfg
+        log_probs = self._log_probs(batch)
+        with self.policy.reference():
+            reference = self._log_probs(batch)
+        ratio = log_probs - reference  # (B, K, n)
+        logits = trajectory_logits(ratio, temperature=cfg.temperature, clip=cfg.clip)
+        size = ratio.detach().abs()
+        return batch.weight * plackett_luce(logits), {
+            "implicit_acc": wins(logits[:, 0] - logits[:, -1]),
+            "margin": logits[:, 0] - logits[:, -1],
+            "ratio": ratio,
+            "ratio_size": size,
+            "clipfrac": (size > cfg.clip).float(),
+        }
+
+    def _log_probs(self, batch: Batch) -> Tensor:
+        """log p(x_s | x_t), mean over the latent, (B, K, n), from one forward of all rows."""
+        B, K, n = batch.x_t.shape[:3]
+        cond = {name: value.repeat_interleave(K * n, 0) for name, value in batch.cond.items()}
+        t, s = batch.t.repeat(B * K), batch.s.repeat(B * K)
+        p = self.policy.step(batch.x_t.flatten(0, 2), t, s, cond, eta=1.0, guidance=self.cfg.guidance)
+        return p.log_prob(batch.x_s.flatten(0, 2)).view(B, K, n)
+
+    def evaluate(self) -> dict[str, float]:
+        """The mean reward of images of the held-out prompts, at the same seeds every time."""
+        if not self.heldout:
+            return {}
+        cfg = self.cfg
+        images = generate(
+            self.policy,
+            self.heldout,
+            range(len(self.heldout)),
+            num_steps=cfg.num_steps,
+            guidance=cfg.guidance,
+            batch_size=cfg.rollout_batch,
+        )
+        size = cfg.rollout_batch
+        parts = [
+            self.reward(images[i : i + size].to(self.accelerator.device), self.heldout[i : i + size])
+            for i in range(0, len(images), size)
+        ]
+        return {"heldout/reward": float(torch.cat(parts).mean())}
+
+    def data_card(self) -> str:
+        """Which prompts, and what scored the images."""
+        count = len(self.prompts.texts)
+        return f"{count} prompts from {self.cfg.prompts}, images scored by {self.cfg.reward}"
+
+
+def draw_steps(cfg: Config, likely_steps: int, step: int) -> Tensor:
+    """The n step numbers of one update, 0 the noisiest, with probability proportional to gamma^number."""
+    p = discount_probabilities(likely_steps, cfg.gamma)
+    draw = generator(STEPS, cfg.seed, step)
+    return torch.multinomial(p, cfg.timesteps, replacement=True, generator=draw)

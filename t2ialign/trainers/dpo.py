@@ -1,0 +1,173 @@
+"""Diffusion-DPO on pairs of images, with temporal discounting and a safeguard for the winner.
+
+Wallace et al. 2024 (Diffusion-DPO); Yang et al. 2024 (discounting); arXiv 2511.03317 (Diffusion-SDPO). One
+forward of the policy and one of the reference on 2B latents a step: images and prompts are encoded once, into
+a cache, and the reference is the adapter switched off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from t2ialign.data.cache import PairCache, build_cache
+from t2ialign.data.pairs import read_pairs
+from t2ialign.models.unet import UNetPolicy
+from t2ialign.trainers import base
+from t2ialign.trainers.heldout import HeldOut
+from t2ialign.trainers.pairwise import LATENT, Batch, draw, reference_free_loss, reference_loss
+
+
+class Config(base.TrainConfig):
+    """Settings of train dpo."""
+
+    FREE: ClassVar[frozenset[str]] = base.TrainConfig.FREE | {"cache"}
+
+    data: str
+    """Preference pairs: a parquet or JSONL file, a folder with chosen/ and rejected/, or a Hub dataset."""
+    split: str = "train"
+    """Of a Hub dataset."""
+    streaming: bool = False
+    """Read a Hub dataset without storing it."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read at most so many pairs."""
+    ties: Literal["drop", "half"] = "drop"
+    """Pairs without a winner are left out, or kept in both orders with half the weight."""
+    unreadable: Literal["error", "skip"] = "error"
+    """A picture that cannot be read stops the run, or is logged and left out with its pair."""
+    resolution: int | None = Field(default=None, ge=8)
+    """Pixels of the shorter side; none is the model's own."""
+    buckets: bool = False
+    """Keep aspect ratios, in buckets of equal size, instead of cropping the centre square."""
+    flip: bool = False
+    """Mirror pairs at random, both images alike."""
+    cache: Path | None = None
+    """Folder for encoded images and prompts; none is output/cache. Runs on the same data can share it."""
+    holdout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the prompts kept out of training, to measure implicit accuracy; 0 keeps out none."""
+    holdout_limit: int = Field(default=256, ge=1)
+    """At most so many held-out pairs are measured."""
+
+    loss: Literal["dpo", "ipo", "hinge", "mapo"] = "dpo"
+    """mapo needs no reference and half the compute."""
+    beta: float = Field(default=5000.0, gt=0)
+    """Strength of the tie to the reference (dpo, ipo, hinge), on the scale of Diffusion-DPO's launcher."""
+    mapo_beta: float = Field(default=0.1, gt=0)
+    """Weight of MaPO's margin beside its supervised term."""
+    safeguard: float | None = Field(default=0.9, ge=0, le=1)
+    """mu of Diffusion-SDPO: the share of the winner's descent that the loser's gradient must leave alone, per
+    pair (0.9 for SD1.5, 0.6 for SDXL); 0 or none switches it off, which is the released Diffusion-DPO."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    """Temporal discount: early, noisy steps count more below 1; 1 is plain Diffusion-DPO."""
+    discount: Literal["sample", "weight"] = "sample"
+    """How gamma acts: on the draw of timesteps, or as a weight inside the sigmoid on uniform ones."""
+    num_steps: int = Field(default=50, ge=1, le=1000)
+    """Sampling steps that gamma counts."""
+
+    batch_size: int = Field(default=4, ge=1)
+    """Pairs per process and micro-step."""
+    accumulate: int = Field(default=32, ge=1)
+    """Micro-steps per optimiser step: a pair sees one timestep a step, so small batches are noisy."""
+    lr: float = Field(default=2e-5, gt=0)
+    """Peak learning rate; the effective step grows with beta x lr."""
+
+
+class Trainer(base.Trainer[Config, Batch]):
+    """Trains on the pairs of `cfg.data`, or on an already built cache of them."""
+
+    method = "dpo"
+    images_per_row = 2
+
+    def __init__(
+        self, cfg: Config, *, policy: UNetPolicy | None = None, cache: PairCache | None = None
+    ) -> None:
+        self._given = cache
+        super().__init__(cfg, policy=policy)
+
+    def setup(self) -> None:
+        """Encode the pairs, or open the cache that holds them, and put the held-out prompts aside."""
+        cfg = self.cfg
+        with self.accelerator.main_process_first():  # one process encodes, the others find the cache
+            cache = self._given or self._encode()
+        self.train, held = cache.split(cfg.holdout, cfg.seed) if cfg.holdout else (cache, None)
+        self.pairs = len(cache)
+        self.heldout: HeldOut | None = None
+        if held is not None:
+            options = {"limit": cfg.holdout_limit, "chunk": cfg.batch_size, "seed": cfg.seed}
+            self.heldout = HeldOut(self.policy, held, beta=cfg.beta, **options)
+        self._epoch, self._plan = 0, self.train.plan(cfg.seed, 0, self.state.global_batch)
+        self._steps_per_epoch = len(self._plan)
+
+    def _encode(self) -> PairCache:
+        cfg = self.cfg
+        records = read_pairs(
+            cfg.data, ties=cfg.ties, split=cfg.split, streaming=cfg.streaming, limit=cfg.limit
+        )
+        return build_cache(
+            cfg.cache or cfg.output / "cache",
+            records,
+            self.policy,
+            resolution=cfg.resolution or min(self.policy.native_size),
+            buckets=cfg.buckets,
+            flip=cfg.flip,
+            unreadable=cfg.unreadable,
+            fingerprint=self._made_of(),
+        )
+
+    def _made_of(self) -> dict[str, Any]:
+        """What decides whether a cache can be used again; the data's size too, so an added pair is seen."""
+        cfg, components = self.cfg, self.policy.pipe.components
+        encoders = [m for name in ("vae", "text_encoder", "text_encoder_2") if (m := components.get(name))]
+        read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
+        return {**read, "contents": contents(Path(cfg.data)), "encoders": digest(encoders)}
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """The pairs, timesteps and noises of this process's rows, each drawn by its own key."""
+        cfg, rows = self.cfg, self.rows(micro)
+        epoch, place = divmod(step, self._steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._plan = epoch, self.train.plan(cfg.seed, epoch, self.state.global_batch)
+        keys = [(cfg.seed, step, row) for row in rows]
+        latent_keys = [(*key, LATENT) for key in keys]
+        pairs = self.train.batch(self._plan[place][rows.start : rows.stop], latent_keys)
+        return draw(cfg, pairs, keys).to(self.accelerator.device)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The chosen loss of each pair; the reference is asked only where the loss knows one."""
+        residuals = batch.residuals(self.policy)
+        if self.cfg.loss == "mapo":
+            losses, metrics = reference_free_loss(self.cfg, *residuals, batch.t)
+        else:
+            with self.policy.reference():
+                reference = batch.residuals(self.policy)
+            losses, metrics = reference_loss(self.cfg, residuals, reference, batch.t)
+        return batch.pairs.weight * losses, metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Implicit accuracy and loss on the held-out pairs, at the same timesteps and noise every time."""
+        return {} if self.heldout is None else self.heldout.measure()
+
+    def data_card(self) -> str:
+        """Where the pairs come from and how many."""
+        return f"{self.pairs} preference pairs from {self.cfg.data}"
+
+
+def contents(path: Path) -> list[int] | None:
+    """Number of files and bytes at a local path, None for what is not local."""
+    if not path.exists():
+        return None
+    sizes = [p.stat().st_size for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file()]
+    return [len(sizes), sum(sizes)]
+
+
+def digest(modules: Iterable[nn.Module]) -> str:
+    """A hash of some numbers of every weight: whether two models would encode alike."""
+    total = hashlib.blake2b(digest_size=16)
+    for parameter in (p for module in modules for p in module.parameters()):
+        total.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
+    return total.hexdigest()

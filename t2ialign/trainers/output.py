@@ -1,0 +1,79 @@
+"""The output folder: whether a run may use it, and which checkpoint it continues."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from t2ialign.trainers import checkpoint
+from t2ialign.trainers.settings import TrainConfig
+
+CHECKPOINTS = "checkpoints"
+REUSABLE = ("cache",)
+"""What a run that has not started yet may leave behind and use again."""
+
+
+def resume_point(cfg: TrainConfig) -> Path | None:
+    """The checkpoint to continue, or None for a fresh start.
+
+    Raises ValueError if a fresh start would mix with files that are there, if there is nothing whole to
+    resume, or if resuming an older checkpoint would leave newer ones beside it.
+    """
+    root = cfg.output / CHECKPOINTS
+    if cfg.resume is None:
+        _check_unused(cfg.output)
+        return None
+    if cfg.resume != "latest":
+        return _check_newest(Path(cfg.resume), root)
+    there = checkpoint.whole(root)
+    if not there:
+        raise ValueError(
+            f"got resume=latest, but {root} holds no whole checkpoint; expected one to continue; "
+            "check output, or leave resume out to start anew"
+        )
+    return there[-1]
+
+
+def check_same_run(saved: dict[str, Any], cfg: TrainConfig, global_batch: int) -> None:
+    """Raises ValueError if `cfg` differs from the checkpoint's settings in anything that changes the run."""
+    old, new = saved["config"], json.loads(cfg.model_dump_json())
+    for key in sorted(set(new) - cfg.FREE):
+        if key in old and old[key] != new[key]:  # a key that did not exist then had its default
+            raise ValueError(
+                f"got {key}={new[key]!r} on resume; expected {old[key]!r}, as in the checkpoint; "
+                "restore it, or start anew in another output"
+            )
+    if saved["global_batch"] != global_batch:
+        raise ValueError(
+            f"got a global batch of {global_batch} rows on resume; expected {saved['global_batch']}; "
+            "choose batch_size x accumulate x processes to give that"
+        )
+
+
+def _check_unused(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise ValueError(
+            f"got output={output}, which is a file; expected a new folder; choose another output"
+        )
+    there = sorted(p.name for p in output.iterdir() if p.name not in REUSABLE) if output.is_dir() else []
+    if there:
+        raise ValueError(
+            f"got output={output}, which is in use (it holds {there[0]}); expected a new or empty folder; "
+            "add resume=latest to continue that run, or choose another output"
+        )
+
+
+def _check_newest(folder: Path, root: Path) -> Path:
+    if not checkpoint.is_whole(folder):
+        raise ValueError(f"got resume={folder}; expected latest or a whole checkpoint folder; check the path")
+    if folder.resolve().parent != root.resolve():
+        _check_unused(root.parent)
+        return folder
+    newer = [p.name for p in checkpoint.whole(root) if checkpoint.step_of(p) > checkpoint.step_of(folder)]
+    if newer:
+        raise ValueError(
+            f"got resume={folder}, but {newer[-1]} is newer; expected the newest, or a new output to "
+            "branch into; use resume=latest, or choose another output"
+        )
+    return folder

@@ -1,0 +1,90 @@
+"""The settings that every trainer shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from t2ialign.config import Config
+from t2ialign.models.lora import TARGETS
+
+
+class TrainConfig(Config):
+    """Settings of every trainer."""
+
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("output", "resume", "max_steps", "batch_size", "accumulate", "attention"),
+            *("gradient_checkpointing", "checkpoint_every", "checkpoint_limit", "log_every", "trackers"),
+            *("evaluate_every", "validate_every", "validation_prompts", "num_validation_images"),
+            *("validation_steps", "validation_guidance"),
+        }
+    )
+    """What a resumed run may change, as long as the global batch stays: the rest makes it another run."""
+
+    model: str = "shapes"
+    """The model to align: shapes (embedded), a diffusers folder, or a Hub id."""
+    output: Path = Path("runs/new")
+    """Folder for the result; one in use is an error unless resumed."""
+    resume: str | None = None
+    """latest continues the newest whole checkpoint of output; or the path of one checkpoint folder."""
+    seed: int = 0
+    """Of every random draw."""
+
+    max_steps: int = Field(default=1000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=4, ge=1)
+    """Rows per process and micro-step."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-steps per optimiser step; the global batch is batch_size x accumulate x processes."""
+    lr: float = Field(default=1e-5, gt=0)
+    """Peak learning rate."""
+    lr_schedule: Literal["constant", "linear", "cosine", "polynomial"] = "constant"
+    """How the learning rate falls after the warm-up."""
+    lr_warmup: int = Field(default=0, ge=0)
+    """Optimiser steps over which the learning rate rises from 0."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps its moments in 8 bits (bitsandbytes, GPU)."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Of AdamW."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Clip the gradient to this global norm; 0 never clips."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights that is saved and evaluated; 0 is none."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What the network computes in; trained weights and losses are always fp32."""
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+    """Attention kernels; xformers is the extra of that name."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    lora_rank: int = Field(default=16, ge=0)
+    """Rank of the LoRA; 0 trains all weights and pays for a frozen copy of them as the reference."""
+    lora_alpha: float | None = Field(default=None, gt=0)
+    """Strength of the LoRA; none means its rank."""
+    lora_targets: tuple[str, ...] = TARGETS
+    """Names of the layers that get a LoRA."""
+
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Optimiser steps between checkpoints."""
+    checkpoint_limit: int = Field(default=2, ge=0)
+    """How many checkpoints to keep; 0 keeps all."""
+    log_every: int = Field(default=1, ge=1)
+    """Optimiser steps between rows for the trackers; metrics.jsonl gets every step."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """tensorboard and wandb; metrics.jsonl is written in any case."""
+
+    evaluate_every: int = Field(default=100, ge=1)
+    """Optimiser steps between held-out metrics."""
+    validation_prompts: tuple[str, ...] = ()
+    """Prompts, or files of prompts, to render while training."""
+    validate_every: int = Field(default=100, ge=1)
+    """Optimiser steps between renders of the validation prompts."""
+    num_validation_images: int = Field(default=4, ge=1)
+    """Images per validation prompt, the same seeds each time."""
+    validation_steps: int = Field(default=20, ge=1)
+    """Sampling steps of the validation images."""
+    validation_guidance: float = Field(default=5.0, ge=1)
+    """Guidance of the validation images."""

@@ -1,0 +1,119 @@
+"""All that must survive a kill: trained weights, optimiser, moving average, loss scale and the step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from t2ialign import __version__
+from t2ialign.models.lora import save_all, save_lora, trainable
+from t2ialign.models.unet import UNetPolicy
+from t2ialign.trainers import checkpoint
+from t2ialign.trainers.optim import learning_rate, make_optimizer
+from t2ialign.trainers.output import check_same_run
+from t2ialign.trainers.settings import TrainConfig
+
+
+class TrainState:
+    """The policy's trained weights with what trains them; `step` counts completed optimiser steps."""
+
+    def __init__(self, cfg: TrainConfig, accelerator: Accelerator, policy: UNetPolicy) -> None:
+        self.cfg, self.accelerator, self.policy, self.step = cfg, accelerator, policy, 0
+        self.trained: dict[str, Tensor] = dict(trainable(policy))
+        # Lists, made once: clipping over an iterator that is used up would clip nothing and say nothing.
+        self.names, self.parameters = list(self.trained), list(self.trained.values())
+        self.bare_optimizer = make_optimizer(cfg, self.parameters)
+        # The net and not the policy: calls go through `policy.net`, so DDP's hooks see them.
+        policy.net, self.optimizer = accelerator.prepare(policy.net, self.bare_optimizer)
+        self.ema = EMAModel(self.parameters, decay=cfg.ema) if cfg.ema else None
+        self._lr = learning_rate(cfg)
+
+    @property
+    def global_batch(self) -> int:
+        """Rows per optimiser step, over all processes."""
+        return self.cfg.batch_size * self.cfg.accumulate * int(self.accelerator.num_processes)
+
+    def update(self) -> Tensor:
+        """Clip, step the optimiser and the moving average -> the gradient's norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or torch.inf)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.step(self.parameters)
+        return norm
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return self._lr(self.step)
+
+    @contextmanager
+    def unwrapped(self) -> Iterator[None]:
+        """Within this block `policy.net` is the bare network: one process can run it while others do not."""
+        net, self.policy.net = self.policy.net, self.accelerator.unwrap_model(self.policy.net)
+        try:
+            yield
+        finally:
+            self.policy.net = net
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Within this block the policy has the weights that users get (the moving average if on)."""
+        if self.ema is not None:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+        try:
+            with torch.no_grad(), self.unwrapped():
+                yield
+        finally:
+            if self.ema is not None:
+                self.ema.restore(self.parameters)
+
+    def save(self, root: Path) -> Path:
+        """Write the checkpoint of this step under `root`, with the LoRA in it as users load it."""
+        tensors = {"weights": self.trained}
+        tensors["optimizer"], numbers = checkpoint.pack_optimizer(self.bare_optimizer, self.names)
+        if self.ema is not None:
+            tensors["ema"] = dict(zip(self.names, self.ema.shadow_params, strict=True))
+        scaler = self.accelerator.scaler
+        meta: dict[str, Any] = {
+            "t2ialign": __version__,
+            "global_batch": self.global_batch,
+            "optimizer": numbers,
+            "ema_step": self.ema.optimization_step if self.ema is not None else 0,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "config": json.loads(self.cfg.model_dump_json()),
+        }
+        extra = self.export if self.cfg.lora_rank else None  # all weights would be there twice
+        return checkpoint.save(root, self.step, tensors, meta, extra=extra)
+
+    def restore(self, folder: Path) -> None:
+        """Take everything up again from a checkpoint. Raises ValueError if it is of another run."""
+        saved = checkpoint.load(folder)
+        check_same_run(saved.meta, self.cfg, self.global_batch)
+        checkpoint.copy_tensors(saved.tensors["weights"], self.trained, folder)
+        checkpoint.unpack_optimizer(
+            self.bare_optimizer, self.names, saved.tensors["optimizer"], saved.meta["optimizer"]
+        )
+        if self.ema is not None:
+            shadow = dict(zip(self.names, self.ema.shadow_params, strict=True))
+            checkpoint.copy_tensors(saved.tensors["ema"], shadow, folder)
+            self.ema.optimization_step = saved.meta["ema_step"]
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
+        self.step = saved.step
+
+    def export(self, folder: Path) -> Path:
+        """Write what diffusers loads, of the served weights: the LoRA file, or the `unet` folder."""
+        with self.served():
+            return save_lora(self.policy, folder) if self.cfg.lora_rank else save_all(self.policy, folder)

@@ -1,0 +1,116 @@
+"""Settings: later wins, what is saved loads back equal, and every mistake is one helpful line."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from t2ialign.config import Config, describe, load, save
+
+
+class Optim(Config):
+    """Nested settings."""
+
+    lr: float = 1e-4
+
+
+class Parent(Config):
+    """Every trainer."""
+
+    lr: float = Field(1e-5, gt=0)
+    """Peak learning rate."""
+    max_steps: int = Field(1000, ge=1)
+    output: Path = Path("runs/new")
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    trackers: tuple[str, ...] = ("tensorboard",)
+
+
+class Demo(Parent):
+    """Only this trainer."""
+
+    data: str
+    """Where the pairs are."""
+    max_steps: int = Field(default=10, ge=1)
+    """Fewer."""
+    beta: float = 5000.0
+    resolution: int | None = None
+    flip: bool = True
+    optim: Optim = Optim()
+
+
+def message(*overrides: str, file: Path | None = None) -> str:
+    with pytest.raises(ValueError) as caught:
+        load(Demo, file, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_later_wins_and_the_saved_file_loads_back_equal(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("beta: 100\nlr: 1e-3\ndata: a\ntrackers: [wandb]\n")
+    cfg = load(Demo, file, ["lr=2e-5", "optim.lr=0.3", "resolution=none", "flip=false"])
+    assert (cfg.beta, cfg.lr, cfg.optim.lr, cfg.resolution, cfg.flip) == (100, 2e-5, 0.3, None, False)
+    assert cfg.trackers == ("wandb",) and cfg.max_steps == 10
+    save(cfg, tmp_path / "resolved.yaml")
+    assert load(Demo, tmp_path / "resolved.yaml") == cfg
+
+
+def test_yaml_1_1_reads_1e_3_as_text_and_it_still_becomes_a_number(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: x\nlr: 1e-3\n")
+    assert load(Demo, tmp_path / "a.yaml").lr == 1e-3
+
+
+@pytest.mark.parametrize("text", ["007", "2024", "no", "a: b", "a=b", "[x"])
+def test_a_text_key_takes_the_words_as_typed(text):
+    cfg = load(Demo, None, [f"data={text}", f"output={text}"])
+    assert (cfg.data, cfg.output) == (text, Path(text))
+
+
+def test_an_unknown_key_names_the_nearest_one():
+    assert message("data=x", "betas=1") == (
+        "got unknown key 'betas'; expected 'beta', the nearest known one; --help lists every key"
+    )
+    assert "'lr'" in message("data=x", "learning_rate=1")  # what other trainers call it
+    assert "'output'" in message("data=x", "output_dir=1")
+    assert "--help" in message("data=x", "zzzzzz=1")
+
+
+def test_a_wrong_value_says_what_was_expected_and_what_the_key_means():
+    assert message("data=x", "lr=-1") == ("lr: got -1; expected greater than 0; lr is: Peak learning rate")
+    assert "valid integer" in message("data=x", "max_steps=many")
+    assert "'adamw' or 'adamw8bit'" in message("data=x", "optimizer=sgd")
+    assert " | " in message("data=x", "lr=-1", "bata=2")  # every mistake at once
+
+
+def test_a_missing_key_says_what_it_is():
+    assert message() == "got no 'data'; expected Where the pairs are; add data=..."
+
+
+def test_bad_files_and_overrides(tmp_path):
+    assert "key=value" in message("lr")
+    assert "key=value" in message("=1")
+    assert "check the path" in message(file=tmp_path / "absent.yaml")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    assert "got a list" in message(file=tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    assert "not YAML" in message(file=tmp_path / "broken.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not YAML" in message(file=tmp_path / "binary.yaml")
+    assert "expected data to hold keys" in message("data=x", "data.y=1")
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        load(Demo, None, ["data=x"]).lr = 3.0
+
+
+def test_help_shows_types_defaults_limits_and_docstrings_own_keys_first():
+    text = describe(Demo)
+    assert "data (text; required)\n      Where the pairs are." in text
+    assert "lr (float > 0; default 1e-05)\n      Peak learning rate." in text
+    assert text.count("max_steps (int >= 1; default 10)\n      Fewer.") == text.count("max_steps") == 1
+    assert "resolution (int or none; default none)" in text and "flip (true | false; default true)" in text
+    assert "optimizer (adamw | adamw8bit; default adamw)" in text
+    assert "trackers (list of text; default [tensorboard])" in text
+    assert text.index("Only this trainer.") < text.index("beta") < text.index("Every trainer.")

@@ -1,0 +1,205 @@
+"""Kills, signals and resumes: what an interrupted run leaves is what the uninterrupted one would have had."""
+
+import os
+import resource
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from t2ialign.trainers import checkpoint
+from t2ialign.trainers.log import METRICS
+from t2ialign.trainers.stop import StopRequest
+from tests.trainers import toy
+from tests.trainers.helpers import assert_same_checkpoint, numbers, run
+
+SETTINGS = {"max_steps": 6, "checkpoint_every": 2, "ema": 0.9, "lr_schedule": "cosine", "evaluate_every": 3}
+
+
+def arguments(cfg: toy.Config, *more: str) -> list[str]:
+    """The same settings for a run in its own process."""
+    keys = ["max_steps", "checkpoint_every", "ema", "lr_schedule", "evaluate_every"]
+    keys += ["output", "batch_size", "accumulate", "lora_rank", "lr"]
+    pairs = [f"{key}={getattr(cfg, key)}" for key in keys]
+    return ["-m", "tests.trainers.toy", cfg.model, *pairs, "trackers=[]", *more]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Sums are bit for bit the same only if split over as many threads as in the child processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_sd, tmp_path_factory) -> toy.Config:
+    """A finished run of SETTINGS."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    small = {"batch_size": 2, "accumulate": 2, "lora_rank": 2, "lr": 1e-2, "trackers": ()}
+    cfg = toy.Config.model_validate({"model": str(tiny_sd), "output": output, **SETTINGS, **small})
+    toy.Trainer(cfg).fit()
+    return cfg
+
+
+def finish(cfg: toy.Config, whole: toy.Config) -> None:
+    """Resume to the end, and compare everything with the run that was never interrupted."""
+    toy.Trainer(cfg.model_copy(update={"resume": "latest"})).fit()
+    assert numbers(cfg.output) == numbers(whole.output)
+    common = set(steps(cfg)) & set(steps(whole))
+    assert 6 in common
+    for step in common:
+        assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", step) for c in (cfg, whole)))
+    assert_same_checkpoint(cfg.output, whole.output)  # the LoRA file
+    assert not list((cfg.output / "checkpoints").glob(".*"))
+
+
+def steps(cfg: toy.Config) -> list[int]:
+    return [checkpoint.step_of(p) for p in checkpoint.whole(cfg.output / "checkpoints")]
+
+
+def test_kill_9_at_any_moment_then_resume_is_bit_for_bit_the_uninterrupted_run(uninterrupted, tmp_path):
+    cfg = uninterrupted.model_copy(update={"output": tmp_path / "run"})
+    first = run(*arguments(cfg), KILL_AT=f"1,1,{signal.SIGKILL}")  # before the first due checkpoint
+    assert (first.returncode, steps(cfg)) == (-signal.SIGKILL, [0])
+    second = run(*arguments(cfg, "resume=latest"), KILL_IN_SAVE="1")  # in the middle of writing one
+    assert (second.returncode, steps(cfg)) == (-signal.SIGKILL, [0])
+    (half,) = (cfg.output / "checkpoints").glob(".*")
+    assert half.name.startswith(".writing-000002") and (half / "weights.safetensors").exists()
+    third = run(*arguments(cfg, "resume=latest"), KILL_AT=f"5,1,{signal.SIGKILL}")  # between two micro-steps
+    assert (third.returncode, steps(cfg)) == (-signal.SIGKILL, [2, 4])
+    assert [row["step"] for row in numbers(cfg.output)] == [0, 1, 2, 3, 4, 5]
+    finish(cfg, uninterrupted)
+
+
+def test_a_signal_saves_says_how_to_go_on_and_exits(uninterrupted, tmp_path):
+    cfg, more = uninterrupted.model_copy(update={"output": tmp_path / "run"}), []
+    for number, step in ((signal.SIGTERM, 3), (signal.SIGINT, 5)):
+        stopped = run(*arguments(cfg, *more), KILL_AT=f"{step},0,{number}")  # in the first of two micro-steps
+        assert stopped.returncode == 128 + number
+        assert f"stopped by {number.name} after step {step}; add resume=latest" in stopped.stderr
+        assert "Traceback" not in stopped.stderr
+        assert steps(cfg)[-1] == step  # which was not due
+        more = ["resume=latest"]
+    finish(cfg, uninterrupted)
+
+
+def test_a_disk_that_fills_up_costs_nothing_but_the_steps_since_the_last_checkpoint(toy_config, tmp_path):
+    """The limit on file size makes the kernel refuse the write of checkpoint 4, as a full disk does."""
+    whole, cfg = (toy_config(output=tmp_path / name, checkpoint_every=2, max_steps=6) for name in "ab")
+    toy.Trainer(whole).fit()
+    trainer, limits = toy.Trainer(cfg), resource.getrlimit(resource.RLIMIT_FSIZE)
+    batch = trainer.batch
+
+    def fill(step: int, micro: int):
+        if step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        return batch(step, micro)
+
+    trainer.batch = fill
+    try:
+        with pytest.raises(OSError, match=r"saving step 4; .*checkpoint-000002 is whole"):
+            trainer.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert steps(cfg) == [0, 2]
+    toy.Trainer(cfg.model_copy(update={"resume": "latest"})).fit()
+    assert numbers(cfg.output) == numbers(whole.output)
+
+
+def test_a_second_signal_interrupts():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop and stop.name == "SIGTERM"
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_resume_of_a_finished_run_writes_the_same_result_again(toy_config):
+    cfg = toy_config(max_steps=2, ema=0.5)
+    toy.Trainer(cfg).fit()
+    lora = cfg.output / "pytorch_lora_weights.safetensors"
+    before, rows = load_file(lora), numbers(cfg.output)
+    lora.unlink()
+    toy.Trainer(toy_config(max_steps=2, ema=0.5, resume="latest")).fit()
+    assert numbers(cfg.output) == rows
+    assert all(torch.equal(tensor, before[name]) for name, tensor in load_file(lora).items())
+
+
+def test_a_run_can_be_made_longer_and_split_differently(toy_config):
+    cfg = toy_config(max_steps=2)
+    toy.Trainer(cfg).fit()
+    longer = toy_config(max_steps=4, resume="latest", batch_size=4, accumulate=1)
+    toy.Trainer(longer).fit()
+    assert [row["step"] for row in numbers(cfg.output)] == [0, 1, 2, 3, 4]
+
+
+def test_a_branch_from_a_checkpoint_leaves_the_old_run_alone(toy_config, tmp_path):
+    old = toy_config(checkpoint_every=2)
+    toy.Trainer(old).fit()
+    before = sorted((p, p.stat().st_mtime_ns) for p in old.output.rglob("*"))
+    start = checkpoint.path(old.output / "checkpoints", 2)
+    new = toy_config(output=tmp_path / "branch", resume=str(start), checkpoint_every=2)
+    trainer = toy.Trainer(new)
+    saved = checkpoint.load(start).tensors["weights"]
+    assert all(torch.equal(p, saved[n]) for n, p in trainer.state.trained.items())
+    trainer.fit()
+    assert sorted((p, p.stat().st_mtime_ns) for p in old.output.rglob("*")) == before
+    assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", 4) for c in (old, new)))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"seed": 1}, r"got seed=1 on resume; expected 0, as in the checkpoint"),
+        ({"lora_rank": 4}, r"got lora_rank=4"),
+        ({"lr": 1.0}, r"got lr=1\.0 on resume"),
+        ({"batch_size": 8}, r"global batch of 16 rows on resume; expected 4"),
+        ({"resume": "nowhere"}, r"resume=nowhere; expected latest or a whole checkpoint folder"),
+    ],
+)
+def test_a_resume_that_would_be_another_run_is_refused(toy_config, change, words):
+    toy.Trainer(toy_config(max_steps=1)).fit()
+    with pytest.raises(ValueError, match=words):
+        toy.Trainer(toy_config(**{"max_steps": 1, "resume": "latest", **change}))
+
+
+def test_an_older_checkpoint_is_not_resumed_beside_newer_ones(toy_config):
+    cfg = toy_config(checkpoint_every=2)
+    toy.Trainer(cfg).fit()
+    older = checkpoint.path(cfg.output / "checkpoints", 2)
+    with pytest.raises(ValueError, match=r"checkpoint-000004 is newer"):
+        toy.Trainer(toy_config(resume=str(older)))
+
+
+def test_an_output_folder_in_use_is_refused_and_untouched(toy_config):
+    cfg = toy_config(max_steps=1)
+    cfg.output.mkdir()
+    (cfg.output / "cache").mkdir()  # a run that died while encoding leaves this, and can use it again
+    toy.Trainer(cfg).fit()
+    before = sorted((p, p.stat().st_mtime_ns) for p in cfg.output.rglob("*"))
+    with pytest.raises(ValueError, match=r"in use .* add resume=latest"):
+        toy.Trainer(cfg)
+    assert sorted((p, p.stat().st_mtime_ns) for p in cfg.output.rglob("*")) == before
+
+
+def test_a_file_as_output_and_a_resume_of_nothing_are_refused(toy_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="which is a file"):
+        toy.Trainer(toy_config(output=tmp_path / "file"))
+    with pytest.raises(ValueError, match="holds no whole checkpoint"):
+        toy.Trainer(toy_config(resume="latest"))
+    assert not toy_config().output.exists()
+
+
+def test_a_torn_row_and_rows_past_the_checkpoint_are_dropped_on_resume(toy_config):
+    cfg = toy_config(max_steps=3, checkpoint_every=2)
+    toy.Trainer(cfg).fit()
+    rows = numbers(cfg.output)
+    checkpoint.remove(checkpoint.path(cfg.output / "checkpoints", 3))  # as if killed right after step 3
+    with (cfg.output / METRICS).open("a") as file:
+        file.write('{"step": 4, "lo')
+    toy.Trainer(toy_config(max_steps=3, checkpoint_every=2, resume="latest")).fit()
+    assert numbers(cfg.output) == rows
