@@ -23,7 +23,7 @@ def names() -> dict[str, str]:
 
 
 def load(name: str, **options: Any) -> Reward:
-    """Build the reward called `name`, or `build(**options)` of any importable "package.module".
+    """The reward called `name`, or `build(**options)` of any importable "package.module", in eval mode.
 
     A file in `rewards/` declares `NAMES = {name: options}` and `build(**options) -> Reward`; options given
     here win over the declared ones. Raises ValueError for an unknown name, listing the known ones.
@@ -42,7 +42,7 @@ def load(name: str, **options: Any) -> Reward:
         raise ValueError(
             f"got {type(reward).__name__} from {path}.build(); expected a rewards.Reward; return one"
         )
-    return reward
+    return reward.eval()
 
 
 def _importable(dotted: str) -> bool:

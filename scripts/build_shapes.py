@@ -1,8 +1,8 @@
 """Train the embedded world's networks on CPU and write assets/: `python scripts/build_shapes.py`.
 
-Stages: data, then vae and clip side by side, then denoiser and clip-b side by side, then pack. Each stage is
-a process of one thread (one thread gives the same weights each time, and two such processes keep two cores
-busy), resumes where it was killed, and leaves what is finished alone. To start over, delete the work folder.
+Stages: data; vae beside clip and clip-b; latents; denoiser in two processes; pack. Every process has one
+thread (which gives the same weights each time, and two such processes keep two cores busy), a stage that was
+killed goes on where it was, and one that is finished is left alone. To start over, delete the work folder.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = (("data",), ("vae", "clip"), ("denoiser", "clip-b"), ("pack",))
+PLAN = (("data",), ("vae", "clips"), ("latents",), ("denoiser",), ("pack",))
 STEPS = {"vae": 1600, "clip": 800, "clip-b": 700, "denoiser": 4500}
 IMAGES, SEED = 60_000, 20
 
@@ -33,32 +33,35 @@ def main() -> None:
     if args.stage:
         run(args.stage, args.work, args.output)
         return
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     for group in PLAN:
-        command = [
-            sys.executable,
-            __file__,
-            "--work",
-            str(args.work),
-            "--output",
-            str(args.output),
-            "--stage",
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        running = [subprocess.Popen([*command, stage], env=environment) for stage in group]
+        running = [subprocess.Popen(command(stage, args), env=environment) for stage in group]
         if any([process.wait() for process in running]):  # noqa: C419 (wait for all of them)
             sys.exit(
-                f"a stage of {', '.join(group)} failed; its message is above; run the same command to go on"
+                f"a stage of {', '.join(group)} failed; its message is above; run the same command again"
             )
 
 
-def run(stage: str, work: Path, output: Path) -> None:
-    """One stage, timed in `work/seconds.json` style files beside its result."""
-    import torch
+def command(stage: str, args: argparse.Namespace) -> list[str]:
+    """The command of one stage, two processes of it for the denoiser."""
+    launch = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if stage == "denoiser" else []
+    )
+    options = ["--work", str(args.work), "--output", str(args.output), "--stage", stage]
+    return [sys.executable, *launch, __file__, *options]
 
-    from t2ialign.shapes import build
+
+def run(stage: str, work: Path, output: Path) -> None:
+    """One stage, its seconds noted in `work/<stage>.done.json`."""
+    import torch
+    import torch.distributed as dist
+
+    from t2ialign.shapes import build, fit
 
     torch.set_num_threads(1)
     work.mkdir(parents=True, exist_ok=True)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
     started, done = time.monotonic(), work / f"{stage}.done.json"
     if done.exists() and stage != "pack":
         print(f"{stage}: finished before, in {json.loads(done.read_text())['seconds']} s")
@@ -67,15 +70,17 @@ def run(stage: str, work: Path, output: Path) -> None:
         build.make_data(work, count=IMAGES, seed=SEED)
     elif stage == "vae":
         build.make_vae(work, steps=STEPS[stage], seed=SEED)
-    elif stage == "clip":
-        build.make_clip(work, "clip", steps=STEPS[stage], seed=SEED, layers=(3, 4))
-    elif stage == "clip-b":
-        build.make_clip(work, "clip-b", steps=STEPS[stage], seed=SEED + 1, layers=(2, 5))
+    elif stage == "clips":
+        build.make_clip(work, "clip", steps=STEPS["clip"], seed=SEED, layers=(3, 4))
+        build.make_clip(work, "clip-b", steps=STEPS["clip-b"], seed=SEED + 1, layers=(2, 5))
+    elif stage == "latents":
+        build.make_latents(work)
     elif stage == "denoiser":
         build.make_denoiser(work, steps=STEPS[stage], seed=SEED)
     else:
         build.pack(work, output, facts={"images": IMAGES, "seed": SEED})
-    done.write_text(json.dumps({"seconds": round(time.monotonic() - started)}))
+    if fit.is_main():
+        done.write_text(json.dumps({"seconds": round(time.monotonic() - started)}))
 
 
 if __name__ == "__main__":

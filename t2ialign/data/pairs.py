@@ -115,8 +115,8 @@ def _ranking(where: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         first = second = math.nan
     if not (0 <= first <= 1 and 0 <= second <= 1):
         raise ValueError(
-            f"{where}: got labels {row['label_0']!r} and {row['label_1']!r}; expected 1 and 0, 0 and 1, or .5 and .5; "
-            "drop the row"
+            f"{where}: got labels {row['label_0']!r} and {row['label_1']!r}; expected 1 and 0, 0 and 1, or "
+            ".5 and .5; drop the row"
         )
     if first == second:
         return [("jpg_0", "jpg_1"), ("jpg_1", "jpg_0")]

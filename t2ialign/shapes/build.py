@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -13,6 +14,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 from t2ialign.models.load import load_policy
 from t2ialign.shapes.captions import draw_captions
 from t2ialign.shapes.card import measure, write_card
+from t2ialign.shapes.fit import is_main
 from t2ialign.shapes.networks import new_clip, new_scheduler, train_clip, train_denoiser, train_vae
 from t2ialign.shapes.render import render
 from t2ialign.shapes.tokenizer import POSITIONS, save_tokenizer
@@ -75,8 +77,8 @@ def _nested(clip: CLIPModel) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def make_denoiser(work: Path, *, steps: int, seed: int) -> None:
-    """Encode every image and caption once, train the denoiser on them and save it to `work/unet`."""
+def make_latents(work: Path) -> None:
+    """Encode every image and every distinct caption once, for the denoiser, to `work/latents.safetensors`."""
     images, texts = _load_data(work)
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
@@ -90,9 +92,18 @@ def make_denoiser(work: Path, *, steps: int, seed: int) -> None:
     row = {text: i for i, text in enumerate(unique)}
     states = torch.cat([encoder(chunk).last_hidden_state for chunk in _tokens(tokenizer, unique).split(500)])
     caption = torch.tensor([row[text] for text in texts])
-    with torch.enable_grad():
-        unet = train_denoiser((mean, std), states, caption, work / "train-denoiser", steps=steps, seed=seed)
-    unet.save_pretrained(work / "unet")
+    tensors = {"mean": mean, "std": std, "states": states, "caption": caption}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, work / "latents.safetensors")
+
+
+def make_denoiser(work: Path, *, steps: int, seed: int) -> None:
+    """Train the denoiser on the cached latents and save it to `work/unet`."""
+    data = load_file(work / "latents.safetensors")
+    latents = data["mean"], data["std"]
+    folder = work / "train-denoiser"
+    unet = train_denoiser(latents, data["states"], data["caption"], folder, steps=steps, seed=seed)
+    if is_main():
+        unet.save_pretrained(work / "unet")
 
 
 def assemble(work: Path) -> StableDiffusionPipeline:
@@ -135,6 +146,6 @@ def _training(work: Path) -> dict[str, object]:
     stages = {}
     for name in ("vae", "clip", "clip-b", "denoiser"):
         last = json.loads((work / f"train-{name}" / "loss.jsonl").read_text().splitlines()[-1])
-        seconds = json.loads((work / f"{name}.done.json").read_text())["seconds"]
-        stages[name] = {"steps": last["step"], "final_loss": last["loss"], "seconds": seconds}
-    return {"training": stages}
+        stages[name] = {"steps": last["step"], "final_loss": last["loss"]}
+    done = {file.name.split(".")[0]: json.loads(file.read_text()) for file in work.glob("*.done.json")}
+    return {"training": stages, "seconds": {stage: value["seconds"] for stage, value in done.items()}}

@@ -1,4 +1,7 @@
-"""The embedded world's own training loop: seeded by step, resumable, cosine schedule, a loss log."""
+"""The embedded world's own training loop: seeded by step, resumable, cosine schedule, a loss log.
+
+Started by `torchrun` it averages gradients over the processes; each then takes its `share` of every batch.
+"""
 
 import json
 import math
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,6 +32,7 @@ def fit(
     `loss` must depend on its step alone. State is written to `folder` every 100 steps, and a killed run
     continues from it; `folder/loss.jsonl` logs the mean loss of every 50 steps.
     """
+    main = is_main()
     folder.mkdir(parents=True, exist_ok=True)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay)
@@ -38,9 +43,12 @@ def fit(
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, start = saved["average"], saved["step"]
+    _trim(folder / "loss.jsonl", start)
     model.train()
     running = 0.0
-    progress = tqdm(range(start, steps), initial=start, total=steps, desc=folder.name, mininterval=5)
+    progress = tqdm(
+        range(start, steps), initial=start, total=steps, desc=folder.name, mininterval=5, disable=not main
+    )
     for step in progress:
         for group in optimizer.param_groups:
             group["lr"] = lr * _schedule(step, steps)
@@ -51,23 +59,49 @@ def fit(
             )
         optimizer.zero_grad(set_to_none=True)
         value.backward()
+        _average_gradients(params)
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         if ema is not None:
             rate = min(ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(average, [p.detach() for p in params], 1 - rate)
         running += value.item()
-        if (step + 1) % 50 == 0:
+        if (step + 1) % 50 == 0 and main:
             progress.set_postfix(loss=f"{running / 50:.4f}")
             with (folder / "loss.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step + 1, "loss": round(running / 50, 6)}) + "\n")
             running = 0.0
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+        if main and ((step + 1) % SAVE_EVERY == 0 or step + 1 == steps):
             _save(state, model, optimizer, average, step + 1)
     if ema is not None:
         for param, mean in zip(params, average, strict=True):
             param.data.copy_(mean)
     return model.eval()
+
+
+def _average_gradients(params: list[nn.Parameter]) -> None:
+    """Make every process's gradient the mean over all of them, in one message."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in params if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def share(batch: int) -> slice:
+    """Which rows of a batch fall to this process."""
+    if not dist.is_initialized():
+        return slice(0, batch)
+    size = batch // dist.get_world_size()
+    return slice(dist.get_rank() * size, (dist.get_rank() + 1) * size)
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -76,6 +110,12 @@ def _schedule(step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _trim(log: Path, start: int) -> None:
+    """Drop the rows that a killed run logged after its last saved state."""
+    rows = log.read_text().splitlines() if log.exists() else []
+    log.write_text("".join(row + "\n" for row in rows if json.loads(row)["step"] <= start))
 
 
 def _save(

@@ -8,14 +8,14 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from t2ialign.shapes.fit import fit, rows
+from t2ialign.shapes.fit import fit, rows, share
 from t2ialign.shapes.tokenizer import POSITIONS
 
 TEXT_WIDTH = 96
 LATENT_CHANNELS = 4
 CAPTION_DROP = 0.10  # share of training rows without a caption, for classifier-free guidance
 WRONG_CAPTION = 0.15  # share of training rows with somebody else's caption, as web-scale data has
-MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # what shapes-clip's images are normalised with
+MAX_SNR = 5.0  # the gamma of min-SNR weighting
 
 
 def new_vae() -> AutoencoderKL:
@@ -132,11 +132,12 @@ def train_denoiser(
 ) -> UNet2DConditionModel:
     """Noise prediction on cached latents: (mean, std) each (N, 4, 8, 8), states (M, 32, 96) of every caption.
 
-    `caption` (N,) is each image's row of `states`; row 0 is the empty prompt.
+    `caption` (N,) is each image's row of `states`; row 0 is the empty prompt. Timesteps are weighted by
+    min(SNR, 5) / SNR (Hang et al. 2023, min-SNR), which spends the steps where the layout is decided.
     """
     torch.manual_seed(seed)
     denoiser, (mean, std) = new_denoiser(), latents
-    alphas = new_scheduler().alphas_cumprod
+    alphas, mine = new_scheduler().alphas_cumprod, share(batch)
 
     def loss(step: int) -> Tensor:
         index, generator = rows(seed, step, batch, len(mean))
@@ -144,12 +145,15 @@ def train_denoiser(
         x_0 = mean[index] + std[index] * torch.randn(shape, generator=generator)
         eps, t = torch.randn(shape, generator=generator), torch.randint(1000, (batch,), generator=generator)
         alpha_bar = alphas[t].view(-1, 1, 1, 1)
+        x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * eps
         text, fate = caption[index], torch.rand(batch, generator=generator)
         stranger = caption[torch.randint(len(mean), (batch,), generator=generator)]
         text = torch.where(fate < WRONG_CAPTION, stranger, text)
         text = torch.where(fate > 1 - CAPTION_DROP, torch.zeros_like(text), text)
-        out = denoiser(alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * eps, t, states[text]).sample
-        return F.mse_loss(out, eps)
+        snr = alphas[t] / (1 - alphas[t])
+        weight = snr.clamp(max=MAX_SNR) / snr
+        out = denoiser(x_t[mine], t[mine], states[text[mine]]).sample
+        return ((out - eps[mine]).square().mean((1, 2, 3)) * weight[mine]).mean()
 
     fit(denoiser, loss, folder, steps=steps, lr=1e-3, ema=0.999)
     return denoiser

@@ -140,7 +140,8 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
         self.accelerator.gradient_accumulation_steps = cfg.accumulate
         if self.accelerator.is_main_process:
             cfg.output.mkdir(parents=True, exist_ok=True)
-            config.save(cfg, cfg.output / "config.yaml")
+            # Without resume: the file is a recipe, and a recipe starts anew.
+            config.save(cfg.model_copy(update={"resume": None}), cfg.output / "config.yaml")
         self.log.open(self.state.step, cfg.model_dump(mode="json"))
         if self.state.step == 0:
             self.save_once()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from t2ialign.data.cache import PairCache, build_cache
 from t2ialign.data.pairs import read_pairs
+from t2ialign.data.sources import identity
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import base
 from t2ialign.trainers.heldout import HeldOut
@@ -74,7 +75,7 @@ class Config(base.TrainConfig):
     accumulate: int = Field(default=32, ge=1)
     """Micro-steps per optimiser step: a pair sees one timestep a step, so small batches are noisy."""
     lr: float = Field(default=2e-5, gt=0)
-    """Peak learning rate; the effective step grows with beta x lr."""
+    """Peak learning rate."""
 
 
 class Trainer(base.Trainer[Config, Batch]):
@@ -120,11 +121,11 @@ class Trainer(base.Trainer[Config, Batch]):
         )
 
     def _made_of(self) -> dict[str, Any]:
-        """What decides whether a cache can be used again; the data's size too, so an added pair is seen."""
+        """What decides whether a cache can be used again; its files too, so a changed label is seen."""
         cfg, components = self.cfg, self.policy.pipe.components
         encoders = [m for name in ("vae", "text_encoder", "text_encoder_2") if (m := components.get(name))]
         read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
-        return {**read, "contents": contents(Path(cfg.data)), "encoders": digest(encoders)}
+        return {**read, "contents": identity(cfg.data), "encoders": digest(encoders)}
 
     def batch(self, step: int, micro: int) -> Batch:
         """The pairs, timesteps and noises of this process's rows, each drawn by its own key."""
@@ -155,14 +156,6 @@ class Trainer(base.Trainer[Config, Batch]):
     def data_card(self) -> str:
         """Where the pairs come from and how many."""
         return f"{self.pairs} preference pairs from {self.cfg.data}"
-
-
-def contents(path: Path) -> list[int] | None:
-    """Number of files and bytes at a local path, None for what is not local."""
-    if not path.exists():
-        return None
-    sizes = [p.stat().st_size for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file()]
-    return [len(sizes), sum(sizes)]
 
 
 def digest(modules: Iterable[nn.Module]) -> str:

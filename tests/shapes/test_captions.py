@@ -10,7 +10,7 @@ from t2ialign.shapes.captions import (
     HELD_OUT_TRIPLES,
     draw_caption,
     draw_captions,
-    is_held_out,
+    has_new_combination,
     write,
 )
 
@@ -68,13 +68,16 @@ def test_unknown_text_shows_the_grammar() -> None:
 
 
 def test_splits_share_no_combination() -> None:
-    for text in draw_captions(600, 0, held_out=False):
+    train, held = (draw_captions(1200, 0, held_out=held_out) for held_out in (False, True))
+    assert not set(train) & set(held)
+    for text in train:
         caption = parse(text)
         assert not {(noun.colour, noun.shape) for noun in caption.nouns} & HELD_OUT_PAIRS
         if caption.category == "relation":
             first, second = caption.nouns
             assert (first.shape, caption.link, second.shape) not in HELD_OUT_TRIPLES
-    assert all(is_held_out(text) for text in draw_captions(600, 0, held_out=True))
+    new = [has_new_combination(parse(text)) for text in held]
+    assert 0.2 < sum(new) / len(new) < 0.6  # the others are whole captions that training never had
 
 
 def test_every_word_is_still_trained_on() -> None:

@@ -1,0 +1,126 @@
+"""The demo, whole, in small: the verbs it is made of, its files, and that a second run reuses the first."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from t2ialign import demo, prove
+from t2ialign.cli import main
+from t2ialign.data.pairs import read_pairs
+from t2ialign.evaluation import manifest
+from t2ialign.shapes.captions import is_held_out
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {
+    "max_steps": 2,
+    "batch_size": 4,
+    "evaluate_every": 1,
+    "checkpoint_every": 1,
+    "lora_rank": 2,
+    "trackers": (),
+}
+
+
+@pytest.fixture(scope="module")
+def small() -> pytest.MonkeyPatch:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "TRAIN_PROMPTS", 12)
+        patch.setattr(demo, "PER_PROMPT", 4)
+        patch.setattr(demo, "HELD_OUT", 12)
+        patch.setattr(demo, "TRAINING", {**demo.TRAINING, **SMALL})
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def finished(small: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("demo") / "run"
+    assert main(["demo", "--output", str(output)]) == 0
+    return output
+
+
+def test_result_has_the_promised_fields(finished: Path) -> None:
+    result = json.loads((finished / "demo.json").read_text())
+    for model in ("base", "aligned"):
+        low, high = result[model]["ci95"]
+        assert low <= result[model]["accuracy"] <= high
+        assert len(result[model]["by_category"]) == 6
+    assert result["pairs"] == len(manifest.journal(finished / "pairs.jsonl")) > 0
+    assert result["steps"] == 2 and result["seconds"] > 0
+
+
+def test_training_and_evaluation_share_no_prompt_and_no_seed(finished: Path) -> None:
+    train, held = manifest.read(finished / "samples"), manifest.read(finished / "base")
+    assert not any(is_held_out(row.prompt) for row in train)
+    assert all(is_held_out(row.prompt) for row in held)
+    assert not {row.seed for row in train} & {row.seed for row in held}
+    aligned = manifest.read(finished / "aligned")
+    assert [(row.prompt, row.seed) for row in aligned] == [(row.prompt, row.seed) for row in held]
+
+
+def test_pairs_are_in_the_format_that_users_bring(finished: Path) -> None:
+    for record in read_pairs(str(finished / "pairs.jsonl")):
+        assert isinstance(record.win, Path) and record.win.is_file() and record.win != record.lose
+
+
+def test_the_report_is_one_file_with_pictures_and_marks(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png") == 24 and "http" not in page.replace("http://www.w3.org", "")
+    assert "pass" in page and "fail" in page and "<svg" in page
+
+
+def test_a_second_run_reuses_everything(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.rglob("*") if file.is_file()}
+    assert main(["demo", "--output", str(finished)]) == 0
+    assert {file: file.stat().st_mtime_ns for file in finished.rglob("*") if file.is_file()} == before
+    assert "held-out" in capsys.readouterr().out
+
+
+def test_a_demo_cut_off_goes_on(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its result and half of its last pictures, only what is missing is made again."""
+    kept = finished / "samples" / "00000.png"
+    lost = finished / "aligned" / "00003.png"
+    pixels, made = lost.read_bytes(), kept.stat().st_mtime_ns
+    for file in (lost, finished / "aligned" / "scores.jsonl", finished / "demo.json"):
+        file.unlink()
+    assert main(["demo", "--output", str(finished)]) == 0
+    assert lost.read_bytes() == pixels and kept.stat().st_mtime_ns == made
+
+
+def test_another_seed_or_another_folder_is_refused(finished: Path, tmp_path: Path) -> None:
+    assert main(["demo", "--output", str(finished), "--seed", "5"]) == 2
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(["demo", "--output", str(tmp_path)]) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_prove_pools_the_seeds(finished: Path) -> None:
+    row = prove.pooled([finished, finished, finished])
+    assert row["measured"]["base"]["count"] == 36 and row["measured"]["base"]["prompts"] <= 12
+    assert row["verdict"] in ("holds", "does not hold") and len(row["tree"]) == 16
+    low, high = row["ci95"]
+    assert low <= row["measured"]["difference"]["mean"] <= high
+
+
+def test_source_hash_follows_code_and_weights(tmp_path: Path) -> None:
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "a.py").write_text("x = 1")
+    first = prove.source_hash(tmp_path)
+    assert first == prove.source_hash(tmp_path)
+    (tmp_path / "rewards" / "a.py").write_text("x = 2")
+    assert first != prove.source_hash(tmp_path)
+
+
+def test_the_proof_on_file_is_of_this_code() -> None:
+    """A row measured on older code is named among the skips, so that nobody quotes it unawares."""
+    file = ROOT / "proofs" / "demo.json"
+    (row,) = json.loads(file.read_text())
+    assert {"claim", "source", "paper", "measured", "ci95", "seeds", "seconds", "verdict", "tree"} <= set(row)
+    holds = row["measured"]["difference"]["mean"] >= prove.GAIN and (
+        row["measured"]["aligned"]["ci95"][0] > row["measured"]["base"]["ci95"][1]
+    )
+    assert row["verdict"] == ("holds" if holds else "does not hold")
+    if row["tree"] != prove.source_hash(ROOT):
+        pytest.skip(
+            f"{file.name} was measured on older code ({row['tree']}); t2ialign prove demo measures again"
+        )
