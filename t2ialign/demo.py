@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from t2ialign import evaluate, sample
 from t2ialign.evaluation import manifest
+from t2ialign.evaluation.provenance import source_hash
 
 if TYPE_CHECKING:
     from t2ialign.evaluation.statistics import Estimate
 
-RESULT, REPORT, SECONDS = "demo.json", "report.html", "seconds.jsonl"
+RESULT, REPORT, SECONDS, SETTINGS = "demo.json", "report.html", "seconds.jsonl", "settings.json"
 TRAIN_PROMPTS, PER_PROMPT, HELD_OUT = 240, 8, 480
 SAMPLER = {"steps": 20, "guidance": 4.0, "batch-size": 128}
 EVAL_SEED = 1_000_000
@@ -83,12 +84,13 @@ def make_pairs(output: Path, seed: int) -> int:
 
 def train(output: Path, seed: int) -> None:
     """Diffusion-DPO on the pairs, from the newest checkpoint if there is one."""
+    from t2ialign.trainers import checkpoint
     from t2ialign.trainers.dpo import Config, Trainer
 
     folder = output / "training"
     if (folder / "pytorch_lora_weights.safetensors").exists():
         return
-    resume = "latest" if (folder / "checkpoints").exists() else None
+    resume = "latest" if checkpoint.whole(folder / "checkpoints") else None
     values: dict[str, Any] = {"data": str(output / "pairs.jsonl"), "output": folder, "seed": seed, **TRAINING}
     Trainer(Config(**values, resume=resume)).fit()
 
@@ -212,12 +214,12 @@ def _comparisons(output: Path, count: int = 36) -> list[Any]:
 
 def _claim(output: Path, seed: int) -> None:
     """Take the folder, or go on in it. Raises ValueError if it holds something else or another seed's run."""
-    settings = output / "settings.json"
+    settings = output / SETTINGS
     wanted = json.loads(json.dumps({"seed": seed, **TRAINING, **SAMPLER}))
     if settings.exists():
         found = json.loads(settings.read_text())
-        if found != wanted:
-            changed = ", ".join(key for key in wanted if found.get(key) != wanted[key])
+        changed = ", ".join(key for key in wanted if found.get(key) != wanted[key])
+        if changed:
             raise ValueError(
                 f"got {output}, which holds a demo with another {changed}; expected the same; "
                 "choose another --output"
@@ -228,15 +230,17 @@ def _claim(output: Path, seed: int) -> None:
             f"got {output}, which is in use; expected a new or empty folder; choose another --output"
         )
     output.mkdir(parents=True, exist_ok=True)
-    manifest.write_json(settings, wanted)
+    manifest.write_json(settings, {**wanted, "tree": source_hash()})
 
 
 @contextmanager
 def _timed(output: Path) -> Iterator[None]:
-    """Note how long a stage took, so that a demo done in several runs knows its time."""
+    """Note how long a stage took, cut off or not, so that a demo done in several runs knows its time."""
     started = time.monotonic()
-    yield
-    manifest.append(output / SECONDS, [{"seconds": time.monotonic() - started}])
+    try:
+        yield
+    finally:
+        manifest.append(output / SECONDS, [{"seconds": time.monotonic() - started}])
 
 
 def _sample(

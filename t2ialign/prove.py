@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from t2ialign import demo, evaluate
 from t2ialign.evaluation import manifest
+from t2ialign.evaluation.provenance import source_hash
 
-ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 GAIN = 0.10
 """Points of oracle accuracy that the demo claims."""
@@ -20,7 +19,9 @@ GAIN = 0.10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("claim", choices=("demo",), help="what to prove")
-    parser.add_argument("--seed", type=int, action="append", help="run only this seed; repeatable (0, 1, 2)")
+    parser.add_argument(
+        "--seed", type=int, action="append", choices=SEEDS, help="run only this seed; repeatable (all three)"
+    )
     parser.add_argument(
         "--work", type=Path, default=Path("runs/prove"), help="folder of the runs (runs/prove)"
     )
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the seeds that are not done yet, and write the claim once all of them are."""
+    _tree([folder for seed in SEEDS if (folder := _folder(args.work, seed)).exists()])
     for seed in args.seed or SEEDS:
         demo.run(argparse.Namespace(output=_folder(args.work, seed), seed=seed))
     missing = [seed for seed in SEEDS if not (_folder(args.work, seed) / demo.RESULT).exists()]
@@ -76,17 +78,20 @@ def pooled(folders: list[Path]) -> dict[str, Any]:
         "seeds": list(SEEDS),
         "seconds": sum(result["seconds"] for result in results),
         "verdict": "holds" if holds else "does not hold",
-        "tree": source_hash(ROOT),
+        "tree": _tree(folders),
     }
 
 
-def source_hash(root: Path) -> str:
-    """A hash of every Python file and weight that the product runs: a proof is of this code and no other."""
-    digest = hashlib.sha256()
-    for folder, pattern in (("rewards", "*.py"), ("t2ialign", "*.py"), ("assets", "*.safetensors")):
-        for file in sorted((root / folder).rglob(pattern)):
-            digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+def _tree(folders: list[Path]) -> str:
+    """The hash that all runs share with today's code. Raises ValueError for a run of older code."""
+    tree = source_hash()
+    for folder in folders:
+        found = json.loads((folder / demo.SETTINGS).read_text())["tree"]
+        if found != tree:
+            raise ValueError(
+                f"got {folder}, measured on code {found}; expected today's, {tree}; delete it, or choose --work"
+            )
+    return tree
 
 
 def _folder(work: Path, seed: int) -> Path:

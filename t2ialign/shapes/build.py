@@ -11,6 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from rewards.shapes_captions import parse
+from rewards.shapes_world import COLOURS
 from t2ialign.models.load import load_policy
 from t2ialign.shapes.captions import draw_captions
 from t2ialign.shapes.card import measure, write_card
@@ -55,9 +57,9 @@ def make_clip(work: Path, name: str, *, steps: int, seed: int, layers: tuple[int
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     model = new_clip(tokenizer, text_layers=layers[0], vision_layers=layers[1])
     tokens = _tokens(tokenizer, texts)
-    train_clip(model, images, tokens, work / f"train-{name}", steps=steps, seed=seed).save_pretrained(
-        work / name
-    )
+    colour = torch.tensor([list(COLOURS).index(parse(text).nouns[0].colour) for text in texts])
+    folder = work / f"train-{name}"
+    train_clip(model, images, tokens, colour, folder, steps=steps, seed=seed).save_pretrained(work / name)
 
 
 def text_encoder(clip: CLIPModel) -> CLIPTextModel:

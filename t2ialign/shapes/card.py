@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from rewards.shapes_captions import parse
 from rewards.shapes_oracle import ShapesOracle
@@ -24,7 +25,8 @@ def measure(policy: Policy) -> dict[str, object]:
     texts = draw_captions(FRESH, FRESH_SEED, held_out=False)
     images = torch.from_numpy(render(texts, FRESH_SEED)).permute(0, 3, 1, 2).float() / 255
     prompts = draw_captions(SUITE, SUITE_SEED, held_out=True)
-    outcome = ask(policy, prompts, range(SUITE))
+    with tqdm(total=SUITE, desc="held-out suite", unit="image") as bar:
+        outcome = ask(policy, prompts, range(SUITE), progress=bar.update)
     accuracy = outcome.accuracy()
     marked = zip(prompts, outcome.passed, strict=True)
     new = [passed for prompt, passed in marked if has_new_combination(parse(prompt))]

@@ -103,12 +103,28 @@ def train_vae(images: Tensor, folder: Path, *, steps: int, seed: int, batch: int
 
 
 def train_clip(
-    model: CLIPModel, images: Tensor, tokens: Tensor, folder: Path, *, steps: int, seed: int, batch: int = 160
+    model: CLIPModel,
+    images: Tensor,
+    tokens: Tensor,
+    colour: Tensor,
+    folder: Path,
+    *,
+    steps: int,
+    seed: int,
+    batch: int = 160,
 ) -> CLIPModel:
-    """Contrastive training on image-caption pairs; rows of equal captions share the target."""
+    """Contrastive training on image-caption pairs; rows of equal captions share the target.
+
+    Every second batch holds captions of one first colour only, `colour` (N,): else colour alone tells nearly
+    all rows of a batch apart, and the text tower hardly learns its other words.
+    """
+    members = [torch.nonzero(colour == name).flatten() for name in colour.unique()]
 
     def loss(step: int) -> Tensor:
         index, _ = rows(seed, step, batch, len(images))
+        if step % 2:
+            group = members[step // 2 % len(members)]
+            index = group[index % len(group)]
         ids = tokens[index]
         out = model(input_ids=ids, pixel_values=images[index].float() / 127.5 - 1)
         same = (ids[:, None] == ids[None]).all(-1).float()
