@@ -47,5 +47,5 @@ format: install
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv build dist runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

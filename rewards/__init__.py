@@ -6,6 +6,7 @@ import ast
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rewards.base import LatentReward, Reward
@@ -26,16 +27,17 @@ def load(name: str, **options: Any) -> Reward:
     """The reward called `name`, or `build(**options)` of any importable "package.module", in eval mode.
 
     A file in `rewards/` declares `NAMES = {name: options}` and `build(**options) -> Reward`; options given
-    here win over the declared ones. Raises ValueError for an unknown name, listing the known ones.
+    here win over the declared ones. Raises ValueError for an unknown name, listing the known ones,
+    and for a module that does not import, lacks build(), or builds no Reward.
     """
     known = names()
     path = known.get(name, name)
     if name not in known and ("." not in name or not _importable(name)):
         raise ValueError(
             f"got reward {name!r}; expected one of {', '.join(sorted(known))} or a package.module of yours; "
-            "check the spelling, or put the folder of your package on PYTHONPATH"
+            f"{_hint(name)}"
         )
-    module = import_module(path)
+    module = _imported(path)
     declared: dict[str, Any] = module.NAMES[name] if name in known else {}
     reward = module.build(**{**declared, **options})
     if not isinstance(reward, Reward):
@@ -45,10 +47,29 @@ def load(name: str, **options: Any) -> Reward:
     return reward.eval()
 
 
+def _hint(name: str) -> str:
+    if "/" in name or name.endswith(".py"):
+        return "name the module as package.module, not as a file"
+    return "check the spelling, or put the folder of your package on PYTHONPATH"
+
+
+def _imported(path: str) -> ModuleType:
+    try:
+        module = import_module(path)
+    except ImportError as error:
+        raise ValueError(
+            f"got reward module {path}, which does not import ({error}); expected one that does; "
+            "install what it needs"
+        ) from error
+    if not callable(getattr(module, "build", None)):
+        raise ValueError(f"got {path} without build(); expected a module that defines it; see rewards.load")
+    return module
+
+
 def _importable(dotted: str) -> bool:
     try:
         return find_spec(dotted) is not None
-    except (ModuleNotFoundError, ValueError):  # a parent package is missing, or the name is no name
+    except (ImportError, ValueError):  # a parent package is missing, or the name is that of a file
         return False
 
 

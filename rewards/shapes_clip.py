@@ -3,6 +3,7 @@
 They have the weaknesses of the real thing (counts and relations barely move them), which is their use here.
 """
 
+import logging
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from rewards.assets import folder
 from rewards.base import Reward
+
+log = logging.getLogger(__name__)
 
 NAMES: dict[str, dict[str, str]] = {
     "shapes-clip": {"path": "shapes-clip"},
@@ -26,6 +29,7 @@ class ShapesClip(Reward):
         super().__init__()
         self.model = CLIPModel.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
         self.tokenizer = CLIPTokenizer.from_pretrained(path)
+        self.warned: set[str] = set()
         self.size: int = self.model.config.vision_config.image_size
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -36,7 +40,8 @@ class ShapesClip(Reward):
         return F.normalize(self.model.visual_projection(hidden), dim=-1)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """B prompts -> unit embeddings (B, 64); a prompt over 32 tokens is cut."""
+        """B prompts -> unit embeddings (B, 64); a prompt over 32 tokens is cut, with a warning."""
+        self._warn_if_cut(prompts)
         tokens = self.tokenizer(
             prompts,
             padding="max_length",
@@ -48,6 +53,19 @@ class ShapesClip(Reward):
         return F.normalize(
             self.model.text_projection(self.model.text_model(input_ids=ids).pooler_output), dim=-1
         )
+
+    def _warn_if_cut(self, prompts: list[str]) -> None:
+        """Once for each prompt, quoting what is not read."""
+        size = self.tokenizer.model_max_length
+        for prompt in dict.fromkeys(prompts):
+            ids = [] if prompt in self.warned else self.tokenizer(prompt, verbose=False).input_ids
+            if len(ids) > size:
+                self.warned.add(prompt)
+                cut = self.tokenizer.decode(ids[size - 1 : -1], skip_special_tokens=True).strip()
+                log.warning(
+                    "prompt %r has %d tokens and the reward reads %d; cut: %r",
+                    *(prompt, len(ids) - 2, size - 2, cut),
+                )
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B prompts -> cosine (B,); each unique prompt is encoded once."""

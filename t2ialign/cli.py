@@ -46,7 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if debug:
             traceback.print_exc()
-        print(f"t2ialign: error: {_one_line(error)}", file=sys.stderr)
+        # All processes of a run meet a user's error alike; a full disk may be one machine's own.
+        if (rank := os.environ.get("RANK", "0")) == "0":
+            print(f"t2ialign: error: {_one_line(error)}", file=sys.stderr)
+        elif isinstance(error, OSError):
+            print(f"t2ialign: error: process {rank}: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -85,25 +89,46 @@ def _overview() -> str:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"{text}; free some disk space, then continue with resume=latest (train) or --resume latest"
+        return (
+            f"{text}; free some disk space and run the same command again; if that says that the folder "
+            "is in use, it says how to continue"
+        )
     return text
+
+
+class _Once(logging.Filter):
+    """Lets each warning through once: every batch may meet the same prompt that is too long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is news."""
+        text = record.getMessage()
+        known = record.levelno >= logging.WARNING and text in self.seen
+        self.seen.add(text)
+        return not known
 
 
 @contextmanager
 def _one_line_messages() -> Iterator[None]:
     """Our notes and all warnings as single lines on stderr; of several processes only the first one notes."""
-    handler, logger = logging.StreamHandler(), logging.getLogger("t2ialign")
+    handler, loggers = logging.StreamHandler(), [logging.getLogger(name) for name in ("t2ialign", "rewards")]
     handler.setFormatter(logging.Formatter("t2ialign: %(message)s"))
-    plain, level = warnings.formatwarning, logger.level
+    handler.addFilter(_Once())
+    plain, levels = warnings.formatwarning, [logger.level for logger in loggers]
     warnings.formatwarning = _format_warning
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     try:
         yield
     finally:
         warnings.formatwarning = plain
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def _format_warning(

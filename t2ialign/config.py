@@ -61,6 +61,9 @@ def load(cls: type[C], file: Path | None = None, overrides: tuple[str, ...] | li
     (naming the nearest known one), a missing key or a wrong value.
     """
     values = read_yaml(file) if file else {}
+    for key, value in values.items():
+        if isinstance(value, str) and key in cls.model_fields and _is_words(cls.model_fields[key]):
+            values[key] = [] if value.lower() == "none" else [value]
     for item in overrides:
         key, found, text = item.partition("=")
         if not found or not key:
@@ -76,7 +79,9 @@ def load(cls: type[C], file: Path | None = None, overrides: tuple[str, ...] | li
 def save(config: Config, file: Path) -> None:
     """Write every value, defaults included, as YAML that `load` reads back to an equal object."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    file.write_text(text, encoding="utf-8")
+    scratch = file.with_name(f".{file.name}.part")  # a full disk must not cost the file that is there
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(file)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -114,7 +119,12 @@ def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _parse(text: str, field: FieldInfo | None) -> Any:
-    """YAML, except that a text or path field takes the words as typed: `output=007` is no octal number."""
+    """YAML, except that a text or path field takes the words as typed: `output=007` is no octal number.
+
+    A list of text takes one word, or one prompt, without the brackets; none and nothing are the empty list.
+    """
+    if field and _is_words(field) and not text.lstrip().startswith("["):
+        return [] if text.lower() in ("", "null", "none", "~") else [text]
     kinds = set(_members(field.annotation)) if field else set()
     if kinds & {str, Path} and not (NoneType in kinds and text.lower() in ("", "null", "none", "~")):
         return text
@@ -124,6 +134,10 @@ def _parse(text: str, field: FieldInfo | None) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+
+
+def _is_words(field: FieldInfo) -> bool:
+    return bool(field.annotation == tuple[str, ...])
 
 
 def _explain(cls: type[Config], error: dict[str, Any]) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +18,15 @@ if TYPE_CHECKING:
     from t2ialign.evaluation.statistics import Estimate
 
 RESULT, SCORES, BASELINE_SCORES = "evaluation.json", "scores.jsonl", "baseline_scores.jsonl"
+STARTED = "evaluation_of.json"
+"""Says from the start what the scores beside it are of."""
 BROKEN = 3
 """Exit code when some image could not be scored."""
 SHOWN = 5
 """Broken images that are named on the terminal; the rest are in the journal."""
 
+Image = tuple[str, int | None]
+"""Prompt and seed."""
 Summary = dict[str, "Estimate"]
 """Estimates by row of the table: "all", then each category."""
 
@@ -46,7 +53,13 @@ def run(args: argparse.Namespace) -> int:
     sources = {SCORES: args.source} | ({BASELINE_SCORES: args.baseline} if args.baseline else {})
     sets = {name: manifest.read(source) for name, source in sources.items()}
     output = args.output or (args.source if args.source.is_dir() else args.source.parent)
-    _claim(output, resume=args.resume is not None)
+    if args.baseline:
+        _matching(*([(row.prompt, row.seed) for row in rows] for rows in sets.values()))
+    of = {"reward": args.reward} | {
+        name: source and _relative(source, output)
+        for name, source in (("source", args.source), ("baseline", args.baseline))
+    }
+    _claim(output, of, resume=args.resume is not None)
 
     import torch
     from tqdm import tqdm
@@ -78,7 +91,8 @@ def summarise(
 ) -> dict[str, Summary]:
     """{"scores", and with a baseline "baseline" and "difference"} -> estimates for "all" and each category.
 
-    The difference is taken between images of the same prompt and seed. Raises ValueError if none match.
+    The difference is taken between images of the same prompt and seed. Raises ValueError if none match, or
+    if a prompt and seed stand twice on either side.
     """
     columns = {"scores": _estimates(reward, scores, "score", seed)}
     if baseline is not None:
@@ -87,14 +101,31 @@ def summarise(
     return columns
 
 
-def _claim(output: Path, *, resume: bool) -> None:
+def _claim(output: Path, of: dict[str, str | None], *, resume: bool) -> None:
     there = [name for name in (RESULT, SCORES, BASELINE_SCORES) if (output / name).exists()]
     if there and not resume:
         raise ValueError(
             f"got {output / there[0]} from an earlier run; expected no results there; "
             "keep its scores with --resume latest, or choose another --output"
         )
+    file = output / STARTED
+    if there and file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        for key, value in of.items():
+            if before.get(key) not in (value, None):
+                raise ValueError(
+                    f"got {key} {value} for {output}, which holds scores with {key} {before[key]}; expected "
+                    "the same; choose another --output"
+                )
     output.mkdir(parents=True, exist_ok=True)
+    manifest.write_json(file, of)
+
+
+def _relative(source: Path, output: Path) -> str:
+    """The manifest as seen from the results, so that both may move together."""
+    return os.path.relpath(
+        (source / manifest.NAME if source.is_dir() else source).resolve(), output.resolve()
+    )
 
 
 def _estimates(reward: Reward, rows: Sequence[Score], key: str, seed: int) -> Summary:
@@ -114,19 +145,31 @@ def _estimates(reward: Reward, rows: Sequence[Score], key: str, seed: int) -> Su
 
 def _pairs(scores: Sequence[Score], baseline: Sequence[Score]) -> list[Score]:
     """Rows of the same prompt and seed in both, with the change of their score where both have one."""
-    before = {(row["prompt"], row["seed"]): row for row in baseline}
-    pairs = [
-        (row, before[row["prompt"], row["seed"]]) for row in scores if (row["prompt"], row["seed"]) in before
+    sides = ([(row["prompt"], row["seed"]) for row in rows] for rows in (scores, baseline))
+    pairs = [(scores[i], baseline[j]) for i, j in _matching(*sides)]
+    return [
+        row | ({"change": row["score"] - other["score"]} if "score" in row and "score" in other else {})
+        for row, other in pairs
     ]
+
+
+def _matching(source: list[Image], baseline: list[Image]) -> list[tuple[int, int]]:
+    """Places in both lists of what stands in both."""
+    for name, images in (("source", source), ("baseline", baseline)):
+        if twice := [image for image, count in Counter(images).items() if count > 1]:
+            prompt, seed = twice[0]
+            raise ValueError(
+                f"got more than one image of prompt {prompt!r} and seed {seed} in the {name}; expected "
+                "one, to pair it; give each image its own seed in the manifest, or leave out --baseline"
+            )
+    place = {image: index for index, image in enumerate(baseline)}
+    pairs = [(index, place[image]) for index, image in enumerate(source) if image in place]
     if not pairs:
         raise ValueError(
             "got a baseline that shares no prompt and seed with the source; expected the same ones; "
             "sample both with the same prompts, -n and --seed"
         )
-    return [
-        row | ({"change": row["score"] - other["score"]} if "score" in row and "score" in other else {})
-        for row, other in pairs
-    ]
+    return pairs
 
 
 def _are_rates(scored: dict[str, list[Score]]) -> bool:

@@ -89,7 +89,7 @@ def _tree(folders: list[Path]) -> str:
         found = json.loads((folder / demo.SETTINGS).read_text())["tree"]
         if found != tree:
             raise ValueError(
-                f"got {folder}, measured on code {found}; expected today's, {tree}; delete it, or choose --work"
+                f"got {folder}, measured on code {found}; expected today's, {tree}; delete it, or set --work"
             )
     return tree
 

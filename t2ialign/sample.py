@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
 def plan(args: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
     """The manifest rows of the whole run: image i has seed `args.seed + i`, prompts in order, n of each."""
     texts = [prompt for prompt in prompts for _ in range(args.n)]
+    hashes = " + ".join(_hash(parse_lora(text)[0]) for text in args.lora) or None
     digits = max(5, len(str(len(texts) - 1)))
     return [
         {
@@ -70,6 +72,9 @@ def plan(args: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
             "eta": args.eta,
             "height": args.height,
             "width": args.width,
+            "precision": args.precision,
+            "attention": args.attention,
+            "adapter_hash": hashes,
         }
         for i, prompt in enumerate(texts)
     ]
@@ -172,9 +177,9 @@ def to_pil(image: Any) -> Image.Image:
 def _check(args: argparse.Namespace) -> None:
     for name, least in (("n", 1), ("seed", 0), ("steps", 1), ("batch_size", 1), ("eta", 0), ("guidance", 1)):
         value = getattr(args, name)
-        if not value >= least:
+        if not least <= value < math.inf:
             flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
-            raise ValueError(f"got {flag} {value}; expected at least {least}; raise it")
+            raise ValueError(f"got {flag} {value}; expected a number from {least}; change it")
     for text in args.lora:
         path, _ = parse_lora(text)
         if not path.exists():
@@ -203,6 +208,19 @@ def _check_same(found: Row, wanted: Row | None, file: Path) -> None:
                 f"got {key}={found.get(key)!r} for {wanted['file']} in {file}; expected {value!r}, as asked "
                 "now; repeat the settings of that run, or choose another --output"
             )
+
+
+def _hash(lora: Path) -> str:
+    """Of the LoRA's weights: a run that trains on writes other ones to the same path."""
+    from t2ialign.models.lora import FILE
+
+    file = lora / FILE if lora.is_dir() else lora
+    if not file.is_file():
+        raise ValueError(
+            f"got --lora {lora} without {FILE}; expected a file, or a folder with it; check the path"
+        )
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def _batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

@@ -42,15 +42,33 @@ def methods() -> list[str]:
 def load_method(name: str) -> ModuleType:
     """A file of t2ialign/trainers by its name, or any importable module that defines Config and Trainer.
 
-    Raises ValueError for anything else, naming the nearest method.
+    Raises ValueError for any other name, naming the nearest method, for a module that does not import, and
+    for one that lacks either.
     """
     if name in methods():
         return import_module(f"t2ialign.trainers.{name}")
     if "." in name and _importable(name):
-        return import_module(name)
+        return _imported(name)
     near = difflib.get_close_matches(name, methods(), n=1)
     hint = f"did you mean {near[0]}?" if near else "check the spelling"
+    if "/" in name or name.endswith(".py"):
+        hint = "name a module of yours as package.module, not as a file"
     raise ValueError(f"got method {name!r}; expected one of {', '.join(methods())}; {hint}")
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        module = import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"got method {name!r}, which does not import ({error}); expected a module; install what it needs"
+        ) from error
+    if missing := [part for part in ("Config", "Trainer") if not hasattr(module, part)]:
+        raise ValueError(
+            f"got method {name!r} without {' and '.join(missing)}; expected a module that defines Config and "
+            f"Trainer, or one of {', '.join(methods())}; define them"
+        )
+    return module
 
 
 def _settings(method: str) -> str:
@@ -68,5 +86,5 @@ def _classes(file: Path) -> set[str]:
 def _importable(dotted: str) -> bool:
     try:
         return find_spec(dotted) is not None
-    except (ModuleNotFoundError, ValueError):  # a parent package is missing, or the name is no name
+    except (ImportError, ValueError):  # a parent package is missing, or the name is that of a file
         return False

@@ -1,6 +1,7 @@
 """The command line: instant help, and for every user error one line on stderr, exit code 2, no traceback."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -57,6 +58,30 @@ def test_the_module_runs_as_the_console_script_does() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("rank", "error", "said"),
+    [
+        ("0", ValueError("got x"), "t2ialign: error: got x\n"),
+        ("1", ValueError("got x"), ""),
+        ("1", OSError(5, "Input/output error"), "t2ialign: error: process 1: [Errno 5] Input/output error\n"),
+    ],
+)
+def test_of_several_processes_one_prints_the_line(
+    rank: str,
+    error: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(args: object) -> None:
+        raise error
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(train, "run", broken)
+    assert cli.main(["train", "dpo"]) == 2
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_a_help_that_exits_0(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
@@ -88,8 +113,12 @@ def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "dpo", "nonsense"], r"got override 'nonsense'; expected key=value"),
         (["train", "dpo", "-c", "no/such.yaml"], r"got config no/such.yaml; expected a YAML file"),
         (["train", "dpo", "--lr", "1"], r"--lr"),
+        (["train", "./my_method.py"], r"got method './my_method.py'.*package.module, not as a file"),
+        (["train", "json.decoder", "lr=1"], r"got method 'json.decoder' without Config and Trainer"),
+        (["train", "rewards.base", "lr=1"], r"got method 'rewards.base' without Config and Trainer"),
+        (["sample", "x", "--guidance", "inf"], r"got --guidance inf; expected a number from 1"),
         (["sample"], r"got no prompt"),
-        (["sample", "x", "-n", "0"], r"got -n 0; expected at least 1"),
+        (["sample", "x", "-n", "0"], r"got -n 0; expected a number from 1"),
         (["sample", "x", "--steps", "many"], r"invalid int value: 'many'; see t2ialign sample --help"),
         (["sample", "--prompts", "no-such.txt"], r"no-such.txt"),
         (["sample", "x", "--lora", "no/such"], r"got --lora no/such; expected an existing file or folder"),
@@ -148,7 +177,7 @@ def test_methods_are_the_trainer_files() -> None:
         (
             OSError(28, "No space left on device"),
             2,
-            "t2ialign: error: [Errno 28] No space left on device; free",
+            "t2ialign: error: [Errno 28] No space left on device; free some disk space and run the same",
         ),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -188,6 +217,31 @@ def test_warnings_and_notes_are_one_line_each() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "t2ialign: warning: prompt cut\nt2ialign: 12 pairs\n"
+
+
+def test_a_warning_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(args: object) -> None:
+        for prompt in ("a", "b", "a"):
+            for name in ("t2ialign.models.text", "rewards.shapes_clip"):
+                logging.getLogger(name).warning("%s cut: %r", name, prompt)
+        logging.getLogger("t2ialign").info("note")
+        logging.getLogger("t2ialign").info("note")
+
+    monkeypatch.setattr(train, "run", run)
+    for _ in range(2):
+        assert cli.main(["train", "dpo"]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == len(set(lines)) + 1 == 6 and lines[-2:] == ["t2ialign: note"] * 2
+
+
+def test_a_prompt_that_is_too_long_is_said_once_however_many_batches(
+    tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "a red circle and forty more letters than fit"
+    options = ["--model", str(tiny_sd), "--steps", "1", "--output", str(tmp_path / "out")]
+    assert cli.main(["sample", prompt, "-n", "3", "--batch-size", "1", *options]) == 0
+    cut = [line for line in capsys.readouterr().err.splitlines() if "cut: " in line]
+    assert len(cut) == 1 and f"t2ialign: prompt {prompt!r} has" in cut[0]
 
 
 def test_main_leaves_no_trace_in_the_process() -> None:
@@ -234,6 +288,34 @@ def test_bad_training_data_is_one_line(
     data, output = pairs_file(tmp_path, rows), tmp_path / "out"
     command = ["train", "dpo", f"data={data}", f"model={tiny_sd}", f"output={output}", "trackers=[]"]
     assert re.search(message, fails(capsys, *command))
+
+
+SHORT = ["max_steps=1", "accumulate=1", "batch_size=2", "lora_rank=2", "holdout=0", "trackers=[]"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "mended", "more"),
+    [
+        ([TIE, TIE], [TIE, TIE], ["ties=half"]),
+        ([{"prompt": "x", "winner": "a.png"}], [PAIR], []),
+        ([], [PAIR], []),
+        ([PAIR, PAIR | {"prompt": 7}], [PAIR, PAIR], []),
+    ],
+    ids=["all ties", "missing column", "empty", "bad row after a good one"],
+)
+def test_what_the_message_advises_is_accepted(
+    rows: list[dict[str, object]],
+    mended: list[dict[str, object]],
+    more: list[str],
+    tiny_sd: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, output = pairs_file(tmp_path, rows), tmp_path / "out"
+    command = ["train", "dpo", f"data={data}", f"model={tiny_sd}", f"output={output}", *SHORT]
+    fails(capsys, *command)
+    pairs_file(tmp_path, mended)
+    assert cli.main([*command, *more]) == 0
 
 
 def test_a_mended_image_lets_the_same_command_pass(

@@ -1,5 +1,6 @@
 """Settings: later wins, what is saved loads back equal, and every mistake is one helpful line."""
 
+import resource
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,44 @@ def test_yaml_1_1_reads_1e_3_as_text_and_it_still_becomes_a_number(tmp_path):
 def test_a_text_key_takes_the_words_as_typed(text):
     cfg = load(Demo, None, [f"data={text}", f"output={text}"])
     assert (cfg.data, cfg.output) == (text, Path(text))
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("wandb", ("wandb",)),
+        ("a cat, asleep: 3 pm", ("a cat, asleep: 3 pm",)),
+        ("007", ("007",)),
+        ("[a cat, a dog]", ("a cat", "a dog")),
+        ("[]", ()),
+        ("none", ()),
+        ("", ()),
+    ],
+)
+def test_a_list_of_text_takes_one_word_without_brackets(text, words):
+    assert load(Demo, None, ["data=x", f"trackers={text}"]).trackers == words
+
+
+def test_a_broken_list_is_an_error_and_not_a_word():
+    assert "valid tuple" in message("data=x", "trackers=[wandb")
+
+
+def test_one_word_in_a_recipe_is_a_list_too(tmp_path):
+    (tmp_path / "a.yaml").write_text("data: x\ntrackers: wandb\n")
+    assert load(Demo, tmp_path / "a.yaml").trackers == ("wandb",)
+
+
+def test_a_save_that_fails_leaves_the_file_that_was_there(tmp_path):
+    file, cfg = tmp_path / "config.yaml", load(Demo, None, ["data=" + 4096 * "x"])
+    file.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(OSError):
+            save(cfg, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_text() == "old"
 
 
 def test_an_unknown_key_names_the_nearest_one():

@@ -1,6 +1,7 @@
 """The demo, whole, in small: the verbs it is made of, its files, and that a second run reuses the first."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,14 @@ def test_another_seed_or_another_folder_is_refused(finished: Path, tmp_path: Pat
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_prove_pools_the_seeds(finished: Path) -> None:
-    row = prove.pooled([finished, finished, finished])
-    assert row["measured"]["base"]["count"] == 36 and row["measured"]["base"]["prompts"] <= 12
+def test_prove_pools_the_seeds(finished: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    for file in (other / "base" / "scores.jsonl", other / "aligned" / "scores.jsonl"):
+        rows = manifest.journal(file)
+        manifest.rewrite(file, [row | {"seed": row["seed"] + 100_000} for row in rows])
+    row = prove.pooled([finished, other])
+    assert row["measured"]["base"]["count"] == 24 and row["measured"]["base"]["prompts"] <= 12
     assert row["verdict"] in ("holds", "does not hold") and len(row["tree"]) == 16
     low, high = row["ci95"]
     assert low <= row["measured"]["difference"]["mean"] <= high
@@ -119,7 +125,7 @@ def test_hash_follows_names_and_contents(tmp_path: Path) -> None:
 
 def test_prove_refuses_runs_of_older_code(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prove, "source_hash", lambda: "0" * 16)
-    with pytest.raises(ValueError, match="delete it, or choose --work"):
+    with pytest.raises(ValueError, match="delete it, or set --work"):
         prove.pooled([finished])
 
 

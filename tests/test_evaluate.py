@@ -130,6 +130,46 @@ def test_a_baseline_of_other_seeds_is_an_error(tmp_path: Path, capsys: pytest.Ca
     assert not (after / "evaluation.json").exists()
 
 
+def test_a_resume_never_takes_scores_of_another_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both folders hold 0.png of the same prompt and seed, as base and aligned samples do."""
+    base, aligned, out = (tmp_path / name for name in ("base", "aligned", "out"))
+    make(base, {"cat": [0, 0]})
+    make(aligned, {"cat": [255, 255]})
+    assert evaluate(base, "--output", str(out)) == 0
+    assert evaluate(aligned, "--output", str(out), "--resume", "latest") == 2
+    assert "got source ../aligned/manifest.jsonl for" in (err := capsys.readouterr().err)
+    assert "holds scores with source ../base/manifest.jsonl" in err
+    assert result(out)["scores"]["all"]["mean"] == 0
+    assert evaluate(base, "--baseline", str(aligned), "--output", str(out), "--resume", "latest") == 0
+    assert result(out)["difference"]["all"]["mean"] == -1
+    more = ["--baseline", str(make(tmp_path / "third", {"cat": [51, 51]})), "--output", str(out)]
+    assert evaluate(base, *more, "--resume", "latest") == 2
+    assert "got baseline ../third/manifest.jsonl" in capsys.readouterr().err
+    assert evaluate(base, "--output", str(out), "--resume", "latest") == 2, (
+        "the baseline would be left behind"
+    )
+
+
+def test_a_command_that_failed_before_scoring_leaves_no_claim(tmp_path: Path) -> None:
+    folder = make(tmp_path / "x", {"cat": [255]})
+    assert cli.main(["evaluate", str(folder), "--reward", "shapes-orcale"]) == 2
+    assert evaluate(folder) == 0
+
+
+@pytest.mark.parametrize("doubled", ["source", "baseline"])
+def test_images_that_cannot_be_told_apart_are_not_paired(
+    doubled: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = {name: make(tmp_path / name, {"cat": [0, 255]}) for name in ("source", "baseline")}
+    rows = manifest.journal(folders[doubled] / manifest.NAME)
+    manifest.rewrite(folders[doubled] / manifest.NAME, [row | {"seed": None} for row in rows])
+    assert evaluate(folders["source"], "--baseline", str(folders["baseline"])) == 2
+    assert f"more than one image of prompt 'cat' and seed None in the {doubled}" in capsys.readouterr().err
+    assert not (folders["source"] / "scores.jsonl").exists(), "said before anything is scored"
+
+
 def test_a_prompt_the_oracle_cannot_judge_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,14 +75,15 @@ def test_from_a_folder_of_pictures_to_a_lora(tmp_path: Path) -> None:
     (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
 
     command = (
-        f"train dpo data={data} output={output} batch_size=16 accumulate=1 max_steps=40 lr=1e-3 beta=1000"
+        f"train dpo data={data} output={output} batch_size=16 accumulate=1 max_steps=30 lr=5e-4 beta=1000"
     )
-    options = "holdout=0.25 evaluate_every=40 lora_rank=8 gamma=0.9 trackers=[]"
+    options = "holdout=0.25 evaluate_every=30 safeguard=0.3 trackers=[]"
     assert main([*command.split(), *options.split()]) == 0
 
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     held_out = [row["heldout/implicit_acc"] for row in rows if "heldout/implicit_acc" in row]
     assert held_out[0] == 0.5  # the policy is the reference: every pair is a tie
+    print("held-out implicit accuracy", held_out)
     assert held_out[-1] >= 0.7
 
     pipe = StableDiffusionPipeline.from_pretrained(folder("shapes"))

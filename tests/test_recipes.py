@@ -60,6 +60,27 @@ def test_prompts_of_the_shapes_recipe_hold_nothing_out_by_mistake() -> None:
     assert {parse(prompt).category for prompt in train} == {parse(prompt).category for prompt in held}
 
 
+def test_accelerate_adds_no_traceback_to_a_users_error() -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1"]
+    argv = [*launch, str(ROOT / "scripts" / "train.py"), "dop", "data=x"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1, "the launcher's own code, as docs/training.md says"
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("t2ialign: error: got method 'dop'") == 1
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_recipes_launch_quietly(recipe: Path) -> None:
+    assert all("--quiet" in line for line in recipe.read_text().splitlines() if "accelerate launch s" in line)
+    assert "accelerate launch scripts" not in recipe.read_text()
+
+
+def test_make_clean_keeps_what_users_made() -> None:
+    lines = (ROOT / "Makefile").read_text().partition("\nclean:\n")[2].splitlines()
+    removed = [word for line in lines for word in line.split()]
+    assert ".venv" in removed and not {"runs", "proofs", "assets"} & set(removed)
+
+
 def test_the_launcher_is_the_verb() -> None:
     argv = [sys.executable, str(ROOT / "scripts" / "train.py"), "dop", "data=x", "beta=1"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)

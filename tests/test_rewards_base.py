@@ -125,6 +125,32 @@ def test_unknown_name_lists_the_known_ones(name: str) -> None:
         rewards.load(name)
 
 
+def test_a_file_is_no_module_name() -> None:
+    with pytest.raises(ValueError, match=r"got reward './my_reward.py'; .*package.module, not as a file"):
+        rewards.load("./my_reward.py")
+
+
+def test_modules_that_are_no_reward_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"got json.decoder without build\(\)"):
+        rewards.load("json.decoder")
+    (tmp_path / "ours_that_lacks").mkdir()
+    (tmp_path / "ours_that_lacks" / "something.py").write_text("import no_such_package_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"does not import \(No module named 'no_such_package_at_all'\)"):
+        rewards.load("ours_that_lacks.something")
+
+
+def test_a_clip_says_once_what_of_a_prompt_it_does_not_read(caplog: pytest.LogCaptureFixture) -> None:
+    clip = rewards.load("shapes-clip")
+    prompts = ["a red circle", "a red circle and " * 12 + "a blue square"]
+    for _ in range(2):
+        clip(torch.ones(2, 3, 32, 32), prompts)
+    (record,) = caplog.records
+    assert record.name == "rewards.shapes_clip"
+    assert "and the reward reads 30; cut: " in record.getMessage()
+    assert "a blue square" in record.getMessage().partition("cut: ")[2]
+
+
 def test_every_declared_name_is_served_by_its_own_file() -> None:
     served = rewards.names()
     assert served["shapes-oracle"] == "rewards.shapes_oracle"

@@ -1,6 +1,7 @@
 """t2ialign sample: images depend on prompt and seed only, and a killed run loses and doubles nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,35 @@ def test_loras_are_applied_together_at_their_scales(tiny_sd: Path, loras: list[P
     assert max(np.abs(d).max() for d in apart) <= 1, "the order of LoRAs does not matter"
     rows = manifest.read(tmp_path / "swapped")
     assert rows[0].settings["adapter"] == f"{two}:1.0 + {one}:1.0"
+
+
+def test_resume_sees_another_lora_at_the_path_and_other_kernels(
+    tiny_sd: Path, loras: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lora, output = tmp_path / "lora", tmp_path / "out"
+    shutil.copytree(loras[0], lora)
+    assert sample(tiny_sd, output, "--lora", str(lora)) == 0
+    before = {p.name: p.read_bytes() for p in output.iterdir()}
+    resume = ("--lora", str(lora), "--resume", "latest")
+    capsys.readouterr()
+    assert sample(tiny_sd, output, *resume, "--precision", "bf16") == 2
+    assert "got precision='fp32' for 00000.png" in capsys.readouterr().err
+    assert sample(tiny_sd, output, *resume, "--attention", "xformers") == 2
+    assert "got attention='sdpa' for 00000.png" in capsys.readouterr().err
+    shutil.copytree(loras[1], lora, dirs_exist_ok=True)
+    assert sample(tiny_sd, output, *resume) == 2
+    assert "got adapter_hash=" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in output.iterdir()} == before
+    shutil.copytree(loras[0], lora, dirs_exist_ok=True)
+    assert sample(tiny_sd, output, *resume) == 0
+
+
+def test_pixels_that_are_not_finite_are_never_saved(
+    tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample(tiny_sd, tmp_path / "out", "--seed", "5", "--guidance", "1e38") == 2
+    assert "pixels that are not finite for prompt 'a red circle', seed 5" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from t2ialign.data.images import open_rgb
-from t2ialign.data.ledger import Numbers, claim, finish
+from t2ialign.data.keys import pair_key, text_key
+from t2ialign.data.ledger import Known, Rows, claim, finish
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.shards import ShardWriter
 from t2ialign.data.stored import PairCache, Pairs
@@ -36,7 +37,7 @@ Variants = list[tuple[Framed, Framed]]
 @dataclass(frozen=True)
 class _Job:
     row: int
-    prompt: int
+    key: int
     record: PairRecord
 
 
@@ -60,7 +61,8 @@ def build_cache(
     pair; with `flip` each pair is stored mirrored too (twice the disk) and each epoch draws one of the two.
     `batch_size` pairs make a VAE forward; at most `shard_size` pairs are held before a shard is written.
     `fingerprint` (plain JSON) says what records and model these are: with the settings above it decides
-    whether the folder may be reused or a build that was killed may go on. One process builds, others wait.
+    whether the folder may be reused or a build that stopped may go on; what is encoded is known by its
+    contents, so the rows of that build may have been mended. One process builds, others wait.
     An unreadable picture stops the build, or with "skip" is logged and left out. `progress` is called with
     the number of pairs just passed; without it a bar appears after 3 s.
     Raises ValueError for a folder that holds something else, no pairs, a picture that cannot be read, latents
@@ -69,17 +71,17 @@ def build_cache(
     sizes = _sizes(policy, resolution, buckets)
     made_of = {
         **(fingerprint or {}),
-        **{"format": 1, "resolution": resolution, "buckets": buckets, "flip": flip},
+        **{"format": 2, "resolution": resolution, "buckets": buckets, "flip": flip},
         **{"image_factor": policy.image_factor, "latent_channels": policy.latent_channels},
     }
     made_of = json.loads(json.dumps(made_of))
     folder = Path(folder)
     if claim(folder, made_of):
         return PairCache(folder)
-    texts = _Texts(folder, policy, shard_size)
+    texts, rows = _Texts(folder, policy, shard_size), Rows()
     pairs = ShardWriter(folder, "pairs", shard_size)
     with tqdm(desc="encoding pairs", unit="pair", delay=3, disable=progress is not None) as bar:
-        jobs = _jobs(folder, records, texts, progress or bar.update)
+        jobs = _jobs(folder, records, texts, rows, progress or bar.update)
         try:
             for window in _decoded(jobs, sizes, flip=flip, window=2 * batch_size):
                 for size, group in _by_size(window, unreadable).items():
@@ -91,7 +93,8 @@ def build_cache(
             raise
     pairs.close()
     texts.close()
-    finish(folder, made_of, list(texts.numbers))
+    prompts = list(texts.numbers)
+    finish(folder, made_of, rows, [text_key(prompt) for prompt in prompts], prompts)
     return PairCache(folder)
 
 
@@ -101,14 +104,14 @@ class _Texts:
     def __init__(self, folder: Path, policy: Policy, shard_size: int) -> None:
         self.policy, self.numbers = policy, dict[str, int]()
         self.writer = ShardWriter(folder, "texts", shard_size)
-        self.done = Numbers(folder, "texts", "id")
+        self.done = Known(folder, "texts")
         self.waiting: list[str] = []
 
     def number(self, prompt: str) -> int:
         """The prompt's number; it is encoded sooner or later, unless an earlier build did."""
         if prompt not in self.numbers:
             self.numbers[prompt] = len(self.numbers)
-            if self.numbers[prompt] not in self.done:
+            if text_key(prompt) not in self.done:
                 self.waiting.append(prompt)
         if len(self.waiting) == TEXT_BATCH:
             self._encode()
@@ -123,7 +126,7 @@ class _Texts:
     def _encode(self) -> None:
         with torch.no_grad():
             cond = self.policy.encode_prompts(self.waiting)
-        ids = torch.tensor([self.numbers[prompt] for prompt in self.waiting])
+        ids = torch.tensor([text_key(prompt) for prompt in self.waiting])
         rows = {key: _stored(value, "text encoder", self.waiting) for key, value in cond.items()}
         self.writer.add({"id": ids, **rows})
         self.waiting = []
@@ -138,14 +141,19 @@ def _sizes(policy: Policy, resolution: int, buckets: bool) -> list[Size]:
 
 
 def _jobs(
-    folder: Path, records: Iterable[PairRecord], texts: _Texts, progress: Callable[[int], object]
+    folder: Path,
+    records: Iterable[PairRecord],
+    texts: _Texts,
+    rows: Rows,
+    progress: Callable[[int], object],
 ) -> Iterator[_Job]:
-    """What is left to encode. Prompts are numbered over all records, so a second build numbers them alike."""
-    done = Numbers(folder, "pairs", "row")
+    """What is left to encode; every record goes into `rows`."""
+    done = Known(folder, "pairs")
     for row, record in enumerate(records):
-        prompt = texts.number(record.prompt)
-        if row not in done:
-            yield _Job(row, prompt, record)
+        key = pair_key(record.win, record.lose)
+        rows.add(key, texts.number(record.prompt), record.weight)
+        if key not in done:
+            yield _Job(row, key, record)
         progress(1)
 
 
@@ -209,9 +217,7 @@ def _encode(policy: Policy, part: list[tuple[_Job, Variants]]) -> dict[str, Tens
     return {
         **{key: _stored(value.unflatten(0, lead), "VAE", names) for key, value in latents.items()},
         "sizes": torch.tensor(sizes, dtype=torch.int32).view(*lead, 6),
-        "row": torch.tensor([job.row for job, _ in part]),
-        "prompt": torch.tensor([job.prompt for job, _ in part]),
-        "weight": torch.tensor([job.record.weight for job, _ in part], dtype=torch.float32),
+        "id": torch.tensor([job.key for job, _ in part]),
     }
 
 

@@ -8,7 +8,9 @@ from t2ialign.data.tables import Row, first_of, read_lines, read_table
 
 SIDES = ("chosen", "rejected")
 CAPTION_FILES = tuple(f"{s}.{e}" for s in ("captions", "metadata") for e in ("jsonl", "json", "csv", "tsv"))
-NOT_PICTURES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".md", ".ini", ".db")
+CLUTTER = (".ini", ".db")
+"""What file managers leave behind."""
+NOT_PICTURES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".md", *CLUTTER)
 
 
 def is_pair_folder(root: Path) -> bool:

@@ -107,7 +107,7 @@ def _select(where: str, columns: list[str]) -> list[str]:
 
 def _ranking(where: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(winner, loser) columns: one preference, both orders of a tie, or nothing where nobody labelled."""
-    if not row.get("has_label", True):
+    if not _labelled(where, row.get("has_label", True)):
         return []
     try:  # a CSV's labels are text
         first, second = float(row["label_0"]), float(row["label_1"])
@@ -121,6 +121,15 @@ def _ranking(where: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     if first == second:
         return [("jpg_0", "jpg_1"), ("jpg_1", "jpg_0")]
     return [("jpg_0", "jpg_1") if first > second else ("jpg_1", "jpg_0")]
+
+
+def _labelled(where: str, value: Any) -> bool:
+    if not isinstance(value, str):
+        return bool(value)
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
+    if (word := value.strip().lower()) not in known:  # a CSV's truth is text
+        raise ValueError(f"{where}: got has_label {value!r}; expected true or false; mend the row")
+    return known[word]
 
 
 def _picture(where: str, value: Any, base: Path) -> ImageSource:

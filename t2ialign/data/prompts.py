@@ -1,5 +1,6 @@
 """Prompt lists: a file, one line each or a named column, or the prompt itself typed in place."""
 
+import logging
 from pathlib import Path
 
 from t2ialign.data.tables import SUFFIXES, first_of, read_lines, read_table
@@ -8,11 +9,15 @@ PROMPT_COLUMNS = ("prompt", "caption", "text")
 """Names a prompt goes by, in order of preference, letter case aside."""
 
 
+log = logging.getLogger(__name__)
+
+
 def read_prompts(source: str | Path) -> list[str]:
     """Prompts of a .txt (one a line), .jsonl, .json, .csv or .tsv file (column prompt, caption or text).
 
     Anything else is taken for one literal prompt. UTF-8, a byte-order mark is dropped, blank lines are
-    skipped, order and repeats are kept. Raises ValueError for a missing or malformed file, or no prompts.
+    skipped, order and repeats are kept; a negative_prompt is not read, with a warning. Raises ValueError for
+    a missing or malformed file, or no prompts.
     """
     path = Path(source)
     if not isinstance(source, Path) and not _names_a_file(source):
@@ -20,7 +25,10 @@ def read_prompts(source: str | Path) -> list[str]:
             raise ValueError("got an empty prompt; expected a prompt or a file of prompts")
         return [source]
     if path.suffix.lower() in SUFFIXES:
-        prompts = [_prompt(where, row) for where, row in read_table(path)]
+        rows = list(read_table(path))
+        prompts = [_prompt(where, row) for where, row in rows]
+        if negative := sum(bool(row.get("negative_prompt")) for _, row in rows):
+            log.warning("%s: negative_prompt of %d rows is not used; only the prompts are", path, negative)
     else:
         prompts = [line for _, line in read_lines(path)]
     prompts = [prompt.strip() for prompt in prompts if prompt.strip()]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.folder import folder_rows, is_pair_folder
+from t2ialign.data.folder import CLUTTER, folder_rows, is_pair_folder
 from t2ialign.data.tables import SUFFIXES, Row, read_table
 
 FILES = (".parquet", *SUFFIXES)
@@ -60,18 +60,24 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
 def identity(source: str) -> dict[str, str]:
     """What tells one version of a file or folder from another: its name, and a hash of its sizes and dates.
 
-    For the fingerprint of a cache; it survives moving. What lies elsewhere is known by its name alone.
+    For the fingerprint of a cache; it survives moving. Hidden files and those of file managers do not count.
+    What lies elsewhere is known by its name alone.
     """
     path = Path(source).expanduser()
     if not path.exists():
         return {"name": source}
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if _counts(path, file))
     stats = ((file.relative_to(path.parent), file.stat()) for file in files)
     lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode() for name, stat in stats)
     digest = hashlib.blake2b(digest_size=16)
     for line in lines:
         digest.update(line)
     return {"name": path.resolve().name, "digest": digest.hexdigest()}
+
+
+def _counts(root: Path, file: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return file.is_file() and not hidden and file.suffix.lower() not in CLUTTER
 
 
 def _file_rows(path: Path, select: Select) -> Iterator[Row]:
@@ -134,8 +140,16 @@ def _encoded(name: str, data: Any) -> Iterator[Row]:
     for column, feature in (data.features or {}).items():
         if isinstance(feature, datasets.Image):
             data = data.cast_column(column, datasets.Image(decode=False))
-    for number, row in enumerate(data):
-        yield f"{name} row {number}", row
+    number = 0
+    try:
+        for row in data:
+            yield f"{name} row {number}", row
+            number += 1
+    except Exception as error:  # whatever the network's libraries raise
+        raise ValueError(
+            f"got data set {name!r}, which breaks at row {number} ({_line(error)}); expected more rows; "
+            "check the network and run the same command again"
+        ) from error
 
 
 def _line(error: Exception) -> str:

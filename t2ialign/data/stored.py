@@ -1,8 +1,8 @@
 """The pair cache: latents and text embeddings computed once, read back a batch at a time, no encoder needed.
 
 Layout of a cache folder: pairs-*.safetensors (mean, std (N, V, 2, C, h, w) fp16, V = 2 with mirrored copies,
-then winner, loser; sizes (N, V, 2, 6)), texts-*.safetensors (one row per distinct prompt), prompts.json,
-index.safetensors, and last of all cache.json: a folder without it is no cache.
+then winner, loser; sizes (N, V, 2, 6); id, the pictures' key), texts-*.safetensors (one row per distinct
+prompt), prompts.json, index.safetensors, and last of all cache.json: a folder without it is no cache.
 """
 
 import copy

@@ -72,8 +72,11 @@ def rewrite(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace the whole journal at once: a reader sees the old one or the new one, never half."""
     scratch = file.with_name(f".{file.name}.part")
     scratch.unlink(missing_ok=True)
-    append(scratch, rows)
-    scratch.replace(file)
+    try:
+        append(scratch, rows)
+        scratch.replace(file)
+    finally:  # a full disk gets back what was written
+        scratch.unlink(missing_ok=True)
 
 
 def write_json(file: Path, value: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,19 @@ from t2ialign.data.images import open_rgb
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.manifest import Rendered
 
-Key = tuple[str, str, int | None]
+Key = tuple[str, str, int | None, int | None, int | None]
 Score = dict[str, Any]
-"""{"file", "prompt", "seed", "reward", "score"}, with "error" in place of "score" for a broken image."""
+"""{"file", "prompt", "seed", "bytes", "mtime_ns", "reward", "score"}; "error" if broken, not "score"."""
+
+KEY = ("file", "prompt", "seed", "bytes", "mtime_ns")
+"""What a score belongs to: another picture of the same name has another size or date."""
+
+
+class _Item(NamedTuple):
+    row: Rendered
+    key: Key
+    image: Tensor | str
+    """The picture, or why there is none."""
 
 
 @torch.no_grad()
@@ -34,24 +44,25 @@ def score_manifest(
 ) -> list[Score]:
     """Score every row against its prompt -> one dict a row, in order; each batch goes to `journal` at once.
 
-    Rows already scored there by the reward of this `name` are kept, and broken ones are tried again. An image
-    that cannot be read, or whose score is not finite, becomes an error and never a number. `device` is where
-    the reward lies. `progress` is called with how many rows were just finished. Raises ValueError if the
-    journal is of another reward.
+    Rows already scored there by the reward of this `name` are kept if their image is still the same; broken
+    ones are tried again, and scores of anything else are dropped. An image that cannot be read, or whose
+    score is not finite, becomes an error and never a number. `device` is where the reward lies. `progress` is
+    called with how many rows were just finished. Raises ValueError if the journal is of another reward.
     """
-    done = _done(journal, name)
+    keys = [_key(row) for row in rows]
+    done = _done(journal, name, set(keys))
     if journal.exists():
         manifest.rewrite(journal, done.values())
-    missing = [row for row in rows if _key(row) not in done]
+    missing = [(row, key) for row, key in zip(rows, keys, strict=True) if key not in done]
     if progress is not None:
         progress(len(rows) - len(missing))
     for batch in _batches(missing, batch_size):
         scored = _score(reward, name, batch, torch.device(device))
         manifest.append(journal, scored)
-        done |= {_key(row): score for (row, _), score in zip(batch, scored, strict=True)}
+        done |= {item.key: score for item, score in zip(batch, scored, strict=True)}
         if progress is not None:
             progress(len(batch))
-    return [done[_key(row)] for row in rows]
+    return [done[key] for key in keys]
 
 
 def read_image(path: Path) -> Tensor:
@@ -59,11 +70,11 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(np.asarray(open_rgb(path), np.float32) / 255).permute(2, 0, 1)
 
 
-def _batches(rows: Sequence[Rendered], size: int) -> Iterator[list[tuple[Rendered, Tensor | str]]]:
+def _batches(rows: Sequence[tuple[Rendered, Key]], size: int) -> Iterator[list[_Item]]:
     """Rows with their image, or the reason why there is none; images of one batch have one size."""
-    batch: list[tuple[Rendered, Tensor | str]] = []
+    batch: list[_Item] = []
     shape: torch.Size | None = None
-    for row in rows:
+    for row, key in rows:
         try:
             image: Tensor | str = read_image(row.path)
         except ValueError as error:
@@ -73,22 +84,22 @@ def _batches(rows: Sequence[Rendered], size: int) -> Iterator[list[tuple[Rendere
             yield batch
             batch = []
         shape = new
-        batch.append((row, image))
+        batch.append(_Item(row, key, image))
     if batch:
         yield batch
 
 
-def _score(
-    reward: Reward, name: str, batch: Sequence[tuple[Rendered, Tensor | str]], device: torch.device
-) -> list[Score]:
-    whole = [(row.prompt, image) for row, image in batch if isinstance(image, Tensor)]
+def _score(reward: Reward, name: str, batch: Sequence[_Item], device: torch.device) -> list[Score]:
+    whole = [(row.prompt, image) for row, _, image in batch if isinstance(image, Tensor)]
     values: Iterator[float] = iter(())
     if whole:
         images = torch.stack([image for _, image in whole]).to(device)
         values = iter(reward(images, [prompt for prompt, _ in whole]).double().tolist())
     return [
-        _row(row, name) | ({"error": image} if isinstance(image, str) else _value(next(values), row))
-        for row, image in batch
+        dict(zip(KEY, key, strict=True))
+        | {"reward": name}
+        | ({"error": image} if isinstance(image, str) else _value(next(values), row))
+        for row, key, image in batch
     ]
 
 
@@ -96,18 +107,19 @@ def _value(score: float, row: Rendered) -> Score:
     return {"score": score} if math.isfinite(score) else {"error": f"{row.path}: the score is {score}"}
 
 
-def _row(row: Rendered, name: str) -> Score:
-    return {"file": row.file, "prompt": row.prompt, "seed": row.seed, "reward": name}
-
-
 def _key(row: Rendered) -> Key:
-    return row.file, row.prompt, row.seed
+    try:
+        stat = row.path.stat()
+    except OSError:  # reading it will say what is wrong
+        return row.file, row.prompt, row.seed, None, None
+    return row.file, row.prompt, row.seed, stat.st_size, stat.st_mtime_ns
 
 
-def _done(journal: Path, name: str) -> dict[Key, Score]:
+def _done(journal: Path, name: str, wanted: set[Key]) -> dict[Key, Score]:
     rows = manifest.journal(journal)
     if others := {str(row.get("reward")) for row in rows} - {name}:
         raise ValueError(
             f"got scores of {', '.join(sorted(others))} in {journal}; expected {name}; choose an --output"
         )
-    return {(row["file"], row["prompt"], row["seed"]): row for row in rows if "score" in row}
+    done = {tuple(row.get(part) for part in KEY): row for row in rows if "score" in row}
+    return {key: done[key] for key in wanted if key in done}

@@ -30,8 +30,8 @@ def generate(
     """Render N rows of (prompt, seed) -> images (N, 3, H, W) fp32 in [0, 1] on CPU.
 
     Sizes default to the model's own, in pixels. Every unique prompt is encoded once. progress is called with
-    the number of images just finished. Raises ValueError if rows do not match, are none, or a size or step
-    count does not fit.
+    the number of images just finished. Raises ValueError if rows do not match, are none, a size or step count
+    does not fit, or an image is not finite.
     """
     if len(prompts) != len(seeds) or not prompts:
         raise ValueError(
@@ -56,10 +56,21 @@ def generate(
 
         x_T = noise(START).to(policy.device)
         x_0 = sample(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise if eta > 0 else None)
-        images.append(policy.decode(x_0).cpu())
+        images.append(_finite(policy.decode(x_0).cpu(), [prompts[row] for row in rows], keys))
         if progress is not None:
             progress(len(rows))
     return torch.cat(images)
+
+
+def _finite(images: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
+    broken = (~images.flatten(1).isfinite().all(1)).nonzero()
+    if len(broken):
+        row = int(broken[0])
+        raise ValueError(
+            f"got pixels that are not finite for prompt {prompts[row]!r}, seed {seeds[row]}; expected finite "
+            "ones; lower the guidance or raise the precision"
+        )
+    return images
 
 
 class _Texts:

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+import yaml
+from diffusers import (
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors import SafetensorError
 
 from t2ialign.models.unet import SDXLPolicy, UNetPolicy
@@ -27,23 +33,25 @@ def load_policy(
 ) -> UNetPolicy:
     """Load a Stable Diffusion model as a policy; only safetensors are read.
 
-    model: "shapes" (the embedded model), a diffusers folder, or a Hub id. device: the GPU if there is one. A
-    VAE that asks for it (SDXL's) stays in fp32. master_weights: keep the network's weights in fp32 and
-    compute in `precision`, which training all of them needs. Raises ValueError for a missing or unsupported
-    model, and for xformers without a working build.
+    model: "shapes" (the embedded model), a diffusers folder, a Hub id, or the output of a run that trained
+    all weights: its base model with those weights. device: the GPU if there is one. A VAE that asks for it
+    (SDXL's) stays in fp32. master_weights: keep the network's weights in fp32 and compute in `precision`,
+    which training all of them needs. Raises ValueError for a missing or unsupported model, and for xformers
+    without a working build.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    source, dtype = _source(model), PRECISIONS[precision]
+    (source, trained), dtype = _source(model), PRECISIONS[precision]
     family = _family(source)
     pipeline_class, policy_class = FAMILIES[family]
     dtypes = {"default": dtype, "vae": torch.float32, "unet": torch.float32 if master_weights else dtype}
-    skip = (
-        {"safety_checker": None, "requires_safety_checker": False}
-        if family == "StableDiffusionPipeline"
-        else {}
-    )
+    skip: dict[str, Any] = {}
+    if family == "StableDiffusionPipeline":
+        skip = {"safety_checker": None, "requires_safety_checker": False}
     try:
+        if trained is not None:
+            options = {"torch_dtype": dtypes["unet"], "use_safetensors": True, "local_files_only": True}
+            skip["unet"] = UNet2DConditionModel.from_pretrained(trained, **options)
         pipe = pipeline_class.from_pretrained(source, dtype=dtypes, use_safetensors=True, **skip)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
@@ -77,12 +85,14 @@ def use_xformers(unet: Any, device: torch.device) -> None:
     unet.enable_xformers_memory_efficient_attention()
 
 
-def _source(model: str) -> str:
-    """The folder or Hub id to load. Raises ValueError for what is plainly neither."""
+def _source(model: str) -> tuple[str, Path | None]:
+    """The folder or Hub id to load, and a `unet` folder that replaces its network. Raises ValueError for what
+    is plainly neither.
+    """
     if model == "shapes":
         from rewards.assets import folder
 
-        return str(folder("shapes"))
+        return str(folder("shapes")), None
     path = Path(model).expanduser()
     if path.suffix in (".safetensors", ".ckpt", ".pt", ".bin"):
         raise ValueError(
@@ -91,15 +101,41 @@ def _source(model: str) -> str:
         )
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise ValueError(
-                f"got folder {model!r} without model_index.json; expected a diffusers pipeline folder"
-            )
-        return str(path)
+            return _run_folder(model, path)
+        return str(path), None
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         raise ValueError(
             f'got model {model!r}, which is no folder here; expected "shapes", a folder or a Hub id'
         )
-    return model
+    return model, None
+
+
+def _run_folder(model: str, path: Path) -> tuple[str, Path]:
+    """The same for the output of a run. Raises ValueError if it trained a LoRA, or is no run."""
+    settings, unet = path / "config.yaml", path / "unet"
+    if (path / "pytorch_lora_weights.safetensors").is_file():
+        raise ValueError(
+            f"got folder {model!r}, which holds a LoRA; expected a model; name its base model, and "
+            f"beside it --lora {model}"
+        )
+    if not (unet / "config.json").is_file() or not settings.is_file():
+        raise ValueError(
+            f"got folder {model!r} without model_index.json; expected a diffusers pipeline folder, or the "
+            "output of a finished run with lora_rank=0"
+        )
+    try:
+        values = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"got {settings}, which is not YAML ({_line(error)}); expected a run's own"
+        ) from error
+    base = values.get("model") if isinstance(values, dict) else None
+    if not isinstance(base, str) or Path(base).expanduser().resolve() == path.resolve():
+        raise ValueError(f"got model={base!r} in {settings}; expected the base model of that run; restore it")
+    try:
+        return _source(base)[0], unet
+    except ValueError as error:
+        raise ValueError(f"{settings}: {error}") from error
 
 
 def _family(source: str) -> str:

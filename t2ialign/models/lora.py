@@ -137,4 +137,4 @@ def load_lora(policy: UNetPolicy, path: Path | str, *, weight: float = 1.0) -> N
 
 def _adapters(policy: UNetPolicy) -> list[str]:
     """Names of the adapters in the network, in the order they came."""
-    return list(policy.unet.peft_config) if policy.unet._hf_peft_config_loaded else []
+    return list(getattr(policy.unet, "peft_config", {}))

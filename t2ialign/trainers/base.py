@@ -22,7 +22,7 @@ from t2ialign.models.lora import add_lora, train_all
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import card, checkpoint, validation
 from t2ialign.trainers.launch import make_accelerator, max_memory_gb
-from t2ialign.trainers.log import Log, Meter
+from t2ialign.trainers.log import METRICS, Log, Meter, read_rows
 from t2ialign.trainers.output import CHECKPOINTS, resume_point
 from t2ialign.trainers.settings import TrainConfig
 from t2ialign.trainers.state import TrainState
@@ -101,6 +101,10 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
         """One line on the data, for the model card."""
         return "see config.yaml"
 
+    def dataset(self) -> str | None:
+        """The Hub name of the data, for the head of the model card."""
+        return None
+
     def rows(self, micro: int) -> range:
         """The numbers, within the global batch, of this process's rows in one micro-step."""
         accelerator, size = self.accelerator, self.cfg.batch_size
@@ -126,6 +130,7 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
             self._finish(row)
         finally:
             self.log.close()
+        self._part()
         return row
 
     @property
@@ -178,8 +183,8 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
                 last = checkpoint.whole(self.cfg.output / CHECKPOINTS)[-1:]
                 raise FloatingPointError(
                     f"got {name} {row[name]} at step {self.state.step + 1}; expected a finite number; "
-                    f"lower lr or raise the precision, and start from the last good "
-                    f"checkpoint, {last[0] if last else 'which the main process has'}"
+                    "lower lr or max_grad_norm, or raise the precision, and add resume=latest: "
+                    f"{last[0] if last else 'the main process has a checkpoint that'} is good"
                 )
 
     def _after_step(self, row: dict[str, float]) -> None:
@@ -218,13 +223,25 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
         self.save_once()
         how = "add resume=latest to the same command to go on"
         self.log.say(f"stopped by {self.stop.name} after step {step}; {how}")
+        self._part()
         raise SystemExit(self.stop.exit_code)
+
+    def _part(self) -> None:
+        """Wait for the process that writes, then take the processes' group apart.
+
+        Not after an error: the others may hang in the middle of a step, and would never come here.
+        """
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
 
     def _finish(self, row: dict[str, float]) -> None:
         """Write the weights as users load them, and the model card."""
         if not self.accelerator.is_main_process:
             return
         written = self.state.export(self.cfg.output)
+        if not row:  # a finished run, resumed
+            row = {k: v for k, v in read_rows(self.cfg.output / METRICS)[-1].items() if k != "step"}
         source = str(self.policy.pipe.config.get("_name_or_path") or self.cfg.model)
-        card.write(self.cfg, method=self.method, source=source, data=self.data_card(), metrics=row)
+        data, dataset = self.data_card(), self.dataset()
+        card.write(self.cfg, method=self.method, source=source, data=data, dataset=dataset, metrics=row)
         self.log.say(f"wrote {written}")

@@ -24,14 +24,26 @@ pipe = DiffusionPipeline.from_pretrained("{model}", unet=unet)
 ```"""
 
 
-def write(cfg: TrainConfig, *, method: str, source: str, data: str, metrics: dict[str, float]) -> Path:
+def write(
+    cfg: TrainConfig,
+    *,
+    method: str,
+    source: str,
+    data: str,
+    dataset: str | None = None,
+    metrics: dict[str, float],
+) -> Path:
     """Write README.md into the output folder, with the tags that model hubs read.
 
-    source: where diffusers finds the base model; metrics: those of the last step.
+    source: where diffusers finds the base model; data: one line; dataset: its name on the Hub, if it is
+    there; metrics: those of the last step.
     """
     tags = ["text-to-image", "diffusers", "lora" if cfg.lora_rank else "full-weights", method, "t2ialign"]
     head = {
         "base_model": cfg.model,
+        "license": "other",
+        "license_name": "as-base-model-and-data",
+        **({"datasets": [dataset]} if dataset else {}),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": tags,
@@ -66,5 +78,7 @@ def write(cfg: TrainConfig, *, method: str, source: str, data: str, metrics: dic
         *([] if not shown else ["", f"![validation images](validation/{shown[-1].name})"]),
     ]
     file = cfg.output / "README.md"
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scratch = file.with_name(f".{file.name}.part")
+    scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scratch.replace(file)
     return file

@@ -23,6 +23,8 @@ from torch.optim import Optimizer
 
 FORMAT = 1
 STATE = "state.json"
+WRITING = ".writing-"
+"""How the name of a folder starts that is not whole yet."""
 NAME = re.compile(r"checkpoint-(\d{6,})")
 
 Tensors = dict[str, dict[str, Tensor]]
@@ -50,7 +52,7 @@ def save(
 
     Raises OSError, on one line, when the disk is full or refuses; older checkpoints stay.
     """
-    final, temporary = path(root, step), root / f".writing-{step:06d}-{os.getpid()}"
+    final, temporary = path(root, step), root / f"{WRITING}{step:06d}-{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
         for stem, group in tensors.items():
@@ -123,7 +125,7 @@ def prune(root: Path, limit: int) -> None:
     """Keep the newest `limit` whole checkpoints (0 keeps all), and sweep what killed runs left."""
     for folder in whole(root)[:-limit] if limit else []:
         remove(folder)
-    for leftover in [*root.glob(".writing-*"), *root.glob(".removing-*")]:
+    for leftover in [*root.glob(f"{WRITING}*"), *root.glob(".removing-*")]:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -141,13 +143,18 @@ def sync(folder: Path) -> None:
 
 
 def pack_optimizer(optimizer: Optimizer, names: list[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Per-parameter state -> tensors called KEY/PARAMETER, and the entries that are plain numbers."""
+    """Per-parameter state -> tensors called KEY/PARAMETER, and the entries that are plain numbers.
+
+    bitsandbytes keeps its 8-bit moments a level deeper: those are called KEY.INNER/PARAMETER.
+    """
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
-            target = tensors if isinstance(value, Tensor) else numbers
-            target[f"{key}/{names[index]}"] = value
+            flat = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+            for label, entry in flat.items():
+                target = tensors if isinstance(entry, Tensor) else numbers
+                target[f"{label}/{names[index]}"] = entry
     return tensors, numbers
 
 
@@ -159,7 +166,12 @@ def unpack_optimizer(
     state: dict[int, dict[str, Any]] = {}
     for label, value in [*tensors.items(), *numbers.items()]:
         key, name = label.split("/", 1)
-        state.setdefault(index[name], {})[key] = value
+        outer, nested, inner = key.partition(".")
+        entries = state.setdefault(index[name], {})
+        if nested:
+            entries.setdefault(outer, {})[inner] = value
+        else:
+            entries[outer] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -29,16 +29,27 @@ START = -1
 
 
 class Prompts:
-    """Prompts encoded once, kept on the CPU."""
+    """Prompts, each distinct one encoded once, kept on the CPU."""
 
     def __init__(self, policy: Policy, texts: list[str], *, batch_size: int = 32) -> None:
         self.policy, self.texts = policy, texts
-        parts = [policy.encode_prompts(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
-        self._conds = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+        unique = list(dict.fromkeys(texts))
+        row = {text: i for i, text in enumerate(unique)}
+        self._rows = torch.tensor([row[text] for text in texts])
+        self._conds: Cond = {}
+        with tqdm(total=len(unique), desc="encoding prompts", unit="prompt", delay=3) as bar:
+            for start in range(0, len(unique), batch_size):
+                part = policy.encode_prompts(unique[start : start + batch_size])
+                for name, rows in part.items():
+                    if name not in self._conds:  # filled in place: a cat would need it all twice
+                        self._conds[name] = torch.empty(len(unique), *rows.shape[1:], dtype=rows.dtype)
+                    self._conds[name][start : start + len(rows)] = rows.cpu()
+                bar.update(min(batch_size, len(unique) - start))
 
     def cond(self, numbers: Tensor) -> Cond:
         """The encodings of those prompts, on the device, for images of the model's own size."""
-        cond = {name: value[numbers].to(self.policy.device) for name, value in self._conds.items()}
+        rows = self._rows[numbers]
+        cond = {name: value[rows].to(self.policy.device) for name, value in self._conds.items()}
         size = self.policy.native_size
         return self.policy.with_size(cond, size, (0, 0), size)
 

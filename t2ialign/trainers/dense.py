@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from tqdm import tqdm
 
 import rewards
 from t2ialign.data.prompts import read_prompts
@@ -225,14 +226,16 @@ class Trainer(base.Trainer[Config, Batch]):
         if not self.heldout:
             return {}
         cfg = self.cfg
-        images = generate(
-            self.policy,
-            self.heldout,
-            range(len(self.heldout)),
-            num_steps=cfg.num_steps,
-            guidance=cfg.guidance,
-            batch_size=cfg.rollout_batch,
-        )
+        with tqdm(total=len(self.heldout), desc="held-out images", unit="image", delay=3) as bar:
+            images = generate(
+                self.policy,
+                self.heldout,
+                range(len(self.heldout)),
+                num_steps=cfg.num_steps,
+                guidance=cfg.guidance,
+                batch_size=cfg.rollout_batch,
+                progress=bar.update,
+            )
         size = cfg.rollout_batch
         parts = [
             self.reward(images[i : i + size].to(self.accelerator.device), self.heldout[i : i + size])

@@ -27,7 +27,7 @@ from t2ialign.trainers.pairwise import LATENT, Batch, draw, reference_free_loss,
 class Config(base.TrainConfig):
     """Settings of train dpo."""
 
-    FREE: ClassVar[frozenset[str]] = base.TrainConfig.FREE | {"cache"}
+    FREE: ClassVar[frozenset[str]] = base.TrainConfig.FREE | {"cache", "encode_batch"}
 
     data: str
     """Preference pairs: a parquet or JSONL file, a folder with chosen/ and rejected/, or a Hub dataset."""
@@ -49,6 +49,8 @@ class Config(base.TrainConfig):
     """Mirror pairs at random, both images alike."""
     cache: Path | None = None
     """Folder for encoded images and prompts; none is output/cache. Runs on the same data can share it."""
+    encode_batch: int = Field(default=8, ge=1)
+    """Pairs encoded at once; lower it if the image encoder runs out of memory (SDXL computes it in fp32)."""
     holdout: float = Field(default=0.05, ge=0, lt=1)
     """Share of the prompts kept out of training, to measure implicit accuracy; 0 keeps out none."""
     holdout_limit: int = Field(default=256, ge=1)
@@ -116,6 +118,7 @@ class Trainer(base.Trainer[Config, Batch]):
             resolution=cfg.resolution or min(self.policy.native_size),
             buckets=cfg.buckets,
             flip=cfg.flip,
+            batch_size=cfg.encode_batch,
             unreadable=cfg.unreadable,
             fingerprint=self._made_of(),
         )
@@ -152,6 +155,10 @@ class Trainer(base.Trainer[Config, Batch]):
     def evaluate(self) -> dict[str, float]:
         """Implicit accuracy and loss on the held-out pairs, at the same timesteps and noise every time."""
         return {} if self.heldout is None else self.heldout.measure()
+
+    def dataset(self) -> str | None:
+        """The name, where the pairs are neither a file nor a folder."""
+        return None if Path(self.cfg.data).expanduser().exists() else self.cfg.data.partition(":")[0]
 
     def data_card(self) -> str:
         """Where the pairs come from and how many."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+from tqdm import tqdm
 
 from t2ialign.data.stored import PairCache
 from t2ialign.diffusion.noise import normal_rows, uniform_rows
@@ -48,7 +49,7 @@ class HeldOut:
 
     def _errors(self) -> Iterator[Tensor]:
         """Denoising errors (winner and loser, pairs of a chunk, DRAWS)."""
-        for rows in self.chunks:
+        for rows in tqdm(self.chunks, desc="held-out pairs", unit="chunk", delay=3):
             errors = [mean_square(residual) for residual in self._batch(rows).residuals(self.policy)]
             yield torch.stack(errors).unflatten(1, (len(rows), DRAWS))
 

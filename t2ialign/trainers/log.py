@@ -116,6 +116,7 @@ class Log:
             self._file.close()
         for tracker in self.accelerator.trackers:
             tracker.finish()
+        self.accelerator.trackers = []  # accelerate would finish them again
 
 
 def keep_rows(file: Path, step: int) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.trainers import checkpoint
+from t2ialign.trainers.log import METRICS
 from t2ialign.trainers.settings import TrainConfig
 
 CHECKPOINTS = "checkpoints"
-REUSABLE = ("cache",)
-"""What a run that has not started yet may leave behind and use again."""
+REUSABLE = ("cache", "config.yaml", ".config.yaml.part", "logs", "wandb")
+"""What a run that died before its first checkpoint may leave behind; the next one uses or replaces it."""
 
 
 def resume_point(cfg: TrainConfig) -> Path | None:
@@ -56,12 +57,21 @@ def _check_unused(output: Path) -> None:
         raise ValueError(
             f"got output={output}, which is a file; expected a new folder; choose another output"
         )
-    there = sorted(p.name for p in output.iterdir() if p.name not in REUSABLE) if output.is_dir() else []
+    there = sorted(p.name for p in output.iterdir() if not _replaceable(p)) if output.is_dir() else []
     if there:
         raise ValueError(
             f"got output={output}, which is in use (it holds {there[0]}); expected a new or empty folder; "
             "add resume=latest to continue that run, or choose another output"
         )
+
+
+def _replaceable(item: Path) -> bool:
+    """Whether a run may start over this: nothing was trained or measured for it."""
+    if item.stem == Path(METRICS).stem:  # with the name of its scratch file
+        return item.stat().st_size == 0
+    if item.name == CHECKPOINTS:
+        return item.is_dir() and all(p.name.startswith(checkpoint.WRITING) for p in item.iterdir())
+    return item.name in REUSABLE
 
 
 def _check_newest(folder: Path, root: Path) -> Path:

@@ -20,6 +20,7 @@ class TrainConfig(Config):
             *("gradient_checkpointing", "checkpoint_every", "checkpoint_limit", "log_every", "trackers"),
             *("evaluate_every", "validate_every", "validation_prompts", "num_validation_images"),
             *("validation_steps", "validation_guidance"),
+            *("lr", "max_grad_norm", "precision"),  # what mends a run that came to NaN
         }
     )
     """What a resumed run may change, as long as the global batch stays: the rest makes it another run."""

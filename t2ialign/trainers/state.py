@@ -109,7 +109,7 @@ class TrainState:
             shadow = dict(zip(self.names, self.ema.shadow_params, strict=True))
             checkpoint.copy_tensors(saved.tensors["ema"], shadow, folder)
             self.ema.optimization_step = saved.meta["ema_step"]
-        if self.accelerator.scaler is not None:
+        if self.accelerator.scaler is not None and saved.meta["scaler"] is not None:  # precision may change
             self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
         self.step = saved.step
 

@@ -110,7 +110,8 @@ def create(folder: Path, shape: Shape) -> None:
             continue
         part = file.with_suffix(".part")
         array = _reserve(part, size, dtype)
-        array[...] = math.nan if dtype == "float32" else 0
+        if name == "scores":  # NaN is "not sampled yet"; the states, gigabytes of them, are zeros as reserved
+            array[...] = math.nan
         array.flush()
         part.rename(file)
 

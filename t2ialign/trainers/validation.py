@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from t2ialign.models.generate import generate
 from t2ialign.models.unet import UNetPolicy
@@ -16,14 +17,16 @@ from t2ialign.trainers.settings import TrainConfig
 def render(cfg: TrainConfig, policy: UNetPolicy, prompts: list[str], file: Path) -> Image.Image:
     """Sample every prompt with seeds 0..n - 1, and save the grid as a PNG file."""
     columns = cfg.num_validation_images
-    images = generate(
-        policy,
-        [prompt for prompt in prompts for _ in range(columns)],
-        [seed for _ in prompts for seed in range(columns)],
-        num_steps=cfg.validation_steps,
-        guidance=cfg.validation_guidance,
-        batch_size=columns,
-    )
+    with tqdm(total=columns * len(prompts), desc="validation images", unit="image", delay=3) as bar:
+        images = generate(
+            policy,
+            [prompt for prompt in prompts for _ in range(columns)],
+            [seed for _ in prompts for seed in range(columns)],
+            num_steps=cfg.validation_steps,
+            guidance=cfg.validation_guidance,
+            batch_size=columns,
+            progress=bar.update,
+        )
     picture = grid(images, columns)
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.save(file)

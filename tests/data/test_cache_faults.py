@@ -211,3 +211,50 @@ class TestPictures:
         with pytest.raises(ValueError, match="VAE output that is not finite for row 0; expected finite"):
             build_cache(tmp_path / "c", make_records(), policy, **OPTIONS)
         assert refuses(tmp_path / "c")
+
+
+class TestMended:
+    """What a build that stopped has encoded is kept when its rows are mended, and stays with its own row."""
+
+    def stopped(self, sd, folder: Path, records: list[PairRecord]) -> None:
+        with pytest.raises(ValueError, match="winner: got bytes of no known picture"):
+            build_cache(folder, records, sd, fingerprint={"contents": "before", "ties": "drop"}, **OPTIONS)
+        assert list(folder.glob("pairs-*"))
+
+    def test_rows_may_be_mended_dropped_and_moved(self, sd, tmp_path):
+        records = [PairRecord(f"p{i}", noise(2 * i), noise(2 * i + 1), name=f"row {i}") for i in range(13)]
+        broken = PairRecord("p8", b"no picture", noise(1))
+        self.stopped(sd, tmp_path / "c", [*records[:8], broken, *records[9:]])
+        new = PairRecord("first", noise(100), noise(101), weight=0.5)
+        mended = [new, *records[1:8], PairRecord("another caption", records[0].win, records[0].lose)]
+        kept = []
+        hook = sd.vae.encoder.register_forward_hook(lambda module, args, out: kept.append(len(out)))
+        cache = build_cache(
+            tmp_path / "c", mended, sd, fingerprint={"contents": "after", "ties": "half"}, **OPTIONS
+        )
+        hook.remove()
+        assert sum(kept) == 2, "one new pair; the others were encoded by the first build"
+        assert_same(cache, build_cache(tmp_path / "d", mended, sd, **OPTIONS))
+        assert cache.batch([0, 1], [(0,), (1,)]).weight.tolist() == [0.5, 1.0]
+
+    def test_a_build_without_a_shard_has_no_claim(self, sd, tmp_path):
+        with pytest.raises(ValueError, match="no readable pairs"):
+            build_cache(tmp_path / "c", [], sd, fingerprint={"data": "empty"}, **OPTIONS)
+        made = {**OPTIONS, "resolution": 16}
+        assert (
+            len(build_cache(tmp_path / "c", make_records(2), sd, fingerprint={"data": "full"}, **made)) == 2
+        )
+
+    def test_a_replaced_file_is_encoded_again(self, sd, tmp_path):
+        files = [tmp_path / f"{name}.png" for name in "abcd"]
+        for seed, file in enumerate(files):
+            noise(seed).save(file)
+        records = [PairRecord("x", files[0], files[1]), PairRecord("y", files[2], files[3])]
+        whole = noise(3).tobytes()
+        files[3].write_bytes(b"no picture")
+        with pytest.raises(ValueError, match=r"d\.png"):
+            build_cache(tmp_path / "c", [records[0], records[0], records[0], records[1]], sd, **OPTIONS)
+        noise(50).save(files[0])
+        Image.frombytes("RGB", (32, 32), whole).save(files[3])
+        cache = build_cache(tmp_path / "c", records, sd, **OPTIONS)
+        assert_same(cache, build_cache(tmp_path / "d", records, sd, **OPTIONS))

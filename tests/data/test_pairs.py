@@ -100,6 +100,15 @@ class TestPickAPic:
         (record,) = read_pairs(str(file))
         assert (record.win, record.lose) == (tmp_path / "b.png", tmp_path / "a.png")
 
+    def test_has_label_of_a_csv_is_text_too(self, tmp_path):
+        file = tmp_path / "pairs.csv"
+        rows = [f"{word},a.png,b.png,1,0,{word}\n" for word in ("True", "False", "1", "0", "false", "")]
+        file.write_text("caption,jpg_0,jpg_1,label_0,label_1,has_label\n" + "".join(rows))
+        assert [record.prompt for record in read_pairs(str(file))] == ["True", "1"]
+        file.write_text(file.read_text() + "x,a.png,b.png,1,0,maybe\n")
+        with pytest.raises(ValueError, match="got has_label 'maybe'; expected true or false"):
+            list(read_pairs(str(file)))
+
     @pytest.mark.parametrize("labels", [(math.nan, 0), (2, 0), (-1, 0)])
     def test_impossible_labels_name_the_row(self, tmp_path, labels):
         file = pick_a_pic(tmp_path / "p.parquet", [(1, 0), labels])
@@ -291,6 +300,25 @@ class TestLibrary:
         with pytest.raises(ValueError, match="split 'other', which does not open"):
             summary("owner/name", split="other", streaming=streaming)
 
+    def test_a_stream_that_breaks_half_way_is_one_line(self, tmp_path, monkeypatch):
+        class Dropped(Exception):
+            """As the network's libraries have it: no relative of OSError."""
+
+        def rows():
+            yield from as_dataset(images=False)
+            raise Dropped("payload is not\ncompleted")
+
+        stream = datasets.IterableDataset.from_generator(rows)
+        monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: stream)
+        monkeypatch.chdir(tmp_path)
+        records = read_pairs("owner/name", streaming=True)
+        assert [next(records).prompt for _ in RANKED] == PROMPTS
+        with pytest.raises(
+            ValueError, match=r"'owner/name', which breaks at row 3 \(.*\); .*same command"
+        ) as caught:
+            next(records)
+        assert "\n" not in str(caught.value)
+
     def test_save_to_disk(self, tmp_path):
         as_dataset(images=True).save_to_disk(tmp_path / "one")
         assert summary(tmp_path / "one") == RANKED
@@ -364,4 +392,8 @@ def test_identity_follows_the_contents_not_the_place(tmp_path):
     (root / "rejected").rename(root / "chosen")
     (root / "other").rename(root / "rejected")
     assert identity(str(root)) != before
+    before = identity(str(root))
+    for clutter in ("Thumbs.db", "chosen/desktop.ini", ".DS_Store"):
+        (root / clutter).write_bytes(b"x")
+    assert identity(str(root)) == before
     assert identity("owner/name") == {"name": "owner/name"}

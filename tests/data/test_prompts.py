@@ -36,6 +36,16 @@ def test_every_format_gives_the_same_list(tmp_path, name, bom):
     assert read_prompts(path) == read_prompts(str(path)) == PROMPTS
 
 
+def test_negative_prompts_are_not_dropped_in_silence(tmp_path, caplog):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a", "negative_prompt": "blurry"}\n{"prompt": "b", "negative_prompt": ""}\n')
+    assert read_prompts(path) == ["a", "b"]
+    assert "p.jsonl: negative_prompt of 1 rows is not used" in caplog.text
+    caplog.clear()
+    path.write_text('{"prompt": "a"}\n')
+    assert read_prompts(path) == ["a"] and not caplog.text
+
+
 def test_prompt_column_wins_over_others(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"text": "b", "prompt": "a"}\n')

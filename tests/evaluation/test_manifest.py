@@ -48,6 +48,7 @@ def test_rewrite_replaces_all_or_nothing(file: Path) -> None:
     with pytest.raises(TypeError):
         manifest.rewrite(file, [*ROWS, {"file": object()}])  # cannot be written
     assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
     manifest.rewrite(file, ROWS[:1])
     assert manifest.journal(file) == ROWS[:1]
 

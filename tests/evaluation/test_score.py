@@ -112,6 +112,15 @@ def test_a_mended_image_is_scored_on_the_next_run(folder: Path) -> None:
     assert len(lines) == 4 and not any("error" in line for line in lines)
 
 
+def test_an_image_that_was_replaced_is_scored_again(folder: Path) -> None:
+    scores(folder, Redness())
+    Image.new("RGB", (8, 8), (51, 9, 1)).save(folder / "0.png")
+    reward = Redness()
+    found = scores(folder, reward)
+    assert found[0]["score"] == pytest.approx(0.2) and len(reward.batches) == 1
+    assert len(manifest.journal(folder / "scores.jsonl")) == 4
+
+
 def test_scores_of_another_reward_are_not_mixed_in(folder: Path) -> None:
     scores(folder, Redness())
     with pytest.raises(ValueError, match=r"got scores of red in .*; expected blue"):

@@ -4,9 +4,11 @@ import json
 import shutil
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from huggingface_hub import constants
 
 from t2ialign.models.load import load_policy
@@ -48,6 +50,57 @@ def test_a_folder_that_is_no_pipeline(tmp_path):
     one_line(error)
 
 
+def run_folder(folder: Path, model: object, unet: Path) -> Path:
+    """What a run with lora_rank=0 leaves, as far as loading is concerned."""
+    shutil.copytree(unet, folder / "unet")
+    (folder / "config.yaml").write_text(json.dumps({"model": str(model), "lr": 1e-5}))
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_that_trained_all_weights_is_its_base_with_those_weights(tiny_sd, tmp_path, precision):
+    trained = UNet2DConditionModel.from_pretrained(tiny_sd / "unet")
+    with torch.no_grad():
+        trained.conv_out.bias.add_(1.0)
+    trained.save_pretrained(tmp_path / "unet")
+    first = run_folder(tmp_path / "first", tiny_sd, tmp_path / "unet")
+    base = load_policy(str(tiny_sd), precision=precision, device="cpu")
+    # A run on top of a run: the last weights count.
+    second = run_folder(tmp_path / "second", first, tmp_path / "unet")
+    x, t = torch.ones(2, *base.latent_shape(32, 32)), torch.tensor([1, 900])
+    with torch.no_grad():
+        cond = base.encode_prompts(["a", "b"])
+        for folder in (first, second):
+            policy = load_policy(str(folder), precision=precision, device="cpu")
+            assert policy.unet.dtype == base.unet.dtype and not policy.unet.training
+            shift = policy.predict(x, t, cond) - base.predict(x, t, cond)
+            torch.testing.assert_close(shift, torch.ones_like(x), rtol=0, atol=0.05)
+
+
+def test_a_run_folder_that_is_no_model_says_why(tiny_sd, tmp_path):
+    def refused(folder: Path) -> str:
+        with pytest.raises(ValueError) as caught:
+            load_policy(str(folder), device="cpu")
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    gone = run_folder(tmp_path / "gone", tmp_path / "nowhere", tiny_sd / "unet")
+    assert f"{gone}/config.yaml: got model" in refused(gone) and "no folder here" in refused(gone)
+    itself = run_folder(tmp_path / "itself", tmp_path / "itself", tiny_sd / "unet")
+    assert "the base model of that run" in refused(itself)
+    (itself / "config.yaml").write_text("a: [1")
+    assert "not YAML" in refused(itself)
+    (itself / "pytorch_lora_weights.safetensors").touch()
+    assert f"--lora {itself}" in refused(itself)
+
+
+def test_large_pictures_are_encoded_and_decoded_whole(tiny_sd, tiny_sdxl):
+    """Tiles and slices change pixels and speed in silence."""
+    for folder in (tiny_sd, tiny_sdxl):
+        vae = load_policy(str(folder), device="cpu").vae
+        assert not vae.use_tiling and not vae.use_slicing
+
+
 def test_another_family(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(
@@ -72,9 +125,9 @@ def test_weights_that_are_not_there_or_not_whole(tiny_sd, tmp_path, remains):
 
 def test_precision_and_attention_are_checked(tiny_sd):
     with pytest.raises(ValueError, match="got precision 'fp8'; expected one of fp32, bf16, fp16"):
-        load_policy(str(tiny_sd), precision="fp8")  # type: ignore[arg-type]
+        load_policy(str(tiny_sd), precision="fp8")
     with pytest.raises(ValueError, match="got attention 'flash'; expected sdpa or xformers"):
-        load_policy(str(tiny_sd), attention="flash")  # type: ignore[arg-type]
+        load_policy(str(tiny_sd), attention="flash")
 
 
 @pytest.mark.parametrize("build", ["absent", "broken"])
@@ -85,7 +138,7 @@ def test_xformers_without_a_working_build(tiny_sd, monkeypatch, build):
         raise NotImplementedError("No operator found for memory_efficient_attention_forward\nwith inputs: ..")
 
     package, ops = types.ModuleType("xformers"), types.ModuleType("xformers.ops")
-    ops.memory_efficient_attention = memory_efficient_attention  # type: ignore[attr-defined]
+    ops.memory_efficient_attention = memory_efficient_attention
     monkeypatch.setitem(sys.modules, "xformers", package if build == "broken" else None)
     monkeypatch.setitem(sys.modules, "xformers.ops", ops if build == "broken" else None)
     with pytest.raises(ValueError, match="got attention=xformers") as error:

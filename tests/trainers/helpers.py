@@ -15,6 +15,26 @@ CLOCK = ("images_per_s", "max_memory_gb")
 """Metrics that differ from run to run by nature."""
 
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Nested(torch.optim.AdamW):
+    """AdamW whose state looks as that of bitsandbytes: its moments under one more key, beside `step`."""
+
+    KEY = "__bnb_optimizer_quant_state__"
+
+    def state_dict(self):
+        outer = super().state_dict()
+        state = {
+            i: {"step": s["step"], self.KEY: {k: s[k] for k in MOMENTS}} for i, s in outer["state"].items()
+        }
+        return {**outer, "state": state}
+
+    def load_state_dict(self, outer):
+        state = {i: {"step": s["step"], **s[self.KEY]} for i, s in outer["state"].items()}
+        super().load_state_dict({**outer, "state": state})
+
+
 def numbers(output: Path) -> list[dict[str, float]]:
     """Every row of metrics.jsonl, without the clock's."""
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in read_rows(output / METRICS)]

@@ -1,6 +1,6 @@
 """Runs a trainer and keeps the gradients of every update; alone or under accelerate launch.
 
-python -m tests.trainers.recorded METHOD key=value ... [then METHOD key=value ...]
+python -m tests.trainers.recorded METHOD key=value ...
 """
 
 import sys
@@ -28,12 +28,8 @@ def record(method: str, *overrides: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    while arguments:
-        end = arguments.index("then") if "then" in arguments else len(arguments)
-        record(*arguments[:end])
-        arguments = arguments[end + 1 :]
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    record(*arguments)
+    assert not torch.distributed.is_initialized(), "fit left the process group behind"
 
 
 if __name__ == "__main__":

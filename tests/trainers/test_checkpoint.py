@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from t2ialign.trainers import checkpoint
+from tests.trainers.helpers import MOMENTS, Nested
 
 WEIGHTS = {"weights": {"a": torch.arange(6.0).view(2, 3), "b": torch.full((4,), 1 / 3, dtype=torch.bfloat16)}}
 
@@ -136,6 +137,25 @@ def test_an_optimiser_continues_bit_for_bit():
         small_step(whole, optimizer, seed)
         small_step(resumed, other, seed)
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_a_state_one_level_deeper_is_packed_too_and_continues_bit_for_bit(tmp_path):
+    parameters = [torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(5))]
+    twins = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
+    first, second, names = Nested(parameters, lr=0.1), Nested(twins, lr=0.1), ["a/x", "b.y"]
+    small_step(parameters, first, 0)
+    with torch.no_grad():
+        for new, old in zip(twins, parameters, strict=True):
+            new.copy_(old)
+    tensors, values = checkpoint.pack_optimizer(first, names)
+    assert {label.split("/", 1)[0] for label in tensors} == {"step", *(f"{Nested.KEY}.{m}" for m in MOMENTS)}
+    folder = checkpoint.save(tmp_path, 1, {"optimizer": tensors}, {"optimizer": values})
+    saved = checkpoint.load(folder)
+    checkpoint.unpack_optimizer(second, names, saved.tensors["optimizer"], saved.meta["optimizer"])
+    for seed in range(1, 4):
+        small_step(parameters, first, seed)
+        small_step(twins, second, seed)
+    assert all(torch.equal(a, b) for a, b in zip(parameters, twins, strict=True))
 
 
 def test_weights_of_another_model_are_refused(tmp_path):

@@ -13,9 +13,11 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from t2ialign.diffusion.noise import normal_rows
+from t2ialign.models.load import load_policy
 from t2ialign.trainers import checkpoint, dense, trajectories
-from t2ialign.trainers.collector import PATH, START, Collector
+from t2ialign.trainers.collector import PATH, START, Collector, Prompts
 from tests.conftest import build_sd
+from tests.trainers import brightness
 from tests.trainers.helpers import assert_same_checkpoint, numbers
 
 T, G, M, N = 4, 6, 4, 3
@@ -302,6 +304,33 @@ def test_impossible_sizes_and_a_full_disk_are_one_line(dense_config, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list((tmp_path / "round").iterdir())
+
+
+def test_each_distinct_prompt_is_encoded_once_and_repeats_keep_their_place(tiny_sd):
+    policy, rows = load_policy(str(tiny_sd)), []
+    policy.pipe.text_encoder.register_forward_hook(lambda m, args, out: rows.append(len(out[0])))
+    texts = ["a", "b", "a", "c", "b", "a"]
+    prompts = Prompts(policy, texts, batch_size=2)
+    assert rows == [2, 1]
+    numbers = torch.tensor([5, 0, 3, 1, 4])
+    expected = policy.encode_prompts([texts[i] for i in numbers])["prompt_embeds"]
+    torch.testing.assert_close(prompts.cond(numbers)["prompt_embeds"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_empty_round_is_reserved_and_not_written(tmp_path):
+    """Only the scores say what is sampled; gigabytes of states would be written twice."""
+    shape = trajectories.Shape(prompts=3, rollouts=4, keep=2, states=(5, 4, 8, 8), dtype="float32")
+    trajectories.create(tmp_path / "round", shape)
+    store = trajectories.open_store(tmp_path / "round")
+    assert np.isnan(store.all_scores).all() and not np.asarray(store.states).any()
+
+
+def test_the_reward_is_built_once(dense_config, monkeypatch):
+    built, build = [], brightness.build
+    monkeypatch.setattr(brightness, "build", lambda: built.append(1) or build())
+    cfg = dense_config(heldout_prompts="a blue square", evaluate_every=1)  # two rounds, five evaluations
+    dense.Trainer(cfg).fit()
+    assert len(built) == 1 and "heldout/reward" in numbers(cfg.output)[-1]
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(dense_config, monkeypatch):

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from t2ialign.cli import main
 from t2ialign.data.cache import build_cache
 from t2ialign.data.pairs import PairRecord, read_pairs
 from t2ialign.models.load import load_policy
@@ -270,6 +272,45 @@ def test_every_loss_trains_from_the_folder_to_a_lora_that_diffusers_loads(dpo_co
     assert numbers(cfg.output)[0]["heldout/implicit_acc"] == 0.5  # adapter on is adapter off, in 16 bits too
     StableDiffusionPipeline.from_pretrained(sharp_sd, safety_checker=None).load_lora_weights(cfg.output)
     assert f"40 preference pairs from {cfg.data}" in (cfg.output / "README.md").read_text()
+
+
+def test_all_weights_from_the_command_line_and_the_run_is_a_model_to_sample_from(
+    dpo_config, sharp_sd, tmp_path, capsys
+):
+    cfg = dpo_config()
+    keys = ["model", "data", "output", "batch_size", "accumulate", "holdout"]
+    settings = [f"{key}={getattr(cfg, key)}" for key in keys]
+    more = ["lora_rank=0", "max_steps=3", "lr=1e-3", "trackers=[]", "limit=8"]
+    assert main(["train", "dpo", *settings, *more]) == 0, capsys.readouterr().err
+    rows = numbers(cfg.output)
+    assert rows[0]["heldout/implicit_acc"] == 0.5 and rows[1]["loss"] == pytest.approx(math.log(2), rel=1e-4)
+    assert rows[2]["loss"] != pytest.approx(math.log(2), rel=1e-4)  # the reference did not move along
+    pictures = []
+    for name, model in (("aligned", cfg.output), ("base", sharp_sd)):
+        out = tmp_path / name
+        words = ["sample", "a cat", "--model", str(model), "--steps", "2", "--output", str(out)]
+        assert main(words) == 0, capsys.readouterr().err
+        pictures.append((out / "00000.png").read_bytes())
+    assert pictures[0] != pictures[1]
+
+
+def test_pictures_are_encoded_as_many_at_once_as_configured(dpo_config):
+    policy = load_policy(dpo_config().model)
+    vae = Calls(policy.vae.encoder)
+    dpo.Trainer(dpo_config(encode_batch=3, limit=6), policy=policy)
+    assert sum(vae.rows) == 12 and max(vae.rows) == 6  # both pictures of 3 pairs
+
+
+def test_a_hub_data_set_is_named_in_the_card_and_a_local_one_is_not(dpo_config, pair_cache, tmp_path):
+    cfg = dpo_config(max_steps=1)
+    dpo.Trainer(cfg, cache=pair_cache).fit()
+    head = (cfg.output / "README.md").read_text().split("---\n")[1]
+    assert "license: other\n" in head and "datasets:" not in head
+    hub = dpo_config(data="owner/name:config", output=tmp_path / "hub", max_steps=1)
+    dpo.Trainer(hub, cache=pair_cache).fit()
+    assert yaml.safe_load((hub.output / "README.md").read_text().split("---\n")[1])["datasets"] == [
+        "owner/name"
+    ]
 
 
 def test_sdxl_trains_on_buckets_with_each_picture_s_own_size(dpo_config, tiny_sdxl, pair_folder):

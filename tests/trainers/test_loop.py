@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from t2ialign.trainers import checkpoint
 from t2ialign.trainers.optim import learning_rate
 from t2ialign.trainers.validation import grid
 from tests.trainers import toy
-from tests.trainers.helpers import numbers
+from tests.trainers.helpers import ROOT, numbers, run
 
 
 def weights(trainer: toy.Trainer) -> list[Tensor]:
@@ -247,6 +248,50 @@ def test_tensorboard_gets_the_rows_and_the_validation_grid(toy_config):
         image = generate(trainer.policy, ["a dog"], [2], num_steps=2, guidance=5.0)[0]
     cell = torch.tensor(list(picture.crop((64, 32, 96, 64)).tobytes())).view(32, 32, 3)
     assert (cell.permute(2, 0, 1) - 255 * image).abs().max() <= 1
+
+
+WANDB = """
+import json, os
+class Run:
+    def log(self, values, step=None): note("log", values, step)
+    def finish(self): note("finish")
+class Config:
+    def update(self, values, **options): pass
+class Image:
+    def __init__(self, pixels): self.shape = pixels.shape
+def note(*what):
+    with open(os.environ["NOTES"], "a") as file:
+        file.write(json.dumps(what, default=lambda o: list(o.shape)) + "\\n")
+def init(project, config, dir):
+    note("init", project, config["lr"], dir)
+    return Run()
+config = Config()
+"""
+
+
+def test_wandb_gets_settings_rows_pictures_and_an_end(toy_config, tmp_path):
+    """A package that writes down its calls, found by a fresh process as the real one would be."""
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "__init__.py").write_text(WANDB)
+    (tmp_path / "wandb-1.0.dist-info").mkdir()
+    (tmp_path / "wandb-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: wandb\nVersion: 1.0\n"
+    )
+    cfg, notes = toy_config(), tmp_path / "notes.jsonl"
+    keys = [f"{key}={getattr(cfg, key)}" for key in ("output", "batch_size", "lora_rank", "lr")]
+    keys += ["max_steps=2", "trackers=wandb", "validation_prompts=a cat", "num_validation_images=2"]
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    command = ["-m", "tests.trainers.toy", cfg.model, *keys, "validation_steps=1"]
+    done = run(*command, PYTHONPATH=path, NOTES=str(notes))
+    assert done.returncode == 0, done.stderr
+    calls = [json.loads(line) for line in notes.read_text().splitlines()]
+    assert calls[0] == ["init", "t2ialign", cfg.lr, str(cfg.output)] and calls[-1] == ["finish"]
+    assert [call[0] for call in calls].count("finish") == 1
+    logged = [(step, values) for what, values, step in calls[1:-1] if what == "log"]
+    pictures = {step: values["validation"] for step, values in logged if "validation" in values}
+    assert pictures == {0: [[32, 64, 3]], 2: [[32, 64, 3]]}
+    losses = {step: values["loss"] for step, values in logged if "loss" in values}
+    assert losses == {row["step"]: row["loss"] for row in numbers(cfg.output) if "loss" in row}
 
 
 def test_the_grid_puts_every_pixel_in_its_place():

@@ -46,9 +46,9 @@ def both(sharp_sd, pair_folder, tmp_path_factory) -> Path:
     methods = {"dpo": [*DPO, f"data={pair_folder}", *common], "dense": [*DENSE, *common]}
     for method, settings in methods.items():
         recorded.record(method, *settings, "batch_size=4", f"output={folder / method}-1")
-    runs = [[m, *settings, "batch_size=2", f"output={folder / m}-2"] for m, settings in methods.items()]
-    done = launch("tests.trainers.recorded", *runs[0], "then", *runs[1])
-    assert done.returncode == 0, done.stderr
+        two = [method, *settings, "batch_size=2", f"output={folder / method}-2"]
+        done = launch("tests.trainers.recorded", *two)
+        assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -94,6 +94,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_update(tiny_sd, tmp_p
         "tests.trainers.toy", str(tiny_sd), *settings, KILL_AT=f"3,0,{signal.SIGTERM}", KILL_RANK="1"
     )
     assert stopped.returncode != 0
+    assert stopped.stdout.count("process group left: False") == 2
     assert "stopped by SIGTERM after step 4; add resume=latest" in stopped.stderr
     there = checkpoint.whole(tmp_path / "run" / "checkpoints")
     assert checkpoint.step_of(there[-1]) == 4

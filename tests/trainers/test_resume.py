@@ -1,18 +1,21 @@
 """Kills, signals and resumes: what an interrupted run leaves is what the uninterrupted one would have had."""
 
+import math
 import os
 import resource
 import signal
+import sys
+import types
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from t2ialign.trainers import checkpoint
+from t2ialign.trainers import base, checkpoint, optim
 from t2ialign.trainers.log import METRICS
 from t2ialign.trainers.stop import StopRequest
 from tests.trainers import toy
-from tests.trainers.helpers import assert_same_checkpoint, numbers, run
+from tests.trainers.helpers import Nested, assert_same_checkpoint, numbers, run
 
 SETTINGS = {"max_steps": 6, "checkpoint_every": 2, "ema": 0.9, "lr_schedule": "cosine", "evaluate_every": 3}
 
@@ -122,10 +125,13 @@ def test_a_resume_of_a_finished_run_writes_the_same_result_again(toy_config):
     toy.Trainer(cfg).fit()
     lora = cfg.output / "pytorch_lora_weights.safetensors"
     before, rows = load_file(lora), numbers(cfg.output)
+    card = (cfg.output / "README.md").read_text()
+    assert f"| loss | {rows[-1]['loss']:.5g} |" in card
     lora.unlink()
     toy.Trainer(toy_config(max_steps=2, ema=0.5, resume="latest")).fit()
     assert numbers(cfg.output) == rows
     assert all(torch.equal(tensor, before[name]) for name, tensor in load_file(lora).items())
+    assert (cfg.output / "README.md").read_text() == card
 
 
 def test_a_run_can_be_made_longer_and_split_differently(toy_config):
@@ -155,7 +161,7 @@ def test_a_branch_from_a_checkpoint_leaves_the_old_run_alone(toy_config, tmp_pat
     [
         ({"seed": 1}, r"got seed=1 on resume; expected 0, as in the checkpoint"),
         ({"lora_rank": 4}, r"got lora_rank=4"),
-        ({"lr": 1.0}, r"got lr=1\.0 on resume"),
+        ({"weight_decay": 1.0}, r"got weight_decay=1\.0 on resume"),
         ({"batch_size": 8}, r"global batch of 16 rows on resume; expected 4"),
         ({"resume": "nowhere"}, r"resume=nowhere; expected latest or a whole checkpoint folder"),
     ],
@@ -164,6 +170,83 @@ def test_a_resume_that_would_be_another_run_is_refused(toy_config, change, words
     toy.Trainer(toy_config(max_steps=1)).fit()
     with pytest.raises(ValueError, match=words):
         toy.Trainer(toy_config(**{"max_steps": 1, "resume": "latest", **change}))
+
+
+def test_a_run_that_came_to_nan_goes_on_as_its_message_says(toy_config, tmp_path):
+    bad = {"lr": 1e30, "precision": "bf16"}
+    with pytest.raises(FloatingPointError, match="expected a finite number") as caught:
+        toy.Trainer(toy_config(**bad)).fit()
+    words = str(caught.value)
+    assert "lower lr" in words and "raise the precision" in words and "resume=latest" in words
+    (good,) = (word for word in words.split() if "checkpoint-" in word)
+    branch = toy_config(resume=good, output=tmp_path / "branch")
+    assert math.isfinite(toy.Trainer(branch).fit()["loss"])
+    mended = toy_config(resume="latest", lr=1e-3, max_grad_norm=0.1)
+    assert math.isfinite(toy.Trainer(mended).fit()["loss"])
+    assert steps(mended)[-1] == 4
+
+
+@pytest.mark.parametrize("where", ["config.save", "Log.open", "checkpoint.save"])
+def test_a_run_that_died_before_its_first_checkpoint_starts_anew_with_the_same_command(
+    toy_config, monkeypatch, where
+):
+    cfg = toy_config(max_steps=2, trackers=("tensorboard",))
+    owner, name = (
+        {"config": base.config, "Log": base.Log, "checkpoint": checkpoint}[where.split(".")[0]],
+        where,
+    )
+
+    def die(*arguments: object, **options: object) -> None:
+        if where == "checkpoint.save":  # as a kill leaves it
+            (cfg.output / "checkpoints" / ".writing-000000-1").mkdir(parents=True)
+        else:
+            plain(*arguments, **options)
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patched:
+        plain = getattr(owner, name.split(".")[1])
+        patched.setattr(owner, name.split(".")[1], die)
+        with pytest.raises(RuntimeError, match="power cut"):
+            toy.Trainer(cfg).fit()
+    assert (cfg.output / "config.yaml").exists()
+    with pytest.raises(ValueError, match=r"no whole checkpoint.* leave resume out"):
+        toy.Trainer(toy_config(max_steps=2, resume="latest"))
+    toy.Trainer(cfg).fit()
+    assert [row["step"] for row in numbers(cfg.output)] == [0, 1, 2]
+    assert steps(cfg) == [0, 2] and not list((cfg.output / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "checkpoints/checkpoint-000001/state.json", "README.md"])
+def test_what_a_run_measured_or_trained_is_never_started_over(toy_config, left):
+    cfg = toy_config()
+    (cfg.output / left).parent.mkdir(parents=True)
+    (cfg.output / left).write_text("{}")  # a torn checkpoint may still hold weights
+    with pytest.raises(ValueError, match="in use"):
+        toy.Trainer(cfg)
+
+
+def test_the_8_bit_optimiser_saves_and_resumes(toy_config, tmp_path, monkeypatch):
+    """The package is stood in for by one optimiser whose state has its layout."""
+    made = []
+
+    class AdamW8bit(Nested):
+        def __init__(self, parameters, **options):
+            super().__init__(parameters, **options)
+            made.append(options)
+
+    package = types.ModuleType("bitsandbytes.optim")
+    package.AdamW8bit = AdamW8bit
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", package)
+    monkeypatch.setattr(optim, "installed", lambda name: name == "bitsandbytes")
+    common = {"optimizer": "adamw8bit", "checkpoint_every": 2, "lr": 3e-3, "weight_decay": 0.1}
+    whole, cfg = toy_config(**common), toy_config(**common, output=tmp_path / "stopped")
+    toy.Trainer(whole).fit()
+    toy.Trainer(cfg).fit()
+    checkpoint.remove(checkpoint.path(cfg.output / "checkpoints", 4))  # as if killed before it
+    toy.Trainer(cfg.model_copy(update={"resume": "latest"})).fit()
+    assert made[0]["lr"] == 3e-3 and made[0]["weight_decay"] == 0.1 and len(made) == 3
+    assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", 4) for c in (cfg, whole)))
 
 
 def test_an_older_checkpoint_is_not_resumed_beside_newer_ones(toy_config):

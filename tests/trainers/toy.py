@@ -79,7 +79,10 @@ def kill_at(step: int, micro: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    Trainer(config.load(Config, None, [f"model={arguments[0]}", *arguments[1:]])).fit()
+    try:
+        Trainer(config.load(Config, None, [f"model={arguments[0]}", *arguments[1:]])).fit()
+    finally:
+        print(f"process group left: {torch.distributed.is_initialized()}")
 
 
 if __name__ == "__main__":

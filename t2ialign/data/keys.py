@@ -1,0 +1,54 @@
+"""What is encoded once is known by its contents, so a build goes on however rows moved in the meantime."""
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+from PIL.ExifTags import Base
+
+from t2ialign.data.images import ImageSource
+
+ORIENTATION = Base.Orientation
+
+
+def text_key(prompt: str) -> int:
+    """64 bits that stand for a prompt."""
+    return _number(prompt.encode("utf-8", "surrogatepass"))
+
+
+def pair_key(win: ImageSource, lose: ImageSource) -> int:
+    """64 bits that stand for two pictures in this order; a file is known by its path, size and date."""
+    return _number(_contents(win) + _contents(lose))
+
+
+def _contents(picture: ImageSource) -> bytes:
+    if isinstance(picture, Path):
+        return _hash(_file(picture))
+    if isinstance(picture, bytes):
+        return _hash(picture)
+    return _hash(_pixels(picture))
+
+
+def _file(path: Path) -> bytes:
+    try:
+        stat = path.stat()
+    except OSError:  # reading it will say what is wrong
+        return f"{path} absent".encode("utf-8", "surrogateescape")
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}".encode("utf-8", "surrogateescape")
+
+
+def _pixels(picture: Image.Image) -> bytes:
+    try:  # pixels before the orientation: some formats know it only then
+        pixels = picture.tobytes()
+        how = picture.mode, picture.size, picture.getexif().get(ORIENTATION), picture.getpalette()
+        return repr((*how, picture.info.get("transparency"))).encode() + pixels
+    except (OSError, ValueError, SyntaxError):  # cut short: reading it will say so, and nothing is stored
+        return b"unreadable"
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
