@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def small() -> pytest.MonkeyPatch:
+def small() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "TRAIN_PROMPTS", 12)
         patch.setattr(demo, "PER_PROMPT", 4)

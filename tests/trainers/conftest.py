@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +93,12 @@ def dpo_config(sharp_sd: Path, pair_folder: Path, tmp_path: Path) -> Callable[..
         return dpo.Config.model_validate({**base, **changes})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums are the same only if split over as many threads as in the child processes, which have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

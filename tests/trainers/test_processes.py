@@ -15,12 +15,14 @@ from t2ialign.trainers.trajectories import open_store
 from tests.trainers import recorded
 from tests.trainers.helpers import numbers, run
 
-DPO = ("accumulate=2", "max_steps=3", "lora_rank=4", "lr=3e-3", "holdout=0.3", "evaluate_every=3")
+DPO = ("accumulate=2", "max_steps=3", "lora_rank=4", "lr=3e-4", "holdout=0.3", "evaluate_every=3")
 DENSE = (
     *("max_steps=3", "collect_every=2", "lora_rank=4", "lr=1e-3", "clip=0.1", "num_steps=3", "timesteps=2"),
     *("collect_prompts=6", "rollouts=3", "keep=3", "rollout_batch=6", "guidance=2", "max_grad_norm=1"),
     *("reward=tests.trainers.brightness", "prompts=a red circle", "store=fp32"),
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

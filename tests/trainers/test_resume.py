@@ -28,13 +28,7 @@ def arguments(cfg: toy.Config, *more: str) -> list[str]:
     return ["-m", "tests.trainers.toy", cfg.model, *pairs, "trackers=[]", *more]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Sums are bit for bit the same only if split over as many threads as in the child processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
