@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = (("data",), ("vae", "clips"), ("latents",), ("denoiser",), ("pack",))
-STEPS = {"vae": 1600, "clip": 1600, "clip-b": 1200, "denoiser": 4500}
+STEPS = {"vae": 1600, "clip": 900, "clip-b": 900, "denoiser": 4500}
 IMAGES, SEED = 60_000, 20
 
 
