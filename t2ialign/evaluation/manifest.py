@@ -81,10 +81,13 @@ def rewrite(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def write_json(file: Path, value: object) -> None:
     """Write indented JSON at once; NaN is refused, since it is no JSON."""
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write UTF-8 text at once: a reader never sees half of it."""
     scratch = file.with_name(f".{file.name}.part")
-    scratch.write_text(
-        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    scratch.write_text(text, encoding="utf-8")
     scratch.replace(file)
 
 

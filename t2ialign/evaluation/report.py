@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import AFTER, BEFORE, Bar, Chart, bars, lines
 from t2ialign.evaluation.statistics import Estimate, form
 
@@ -67,9 +68,7 @@ class Report:
 
 def write(report: Report, file: Path) -> None:
     """Write the page at once: a reader never sees half of it."""
-    scratch = file.with_name(f".{file.name}.part")
-    scratch.write_text(render(report), encoding="utf-8")
-    scratch.replace(file)
+    manifest.write_text(file, render(report))
 
 
 def render(report: Report) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,11 +33,6 @@ class Outcome:
         return by_category(self.passed, self.prompts, [oracle.category(prompt) for prompt in self.prompts])
 
 
-class _Vae(Protocol):
-    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
-    def decode(self, latents: Tensor) -> Tensor: ...
-
-
 def ask(
     policy: Policy,
     prompts: Sequence[str],
@@ -55,6 +49,6 @@ def ask(
 
 
 @torch.no_grad()
-def round_trip(policy: _Vae, images: Tensor, batch_size: int = 500) -> Tensor:
+def round_trip(policy: Policy, images: Tensor, batch_size: int = 500) -> Tensor:
     """(N, 3, 32, 32) in [0, 1] -> the same after encoding to the mean latent and decoding."""
     return torch.cat([policy.decode(policy.encode_images(chunk)[0]) for chunk in images.split(batch_size)])

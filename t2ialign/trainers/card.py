@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from t2ialign import __version__
+from t2ialign.evaluation import manifest
 from t2ialign.trainers.settings import TrainConfig
 
 LOAD_LORA = """```python
@@ -78,7 +79,5 @@ def write(
         *([] if not shown else ["", f"![validation images](validation/{shown[-1].name})"]),
     ]
     file = cfg.output / "README.md"
-    scratch = file.with_name(f".{file.name}.part")
-    scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    scratch.replace(file)
+    manifest.write_text(file, "\n".join(lines) + "\n")
     return file
