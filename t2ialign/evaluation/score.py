@@ -50,7 +50,7 @@ def score_manifest(
     called with how many rows were just finished. Raises ValueError if the journal is of another reward.
     """
     keys = [_key(row) for row in rows]
-    done = _done(journal, name, set(keys))
+    done = _done(journal, name, keys)
     if journal.exists():
         manifest.rewrite(journal, done.values())
     missing = [(row, key) for row, key in zip(rows, keys, strict=True) if key not in done]
@@ -115,7 +115,7 @@ def _key(row: Rendered) -> Key:
     return row.file, row.prompt, row.seed, stat.st_size, stat.st_mtime_ns
 
 
-def _done(journal: Path, name: str, wanted: set[Key]) -> dict[Key, Score]:
+def _done(journal: Path, name: str, wanted: Sequence[Key]) -> dict[Key, Score]:
     rows = manifest.journal(journal)
     if others := {str(row.get("reward")) for row in rows} - {name}:
         raise ValueError(
