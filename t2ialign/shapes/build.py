@@ -127,6 +127,11 @@ def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
     target = output / "shapes"
     assemble(work).to(torch.float16).save_pretrained(target)
     _load_as_float32(target / "text_encoder")
+    for part in ("unet", "vae"):  # diffusers notes the folder on this machine that it read them from
+        file = target / part / "config.json"
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2) + "\n")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     for name in ("clip", "clip-b"):
         clip = CLIPModel.from_pretrained(work / name)
