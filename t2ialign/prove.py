@@ -12,8 +12,12 @@ from t2ialign.evaluation import manifest
 from t2ialign.evaluation.provenance import source_hash
 
 SEEDS = (0, 1, 2)
+NAMES = {"base": "baseline", "aligned": "scores", "difference": "difference"}
+"""What a row calls a column of `evaluate`."""
 GAIN = 0.10
 """Points of oracle accuracy that the demo claims."""
+AT_SUITE = "at_suite_guidance"
+"""The same prompts and seeds at the guidance that suits the base model best, where the gain is smaller."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the seeds that are not done yet, and write the claim once all of them are."""
+    from t2ialign.shapes.suite import GUIDANCE
+
     _tree([folder for seed in SEEDS if (folder := _folder(args.work, seed)).exists()])
     for seed in args.seed or SEEDS:
-        demo.run(argparse.Namespace(output=_folder(args.work, seed), seed=seed))
-    missing = [seed for seed in SEEDS if not (_folder(args.work, seed) / demo.RESULT).exists()]
+        folder = _folder(args.work, seed)
+        demo.run(argparse.Namespace(output=folder, seed=seed))
+        demo.measure(folder, seed, into=folder / AT_SUITE, guidance=GUIDANCE)
+    done = Path(AT_SUITE, "aligned", evaluate.SCORES)
+    missing = [seed for seed in SEEDS if not (_folder(args.work, seed) / done).exists()]
     if missing:
         print(f"seeds {', '.join(map(str, missing))} are still to run before {args.output} can be written")
         return
@@ -45,14 +54,12 @@ def run(args: argparse.Namespace) -> None:
 
 def pooled(folders: list[Path]) -> dict[str, Any]:
     """The claim over all seeds: one bootstrap by prompt over every image of every seed."""
-    import rewards
+    from t2ialign.shapes.suite import GUIDANCE
 
-    scores: dict[str, list[dict[str, Any]]] = {"base": [], "aligned": []}
-    for folder in folders:
-        for name, rows in scores.items():
-            rows += manifest.journal(folder / name / evaluate.SCORES)
-    columns = evaluate.summarise(rewards.load("shapes-oracle"), scores["aligned"], scores["base"])
-    base, aligned, difference = (columns[name]["all"] for name in ("baseline", "scores", "difference"))
+    tree = _tree(folders)
+    columns = _columns(folders)
+    base, aligned, difference = (columns[name]["all"] for name in NAMES.values())
+    at_suite = _columns([folder / AT_SUITE for folder in folders])
     results = [json.loads((folder / demo.RESULT).read_text()) for folder in folders]
     holds = difference.mean >= GAIN and aligned.low > base.high
     return {
@@ -60,13 +67,16 @@ def pooled(folders: list[Path]) -> dict[str, Any]:
         "source": "t2ialign prove demo",
         "paper": None,
         "measured": {
-            "base": base.to_json(),
-            "aligned": aligned.to_json(),
-            "difference": difference.to_json(),
+            **{name: columns[key]["all"].to_json() for name, key in NAMES.items()},
             "by_category": {
                 name: {"base": columns["baseline"][name].mean, "aligned": columns["scores"][name].mean}
                 for name in columns["scores"]
                 if name != "all"
+            },
+            "guidance": demo.SAMPLER["guidance"],
+            AT_SUITE: {
+                "guidance": GUIDANCE,
+                **{name: at_suite[key]["all"].to_json() for name, key in NAMES.items()},
             },
             "by_seed": [
                 {name: result[name]["accuracy"] for name in ("base", "aligned")}
@@ -78,8 +88,19 @@ def pooled(folders: list[Path]) -> dict[str, Any]:
         "seeds": list(SEEDS),
         "seconds": sum(result["seconds"] for result in results),
         "verdict": "holds" if holds else "does not hold",
-        "tree": _tree(folders),
+        "tree": tree,
     }
+
+
+def _columns(folders: list[Path]) -> dict[str, evaluate.Summary]:
+    """The scores of all folders together, aligned against base."""
+    import rewards
+
+    scores: dict[str, list[dict[str, Any]]] = {"base": [], "aligned": []}
+    for folder in folders:
+        for name, rows in scores.items():
+            rows += manifest.journal(folder / name / evaluate.SCORES)
+    return evaluate.summarise(rewards.load("shapes-oracle"), scores["aligned"], scores["base"])
 
 
 def _tree(folders: list[Path]) -> str:

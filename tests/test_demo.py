@@ -98,12 +98,16 @@ def test_another_seed_or_another_folder_is_refused(finished: Path, tmp_path: Pat
 
 
 def test_prove_pools_the_seeds(finished: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(finished, other)
-    for file in (other / "base" / "scores.jsonl", other / "aligned" / "scores.jsonl"):
+    first, other = tmp_path / "first", tmp_path / "other"
+    shutil.copytree(finished, first)
+    for name in ("base", "aligned"):  # as if the suite's guidance gave the same pictures
+        shutil.copytree(first / name, first / prove.AT_SUITE / name)
+    shutil.copytree(first, other)
+    for file in other.rglob("scores.jsonl"):
         rows = manifest.journal(file)
         manifest.rewrite(file, [row | {"seed": row["seed"] + 100_000} for row in rows])
-    row = prove.pooled([finished, other])
+    row = prove.pooled([first, other])
+    assert row["measured"][prove.AT_SUITE]["difference"] == row["measured"]["difference"]
     assert row["measured"]["base"]["count"] == 24 and row["measured"]["base"]["prompts"] <= 12
     assert row["verdict"] in ("holds", "does not hold") and len(row["tree"]) == 16
     low, high = row["ci95"]
