@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import ast
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rewards.base import LatentReward, Reward
+if TYPE_CHECKING:
+    from rewards.base import LatentReward, Prepared, Reward
+    from rewards.preprocess import Geometry
+    from rewards.together import score_all
+    from rewards.two_tower import Tower, TwoTower
 
-__all__ = ["LatentReward", "Reward", "load", "names"]
+__all__ = [
+    "Geometry",
+    "LatentReward",
+    "Prepared",
+    "Reward",
+    "Tower",
+    "TwoTower",
+    "load",
+    "load_all",
+    "names",
+    "score_all",
+]
+
+_HOMES = {
+    "Geometry": "preprocess",
+    "LatentReward": "base",
+    "Prepared": "base",
+    "Reward": "base",
+    "Tower": "two_tower",
+    "TwoTower": "two_tower",
+    "score_all": "together",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The classes, imported when first asked for: `import rewards` alone must not cost an import of torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rewards' has no attribute {name!r}")
+    return getattr(import_module(f"rewards.{_HOMES[name]}"), name)
 
 
 def names() -> dict[str, str]:
@@ -23,26 +57,92 @@ def names() -> dict[str, str]:
     }
 
 
-def load(name: str, **options: Any) -> Reward:
-    """The reward called `name`, or `build(**options)` of any importable "package.module", in eval mode.
+def load(name: str, *, towers: dict[str, Any] | None = None, **options: Any) -> Reward:
+    """The reward called `name`, in eval mode: `build(**options)` of the file that declares it.
 
     A file in `rewards/` declares `NAMES = {name: options}` and `build(**options) -> Reward`; options given
-    here win over the declared ones. Raises ValueError for an unknown name, listing the known ones,
-    and for a module that does not import, lacks build(), or builds no Reward.
+    here win over the declared ones. Rewards of yours are named "package.module" (its `build`) or
+    "package.module:Class" (or any callable). Whatever takes `towers` finds models of equal weights there,
+    and leaves its own. Raises ValueError for an unknown name, listing the known ones, for a module that does
+    not import or has no such callable, for an option it does not take, and if it makes no Reward.
     """
+    build, declared = _builder(name, options.get("weights"))
+    if towers is not None and "towers" in inspect.signature(build).parameters:
+        declared["towers"] = towers
+    return _built(name, build, {**declared, **options})
+
+
+def load_all(
+    names: Iterable[str],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    towers: dict[str, Any] | None = None,
+) -> dict[str, Reward]:
+    """{name: reward} in eval mode, `options` by name; those of equal weights share one tower in memory.
+
+    `towers` has those that are there already.
+
+    Raises ValueError like `load`, and for options of a reward that is not among the names.
+    """
+    wanted, given = list(dict.fromkeys(names)), dict(options or {})
+    if stray := sorted(set(given) - set(wanted)):
+        raise ValueError(
+            f"got options of {', '.join(stray)}; expected options of {', '.join(wanted)}; drop or load them"
+        )
+    towers = {} if towers is None else towers
+    return {name: load(name, towers=towers, **given.get(name, {})) for name in wanted}
+
+
+def _builder(name: str, weights: object = None) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What makes the reward of this name, and the options declared for it.
+
+    The output folder of `t2ialign train reward` may stand for a name, or be the `weights` of its base.
+    """
+    folder = next((part for part in (weights, name) if _is_trained(part)), None)
+    if folder is not None:
+        return _trained(name, folder)
     known = names()
-    path = known.get(name, name)
-    if name not in known and ("." not in name or not _importable(name)):
+    path, _, attribute = known.get(name, name).partition(":")
+    if name not in known and ("." not in path or not _importable(path)):
         raise ValueError(
             f"got reward {name!r}; expected one of {', '.join(sorted(known))} or a package.module of yours; "
             f"{_hint(name)}"
         )
     module = _imported(path)
-    declared: dict[str, Any] = module.NAMES[name] if name in known else {}
-    reward = module.build(**{**declared, **options})
+    build = getattr(module, attribute or "build", None)
+    if not callable(build):
+        wanted = f"a callable {attribute}" if attribute else "build()"
+        raise ValueError(f"got {path} without {wanted}; expected a module that defines it; see rewards.load")
+    return build, dict(module.NAMES[name]) if name in known else {}
+
+
+def _is_trained(source: object) -> bool:
+    """Whether it names a folder that `rewards.trained.save` wrote."""
+    return isinstance(source, str | Path) and (Path(source) / "reward.json").is_file()
+
+
+def _trained(name: str, folder: object) -> tuple[Callable[..., Any], dict[str, Any]]:
+    from rewards import trained
+
+    base = trained.read_about(str(folder))["reward"]
+    if name not in (base, "trained", str(folder)):
+        raise ValueError(f"got weights {folder}, trained from {base}, for {name}; expected its own; fix one")
+    return trained.build, {"weights": folder}
+
+
+def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Reward:
+    from rewards.base import Reward
+
+    try:
+        inspect.signature(build).bind(**options)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(build).parameters) or "no option"
+        raise ValueError(f"got options of {name} that do not fit: {error}; expected {takes}") from error
+    reward = build(**options)
     if not isinstance(reward, Reward):
         raise ValueError(
-            f"got {type(reward).__name__} from {path}.build(); expected a rewards.Reward; return one"
+            f"got {type(reward).__name__} from {build.__module__}.{build.__qualname__}(); expected a "
+            "rewards.Reward; return one"
         )
     return reward.eval()
 
@@ -55,15 +155,12 @@ def _hint(name: str) -> str:
 
 def _imported(path: str) -> ModuleType:
     try:
-        module = import_module(path)
+        return import_module(path)
     except ImportError as error:
         raise ValueError(
             f"got reward module {path}, which does not import ({error}); expected one that does; "
             "install what it needs"
         ) from error
-    if not callable(getattr(module, "build", None)):
-        raise ValueError(f"got {path} without build(); expected a module that defines it; see rewards.load")
-    return module
 
 
 def _importable(dotted: str) -> bool:
@@ -75,7 +172,8 @@ def _importable(dotted: str) -> bool:
 
 def _declared(file: Path) -> dict[str, dict[str, Any]]:
     """The literal `NAMES` of a module, without running it: importing every scorer to list them is slow."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    text = file.read_text(encoding="utf-8")
+    for node in ast.parse(text).body if "\nNAMES" in text else []:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if isinstance(node, ast.AnnAssign):
             targets = [node.target]

@@ -1,14 +1,24 @@
-"""The two interfaces every reward implements, and the checks at their boundary."""
+"""The interfaces every reward implements, and the checks at their boundary."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor, nn
+
+from rewards.preprocess import Geometry
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SLACK = 1e-3
 """How far outside [0, 1] rounding may carry a pixel; a [-1, 1] image is far beyond it."""
+
+CHUNK = 64
+"""Rows that `Reward.score_table` repeats at a time."""
 
 
 class Reward(nn.Module, ABC):
@@ -17,19 +27,81 @@ class Reward(nn.Module, ABC):
     differentiable: ClassVar[bool] = True
     """Whether gradients of the score reach the images; rules and oracles say False."""
 
+    needs_text: ClassVar[bool] = True
+    """Whether the score depends on the prompt. Scorers of the image alone say False: any prompt will do, such
+    as "", and `t2ialign score` gives them pictures that have none."""
+
     @abstractmethod
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B prompts -> (B,); called through the module, which checks both."""
 
     def forward(self, images: Tensor, prompts: list[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B prompts -> (B,). Raises ValueError for other shapes or ranges."""
-        _check_images(images)
-        _check_prompts(prompts, len(images))
-        return _checked(self, self.score(images, prompts), len(prompts))
+        check_images(images)
+        check_prompts(prompts, len(images))
+        return check_scores(self, self.score(images, prompts), len(prompts))
+
+    def table(self, images: Tensor, candidates: Sequence[Sequence[str]]) -> list[Tensor]:
+        """images (B, 3, H, W) in [0, 1], for each its own n_i prompts -> B tensors (n_i,); n_i may be 0.
+
+        Every prompt is scored on that image. Raises ValueError like a call of the reward does.
+        """
+        check_images(images)
+        if len(candidates) != len(images) or any(isinstance(c, str) for c in candidates):
+            kind = "one string" if isinstance(candidates, str) else f"{len(candidates)} lists of prompts"
+            raise ValueError(
+                f"got {kind} for {len(images)} images; expected a list of prompts for each; pass [[prompt]]"
+            )
+        sizes = [len(prompts) for prompts in candidates]
+        if not any(sizes):
+            return [images.new_zeros(0) for _ in sizes]
+        scores = self.score_table(images, [list(prompts) for prompts in candidates])
+        return list(torch.split(check_scores(self, scores, sum(sizes)), sizes))
+
+    def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
+        """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,), in order.
+
+        Images are repeated, `CHUNK` rows at a time; scorers that can encode an image once do better.
+        """
+        rows = [row for row, prompts in enumerate(candidates) for _ in prompts]
+        flat = [prompt for prompts in candidates for prompt in prompts]
+        spans = [slice(start, start + CHUNK) for start in range(0, len(flat), CHUNK)]
+        return torch.cat([self.score(images[rows[span]], flat[span]) for span in spans])
 
     def category(self, prompt: str) -> str | None:
         """The name under which results for this prompt are grouped in tables; None when there is none."""
         return None
+
+
+class Prepared(Reward):
+    """A scorer that sees every image as one square: it says which, and scorers of equal ones share it."""
+
+    geometry: Geometry
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> the squares the scorer reads (B, 3, S, S), normalised."""
+        return self.geometry.tensor(images)
+
+    @abstractmethod
+    def score_prepared(self, pixels: Tensor, prompts: list[str]) -> Tensor:
+        """pixels (B, 3, S, S) as `preprocess` gives them, B prompts -> (B,)"""
+
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """images (B, 3, H, W) in [0, 1], B prompts -> (B,)"""
+        return self.score_prepared(self.preprocess(images), prompts)
+
+    @torch.no_grad()
+    def reference(self, images: Sequence[Image], prompts: list[str]) -> Tensor:
+        """B pictures of any size and mode, B prompts -> (B,), by the authors' own preprocessing; no gradient.
+
+        Raises ValueError if the counts differ.
+        """
+        check_prompts(prompts, len(images))
+        pixels = torch.stack([self.geometry.reference(image) for image in images])
+        for parameter in self.parameters():
+            pixels = pixels.to(parameter.device)
+            break
+        return check_scores(self, self.score_prepared(pixels, prompts), len(prompts))
 
 
 class LatentReward(nn.Module, ABC):
@@ -49,11 +121,12 @@ class LatentReward(nn.Module, ABC):
             raise ValueError(
                 f"got t {_describe(t)}; expected integers ({len(latents)},); pass one timestep a row"
             )
-        _check_prompts(prompts, len(latents))
-        return _checked(self, self.score(latents, t, prompts), len(prompts))
+        check_prompts(prompts, len(latents))
+        return check_scores(self, self.score(latents, t, prompts), len(prompts))
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Raises ValueError unless float (B, 3, H, W) in [0, 1], up to `SLACK`, with at least one pixel."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         hint = "divide uint8 by 255" if images.shape[1:2] == (3,) else "stack RGB images to a batch"
         raise ValueError(f"got images {_describe(images)}; expected float (B, 3, H, W) in [0, 1]; {hint}")
@@ -66,7 +139,8 @@ def _check_images(images: Tensor) -> None:
         )
 
 
-def _check_prompts(prompts: list[str], rows: int) -> None:
+def check_prompts(prompts: list[str], rows: int) -> None:
+    """Raises ValueError unless there is a list of one prompt a row."""
     if isinstance(prompts, str):
         raise ValueError(f"got one string {prompts!r}; expected a list of prompts; pass [prompt]")
     if len(prompts) != rows:
@@ -75,7 +149,8 @@ def _check_prompts(prompts: list[str], rows: int) -> None:
         )
 
 
-def _checked(module: nn.Module, scores: Tensor, rows: int) -> Tensor:
+def check_scores(module: nn.Module, scores: Tensor, rows: int) -> Tensor:
+    """The scores, if float (rows,). Raises ValueError, naming the class that made them, if not."""
     if scores.shape != (rows,) or not scores.is_floating_point():
         name = type(module).__name__
         raise ValueError(

@@ -15,7 +15,17 @@ SOURCES = sorted(file for package in PACKAGES for file in package.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-LAYERS = {"diffusion", "objectives", "models", "data", "shapes", "evaluation", "trainers", "config"}
+LAYERS = {
+    "diffusion",
+    "objectives",
+    "models",
+    "data",
+    "shapes",
+    "evaluation",
+    "scoring",
+    "trainers",
+    "config",
+}
 # Who may import which parts of this project; a verb (any other module) may import anything but the CLI.
 ALLOWED: dict[str, set[str]] = {
     "rewards": {"rewards"},
@@ -26,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"models", "diffusion"},
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data"},
+    "scoring": {"rewards", "data", "evaluation"},
     "trainers": {"rewards", "models", "diffusion", "objectives", "data", "evaluation", "config"},
 }
 PURE = {"diffusion", "objectives"}  # torch and the standard library only
@@ -39,7 +50,9 @@ REWARDS_NEED = {
     "numpy",
     "PIL",
     "safetensors",
+    "huggingface_hub",
 }
+LAZY_EXTRAS = {"latent.py": {"diffusers"}, "ocr.py": {"rapidocr"}}  # of one scorer, imported when it is built
 NEVER = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "imp"}
 
 MAX_LINES, MAX_FUNCTION, MAX_POSITIONAL = 300, 60, 6
@@ -122,7 +135,7 @@ def test_pure_layers_know_torch_only(file):
 @pytest.mark.parametrize("file", [f for f in SOURCES if layer(module(f)) == "rewards"], ids=name)
 def test_rewards_know_scorers_only(file):
     tops = {dotted.split(".")[0] for dotted in imports(ast.parse(file.read_text()))}
-    extra = {"diffusers"} if file.name == "latent.py" else set()
+    extra = LAZY_EXTRAS.get(file.name, set())
     assert tops <= sys.stdlib_module_names | REWARDS_NEED | {"rewards"} | extra, tops
 
 
@@ -270,6 +283,13 @@ def test_rewards_work_without_t2ialign():
     modules = [module(file) for file in SOURCES if layer(module(file)) == "rewards"]
     assert "rewards" in modules
     import_blocked(modules, {"t2ialign"}, unused={"diffusers", "peft"})
+
+
+def test_scoring_imports_without_diffusers():
+    """Scoring pictures must not cost an import of the sampling libraries, nor Ray unless it is asked for."""
+    modules = [module(file) for file in SOURCES if layer(module(file)) in ("score", "scoring")]
+    assert "t2ialign.score" in modules
+    import_blocked(modules, {"diffusers", "peft", "ray"}, unused=set())
 
 
 def test_pure_layers_import_without_diffusers():

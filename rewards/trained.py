@@ -1,0 +1,99 @@
+"""Rewards as `t2ialign train reward` writes them: the trained weights, laid over the reward they came from.
+
+A folder holds reward.safetensors (every trained weight whole, LoRAs merged) and reward.json (which reward it
+is laid over, loaded with which options; at which scale its scores are log-odds; how good it is).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rewards.base import Reward
+
+WEIGHTS, ABOUT = "reward.safetensors", "reward.json"
+FORMAT = 1
+
+NAMES: dict[str, dict[str, str]] = {"trained": {}}
+
+
+def save(folder: Path | str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
+    """Write both files, each whole or not at all -> the file of weights.
+
+    tensors: by the names of the reward's own state dict. about: "reward" and "options" as for `rewards.load`
+    of the base, and anything else worth knowing, as plain JSON. Raises OSError where the disk refuses.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    scratch = folder / f".{WEIGHTS}.part"
+    save_file(rows, scratch, metadata={"format": "pt"})
+    scratch.replace(folder / WEIGHTS)
+    text = json.dumps({"format": FORMAT, **about}, indent=1, ensure_ascii=False)
+    scratch = folder / f".{ABOUT}.part"
+    scratch.write_text(text + "\n", encoding="utf-8")
+    scratch.replace(folder / ABOUT)
+    return folder / WEIGHTS
+
+
+def is_trained(source: object) -> bool:
+    """Whether it names a folder that `save` wrote."""
+    return isinstance(source, str | Path) and (Path(source) / ABOUT).is_file()
+
+
+def read_about(folder: Path | str) -> dict[str, Any]:
+    """What reward.json says. Raises ValueError for a folder without it, or of another format."""
+    file = Path(folder) / ABOUT
+    if not file.is_file():
+        raise ValueError(f"got {folder} without {ABOUT}; expected the output of t2ialign train reward")
+    about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"got format {about.get('format')} in {file}; expected {FORMAT}; use the version that wrote it"
+        )
+    return about
+
+
+def read_tensors(folder: Path | str) -> dict[str, Tensor]:
+    """The trained weights, by the names of the reward's state dict. Raises ValueError if absent."""
+    from rewards.weights import find, load_state
+
+    return load_state(find(folder, WEIGHTS))
+
+
+def build(weights: str | Path | None = None, *, sha256: str | None = None, **options: Any) -> Reward:
+    """The trained reward in the folder `weights`; `sha256` pins its reward.safetensors.
+
+    Its base is loaded as it was for training, but that `options` win; where the base's own weights moved,
+    mend reward.json. Towers are never shared, since this one's weights are its own.
+    Raises ValueError for a folder of another kind, or weights that do not fit the base.
+    """
+    from rewards import load
+    from rewards.weights import find
+
+    if weights is None:
+        raise ValueError("got no weights; expected the output folder of t2ialign train reward; pass weights=")
+    about = read_about(weights)
+    if sha256 is not None:
+        find(weights, WEIGHTS, sha256=sha256)
+    reward = load(about["reward"], **{**about["options"], **options})
+    lay_over(reward, read_tensors(weights), weights)
+    return reward
+
+
+def lay_over(reward: Reward, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Put trained weights into a reward, in place. Raises ValueError if a name or shape does not fit."""
+    own = reward.state_dict()
+    odd = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
+    if odd:
+        raise ValueError(
+            f"got {len(odd)} weights in {source} that do not fit {type(reward).__name__} (first: {odd[0]}); "
+            "expected those of the reward it was trained from; check reward.json"
+        )
+    reward.load_state_dict(dict(tensors), strict=False)

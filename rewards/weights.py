@@ -1,0 +1,160 @@
+"""Finding weights in a file, a folder or the Hub, and opening them without running anybody's code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HOME = "T2IALIGN_WEIGHTS"
+"""Environment variable: a folder of weights, those of a Hub id in FOLDER/org/name."""
+
+HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+
+
+def find(
+    source: str | Path,
+    filename: str | Sequence[str] | None = None,
+    *,
+    sha256: str | None = None,
+    host: str = "huggingface.co",
+) -> Path:
+    """A file, a folder that holds `filename`, or a Hub id "org/name[@revision]" that does -> the local file.
+
+    Of several file names the first that exists is taken. $T2IALIGN_WEIGHTS is looked into before the Hub;
+    what lies on another `host` is never fetched, the error names its address. Raises ValueError if there is
+    no such file, saying where to put it, and for another hash than `sha256`.
+    """
+    names = [filename] if isinstance(filename, str) else list(filename or ())
+    path = next((path for path in _local(Path(source), names) if path.is_file()), None)
+    if path is None and host != "huggingface.co":
+        raise ValueError(
+            f"got no {_either(names)} of {source}; expected the file of https://{host}/{source}; put it at "
+            f"${HOME}/{source}/{names[0]}, or pass weights=FILE"
+        )
+    if path is None:
+        path = _from_hub(str(source), names)
+    if sha256 is not None:
+        _check_hash(path, sha256)
+    return path
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """A .safetensors file, or a .pt, .pth or .bin of tensors -> its state dict, on the CPU.
+
+    A dict under "state_dict", "model" or the like is taken out, and "module." of a parallel run dropped.
+    Raises ValueError for a file that needs code to open (nothing of it is run), or that holds no tensors.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"got {path}, which does not open as plain tensors ({reason}); expected a state dict; "
+            "convert it to .safetensors where you trust it (scripts/convert_weights.py for MPS)"
+        ) from error
+    return _tensors(loaded, path)
+
+
+def digest(path: str | Path) -> str:
+    """The SHA-256 of a file, 64 hex digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _local(source: Path, names: list[str]) -> Iterator[Path]:
+    yield source
+    yield from (source / name for name in names)
+    home = os.environ.get(HOME)
+    if home:
+        plain = str(source).partition("@")[0]
+        yield Path(home) / plain
+        yield from (Path(home) / plain / name for name in names)
+
+
+def _from_hub(source: str, names: list[str]) -> Path:
+    if Path(source).is_dir():
+        there = sorted(path.name for path in Path(source).iterdir())[:8] or ["nothing"]
+        raise ValueError(
+            f"got folder {source}, which holds {', '.join(there)}; expected {_either(names)}; put it there"
+        )
+    match = HUB_ID.fullmatch(source)
+    if match is None or not names:
+        raise ValueError(
+            f"got weights {source}, which is neither a file nor a folder; expected one, or a Hub id "
+            "org/name; check the path"
+        )
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    offline = False
+    for name in names:
+        try:
+            path = hf_hub_download(match["id"], name, revision=match["revision"], local_files_only=offline)
+            return Path(path)
+        except LocalEntryNotFoundError as error:  # no network: the other names may lie in the cache
+            reason: Exception = error
+            offline = True
+        except EntryNotFoundError as error:
+            reason = error
+        except (OSError, ValueError) as error:
+            reason = error
+            break
+    raise ValueError(
+        f"got no {_either(names)} of {source} ({type(reason).__name__}); expected a network or the file; "
+        f"put it at ${HOME}/{match['id']}/{names[0]}, or pass weights=FILE_OR_FOLDER"
+    ) from reason
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names) if names else "a weights file"
+
+
+def _check_hash(path: Path, sha256: str) -> None:
+    found = digest(path)
+    if found != sha256.lower():
+        raise ValueError(
+            f"got {path} with SHA-256 {found}; expected {sha256.lower()}; "
+            "download it again, or change the pin"
+        )
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(
+            f"got {path}, which is no whole safetensors file ({error}); expected one; download it again"
+        ) from error
+
+
+def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise ValueError(
+            f"got {type(loaded).__name__} in {path}; expected a state dict; save the tensors alone"
+        )
+    odd = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ValueError(
+            f"got entries that are no tensors in {path}: {', '.join(odd[:3])}; expected a state dict; "
+            "save the tensors alone"
+        )
+    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
