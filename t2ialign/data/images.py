@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -27,6 +28,24 @@ def open_rgb(source: ImageSource, *, name: str = "") -> Image.Image:
             f"{label or 'image'}: got {_reason(error)}; expected a whole picture (JPEG, PNG, WebP, ...); "
             "replace the file or drop its row"
         ) from error
+
+
+def picture_of(where: str, value: Any, base: Path) -> ImageSource:
+    """What a table's cell holds: bytes, {"bytes", "path"}, a path from `base`, an address, an open picture.
+
+    `where` says in messages which cell. An address is fetched. Raises ValueError for anything else.
+    """
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, str) and "://" in value:
+        return _fetched(where, value)
+    if isinstance(value, str | Path) and str(value):
+        return base / value
+    if isinstance(value, bytes | Image.Image):
+        return value
+    raise ValueError(
+        f"{where}: got {value!r}; expected a path, bytes or a picture; drop the row or fill it in"
+    )
 
 
 def _load(source: ImageSource) -> Image.Image:
@@ -71,3 +90,16 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "bytes of no known picture format"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _fetched(where: str, address: str) -> bytes:
+    """Bytes of what `datasets` left behind an address (hf://, zip://, https://)."""
+    import fsspec
+
+    try:
+        with fsspec.open(address, "rb") as file:
+            return file.read()
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ValueError(
+            f"{where}: got {address}, which does not open ({error}); check the network"
+        ) from error

@@ -1,0 +1,217 @@
+"""The same scoring as a Ray Data pipeline: shards are read and decoded by tasks, scored by actors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import rewards
+from rewards import Prepared
+from rewards.preprocess import Geometry
+from t2ialign.scoring.decode import Decoder, Pictures
+from t2ialign.scoring.engine import (
+    WINDOW,
+    Engine,
+    Row,
+    check_some_prompt,
+    needing,
+    rows_of,
+    without_prompt,
+)
+from t2ialign.scoring.items import Item, Source
+from t2ialign.scoring.journal import Journal
+
+PARTS = 4
+"""Pieces that a source of one shard is cut into, for each worker."""
+CPU = 0.5
+"""Of a processor is reserved for a scoring actor, so that decoding tasks always find room beside it."""
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to score: it opens the source and loads the rewards itself, by the same names."""
+
+    open: Callable[[], Source]
+    names: Sequence[str]
+    options: Mapping[str, Mapping[str, Any]]
+    batch_size: int = 64
+    precision: str = "fp32"
+
+
+def score(job: Job, journal: Journal, *, workers: int) -> Iterator[list[Row]]:
+    """Score what the journal lacks with `workers` actors, one GPU each where the cluster has any -> rows.
+
+    Rows come in no fixed order. Joins the cluster of RAY_ADDRESS, else starts one here. Raises ValueError if
+    Ray is not installed, and like `Engine.score`.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ValueError(
+            f"got --ray without Ray ({error}); expected it; install it with pip install 't2ialign[ray]'"
+        ) from error
+    loaded = rewards.load_all(job.names, job.options)  # here too: for mistakes at once, and for what they see
+    asking = needing(loaded)
+    skip = len(asking) == len(loaded)
+    geometries = list(dict.fromkeys(r.geometry for r in loaded.values() if isinstance(r, Prepared)))
+    raw = any(not isinstance(reward, Prepared) for reward in loaded.values())
+    del loaded
+    source = job.open()
+    if asking and not journal.done:
+        check_some_prompt(list(islice(source.items(), WINDOW)), asking)
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
+    done, parts = ray.put(journal.done), _parts(len(source.shards), workers)
+    pipeline = (
+        ray.data.from_items(parts, override_num_blocks=len(parts))
+        .flat_map(_Read(job.open, done, skip))
+        .map_batches(_Decode(geometries, raw=raw), batch_size=job.batch_size, batch_format="numpy")
+        .map_batches(
+            _Score,
+            fn_constructor_args=(job, geometries, bool(journal.done)),
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            batch_size=job.batch_size,
+            batch_format="numpy",
+            num_gpus=gpus,
+            num_cpus=0 if gpus else CPU,
+        )
+    )
+    for batch in pipeline.iter_batches(batch_size=job.batch_size, batch_format="numpy"):
+        kinds: dict[str, list[Row]] = {"fatal": [], "done": [], "row": []}
+        for line in batch["line"]:
+            kind, row = json.loads(line)
+            kinds[kind].append(row)
+        journal.kept |= {row["id"]: (row["shard"], row["row"]) for row in kinds["done"]}
+        yield kinds["row"]
+        for row in kinds["fatal"]:
+            raise ValueError(row["error"])
+
+
+def _parts(shards: int, workers: int) -> list[dict[str, int]]:
+    """Rows of the first data set: a shard, and which part of how many of it."""
+    parts = max(1, -(-PARTS * workers // shards))
+    return [
+        {"shard": shard, "part": part, "parts": parts} for shard in range(shards) for part in range(parts)
+    ]
+
+
+class _Read:
+    """A part of a shard -> rows of items, without nulls, which columns of mixed blocks cannot hold."""
+
+    def __init__(self, open_source: Callable[[], Source], done: Any, skip: bool) -> None:
+        self.open, self.done, self.skip = open_source, done, skip
+
+    def __call__(self, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        import ray
+
+        done, shard = ray.get(self.done), int(row["shard"])
+        try:
+            for item in self.open().read(shard):
+                if item.row % row["parts"] == row["part"]:
+                    seen = item.identity in done
+                    yield self._columns(item, "done" if seen else "row")
+        except ValueError as error:
+            yield self._columns(Item(shard, 0, "", None, None, error=str(error)), "fatal")
+
+    def _columns(self, item: Item, kind: str) -> dict[str, Any]:
+        if self.skip and kind == "row":
+            item = without_prompt(item)
+        return {
+            **{"shard": item.shard, "row": item.row, "file": item.file, "stamp": item.stamp, "kind": kind},
+            **{"prompt": item.prompt or "", "prompted": item.prompt is not None, "repeat": item.repeat},
+            "error": item.error or "",
+            "data": item.image if isinstance(item.image, bytes) and kind == "row" else b"",
+            "path": str(item.image) if isinstance(item.image, Path) else "",
+        }
+
+
+class _Decode:
+    """Rows of items -> the same with their squares, one column a geometry, and raw pixels as bytes."""
+
+    def __init__(self, geometries: Sequence[Geometry], *, raw: bool) -> None:
+        self.geometries, self.raw = list(geometries), raw
+
+    def __call__(self, batch: Batch) -> Batch:
+        items, todo = _items(batch), _todo(batch)
+        pictures = Decoder(self.geometries, raw=self.raw).decode([items[place] for place in todo])
+        good = [todo[place] for place in pictures.good]
+        errors = [str(error) for error in batch["error"]]
+        for place, item in zip(todo, pictures.items, strict=True):
+            errors[place] = item.error or ""
+        out = {name: batch[name] for name in batch if name not in ("data", "error")}
+        out |= {"error": np.array(errors, object), "good": np.isin(np.arange(len(items)), good)}
+        for index, geometry in enumerate(self.geometries):
+            squares = np.zeros((len(items), 3, geometry.size, geometry.size), np.float32)
+            if good:
+                squares[good] = pictures.prepared[geometry].numpy()
+            out[f"square{index}"] = squares
+        pixels, shape = [b""] * len(items), np.zeros((len(items), 2), np.int64)
+        for place, picture in zip(good, pictures.raw, strict=False):
+            pixels[place], shape[place] = picture.numpy().tobytes(), picture.shape[:2]
+        return {**out, "pixels": np.array(pixels, object), "shape": shape}
+
+
+class _Score:
+    """An actor that holds the rewards: decoded rows -> lines of (kind, journal row)."""
+
+    def __init__(self, job: Job, geometries: Sequence[Geometry], proven: bool) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = rewards.load_all(job.names, job.options)
+        size, precision = job.batch_size, job.precision
+        self.engine = Engine(loaded, device=device, batch_size=size, precision=precision, proven=proven)
+        self.geometries = list(geometries)
+
+    def __call__(self, batch: Batch) -> Batch:
+        items = _items(batch)
+        lines: list[tuple[str, Row]] = [
+            (str(kind), {"id": item.identity, "shard": item.shard, "row": item.row, "error": item.error})
+            for item, kind in zip(items, batch["kind"], strict=True)
+            if kind != "row"
+        ]
+        pictures = self._pictures(batch, items)
+        try:
+            lines += [("row", row) for row in rows_of(pictures, *self.engine.launch(pictures))]
+        except ValueError as error:  # as a line, since Ray would wrap it in pages of its own
+            lines.append(("fatal", {"error": str(error)}))
+        return {"line": np.array([json.dumps(line) for line in lines], object)}
+
+    def _pictures(self, batch: Batch, items: list[Item]) -> Pictures:
+        todo = _todo(batch)
+        good = [place for place in todo if batch["good"][place]]
+        pictures = Pictures([items[place] for place in todo], [todo.index(place) for place in good])
+        for index, geometry in enumerate(self.geometries):
+            pictures.prepared[geometry] = torch.from_numpy(batch[f"square{index}"][good])
+        if self.engine.decoder.raw:
+            for place in good:
+                flat = torch.frombuffer(bytearray(batch["pixels"][place]), dtype=torch.uint8)
+                pictures.raw.append(flat.view(*map(int, batch["shape"][place]), 3))
+        return pictures
+
+
+def _todo(batch: Batch) -> list[int]:
+    """Places of the rows that are to be scored."""
+    return [place for place, kind in enumerate(batch["kind"]) if kind == "row"]
+
+
+def _items(batch: Batch) -> list[Item]:
+    names = ("shard", "row", "file", "prompt", "prompted", "stamp", "repeat", "error", "path")
+    data = batch.get("data", [b""] * len(batch["row"]))
+    found = []
+    for values in zip(*(batch[name] for name in names), data, strict=True):
+        shard, row, file, prompt, prompted, stamp, repeat, error, path, content = values
+        item = Item(int(shard), int(row), str(file), str(prompt) if prompted else None, content, str(stamp))
+        item = replace(item, image=Path(path) if path else content, repeat=int(repeat), error=error or None)
+        found.append(item)
+    return found

@@ -1,0 +1,163 @@
+"""webdataset shards: .tar files whose members of one key, "0001.jpg" and "0001.txt", are one sample."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.tables import first_of
+from t2ialign.scoring.items import Item, Source, stamp
+from t2ialign.scoring.prompts import Prompts
+
+PICTURES = (
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".jp2",
+        ".ppm",
+        ".pgm",
+    ),
+    *(".heic", ".tga"),
+)
+"""Endings of files that are taken for pictures."""
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+TEXTS = ("txt", "caption", "prompt", "text")
+"""Endings of members that hold a prompt; "json" holds one under prompt, caption or text."""
+BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error)
+BLOCK = 512
+"""An archive is a whole number of these bytes."""
+
+Sample = dict[str, bytes]
+"""Member ending -> content, of one key."""
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file is a shard by its name."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def expand(text: str) -> list[Path]:
+    """The shards that a path or pattern names: "a.tar", "a-*.tar", "a-{000..127}.tar"; [] for anything else.
+
+    Raises ValueError for a pattern that no file fits, or a shard of a range that is absent.
+    """
+    if not text.lower().endswith(ENDINGS):
+        return []
+    found: list[Path] = []
+    for name in _ranges(text):
+        path = Path(name).expanduser()
+        paths = sorted(path.parent.glob(path.name)) if "*" in path.name or "?" in path.name else [path]
+        if not paths or not all(path.is_file() for path in paths):
+            raise ValueError(f"got {name}, which does not exist; expected .tar shards; check the path")
+        found += paths
+    return found
+
+
+def source(name: str, shards: Sequence[Path], prompts: Prompts) -> Source:
+    """Pictures of .tar files, compressed or not, streamed; one that breaks off is a row with an error."""
+    labels = _labels(shards)
+
+    def read(shard: int) -> Iterator[Item]:
+        return _items(shards[shard], shard, labels[shard], prompts)
+
+    return Source(name, labels, read)
+
+
+def _ranges(text: str) -> list[str]:
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    if found is None:
+        return [text]
+    low, high = found[1], found[2]
+    numbers = range(int(low), int(high) + 1)
+    return [
+        name
+        for number in numbers
+        for name in _ranges(f"{text[: found.start()]}{number:0{len(low)}d}{text[found.end() :]}")
+    ]
+
+
+def _labels(shards: Sequence[Path]) -> list[str]:
+    """The shards' bare names, or, where two are alike, their paths."""
+    names = [path.name for path in shards]
+    return names if len(set(names)) == len(names) else [path.as_posix() for path in shards]
+
+
+def _items(path: Path, shard: int, label: str, prompts: Prompts) -> Iterator[Item]:
+    mark, row = stamp(path), 0
+    seen: dict[tuple[str, str | None], int] = {}
+    try:
+        for key, sample in _samples(path):
+            text, wrong = _text(sample)
+            for ending in [
+                ending for ending in sample if f".{ending.rpartition('.')[2].lower()}" in PICTURES
+            ]:
+                member = f"{key}.{ending}"
+                for prompt in prompts.of(member, text):
+                    place = (member, prompt)
+                    seen[place] = repeat = seen.get(place, -1) + 1
+                    error = f"{label}/{member}: {wrong}" if wrong and prompt is None else None
+                    yield Item(
+                        *(shard, row, f"{label}/{member}", prompt, None if error else sample[ending]),
+                        stamp=mark,
+                        repeat=repeat,
+                        error=error,
+                    )
+                    row += 1
+        if path.suffix == ".tar" and path.stat().st_size % BLOCK:
+            raise tarfile.ReadError("cut short")
+    except BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        message = f"{path}: got {reason} after {row} pictures; expected a whole archive; fetch it again"
+        yield Item(shard, row, label, None, None, mark, error=message)
+
+
+def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
+    """(key, members) of each run of members of one key: the path up to the first dot of the file's name."""
+    key, sample = "", Sample()
+    with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+        for member in archive:
+            folder, _, name = member.name.removeprefix("./").rpartition("/")
+            stem, _, ending = name.partition(".")
+            if not member.isfile() or not stem or not ending:  # folders, links, hidden files
+                continue
+            new = f"{folder}/{stem}" if folder else stem
+            if sample and (new != key or ending in sample):
+                yield key, sample
+                sample = Sample()
+            key = new
+            content = archive.extractfile(member)
+            assert content is not None, f"{path}: {member.name} is a file without content"
+            sample[ending] = content.read()
+    if sample:
+        yield key, sample
+
+
+def _text(sample: Sample) -> tuple[str | None, str | None]:
+    """(prompt of a sample, what is wrong with it)."""
+    try:
+        for ending in TEXTS:
+            if ending in sample:
+                return " ".join(sample[ending].decode("utf-8-sig").split("\n")).strip() or None, None
+        if "json" not in sample:
+            return None, None
+        row = json.loads(sample["json"].decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return None, f"got a prompt that is not UTF-8 ({error.reason}); expected text; mend the shard"
+    except json.JSONDecodeError as error:
+        return None, f"got {error.msg.lower()} in its .json; expected an object; mend the shard"
+    column = first_of(row, PROMPT_COLUMNS) if isinstance(row, dict) else None
+    value = row[column] if column is not None else None
+    return (value or None, None) if isinstance(value, str) else (None, None)
