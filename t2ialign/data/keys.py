@@ -16,6 +16,11 @@ def text_key(prompt: str) -> int:
     return _number(prompt.encode("utf-8", "surrogatepass"))
 
 
+def picture_key(picture: ImageSource) -> int:
+    """64 bits that stand for one picture; a file is known by its path, size and date."""
+    return _number(_contents(picture))
+
+
 def pair_key(win: ImageSource, lose: ImageSource) -> int:
     """64 bits that stand for two pictures in this order; a file is known by its path, size and date."""
     return _number(_contents(win) + _contents(lose))

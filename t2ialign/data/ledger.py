@@ -1,5 +1,7 @@
 """What a cache folder holds, and when it counts as finished: claimed at the start, indexed at the end."""
 
+from __future__ import annotations
+
 import json
 from array import array
 from pathlib import Path
@@ -12,6 +14,8 @@ from t2ialign.data.shards import read_columns, shard_files, whole_file
 from t2ialign.data.stored import MANIFEST, read_manifest
 
 STARTED = "building.json"
+STEMS = ("pairs", "texts", "pictures")
+"""What shards may be called."""
 CHOICE = ("contents", "limit", "ties")
 """Of a make, what says which rows are read, not how they are encoded: an unfinished build may change it."""
 
@@ -64,6 +68,22 @@ class Rows:
         self.weights.append(weight)
 
 
+class Comparisons:
+    """The same for comparisons of single pictures: two keys, number of the prompt, weight, preference."""
+
+    def __init__(self) -> None:
+        self.wins, self.loses, self.prompts = array("q"), array("q"), array("q")
+        self.weights, self.preferences = array("f"), array("f")
+
+    def add(self, win: int, lose: int, prompt: int, *, weight: float, preference: float) -> None:
+        """One more comparison."""
+        self.wins.append(win)
+        self.loses.append(lose)
+        self.prompts.append(prompt)
+        self.weights.append(weight)
+        self.preferences.append(preference)
+
+
 def finish(folder: Path, made_of: dict[str, Any], rows: Rows, texts: list[int], prompts: list[str]) -> None:
     """Index the shards, then write the manifest: now it is a cache.
 
@@ -72,16 +92,57 @@ def finish(folder: Path, made_of: dict[str, Any], rows: Rows, texts: list[int], 
     """
     pair_files, text_files = shard_files(folder, "pairs"), shard_files(folder, "texts")
     index = _pair_index(pair_files, rows)
-    if not len(index["shard"]):
-        raise ValueError(f"got no readable pairs for cache {folder}; expected at least one; check the source")
+    pairs = len(index["shard"])
+    if not pairs:
+        raise _no_pairs(folder)
     index |= _text_index(text_files, texts)
+    _seal(folder, made_of, index, [*pair_files, *text_files], prompts, pairs)
+
+
+def finish_comparisons(folder: Path, made_of: dict[str, Any], rows: Comparisons, prompts: list[str]) -> None:
+    """Index the shards of pictures, then write the manifest, as `finish` does for pairs.
+
+    A row of which a picture is in no shard was left out. Raises ValueError for no rows.
+    """
+    files = shard_files(folder, "pictures")
+    index: dict[str, np.ndarray] = {
+        "prompt": np.array(rows.prompts, dtype=np.int64),
+        "weight": np.array(rows.weights, dtype=np.float32),
+        "preference": np.array(rows.preferences, dtype=np.float32),
+    }
+    shard, offset = _places(files)
+    whole = np.ones(len(rows.prompts), dtype=bool)
+    for side, keys in (("win", rows.wins), ("lose", rows.loses)):
+        there, place = _find(files, np.array(keys, dtype=np.int64))
+        whole &= there
+        place = np.where(there, place, 0)
+        index |= {f"{side}_shard": shard[place], f"{side}_offset": offset[place]} if len(shard) else {}
+    if not whole.any():
+        raise _no_pairs(folder)
+    index = {name: np.ascontiguousarray(column[whole]) for name, column in index.items()}
+    _seal(folder, made_of, index, files, prompts, int(whole.sum()))
+
+
+def _no_pairs(folder: Path) -> ValueError:
+    return ValueError(f"got no readable pairs for cache {folder}; expected at least one; check the source")
+
+
+def _seal(
+    folder: Path,
+    made_of: dict[str, Any],
+    index: dict[str, np.ndarray],
+    shards: list[Path],
+    prompts: list[str],
+    pairs: int,
+) -> None:
+    """Write index, prompts and, last of all, the manifest."""
     with whole_file(folder / "index.safetensors") as path:
         save_file(index, path)
     _write_json(folder / "prompts.json", prompts)
-    files = [*pair_files, *text_files, folder / "index.safetensors", folder / "prompts.json"]
+    files = [*shards, folder / "index.safetensors", folder / "prompts.json"]
     manifest = {
         "fingerprint": made_of,
-        "pairs": len(index["shard"]),
+        "pairs": pairs,
         "prompts": len(prompts),
         "files": {path.name: path.stat().st_size for path in files},
     }
@@ -92,7 +153,7 @@ def finish(folder: Path, made_of: dict[str, Any], rows: Rows, texts: list[int], 
 def _unfinished(folder: Path) -> dict[str, Any] | None:
     """What a build that died was making; nothing where no shard came of it."""
     file = folder / STARTED
-    if not file.is_file() or not (shard_files(folder, "pairs") or shard_files(folder, "texts")):
+    if not file.is_file() or not any(shard_files(folder, stem) for stem in STEMS):
         return None
     made_of: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return made_of

@@ -3,18 +3,16 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from PIL import Image
-
-from t2ialign.data.images import ImageSource
+from t2ialign.data.images import ImageSource, picture_of
 from t2ialign.data.prompts import PROMPT_COLUMNS
 from t2ialign.data.sources import read_rows
 from t2ialign.data.tables import first_of
 
-Ties = Literal["drop", "half"]
+Ties = Literal["drop", "half", "soft"]
 
 LABELLED = ("jpg_0", "jpg_1", "label_0", "label_1")
 RANKED = ("chosen", "rejected")
@@ -33,6 +31,8 @@ class PairRecord:
     """1 for a preference, 1/2 for either order of a tie."""
     name: str = ""
     """Where it was read, for messages."""
+    preference: float = 1.0
+    """The winner's share of the labels: 1 where it was preferred outright, 1/2 for a tie read as "soft"."""
 
 
 def read_pairs(
@@ -47,8 +47,9 @@ def read_pairs(
 
     Columns are either Pick-a-Pic's jpg_0, jpg_1, label_0, label_1, caption, or prompt, chosen, rejected
     (pictures as bytes, {"bytes", "path"}, or paths relative to the file). The larger label wins; equal
-    labels are a tie, which "drop" leaves out and "half" gives in both orders with weight 1/2. Rows whose
-    has_label is false are left out. At most `limit` records. `streaming` concerns the Hub alone.
+    labels are a tie, which "drop" leaves out, "half" gives in both orders with weight 1/2, and "soft" once,
+    with preference 1/2. Rows whose has_label is false are left out. At most `limit` records. `streaming`
+    concerns the Hub alone.
     Raises ValueError for a missing source or column, a row without prompt or picture, no rows, only ties.
     """
     if ties not in get_args(Ties):
@@ -67,7 +68,7 @@ def _records(
         read += 1
         found = _pairs(where, row, base)
         tied += len(found) == 2
-        for record in found if len(found) < 2 or ties == "half" else []:
+        for record in found if len(found) < 2 else _tie(found, ties):
             yield record
             given += 1
             if given == limit:
@@ -88,9 +89,26 @@ def _pairs(where: str, row: dict[str, Any], base: Path) -> list[PairRecord]:
     if not isinstance(prompt, str):
         raise ValueError(f"{where}: got prompt {prompt!r}; expected text; drop the row or fill it in")
     order = [RANKED] if set(RANKED) <= row.keys() else _ranking(where, row)
-    weight = 1.0 / max(len(order), 1)
-    pictures = {name: _picture(f"{where} {name}", row[name], base) for pair in order for name in pair}
-    return [PairRecord(prompt, pictures[win], pictures[lose], weight, where) for win, lose in order]
+    weight, preference = 1.0 / max(len(order), 1), _share(row) if len(order) == 1 else 1.0
+    pictures = {name: picture_of(f"{where} {name}", row[name], base) for pair in order for name in pair}
+    return [
+        PairRecord(prompt, pictures[win], pictures[lose], weight, where, preference) for win, lose in order
+    ]
+
+
+def _tie(both: list[PairRecord], ties: Ties) -> list[PairRecord]:
+    """Of both orders of a tie what is asked for."""
+    if ties == "soft":
+        return [replace(both[0], weight=1.0, preference=0.5)]
+    return both if ties == "half" else []
+
+
+def _share(row: Mapping[str, Any]) -> float:
+    """The larger label's share of the two; 1 for rows that name the chosen picture."""
+    if set(RANKED) <= row.keys():
+        return 1.0
+    labels = float(row["label_0"]), float(row["label_1"])
+    return max(labels) / sum(labels)
 
 
 def _select(where: str, columns: list[str]) -> list[str]:
@@ -130,30 +148,3 @@ def _labelled(where: str, value: Any) -> bool:
     if (word := value.strip().lower()) not in known:  # a CSV's truth is text
         raise ValueError(f"{where}: got has_label {value!r}; expected true or false; mend the row")
     return known[word]
-
-
-def _picture(where: str, value: Any, base: Path) -> ImageSource:
-    if isinstance(value, dict):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, str) and "://" in value:
-        return _fetched(where, value)
-    if isinstance(value, str | Path) and str(value):
-        return base / value
-    if isinstance(value, bytes | Image.Image):
-        return value
-    raise ValueError(
-        f"{where}: got {value!r}; expected a path, bytes or a picture; drop the row or fill it in"
-    )
-
-
-def _fetched(where: str, address: str) -> bytes:
-    """Bytes of what `datasets` left behind an address (hf://, zip://, https://)."""
-    import fsspec
-
-    try:
-        with fsspec.open(address, "rb") as file:
-            return file.read()
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ValueError(
-            f"{where}: got {address}, which does not open ({error}); check the network"
-        ) from error

@@ -87,15 +87,7 @@ class PairCache:
 
         Which ones depends on the seed and the prompts' text alone. Raises ValueError if none is left.
         """
-        ids = np.unique(self._index["prompt"])
-        count = max(1, round(fraction * len(ids))) if fraction > 0 else 0
-        if not 0 <= fraction < 1 or count >= len(ids):
-            raise ValueError(
-                f"got {len(ids)} distinct prompts to hold out a fraction {fraction:g} of; expected one from "
-                "0 to below 1 that leaves prompts to train on; lower it or add prompts"
-            )
-        order = sorted(ids, key=lambda i: hashlib.blake2b(f"{seed} {self.prompts[i]}".encode()).digest())
-        held = np.isin(self._index["prompt"], np.asarray(order[:count], dtype=ids.dtype))
+        held = held_out(self._index["prompt"], self.prompts, fraction, seed)
         return self._part(~held), self._part(held)
 
     def plan(self, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
@@ -154,6 +146,23 @@ class PairCache:
         part = copy.copy(self)
         part._index = {name: column[mask] for name, column in self._index.items()}
         return part
+
+
+def held_out(numbers: np.ndarray, prompts: Sequence[str], fraction: float, seed: int) -> np.ndarray:
+    """Of N rows with those prompt numbers, which are held out (N,) bool: all of `fraction` of the prompts.
+
+    At least one prompt, unless the fraction is 0; which ones depends on the seed and the prompts' text alone.
+    Raises ValueError if none is left.
+    """
+    ids = np.unique(numbers)
+    count = max(1, round(fraction * len(ids))) if fraction > 0 else 0
+    if not 0 <= fraction < 1 or count >= len(ids):
+        raise ValueError(
+            f"got {len(ids)} distinct prompts to hold out a fraction {fraction:g} of; expected one from "
+            "0 to below 1 that leaves prompts to train on; lower it or add prompts"
+        )
+    order = sorted(ids, key=lambda i: hashlib.blake2b(f"{seed} {prompts[i]}".encode()).digest())
+    return np.isin(numbers, np.asarray(order[:count], dtype=ids.dtype))
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

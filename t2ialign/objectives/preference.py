@@ -7,7 +7,7 @@ inside the sigmoid.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 SMALL = 0.02
 
@@ -66,3 +66,13 @@ def _bernoulli_score(x: Tensor) -> Tensor:
         x > SMALL, x, torch.ones_like(x)
     )  # keeps the untaken quotient's NaN out of the gradient
     return torch.where(x > SMALL, safe / torch.expm1(safe), series)
+
+
+def bradley_terry(margin: Tensor, preference: Tensor) -> Tensor:
+    """Cross-entropy of sigmoid(margin) and preference, less the label's own entropy. (B,) -> (B,)
+
+    margin: log-odds that the first is better. preference in [0, 1]: 1 for the first, 0 the second, 1/2 a tie,
+    on which the loss is 0 at margin 0. Bradley and Terry 1952; Kirstain et al. 2023, eq. 2.
+    """
+    entropy: Tensor = torch.special.entr(preference) + torch.special.entr(1 - preference)
+    return softplus(margin) - preference * margin - entropy

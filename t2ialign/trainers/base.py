@@ -1,4 +1,4 @@
-"""The training loop, once: a trainer supplies `batch(step, micro)` and `loss(batch)`.
+"""The training loop, once: a trainer supplies `load()`, `setup()`, `batch(step, micro)` and `loss(batch)`.
 
 Row i of an optimiser step's global batch has its own random keys, whatever process and micro-step it
 falls to. So 2 processes equal 1, half the batch with twice the accumulation is the same run, and a
@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from functools import partial
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -18,68 +20,52 @@ from torch import Tensor
 from t2ialign import config
 from t2ialign.data.prompts import read_prompts
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, train_all
+from t2ialign.models.lora import add_lora, save_all, save_lora, train_all, trainable
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import card, checkpoint, validation
 from t2ialign.trainers.launch import make_accelerator, max_memory_gb
 from t2ialign.trainers.log import METRICS, Log, Meter, read_rows
 from t2ialign.trainers.output import CHECKPOINTS, resume_point
-from t2ialign.trainers.settings import TrainConfig
+from t2ialign.trainers.settings import LoopConfig, TrainConfig
 from t2ialign.trainers.state import TrainState
 from t2ialign.trainers.stop import StopRequest
 
-__all__ = ["TrainConfig", "Trainer"]
+__all__ = ["Loop", "LoopConfig", "TrainConfig", "Trainer"]
 
+AnyCfg = TypeVar("AnyCfg", bound=LoopConfig)
 Cfg = TypeVar("Cfg", bound=TrainConfig)
 BatchT = TypeVar("BatchT")
 
 
-class Trainer(ABC, Generic[Cfg, BatchT]):
-    """Owns devices, accumulation, clipping, checkpoints, logging, validation and the end of a run.
+class Loop(ABC, Generic[AnyCfg, BatchT]):
+    """Owns devices, accumulation, clipping, checkpoints, logging and the end of a run, whatever is trained.
 
-    policy: a loaded model without adapters, whose encoders stay in memory; else `cfg.model` is loaded.
     Raises ValueError if the output folder is in use or there is nothing to resume, before it loads anything.
     """
 
     method: ClassVar[str]
     """The name of the method, for the log and the model card."""
-    decodes: ClassVar[bool] = False
-    """Whether training itself needs the image decoder."""
     images_per_row: ClassVar[int] = 1
     """How many images one row of a batch stands for, for images_per_s."""
 
-    def __init__(self, cfg: Cfg, *, policy: UNetPolicy | None = None) -> None:
+    def __init__(self, cfg: AnyCfg) -> None:
         self.cfg, self.stop, self._agreed = cfg, StopRequest(), False
         start = resume_point(cfg)
-        self.validation_prompts = [text for item in cfg.validation_prompts for text in read_prompts(item)]
         self.accelerator = make_accelerator(cfg)
-        self.policy = policy or load_policy(
-            cfg.model,
-            precision=cfg.precision,
-            attention=cfg.attention,
-            device=self.accelerator.device,
-            master_weights=cfg.lora_rank == 0,
-        )
-        if cfg.lora_rank:
-            add_lora(self.policy, cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets, seed=cfg.seed)
-        else:
-            train_all(self.policy)
-        if cfg.gradient_checkpointing:
-            self.policy.checkpoint_gradients()
-        self.state = TrainState(cfg, self.accelerator, self.policy)
+        self.state = self.load()
         if start is not None:
             self.state.restore(start)
         self.meter = Meter(self.accelerator)
         self.log = Log(self.accelerator, cfg, title=self.method)
-        self.keep_prompts: list[str] = []
         self.setup()
-        if policy is None:
-            prompts = [*self.validation_prompts, *self.keep_prompts]
-            self.policy.free_encoders(keep_decoder=self.decodes or bool(prompts), keep_prompts=prompts)
+
+    @abstractmethod
+    def load(self) -> TrainState:
+        """Load what is trained, on the accelerator's device."""
 
     @abstractmethod
     def setup(self) -> None:
-        """Read the data, with the encoders in memory for the last time."""
+        """Read the data."""
 
     @abstractmethod
     def batch(self, step: int, micro: int) -> BatchT:
@@ -96,6 +82,17 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
     def evaluate(self) -> dict[str, float]:
         """Held-out metrics of the served weights at `state.step`, or none; called on the main process."""
         return {}
+
+    def show(self, *, last: bool) -> None:
+        """Draw for people what is due at `state.step`, if anything; called on the main process."""
+
+    def result(self) -> Path:
+        """Write the weights as users load them -> the file; on the main process, after the last step."""
+        return self.state.export(self.cfg.output)
+
+    @abstractmethod
+    def write_card(self, metrics: dict[str, float]) -> None:
+        """Write the model card, with the metrics of the last step."""
 
     def data_card(self) -> str:
         """One line on the data, for the model card."""
@@ -156,7 +153,7 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
         """One optimiser step, its metrics put into `row` -> False if it was left half-way, to stop."""
         state, accelerator, began = self.state, self.accelerator, time.perf_counter()
         for micro in range(self.cfg.accumulate):
-            with accelerator.accumulate(self.policy.net):
+            with accelerator.accumulate(state.owner.net):
                 losses, metrics = self.loss(self.batch(state.step, micro))
                 accelerator.backward(losses.mean())
                 self.meter.add(loss=losses, **metrics)
@@ -195,16 +192,14 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
             self.save_once()
 
     def _report(self, row: dict[str, float]) -> None:
-        """Add the held-out metrics and the validation images that are due, and write the row."""
-        cfg, step, prompts = self.cfg, self.state.step, self.validation_prompts
+        """Add the held-out metrics that are due, draw what is, and write the row."""
+        cfg, step = self.cfg, self.state.step
         last, main = step == cfg.max_steps, self.accelerator.is_main_process
         if main and (step % cfg.evaluate_every == 0 or last):
             with self.state.served():
                 row |= self.evaluate()
-        if main and prompts and (step % cfg.validate_every == 0 or last):
-            file = cfg.output / "validation" / f"step-{step:06d}.png"
-            with self.state.served():
-                self.log.images(step, validation.render(cfg, self.policy, prompts, file))
+        if main:
+            self.show(last=last)
         if row:
             self.log.write(step, row)
 
@@ -238,10 +233,61 @@ class Trainer(ABC, Generic[Cfg, BatchT]):
         """Write the weights as users load them, and the model card."""
         if not self.accelerator.is_main_process:
             return
-        written = self.state.export(self.cfg.output)
+        written = self.result()
         if not row:  # a finished run, resumed
             row = {k: v for k, v in read_rows(self.cfg.output / METRICS)[-1].items() if k != "step"}
+        self.write_card(row)
+        self.log.say(f"wrote {written}")
+
+
+class Trainer(Loop[Cfg, BatchT]):
+    """The loop with an image model in it, and its validation images.
+
+    policy: a loaded model without adapters, whose encoders stay in memory; else `cfg.model` is loaded. In
+    `setup` the encoders are in memory for the last time. Raises ValueError like `Loop`.
+    """
+
+    decodes: ClassVar[bool] = False
+    """Whether training itself needs the image decoder."""
+
+    def __init__(self, cfg: Cfg, *, policy: UNetPolicy | None = None) -> None:
+        self._policy, self.keep_prompts = policy, list[str]()
+        super().__init__(cfg)
+        if policy is None:
+            prompts = [*self.validation_prompts, *self.keep_prompts]
+            self.policy.free_encoders(keep_decoder=self.decodes or bool(prompts), keep_prompts=prompts)
+
+    def load(self) -> TrainState:
+        """The policy with its LoRA, or with all weights trainable."""
+        cfg = self.cfg
+        self.validation_prompts = [text for item in cfg.validation_prompts for text in read_prompts(item)]
+        self.policy = self._policy or load_policy(
+            cfg.model,
+            precision=cfg.precision,
+            attention=cfg.attention,
+            device=self.accelerator.device,
+            master_weights=cfg.lora_rank == 0,
+        )
+        if cfg.lora_rank:
+            add_lora(self.policy, cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets, seed=cfg.seed)
+        else:
+            train_all(self.policy)
+        if cfg.gradient_checkpointing:
+            self.policy.checkpoint_gradients()
+        save, lora = (save_lora, True) if cfg.lora_rank else (save_all, False)
+        write, trained = partial(save, self.policy), trainable(self.policy)
+        return TrainState(cfg, self.accelerator, self.policy, trained, write, often=lora)
+
+    def show(self, *, last: bool) -> None:
+        """The validation images, where they are due."""
+        cfg, step, prompts = self.cfg, self.state.step, self.validation_prompts
+        if prompts and (step % cfg.validate_every == 0 or last):
+            file = cfg.output / "validation" / f"step-{step:06d}.png"
+            with self.state.served():
+                self.log.images(step, validation.render(cfg, self.policy, prompts, file))
+
+    def write_card(self, metrics: dict[str, float]) -> None:
+        """What was trained on what, and how diffusers loads it."""
         source = str(self.policy.pipe.config.get("_name_or_path") or self.cfg.model)
         data, dataset = self.data_card(), self.dataset()
-        card.write(self.cfg, method=self.method, source=source, data=data, dataset=dataset, metrics=row)
-        self.log.say(f"wrote {written}")
+        card.write(self.cfg, method=self.method, source=source, data=data, dataset=dataset, metrics=metrics)

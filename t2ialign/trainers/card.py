@@ -8,7 +8,7 @@ import yaml
 
 from t2ialign import __version__
 from t2ialign.evaluation import manifest
-from t2ialign.trainers.settings import TrainConfig
+from t2ialign.trainers.settings import LoopConfig, TrainConfig
 
 LOAD_LORA = """```python
 from diffusers import DiffusionPipeline
@@ -22,6 +22,13 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 unet = UNet2DConditionModel.from_pretrained("{output}", subfolder="unet")
 pipe = DiffusionPipeline.from_pretrained("{model}", unet=unet)
+```"""
+
+
+LOAD_SCORER = """```python
+import rewards
+
+reward = rewards.load("trained", weights="{output}")
 ```"""
 
 
@@ -40,7 +47,7 @@ def write(
     there; metrics: those of the last step.
     """
     tags = ["text-to-image", "diffusers", "lora" if cfg.lora_rank else "full-weights", method, "t2ialign"]
-    head = {
+    head: dict[str, object] = {
         "base_model": cfg.model,
         "license": "other",
         "license_name": "as-base-model-and-data",
@@ -50,34 +57,64 @@ def write(
         "tags": tags,
     }
     load = (LOAD_LORA if cfg.lora_rank else LOAD_ALL).format(model=source, output=cfg.output)
-    numbers = [f"| {name} | {value:.5g} |" for name, value in sorted(metrics.items())]
     shown = sorted((cfg.output / "validation").glob("step-*.png"))
+    facts: dict[str, object] = {
+        "Data": data,
+        "Steps": cfg.max_steps,
+        "Trained": f"LoRA of rank {cfg.lora_rank}" if cfg.lora_rank else "all weights",
+    }
+    lead = f"`{cfg.model}` aligned with `{method}` by t2ialign {__version__}."
+    tail = ["", f"![validation images](validation/{shown[-1].name})"] if shown else []
+    return _write(cfg.output, head, lead, facts, [load, *tail], metrics)
+
+
+def write_scorer(
+    cfg: LoopConfig, *, reward: str, data: str, dataset: str | None, trained: str, metrics: dict[str, float]
+) -> Path:
+    """The same for a trained scorer: reward is the name of its base, trained says what of it was trained."""
+    head: dict[str, object] = {
+        "license": "other",
+        "license_name": "as-base-model-and-data",
+        **({"datasets": [dataset]} if dataset else {}),
+        "tags": ["text-to-image", "reward-model", "preferences", "t2ialign"],
+    }
+    facts: dict[str, object] = {"Data": data, "Steps": cfg.max_steps, "Trained": trained}
+    lead = f"`{reward}` trained on preferences by t2ialign {__version__}."
+    return _write(cfg.output, head, lead, facts, [LOAD_SCORER.format(output=cfg.output)], metrics)
+
+
+def _write(
+    output: Path,
+    head: dict[str, object],
+    lead: str,
+    facts: dict[str, object],
+    load: list[str],
+    metrics: dict[str, float],
+) -> Path:
     lines = [
         "---",
         yaml.safe_dump(head, sort_keys=False).strip(),
         "---",
         "",
-        f"# {cfg.output.name}",
+        f"# {output.name}",
         "",
-        f"`{cfg.model}` aligned with `{method}` by t2ialign {__version__}.",
+        lead,
         "",
-        f"- Data: {data}",
-        f"- Steps: {cfg.max_steps}",
-        f"- Trained: {f'LoRA of rank {cfg.lora_rank}' if cfg.lora_rank else 'all weights'}",
+        *(f"- {name}: {value}" for name, value in facts.items()),
         "- Every setting: `config.yaml`; every step's numbers: `metrics.jsonl`",
         "- Licence: that of the base model and of the data",
         "",
         "## Load it",
         "",
-        load,
+        load[0],
         "",
         "## Last step",
         "",
         "| metric | value |",
         "|---|---|",
-        *numbers,
-        *([] if not shown else ["", f"![validation images](validation/{shown[-1].name})"]),
+        *(f"| {name} | {value:.5g} |" for name, value in sorted(metrics.items())),
+        *load[1:],
     ]
-    file = cfg.output / "README.md"
+    file = output / "README.md"
     manifest.write_text(file, "\n".join(lines) + "\n")
     return file

@@ -61,7 +61,7 @@ class Collector:
         self, cfg: Config, accelerator: Accelerator, state: TrainState, prompts: Prompts, reward: Reward
     ) -> None:
         self.cfg, self.accelerator, self.state = cfg, accelerator, state
-        self.prompts, self.reward, self.policy = prompts, reward, state.policy
+        self.prompts, self.reward, self.policy = prompts, reward, prompts.policy
         self.times = self.policy.times(cfg.num_steps)
         self.shape = trajectories.Shape(
             prompts=cfg.collect_prompts,

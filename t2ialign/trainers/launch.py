@@ -11,13 +11,13 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 
 from t2ialign.trainers.log import check_trackers
-from t2ialign.trainers.settings import TrainConfig
+from t2ialign.trainers.settings import LoopConfig
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: the first one fills the cache, for hours when the data is large."""
 
 
-def make_accelerator(cfg: TrainConfig) -> Accelerator:
+def make_accelerator(cfg: LoopConfig) -> Accelerator:
     """Set up this process. Raises ValueError for fp16 without a GPU, or a tracker that is not installed."""
     check_trackers(cfg.trackers)
     if cfg.precision == "fp16" and not torch.cuda.is_available():

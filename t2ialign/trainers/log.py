@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from t2ialign.trainers.settings import TrainConfig
+from t2ialign.trainers.settings import LoopConfig
 
 METRICS = "metrics.jsonl"
-SHOWN = ("loss", "implicit_acc", "reward")
+SHOWN = ("loss", "implicit_acc", "accuracy", "reward")
 """What the progress line shows, where a trainer has it."""
 
 
@@ -52,7 +52,7 @@ class Meter:
 class Log:
     """metrics.jsonl (every step), trackers (every `log_every` steps), a progress line: main process only."""
 
-    def __init__(self, accelerator: Accelerator, cfg: TrainConfig, *, title: str) -> None:
+    def __init__(self, accelerator: Accelerator, cfg: LoopConfig, *, title: str) -> None:
         self.accelerator, self.title, self.output = accelerator, title, cfg.output
         self.total, self.every = cfg.max_steps, cfg.log_every
         self._shown: dict[str, str] = {}

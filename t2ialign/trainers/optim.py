@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from t2ialign.trainers.log import installed
 
 if TYPE_CHECKING:
-    from t2ialign.trainers.base import TrainConfig
+    from t2ialign.trainers.settings import LoopConfig
 
 
-def make_optimizer(cfg: TrainConfig, parameters: Iterable[Tensor]) -> Optimizer:
+def make_optimizer(cfg: LoopConfig, parameters: Iterable[Tensor]) -> Optimizer:
     """AdamW, fused, or its 8-bit form. Raises ValueError if that asks for bitsandbytes in vain."""
     options: dict[str, Any] = {
         "lr": cfg.lr,
@@ -37,7 +37,7 @@ def make_optimizer(cfg: TrainConfig, parameters: Iterable[Tensor]) -> Optimizer:
     return AdamW8bit(parameters, **options)
 
 
-def learning_rate(cfg: TrainConfig) -> Callable[[int], float]:
+def learning_rate(cfg: LoopConfig) -> Callable[[int], float]:
     """Completed updates -> learning rate of the next one, by the schedules of diffusers."""
     name = "constant_with_warmup" if cfg.lr_schedule == "constant" else cfg.lr_schedule
     carrier = torch.optim.SGD([Parameter(torch.zeros(()))], lr=cfg.lr)

@@ -8,14 +8,14 @@ from typing import Any
 
 from t2ialign.trainers import checkpoint
 from t2ialign.trainers.log import METRICS
-from t2ialign.trainers.settings import TrainConfig
+from t2ialign.trainers.settings import LoopConfig
 
 CHECKPOINTS = "checkpoints"
 REUSABLE = ("cache", "config.yaml", ".config.yaml.part", "logs", "wandb")
 """What a run that died before its first checkpoint may leave behind; the next one uses or replaces it."""
 
 
-def resume_point(cfg: TrainConfig) -> Path | None:
+def resume_point(cfg: LoopConfig) -> Path | None:
     """The checkpoint to continue, or None for a fresh start.
 
     Raises ValueError if a fresh start would mix with files that are there, if there is nothing whole to
@@ -36,7 +36,7 @@ def resume_point(cfg: TrainConfig) -> Path | None:
     return there[-1]
 
 
-def check_same_run(saved: dict[str, Any], cfg: TrainConfig, global_batch: int) -> None:
+def check_same_run(saved: dict[str, Any], cfg: LoopConfig, global_batch: int) -> None:
     """Raises ValueError if `cfg` differs from the checkpoint's settings in anything that changes the run."""
     old, new = saved["config"], json.loads(cfg.model_dump_json())
     for key in sorted(set(new) - cfg.FREE):

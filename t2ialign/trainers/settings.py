@@ -11,22 +11,18 @@ from t2ialign.config import Config
 from t2ialign.models.lora import TARGETS
 
 
-class TrainConfig(Config):
-    """Settings of every trainer."""
+class LoopConfig(Config):
+    """Settings of the training loop, whatever it trains."""
 
     FREE: ClassVar[frozenset[str]] = frozenset(
         {
-            *("output", "resume", "max_steps", "batch_size", "accumulate", "attention"),
-            *("gradient_checkpointing", "checkpoint_every", "checkpoint_limit", "log_every", "trackers"),
-            *("evaluate_every", "validate_every", "validation_prompts", "num_validation_images"),
-            *("validation_steps", "validation_guidance"),
+            *("output", "resume", "max_steps", "batch_size", "accumulate"),
+            *("checkpoint_every", "checkpoint_limit", "log_every", "trackers", "evaluate_every"),
             *("lr", "max_grad_norm", "precision"),  # what mends a run that came to NaN
         }
     )
     """What a resumed run may change, as long as the global batch stays: the rest makes it another run."""
 
-    model: str = "shapes"
-    """The model to align: shapes (embedded), a diffusers folder, or a Hub id."""
     output: Path = Path("runs/new")
     """Folder for the result; one in use is an error unless resumed."""
     resume: str | None = None
@@ -54,9 +50,31 @@ class TrainConfig(Config):
     """Clip the gradient to this global norm; 0 never clips."""
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights that is saved and evaluated; 0 is none."""
-
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What the network computes in; trained weights and losses are always fp32."""
+
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Optimiser steps between checkpoints."""
+    checkpoint_limit: int = Field(default=2, ge=0)
+    """How many checkpoints to keep; 0 keeps all."""
+    log_every: int = Field(default=1, ge=1)
+    """Optimiser steps between rows for the trackers; metrics.jsonl gets every step."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """tensorboard and wandb; metrics.jsonl is written in any case."""
+    evaluate_every: int = Field(default=100, ge=1)
+    """Optimiser steps between held-out metrics."""
+
+
+class TrainConfig(LoopConfig):
+    """Settings of every trainer of an image model."""
+
+    FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {
+        *("attention", "gradient_checkpointing", "validate_every", "validation_prompts"),
+        *("num_validation_images", "validation_steps", "validation_guidance"),
+    }
+
+    model: str = "shapes"
+    """The model to align: shapes (embedded), a diffusers folder, or a Hub id."""
     attention: Literal["sdpa", "xformers"] = "sdpa"
     """Attention kernels; xformers is the extra of that name."""
     gradient_checkpointing: bool = False
@@ -68,17 +86,6 @@ class TrainConfig(Config):
     lora_targets: tuple[str, ...] = TARGETS
     """Names of the layers that get a LoRA."""
 
-    checkpoint_every: int = Field(default=100, ge=1)
-    """Optimiser steps between checkpoints."""
-    checkpoint_limit: int = Field(default=2, ge=0)
-    """How many checkpoints to keep; 0 keeps all."""
-    log_every: int = Field(default=1, ge=1)
-    """Optimiser steps between rows for the trackers; metrics.jsonl gets every step."""
-    trackers: tuple[str, ...] = ("tensorboard",)
-    """tensorboard and wandb; metrics.jsonl is written in any case."""
-
-    evaluate_every: int = Field(default=100, ge=1)
-    """Optimiser steps between held-out metrics."""
     validation_prompts: tuple[str, ...] = ()
     """Prompts, or files of prompts, to render while training."""
     validate_every: int = Field(default=100, ge=1)

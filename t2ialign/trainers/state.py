@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2ialign import __version__
-from t2ialign.models.lora import save_all, save_lora, trainable
-from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import checkpoint
 from t2ialign.trainers.optim import learning_rate, make_optimizer
 from t2ialign.trainers.output import check_same_run
-from t2ialign.trainers.settings import TrainConfig
+from t2ialign.trainers.settings import LoopConfig
+
+
+class Owner(Protocol):
+    """What calls the trained network, always through `net`, which may be wrapped for several processes."""
+
+    net: nn.Module
 
 
 class TrainState:
-    """The policy's trained weights with what trains them; `step` counts completed optimiser steps."""
+    """The trained weights with what trains them; `step` counts completed optimiser steps.
 
-    def __init__(self, cfg: TrainConfig, accelerator: Accelerator, policy: UNetPolicy) -> None:
-        self.cfg, self.accelerator, self.policy, self.step = cfg, accelerator, policy, 0
-        self.trained: dict[str, Tensor] = dict(trainable(policy))
+    trained: the weights by name, within `owner.net`. write: puts them into a folder as users load them ->
+    the file; `often` says whether each checkpoint is to hold that too.
+    """
+
+    def __init__(
+        self,
+        cfg: LoopConfig,
+        accelerator: Accelerator,
+        owner: Owner,
+        trained: Mapping[str, Tensor],
+        write: Callable[[Path], Path],
+        *,
+        often: bool,
+    ) -> None:
+        self.cfg, self.accelerator, self.owner, self.step = cfg, accelerator, owner, 0
+        self.trained: dict[str, Tensor] = dict(trained)
+        self._write, self.often = write, often
         # Lists, made once: clipping over an iterator that is used up would clip nothing and say nothing.
         self.names, self.parameters = list(self.trained), list(self.trained.values())
         self.bare_optimizer = make_optimizer(cfg, self.parameters)
-        # The net and not the policy: calls go through `policy.net`, so DDP's hooks see them.
-        policy.net, self.optimizer = accelerator.prepare(policy.net, self.bare_optimizer)
+        # The net and not its owner: calls go through `owner.net`, so DDP's hooks see them.
+        owner.net, self.optimizer = accelerator.prepare(owner.net, self.bare_optimizer)
         self.ema = EMAModel(self.parameters, decay=cfg.ema) if cfg.ema else None
         self._lr = learning_rate(cfg)
 
@@ -59,16 +77,16 @@ class TrainState:
 
     @contextmanager
     def unwrapped(self) -> Iterator[None]:
-        """Within this block `policy.net` is the bare network: one process can run it while others do not."""
-        net, self.policy.net = self.policy.net, self.accelerator.unwrap_model(self.policy.net)
+        """Within this block `owner.net` is the bare network: one process can run it while others do not."""
+        net, self.owner.net = self.owner.net, self.accelerator.unwrap_model(self.owner.net)
         try:
             yield
         finally:
-            self.policy.net = net
+            self.owner.net = net
 
     @contextmanager
     def served(self) -> Iterator[None]:
-        """Within this block the policy has the weights that users get (the moving average if on)."""
+        """Within this block the network has the weights that users get (the moving average if on)."""
         if self.ema is not None:
             self.ema.store(self.parameters)
             self.ema.copy_to(self.parameters)
@@ -80,7 +98,7 @@ class TrainState:
                 self.ema.restore(self.parameters)
 
     def save(self, root: Path) -> Path:
-        """Write the checkpoint of this step under `root`, with the LoRA in it as users load it."""
+        """Write the checkpoint of this step under `root`; a small result lies in it as users load it."""
         tensors = {"weights": self.trained}
         tensors["optimizer"], numbers = checkpoint.pack_optimizer(self.bare_optimizer, self.names)
         if self.ema is not None:
@@ -94,7 +112,7 @@ class TrainState:
             "scaler": scaler.state_dict() if scaler is not None else None,
             "config": json.loads(self.cfg.model_dump_json()),
         }
-        extra = self.export if self.cfg.lora_rank else None  # all weights would be there twice
+        extra = self.export if self.often else None  # all weights would be there twice
         return checkpoint.save(root, self.step, tensors, meta, extra=extra)
 
     def restore(self, folder: Path) -> None:
@@ -114,6 +132,6 @@ class TrainState:
         self.step = saved.step
 
     def export(self, folder: Path) -> Path:
-        """Write what diffusers loads, of the served weights: the LoRA file, or the `unet` folder."""
+        """Write what users load, of the served weights -> its path."""
         with self.served():
-            return save_lora(self.policy, folder) if self.cfg.lora_rank else save_all(self.policy, folder)
+            return self._write(folder)

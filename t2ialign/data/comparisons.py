@@ -1,0 +1,216 @@
+"""Comparisons for training a scorer: each distinct picture prepared once, read back a batch at a time.
+
+Layout of a cache folder: pictures-*.safetensors (pixels (N, 3, S, S), id, the picture's key), prompts.json,
+index.safetensors (where both pictures of each comparison lie, prompt, weight, preference), and last of all
+cache.json: a folder without it is no cache.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from t2ialign.data.images import ImageSource, open_rgb
+from t2ialign.data.keys import picture_key
+from t2ialign.data.ledger import Comparisons, Known, claim, finish_comparisons
+from t2ialign.data.pairs import PairRecord
+from t2ialign.data.shards import ShardReader, ShardWriter
+from t2ialign.data.stored import held_out, read_manifest
+
+WINDOW = 128
+"""Pictures that are decoded ahead."""
+SIDES = ("win", "lose")
+
+log = logging.getLogger(__name__)
+
+Prepare = Callable[[Image.Image], Tensor]
+"""A picture -> what is stored of it, the same shape for every picture."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A batch of comparisons."""
+
+    win: Tensor
+    """(B, 3, S, S) the preferred picture, as stored."""
+    lose: Tensor
+    """(B, 3, S, S) the other one."""
+    prompts: list[str]
+    """The B prompts."""
+    preference: Tensor
+    """(B,) the winner's share of the labels, in [1/2, 1]."""
+    weight: Tensor
+    """(B,) of the comparison in the loss; 1 on average over the part it is of."""
+
+    def to(self, device: torch.device | str) -> Compared:
+        """The same batch on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("win", "lose", "preference", "weight")}
+        return replace(self, **moved)
+
+
+class ComparisonCache:
+    """A finished cache, or a part of one; comparisons are numbered from 0 in the order they were read."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open a cache of `build_comparisons`. Raises ValueError if it is unfinished or files are missing."""
+        self.folder = Path(folder)
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            raise ValueError(f"got {folder}, which is no finished cache; build it again")
+        for name, size in manifest["files"].items():
+            path = self.folder / name
+            if not path.is_file() or path.stat().st_size != size:
+                raise ValueError(
+                    f"got cache {folder} with {name} missing or cut; delete the folder and rebuild"
+                )
+        self.prompts: list[str] = json.loads((self.folder / "prompts.json").read_text(encoding="utf-8"))
+        self._index = load_file(self.folder / "index.safetensors")
+        self._reader = ShardReader(self.folder)
+
+    def __len__(self) -> int:
+        return len(self._index["prompt"])
+
+    def prompt(self, index: int) -> str:
+        """The prompt of one comparison."""
+        return self.prompts[self._index["prompt"][index]]
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """(train, held out): `fraction` of the prompts are held out with all their comparisons.
+
+        Raises ValueError if none is left to train on.
+        """
+        held = held_out(self._index["prompt"], self.prompts, fraction, seed)
+        return self._part(~held), self._part(held)
+
+    def even(self) -> Self:
+        """The same with weights that give every prompt one voice, 1 / its comparisons, and keep the mean."""
+        part, prompt = copy.copy(self), self._index["prompt"]
+        weight = self._index["weight"] / np.bincount(prompt, weights=self._index["weight"])[prompt]
+        mean = self._index["weight"].mean() / weight.mean()
+        part._index = {**self._index, "weight": (weight * mean).astype(np.float32)}
+        return part
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """All comparisons, shuffled: a function of seed and epoch."""
+        return np.random.default_rng((seed, epoch)).permutation(len(self))
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Compared:
+        """Comparisons by their numbers, on CPU."""
+        index, rows = self._index, np.asarray(indices)
+        win, lose = (
+            torch.stack([self._picture(shard, offset) for shard, offset in zip(*place, strict=True)])
+            for place in ((index[f"{side}_shard"][rows], index[f"{side}_offset"][rows]) for side in SIDES)
+        )
+        preference, weight = (torch.from_numpy(index[name][rows]) for name in ("preference", "weight"))
+        return Compared(win, lose, [self.prompt(int(i)) for i in rows], preference, weight)
+
+    def _picture(self, shard: int, offset: int) -> Tensor:
+        return self._reader.row(f"pictures-{shard:06d}.safetensors", int(offset))["pixels"]
+
+    def _part(self, mask: np.ndarray) -> Self:
+        part = copy.copy(self)
+        part._index = {name: column[mask] for name, column in self._index.items()}
+        return part
+
+
+def build_comparisons(
+    folder: Path,
+    records: Iterable[PairRecord],
+    prepare: Prepare,
+    *,
+    fingerprint: Mapping[str, Any] | None = None,
+    unreadable: Literal["error", "skip"] = "error",
+    shard_size: int = 1024,
+    progress: Callable[[int], object] | None = None,
+) -> ComparisonCache:
+    """Prepare every distinct picture once, or open the folder if that has been done.
+
+    `prepare` runs in threads. At most `shard_size` pictures are held before a shard is written; a build that
+    stopped goes on with what its shards hold. `fingerprint` (plain JSON) says what records and preparation
+    these are, and decides whether the folder may be reused. One process builds, others wait. A comparison
+    with an unreadable picture stops the build, or with "skip" is logged and left out. `progress` is called
+    with the number of comparisons just passed.
+    Raises ValueError for a folder that holds something else, no comparisons, a picture that cannot be read;
+    OSError where a file cannot be written, and no part of it is left.
+    """
+    made_of = json.loads(json.dumps({**(fingerprint or {}), "format": 1, "kind": "comparisons"}))
+    folder = Path(folder)
+    if claim(folder, made_of):
+        return ComparisonCache(folder)
+    pictures, rows, numbers = (
+        _Pictures(folder, prepare, shard_size, unreadable),
+        Comparisons(),
+        dict[str, int](),
+    )
+    with tqdm(desc="preparing comparisons", unit="pair", delay=3, disable=progress is not None) as bar:
+        try:
+            for record in records:
+                win, lose = (pictures.key(getattr(record, side), f"{record.name} {side}") for side in SIDES)
+                number = numbers.setdefault(record.prompt, len(numbers))
+                rows.add(win, lose, number, weight=record.weight, preference=record.preference)
+                (progress or bar.update)(1)
+            pictures.drain()
+        finally:  # what is prepared is kept for the next attempt
+            pictures.close()
+    finish_comparisons(folder, made_of, rows, list(numbers))
+    return ComparisonCache(folder)
+
+
+class _Pictures:
+    """Distinct pictures on their way into shards, decoded by threads that run a window ahead."""
+
+    def __init__(self, folder: Path, prepare: Prepare, shard_size: int, unreadable: str) -> None:
+        self.prepare, self.unreadable = prepare, unreadable
+        self.known, self.seen = Known(folder, "pictures"), set[int]()
+        self.writer = ShardWriter(folder, "pictures", shard_size)
+        self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        self.waiting = deque[tuple[int, Future[Tensor]]]()
+
+    def key(self, picture: ImageSource, name: str) -> int:
+        """The picture's key; unless a shard holds it, it is on its way there."""
+        key = picture_key(picture)
+        if key not in self.seen and key not in self.known:
+            self.seen.add(key)
+            self.waiting.append((key, self.pool.submit(self._prepared, picture, name.strip())))
+            if len(self.waiting) > WINDOW:
+                self._store()
+        return key
+
+    def drain(self) -> None:
+        """Wait for what is on its way."""
+        while self.waiting:
+            self._store()
+
+    def close(self) -> None:
+        """Write what is prepared, and drop what is not."""
+        self.pool.shutdown(cancel_futures=True)
+        self.writer.close()
+
+    def _prepared(self, picture: ImageSource, name: str) -> Tensor:
+        return self.prepare(open_rgb(picture, name=name))
+
+    def _store(self) -> None:
+        key, future = self.waiting.popleft()
+        try:
+            pixels = future.result()
+        except ValueError as error:
+            if self.unreadable == "error":
+                raise
+            log.warning("left out: %s", error)
+            return
+        self.writer.add({"id": torch.tensor([key]), "pixels": pixels[None].contiguous()})
