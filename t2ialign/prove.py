@@ -1,30 +1,34 @@
-"""t2ialign prove: measure a claim over several seeds and write it to proofs/, with a hash of the code."""
+"""t2ialign prove SUBJECT: measure its claims over some seeds, write them to proofs/, with the code's hash.
+
+A subject is the file t2ialign/proofs/SUBJECT.py with `CLAIMS`. Each claim and seed is a run of its own in the
+work folder, which a second call goes on with; complete ones are judged and merged into one file and one page.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import time
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from t2ialign import demo, evaluate
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.provenance import source_hash
 
-SEEDS = (0, 1, 2)
-NAMES = {"base": "baseline", "aligned": "scores", "difference": "difference"}
-"""What a row calls a column of `evaluate`."""
-GAIN = 0.10
-"""Points of oracle accuracy that the demo claims."""
-AT_SUITE = "at_suite_guidance"
-"""The same prompts and seeds at the guidance that suits the base model best, where the gain is smaller."""
+if TYPE_CHECKING:
+    from t2ialign.proofs.claim import Claim
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("claim", choices=("demo",), help="what to prove")
+    parser.add_argument("subject", choices=subjects(), help="what to prove: a file of t2ialign/proofs")
     parser.add_argument(
-        "--seed", type=int, action="append", choices=SEEDS, help="run only this seed; repeatable (all three)"
+        "--claim", type=int, action="append", metavar="N", help="only this claim, from 1; repeatable (all)"
+    )
+    parser.add_argument(
+        "--seed", type=int, action="append", metavar="S", help="only this seed; repeatable (all of the claim)"
     )
     parser.add_argument(
         "--work", type=Path, default=Path("runs/prove"), help="folder of the runs (runs/prove)"
@@ -33,87 +37,162 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the seeds that are not done yet, and write the claim once all of them are."""
-    from t2ialign.shapes.suite import GUIDANCE
+    """Run the claims and seeds that are not done yet, and write what is complete.
 
-    _tree([folder for seed in SEEDS if (folder := _folder(args.work, seed)).exists()])
-    for seed in args.seed or SEEDS:
-        folder = _folder(args.work, seed)
-        demo.run(argparse.Namespace(output=folder, seed=seed))
-        demo.measure(folder, seed, into=folder / AT_SUITE, guidance=GUIDANCE)
-    done = Path(AT_SUITE, "aligned", evaluate.SCORES)
-    missing = [seed for seed in SEEDS if not (_folder(args.work, seed) / done).exists()]
-    if missing:
-        print(f"seeds {', '.join(map(str, missing))} are still to run before {args.output} can be written")
-        return
-    row = pooled([_folder(args.work, seed) for seed in SEEDS])
-    args.output.mkdir(parents=True, exist_ok=True)
-    manifest.write_json(args.output / "demo.json", [row])
-    print(f"{row['claim']}: {row['verdict']}; wrote {args.output / 'demo.json'}")
+    Raises ValueError for a number that is no claim or seed, and for runs of older code.
+    """
+    claims = load(args.subject)
+    runs = {number: _runs(args.work, args.subject, number, claim) for number, claim in claims.items()}
+    chosen = _chosen("claim", args.claim, list(claims))
+    for number in chosen:
+        _chosen("seed", args.seed, list(claims[number].seeds))
+        _check_tree([run for run in runs[number].values() if run.started])
+    for number in chosen:
+        for seed in _chosen("seed", args.seed, list(claims[number].seeds)):
+            runs[number][seed].finish(claims[number])
+    write(args.output, args.work, args.subject)
 
 
-def pooled(folders: list[Path]) -> dict[str, Any]:
-    """The claim over all seeds: one bootstrap by prompt over every image of every seed."""
-    from t2ialign.shapes.suite import GUIDANCE
+def subjects() -> list[str]:
+    """The files of t2ialign/proofs that define `CLAIMS`, found without importing them."""
+    folder = Path(__file__).parent / "proofs"
+    return [file.stem for file in sorted(folder.glob("*.py")) if _defines_claims(file)]
 
-    tree = _tree(folders)
-    columns = _columns(folders)
-    base, aligned, difference = (columns[name]["all"] for name in NAMES.values())
-    at_suite = _columns([folder / AT_SUITE for folder in folders])
-    results = [json.loads((folder / demo.RESULT).read_text()) for folder in folders]
-    holds = difference.mean >= GAIN and aligned.low > base.high
+
+def load(subject: str) -> dict[int, Claim]:
+    """The claims of a subject by their numbers, from 1."""
+    return dict(enumerate(import_module(f"t2ialign.proofs.{subject}").CLAIMS, 1))
+
+
+class Run:
+    """One claim and seed: its folder, and beside it a note of code, seconds and whether it is done."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed, self.note = folder, seed, folder.with_suffix(".json")
+        self.known: dict[str, Any] = json.loads(self.note.read_text()) if self.note.is_file() else {}
+
+    @property
+    def started(self) -> bool:
+        """Whether something was measured for it."""
+        return bool(self.known)
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it was measured."""
+        return bool(self.known.get("done"))
+
+    def finish(self, claim: Claim) -> None:
+        """Measure what is missing, noting the time whatever happens."""
+        if self.done:
+            return
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.known = {"tree": source_hash(), "seconds": 0.0, **self.known, "done": False}
+        began, before = time.monotonic(), self.known["seconds"]
+        manifest.write_json(self.note, self.known)
+        try:
+            claim.measure(self.folder, self.seed)
+            self.known["done"] = True
+        finally:
+            self.known["seconds"] = before + time.monotonic() - began
+            manifest.write_json(self.note, self.known)
+
+
+def write(output: Path, work: Path, subject: str) -> list[dict[str, Any]]:
+    """Judge every claim whose seeds are done, keep earlier rows of the others, and write file and page.
+
+    A claim that was never complete on today's code, nor judged earlier, is a row that says "not tested".
+    """
+    file, tree = output / f"{subject}.json", source_hash()
+    earlier = json.loads(file.read_text()) if file.is_file() else []
+    rows: list[dict[str, Any]] = []
+    figures = {}
+    for number, claim in load(subject).items():
+        each = list(_runs(work, subject, number, claim).values())
+        if all(run.done and run.known["tree"] == tree for run in each):
+            rows += judged(claim, number, subject, each, tree)
+            figures[number] = claim.figures([run.folder for run in each])
+        else:
+            kept = [row for row in earlier if row.get("number") == number and row["verdict"] != "not tested"]
+            rows += kept or [_untested(claim, number, subject, each)]
+            missing = [str(run.seed) for run in each if not run.done or run.known["tree"] != tree]
+            print(f"claim {number}: seeds {', '.join(missing)} are still to run before it is judged")
+    output.mkdir(parents=True, exist_ok=True)
+    manifest.write_json(file, rows)
+    _write_page(output / f"{subject}.html", subject, rows, figures)
+    for row in rows:
+        print(f"{row['claim']}: {row['verdict']}")
+    print(f"wrote {file} and {file.with_suffix('.html')}")
+    return rows
+
+
+def judged(claim: Claim, number: int, subject: str, runs: list[Run], tree: str) -> list[dict[str, Any]]:
+    """The rows of a claim whose runs are done."""
+    return [
+        {
+            "number": number,
+            "claim": row.claim,
+            "source": f"t2ialign prove {subject} --claim {number}",
+            "paper": claim.paper,
+            "measured": row.measured,
+            "ci95": None if row.ci95 is None else list(row.ci95),
+            "seeds": [run.seed for run in runs],
+            "seconds": round(sum(run.known["seconds"] for run in runs)),
+            "verdict": "holds" if row.holds else "does not hold",
+            "tree": tree,
+        }
+        for row in claim.rows([run.folder for run in runs])
+    ]
+
+
+def _untested(claim: Claim, number: int, subject: str, runs: list[Run]) -> dict[str, Any]:
     return {
-        "claim": f"DPO raises held-out oracle accuracy by >= {100 * GAIN:.0f} points, 95 % intervals apart",
-        "source": "t2ialign prove demo",
-        "paper": None,
-        "measured": {
-            **{name: columns[key]["all"].to_json() for name, key in NAMES.items()},
-            "by_category": {
-                name: {"base": columns["baseline"][name].mean, "aligned": columns["scores"][name].mean}
-                for name in columns["scores"]
-                if name != "all"
-            },
-            "guidance": demo.SAMPLER["guidance"],
-            AT_SUITE: {
-                "guidance": GUIDANCE,
-                **{name: at_suite[key]["all"].to_json() for name, key in NAMES.items()},
-            },
-            "by_seed": [
-                {name: result[name]["accuracy"] for name in ("base", "aligned")}
-                | {"seconds": result["seconds"]}
-                for result in results
-            ],
-        },
-        "ci95": [difference.low, difference.high],
-        "seeds": list(SEEDS),
-        "seconds": sum(result["seconds"] for result in results),
-        "verdict": "holds" if holds else "does not hold",
-        "tree": tree,
+        "number": number,
+        "claim": claim.text,
+        "source": f"t2ialign prove {subject} --claim {number}",
+        "paper": claim.paper,
+        "measured": None,
+        "ci95": None,
+        "seeds": [run.seed for run in runs if run.done],
+        "seconds": round(sum(run.known.get("seconds", 0) for run in runs)),
+        "verdict": "not tested",
+        "tree": source_hash(),
     }
 
 
-def _columns(folders: list[Path]) -> dict[str, evaluate.Summary]:
-    """The scores of all folders together, aligned against base."""
-    import rewards
+def _write_page(file: Path, subject: str, rows: list[dict[str, Any]], figures: dict[int, list[Any]]) -> None:
+    from t2ialign.proofs import page
 
-    scores: dict[str, list[dict[str, Any]]] = {"base": [], "aligned": []}
-    for folder in folders:
-        for name, rows in scores.items():
-            rows += manifest.journal(folder / name / evaluate.SCORES)
-    return evaluate.summarise(rewards.load("shapes-oracle"), scores["aligned"], scores["base"])
+    page.write(file, f"Proofs: {subject}", rows, figures)
 
 
-def _tree(folders: list[Path]) -> str:
-    """The hash that all runs share with today's code. Raises ValueError for a run of older code."""
+def _runs(work: Path, subject: str, number: int, claim: Claim) -> dict[int, Run]:
+    home = work / subject / f"claim-{number}"
+    return {seed: Run(home / f"seed-{seed}", seed) for seed in claim.seeds}
+
+
+def _chosen(name: str, asked: list[int] | None, there: list[int]) -> list[int]:
+    """What was asked for, or all. Raises ValueError for a number that is not there."""
+    if odd := [number for number in asked or [] if number not in there]:
+        raise ValueError(f"got --{name} {odd[0]}; expected one of {', '.join(map(str, there))}; change it")
+    return list(dict.fromkeys(asked or there))
+
+
+def _check_tree(runs: list[Run]) -> None:
+    """Raises ValueError for a run of older code."""
     tree = source_hash()
-    for folder in folders:
-        found = json.loads((folder / demo.SETTINGS).read_text())["tree"]
-        if found != tree:
+    for run in runs:
+        if run.known["tree"] != tree:
             raise ValueError(
-                f"got {folder}, measured on code {found}; expected today's, {tree}; delete it, or set --work"
+                f"got {run.folder}, measured on code {run.known['tree']}; expected today's, {tree}; delete "
+                f"{run.folder.parent}, or set --work"
             )
-    return tree
 
 
-def _folder(work: Path, seed: int) -> Path:
-    return work / f"demo-seed-{seed}"
+def _defines_claims(file: Path) -> bool:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        if any(isinstance(target, ast.Name) and target.id == "CLAIMS" for target in targets):
+            return True
+    return False

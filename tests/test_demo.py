@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from t2ialign import demo, prove
+from t2ialign import demo
 from t2ialign.cli import main
 from t2ialign.data.pairs import read_pairs
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.provenance import hash_files, source_hash
+from t2ialign.proofs.demo import AT_SUITE, GAIN, Demo
 from t2ialign.shapes.captions import is_held_out
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,17 +102,18 @@ def test_prove_pools_the_seeds(finished: Path, tmp_path: Path) -> None:
     first, other = tmp_path / "first", tmp_path / "other"
     shutil.copytree(finished, first)
     for name in ("base", "aligned"):  # as if the suite's guidance gave the same pictures
-        shutil.copytree(first / name, first / prove.AT_SUITE / name)
+        shutil.copytree(first / name, first / AT_SUITE / name)
     shutil.copytree(first, other)
     for file in other.rglob("scores.jsonl"):
         rows = manifest.journal(file)
         manifest.rewrite(file, [row | {"seed": row["seed"] + 100_000} for row in rows])
-    row = prove.pooled([first, other])
-    assert row["measured"][prove.AT_SUITE]["difference"] == row["measured"]["difference"]
-    assert row["measured"]["base"]["count"] == 24 and row["measured"]["base"]["prompts"] <= 12
-    assert row["verdict"] in ("holds", "does not hold") and len(row["tree"]) == 16
-    low, high = row["ci95"]
-    assert low <= row["measured"]["difference"]["mean"] <= high
+    row, at_suite = Demo().rows([first, other])
+    assert (row.measured["guidance"], at_suite.measured["guidance"]) == (2.0, 4.0)
+    assert at_suite.measured["difference"] == row.measured["difference"]
+    assert row.measured["base"]["count"] == 24 and row.measured["base"]["prompts"] <= 12
+    assert row.ci95 is not None and row.ci95[0] <= row.measured["difference"]["mean"] <= row.ci95[1]
+    figure, _ = Demo().figures([first, other])
+    assert figure.body.count("<rect") >= 14  # six categories and all, before and after
 
 
 def test_hash_follows_names_and_contents(tmp_path: Path) -> None:
@@ -128,24 +130,21 @@ def test_hash_follows_names_and_contents(tmp_path: Path) -> None:
     assert len({first, second, digest()}) == 3
 
 
-def test_prove_refuses_runs_of_older_code(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prove, "source_hash", lambda: "0" * 16)
-    with pytest.raises(ValueError, match="delete it, or set --work"):
-        prove.pooled([finished])
-
-
 def test_the_proof_on_file_is_of_this_code() -> None:
     """A row measured on older code is named among the skips, so that nobody quotes it unawares."""
     file = ROOT / "proofs" / "demo.json"
     if not file.exists():
         pytest.skip(f"{file.name} is not measured yet; run t2ialign prove demo")
-    (row,) = json.loads(file.read_text())
-    assert {"claim", "source", "paper", "measured", "ci95", "seeds", "seconds", "verdict", "tree"} <= set(row)
-    holds = row["measured"]["difference"]["mean"] >= prove.GAIN and (
-        row["measured"]["aligned"]["ci95"][0] > row["measured"]["base"]["ci95"][1]
-    )
-    assert row["verdict"] == ("holds" if holds else "does not hold")
-    if row["tree"] != source_hash():
+    found = json.loads(file.read_text())
+    needed = {"claim", "source", "paper", "measured", "ci95", "seeds", "seconds", "verdict", "tree"}
+    for row in found:
+        assert needed <= set(row)
+        holds = row["measured"]["difference"]["mean"] >= GAIN and (
+            row["measured"]["aligned"]["ci95"][0] > row["measured"]["base"]["ci95"][1]
+        )
+        assert row["verdict"] == ("holds" if holds else "does not hold")
+    trees = {row["tree"] for row in found}
+    if trees != {source_hash()}:
         pytest.skip(
-            f"{file.name} is of older code ({row['tree']}); delete runs/prove and run t2ialign prove demo"
+            f"{file.name} is of code {', '.join(trees)}; delete runs/prove and run t2ialign prove demo"
         )

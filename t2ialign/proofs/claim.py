@@ -1,0 +1,53 @@
+"""What a claim is: something measured for each seed, resumable, and judged over all seeds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SEEDS = (0, 1, 2)
+"""Of every claim, unless it says otherwise."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One judged statement; `ci95` is the interval of the number that decides, None where there is none."""
+
+    claim: str
+    measured: dict[str, Any]
+    ci95: tuple[float, float] | None
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart of the page: `body` is finished HTML, `note` says how to read it."""
+
+    title: str
+    body: str
+    note: str = ""
+
+
+class Claim(ABC):
+    """One thing to prove. Sizes are attributes, so that tests can make it small."""
+
+    text: str
+    """The claim as a sentence."""
+    paper: str | None = None
+    """Whose claim it is, as a reference; None for our own."""
+    seeds: tuple[int, ...] = SEEDS
+
+    @abstractmethod
+    def measure(self, folder: Path, seed: int) -> None:
+        """Measure one seed, leaving files in `folder`; called again after a kill, it goes on from them."""
+
+    @abstractmethod
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """The verdict over all seeds, from what `measure` left: one row or more."""
+
+    def figures(self, folders: Sequence[Path]) -> list[Figure]:
+        """Charts for the page."""
+        return []
