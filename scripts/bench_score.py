@@ -1,0 +1,349 @@
+"""python scripts/bench_score.py [--device cuda] [--only call,textnorm] [-o bench.json]
+
+How fast scoring is, on full-size CLIPs with random weights: up to 14 GB of memory and 7 GB of temporary
+files. The sides of a measure run in turn, once to warm up and then --repeats times; the figure is the median
+of the ratios of one round. All of it takes about 20 minutes on two cores: --only, --clips and --pictures make
+it shorter, and --small tries the script itself in seconds.
+
+  end       JPEG files to a parquet table by t2ialign.scoring, against the bare batched forward of the tower
+  call      hpsv2, one picture a call, against reading the checkpoint in each call
+  batch     a call with a batch, against a call for each picture
+  together  aesthetic and CLIPScore on one tower, against CLIPScore alone
+  forwards  how many of images and of texts 64 pictures of 4 prompts take
+  textnorm  TextNorm with 32 contrasts, against its base
+  start     `import rewards` and `t2ialign score --help`, in fresh processes
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+from unittest import mock
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+import rewards
+from rewards import TwoTower, clip_towers, score_all
+from rewards.aesthetic import Aesthetic
+from rewards.clip import ClipScore
+from rewards.clip_towers import ClipTower
+from rewards.textnorm import TextNorm
+from rewards.weights import load_state
+from scripts.bench_parts import (
+    SIDE,
+    Bench,
+    Counted,
+    Row,
+    facts,
+    jpegs,
+    number,
+    prompt,
+    ratio,
+    say,
+    table,
+    write,
+)
+
+if TYPE_CHECKING:
+    from t2ialign.scoring.engine import Engine
+
+ROOT = Path(__file__).resolve().parents[1]
+B, L, H = CLIPS = "ViT-B-32-quickgelu", "ViT-L-14-quickgelu", "ViT-H-14"
+FILES = {"cpu": {B: (256, 32), L: (16, 8), H: (16, 4)}, "cuda": {B: (4096, 64), L: (2048, 64), H: (1024, 64)}}
+"""Pictures on disk and in a batch of the measure `end`."""
+SAMPLES = {"cpu": 16, "cuda": 50}
+"""Pictures of a prompt in the measure `textnorm`. Fewer are harder: the texts are as many for any number."""
+CALLS, BATCH, CONTRASTS = 2, 64, 32
+START = {
+    "import rewards": ("import rewards", "<= 0.2"),
+    "t2ialign score --help": (
+        "from t2ialign.cli import main\ntry: main(['score', '--help'])\nexcept SystemExit: pass",
+        None,
+    ),
+}
+AROUND = (
+    "import sys, time\nbegin = time.perf_counter()\n{}\nseconds = time.perf_counter() - begin\n"
+    "print()\nprint(seconds, *sys.modules)"
+)
+
+
+def end(bench: Bench) -> Iterator[Row]:
+    """From files to a table, for each CLIP."""
+    for clip in bench.clips:
+        files, batch = FILES[bench.device.type][clip]
+        yield end_of(bench, clip, bench.pictures or files, 4 if bench.small else batch)
+
+
+def end_of(bench: Bench, clip: str, files: int, batch: int) -> Row:
+    """All that `t2ialign score` does but loading the reward, against forwards of pixels on the device."""
+    from t2ialign.scoring import output
+    from t2ialign.scoring.journal import Journal, path_of
+    from t2ialign.scoring.prompts import Prompts
+    from t2ialign.scoring.rows import Columns
+    from t2ialign.scoring.sources import open_source
+
+    reward, folder, path = bench.score(clip), bench.folder / f"jpeg-{clip}", bench.folder / "scores.parquet"
+    prompts, size = jpegs(folder, files), reward.geometry.size
+    pixels = torch.randn(batch, 3, size, size, device=bench.device)
+    engine = engine_of(bench, reward, batch)
+
+    def scored() -> None:
+        reward.tower.forget()
+        path_of(path).unlink(missing_ok=True)
+        source = open_source(str(folder), Prompts(), Columns())
+        with closing(Journal(path_of(path), {}, resume=False)) as journal:
+            for rows in engine.score(journal.todo(source.items())):
+                journal.add(rows)
+            journal.push()
+            scores = output.table(journal.rows(), list(engine.rewards))
+        output.write(scores, path)
+        assert len(scores) == files and not output.broken(scores), "a picture has no score"
+
+    def bare() -> None:
+        reward.tower.forget()
+        reward.tower.texts(prompts)
+        for _ in range(0, files, batch):
+            reward.tower.encode_image(pixels)
+
+    times = bench.time({"bare": bare, "end to end": scored})
+    on = f"{clip}, {files} JPEGs of {SIDE}x{SIDE}, batches of {batch}, {engine.workers} workers"
+    target = ">= 0.95" if bench.device.type == "cuda" else ">= 0.9"
+    return ratio("files to table: share of the bare forward's speed", on, times, "bare / end to end", target)
+
+
+def engine_of(bench: Bench, reward: ClipScore, batch: int) -> Engine:
+    """As `t2ialign score` makes it."""
+    from t2ialign.scoring.decode import default_workers
+    from t2ialign.scoring.engine import Engine
+
+    workers = default_workers() if bench.workers is None else bench.workers
+    precision = "bf16" if bench.bf16 else "fp32"
+    rewards = {"clipscore": reward}
+    return Engine(rewards, device=bench.device, batch_size=batch, workers=workers, precision=precision)
+
+
+def call(bench: Bench) -> Iterator[Row]:
+    """hpsv2, one picture a call, two calls a prompt. The other side too keeps its module, as hpsv2 1.2 does:
+    what it repeats is reading the checkpoint, filling the module with it, and tokenising to 77 positions.
+    """
+    if H not in bench.clips:
+        return
+    path, fresh = bench.checkpoint(H), {"ours": count(), "other": count()}
+    other, tokenize = bench.tower(H).model, open_clip.get_tokenizer("ViT-H-14")
+    picture = Image.effect_noise((SIDE, SIDE), 80).convert("RGB")
+    found: dict[str, list[float]] = {"ours": [], "other": []}
+    loads = Counted(load_state)
+    with mock.patch.object(clip_towers, "load_state", loads):
+        reward = rewards.load("hpsv2", weights=str(path), architecture=None).to(bench.device)
+        assert isinstance(reward, ClipScore) and isinstance(reward.tower, ClipTower), "hpsv2 is a CLIP"
+        reads = Counted(reward.tower.tokens.encode)
+        reward.tower.tokens.encode = reads
+
+        def ours() -> None:
+            text = prompt(next(fresh["ours"]))
+            found["ours"] += [float(reward.reference([picture], [text])) for _ in range(CALLS)]
+
+        def load_and_score(text: str) -> float:
+            state = torch.load(path, map_location=bench.device, weights_only=True)["state_dict"]
+            other.load_state_dict(state)
+            other.to(bench.device).eval()
+            pixels = reward.geometry.reference(picture)[None].to(bench.device)
+            image = other.encode_image(pixels, normalize=True)
+            return float((image * other.encode_text(tokenize([text]).to(bench.device), normalize=True)).sum())
+
+        def theirs() -> None:
+            text = prompt(next(fresh["other"]))
+            found["other"] += [load_and_score(text) for _ in range(CALLS)]
+
+        times = bench.time({"ours": ours, "other": theirs})
+    assert np.allclose(found["ours"], found["other"], atol=1e-2 if bench.bf16 else 1e-4), "other scores"
+    prompts, calls = next(fresh["ours"]), len(found["ours"])
+    target = ">= 20" if bench.device.type == "cuda" else None
+    on = f"{H}, one picture a call"
+    yield ratio("load and score each call: times as long", on, times, "other / ours", target)
+    yield number("checkpoints read", f"{on}, {calls} calls", loads.calls, "<= 1")
+    again = reads.calls - prompts
+    yield number("prompts tokenised again", f"{on}, {calls} calls, {prompts} prompts", again, "<= 0")
+
+
+def batch(bench: Bench) -> Iterator[Row]:
+    """A batch in one call, against as many calls; prompts new to the tower, and prompts that it knows."""
+    if B not in bench.clips:
+        return
+    reward, rows = bench.score(B), bench.pictures or BATCH
+    images, prompts = bench.images(rows), [prompt(index) for index in range(rows)]
+
+    def run(size: int, new: bool) -> None:
+        if new:
+            reward.tower.forget()
+        for start in range(0, rows, size):
+            reward(images[start : start + size], prompts[start : start + size])
+
+    sides: dict[str, Callable[[], object]] = {
+        "batched": lambda: run(rows, True),
+        "single": lambda: run(1, True),
+        "batched, known": lambda: run(rows, False),
+        "single, known": lambda: run(1, False),
+    }
+    times, on = bench.time(sides), f"{B}, {rows} pictures of {SIDE}x{SIDE}"
+    yield ratio("one by one: times as long, new prompts", on, times, "single / batched", ">= 1.3")
+    sides_known = "single, known / batched, known"
+    yield ratio("one by one: times as long, known prompts", on, times, sides_known, ">= 1.3")
+
+
+def together(bench: Bench) -> Iterator[Row]:
+    """Two rewards on one tower; prompts new to it each time."""
+    if L not in bench.clips:
+        return
+    score = bench.score(L)
+    size, device = score.tower.texts([prompt(0)]).shape[1], bench.device
+    aesthetic = Aesthetic(score.tower, torch.randn(size), torch.zeros(()), score.geometry).to(device)
+    rows = bench.pictures or (64 if device.type == "cuda" else 8)
+    images, prompts = bench.images(rows), [prompt(index // 4) for index in range(rows)]
+    scorers: dict[str, TwoTower] = {"clipscore": score, "aesthetic": aesthetic}
+    passed: list[int] = []
+
+    def run(*names: str) -> None:
+        score.tower.forget()
+        score_all({name: scorers[name] for name in names}, images, prompts)
+
+    visual = bench.tower(L).model.visual
+    hook = visual.register_forward_pre_hook(lambda *_: passed.append(1))
+    with torch.no_grad():
+        run(*scorers)
+    hook.remove()
+    on = f"{L}, {rows} pictures of {SIDE}x{SIDE}"
+    yield number("image forwards for both", on, len(passed), "<= 1")
+    times = bench.time({"both": lambda: run(*scorers), "clipscore": lambda: run("clipscore")})
+    yield ratio("aesthetic and CLIPScore: times as long", on, times, "both / clipscore", "<= 1.05")
+
+
+def forwards(bench: Bench) -> Iterator[Row]:
+    """Of the engine, for 64 pictures of 4 prompts."""
+    if B not in bench.clips:
+        return
+    from t2ialign.scoring.prompts import Prompts
+    from t2ialign.scoring.rows import Columns
+    from t2ialign.scoring.sources import open_source
+
+    reward, folder, batch = bench.score(B), bench.folder / "jpeg-forwards", 16
+    jpegs(folder, 64, share=16)
+    source = open_source(str(folder), Prompts(), Columns())
+    reward.tower.forget()
+    passed: list[str] = []
+    model = bench.tower(B).model
+    hooks = [
+        part.register_forward_pre_hook(lambda *_, kind=kind: passed.append(kind))
+        for kind, part in (("image", model.visual), ("text", model.transformer))
+    ]
+    scored = sum(len(rows) for rows in engine_of(bench, reward, batch).score(source.items()))
+    for hook in hooks:
+        hook.remove()
+    assert scored == 64, f"{scored} of 64 pictures were scored"
+    on = f"{B}, 64 JPEGs of 4 prompts, batches of {batch}"
+    yield number("image forwards", on, passed.count("image"), f"<= {64 // batch}")
+    yield number("text forwards", on, passed.count("text"), "<= 1")
+
+
+def textnorm(bench: Bench) -> Iterator[Row]:
+    """TextNorm of each larger CLIP, for the pictures of one prompt."""
+    for clip in bench.clips:
+        if clip != B:
+            yield from textnorm_of(bench, clip)
+
+
+def textnorm_of(bench: Bench, clip: str) -> Iterator[Row]:
+    """Against its base at its best: the base knows the prompt in every round."""
+    base, rows = bench.score(clip), bench.pictures or SAMPLES[bench.device.type]
+    images, prompts = bench.images(rows), [prompt(0)] * rows
+    norm = TextNorm(base, {prompt(0): [prompt(index + 1) for index in range(CONTRASTS)]}, scale=100.0)
+
+    def new() -> None:
+        base.tower.forget()
+        norm(images, prompts)
+
+    sides: dict[str, Callable[[], object]] = {
+        "base": lambda: base(images, prompts),
+        "new texts": new,
+        "known texts": lambda: norm(images, prompts),
+    }
+    times, on = bench.time(sides), f"{clip}, {rows} pictures of {SIDE}x{SIDE}, {CONTRASTS} contrasts"
+    for side in ("new texts", "known texts"):
+        yield ratio(f"TextNorm, {side}: times as long", on, times, f"{side} / base", "<= 1.15")
+
+
+def start(bench: Bench) -> Iterator[Row]:
+    """Seconds inside a fresh process, and what it imports."""
+    for name, (code, target) in START.items():
+        seconds, loaded = [], set[str]()
+        for _ in range(bench.repeats + 1):
+            command = [sys.executable, "-c", AROUND.format(code)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+            took, *modules = done.stdout.splitlines()[-1].split()
+            seconds.append(float(took))
+            loaded |= {"torch", "diffusers"} & set(modules)
+        kept = seconds[1:]
+        yield Row(f"{name}: seconds", "fresh process", median(kept), min(kept), max(kept), target)
+        yield number(f"{name}: imports of torch and diffusers", "fresh process", len(loaded), "<= 0")
+
+
+MEASURES = {f.__name__: f for f in (end, call, batch, together, forwards, textnorm, start)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns 0 whatever the verdicts are."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", default=",".join(MEASURES), help="measures, by comma (all)")
+    parser.add_argument(
+        "--clips", default=",".join(CLIPS), help=f"architectures, by comma ({', '.join(CLIPS)})"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="rounds after the first (5)")
+    parser.add_argument("--pictures", type=int, help="of a measure that is timed (what suits the device)")
+    parser.add_argument("--workers", type=int, help="that decode (what t2ialign score chooses)")
+    parser.add_argument("--threads", type=int, help="of torch (its own choice)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (fp32)"
+    )
+    parser.add_argument("--small", action="store_true", help="tiny models and batches, to try the script")
+    parser.add_argument("-o", "--output", type=Path, help="JSON of the rows, written after each measure")
+    args = parser.parse_args(argv)
+    for given, known in ((args.only, MEASURES), (args.clips, CLIPS)):
+        if odd := set(given.split(",")) - set(known):
+            parser.error(f"got {', '.join(sorted(odd))}; expected some of {','.join(known)}; change it")
+    if args.repeats < 1 or (args.pictures is not None and args.pictures < 1):
+        parser.error(
+            f"got --repeats {args.repeats} --pictures {args.pictures}; expected at least 1; change it"
+        )
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args, Path(folder))
+        about = facts(bench)
+        for name in args.only.split(","):
+            say(f"{name}:")
+            for row in MEASURES[name](bench):
+                rows.append(row)
+                say(f"{row.figure}, {row.on}: {row.value:.4g} ({row.verdict})")
+            if args.output:
+                write(args.output, about, rows)
+    print(table(about, rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
