@@ -18,6 +18,10 @@ from rewards.preprocess import Geometry
 from rewards.two_tower import Tower, TwoTower
 
 
+NEAR = 0.9
+"""How far from the population's mean towards a prototype `fit_user` starts its other searches."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How a head is trained with AdamW; the published values. Warm-up is a share of the steps."""
@@ -94,7 +98,8 @@ def fit_user(
     """A new voter's mixture (K,) from a few votes, all else frozen; `votes.user` is not read.
 
     Minimises the sum of the votes' losses plus `prior` times the distance to the population's mean mixture:
-    the relative entropy, or the squared distance of the centred logits. Without votes it is that mean.
+    the relative entropy, or the squared distance of the centred logits. Without votes it is that mean. The
+    sum has local minima, so the search starts at the mean and near each prototype, and the lowest end wins.
     Raises ValueError for a negative prior or another kind.
     """
     if prior < 0 or kind not in ("entropy", "l2"):
@@ -102,14 +107,12 @@ def fit_user(
     mean = pal.population()
     if not len(votes):
         return mean
-    anchor = _centred(mean.log())
-    logits = anchor.clone().requires_grad_()
     pal.eval()
     with torch.no_grad():
         left, right = pal.project(votes.left), pal.project(votes.right)
-    optimizer = torch.optim.AdamW([logits], lr=lr, weight_decay=0.0)
-    wins = votes.right_wins.to(left.dtype)
-    for _ in range(steps):
+    wins, anchor = votes.right_wins.to(left.dtype), _centred(mean.log())
+
+    def cost(logits: Tensor) -> Tensor:
         mixture = logits.softmax(-1)
         ideal = pal.ideal(mixture.expand(len(votes), -1), votes.text)
         margin = pal.closeness(right, ideal) - pal.closeness(left, ideal)
@@ -117,9 +120,18 @@ def fit_user(
             distance = (mixture * (logits.log_softmax(-1) - mean.log())).sum()
         else:
             distance = (_centred(logits) - anchor).square().sum()
-        (logits.grad,) = torch.autograd.grad(pal.loss(margin, wins).sum() + prior * distance, [logits])
-        optimizer.step()
-    return logits.detach().softmax(-1)
+        return pal.loss(margin, wins).sum() + prior * distance
+
+    ends = []
+    for start in (mean, *torch.lerp(mean.expand(len(mean), -1), torch.eye(len(mean)).to(mean), NEAR)):
+        logits = _centred(start.log()).requires_grad_()
+        optimizer = torch.optim.AdamW([logits], lr=lr, weight_decay=0.0)
+        for _ in range(steps):
+            (logits.grad,) = torch.autograd.grad(cost(logits), [logits])
+            optimizer.step()
+        ends.append(logits.detach())
+    with torch.no_grad():
+        return min(ends, key=lambda end: float(cost(end))).softmax(-1)
 
 
 def _centred(logits: Tensor) -> Tensor:

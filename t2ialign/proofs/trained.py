@@ -24,11 +24,11 @@ TRAINING: dict[str, Any] = {
     "reward": "shapes-clip",
     "holdout": 0.1,
     "scale": 30.0,
-    "lr": 2e-4,
+    "lr": 1e-4,
     "lr_schedule": "cosine",
     "lr_warmup": 20,
     "weight_decay": 0.01,
-    "max_steps": 150,
+    "max_steps": 100,
     "batch_size": 64,
     "accumulate": 1,
     "evaluate_every": 25,
@@ -45,8 +45,8 @@ class TrainedClaim(Claim):
         "shapes-clip, 95 % intervals apart"
     )
     paper = "Kirstain et al., NeurIPS 2023, arXiv 2305.01569 (the recipe)"
-    train_prompts: int = 1600
-    test_prompts: int = 640
+    train_prompts: int = 2000
+    test_prompts: int = 1200
     per_prompt: int = 6
     training: ClassVar[dict[str, Any]] = TRAINING
 

@@ -187,6 +187,29 @@ def test_new_voter_fit_is_the_posterior_mode_and_moves_nothing_else():
     assert mixture[0].item() == pytest.approx(best[0].item(), abs=0.01)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_new_voter_fit_is_not_caught_in_a_local_minimum(seed):
+    """The ideal point of PAL-A bends with the mixture: from the mean alone the search can end too early."""
+    torch.manual_seed(seed)
+    pal = PalA(DIM, USERS, width=WIDTH)
+    with torch.no_grad():
+        for weight in (*pal.f.parameters(), pal.prototypes):
+            weight.mul_(4)
+        pal.logits.zero_()
+    truth = torch.tensor([0.02, 0.98] if seed % 2 else [0.98, 0.02])
+    votes = some_votes(20, seed=seed)
+    votes = replace(votes, right_wins=(pal.margin(votes, truth) > 0).float())
+
+    def objective(w):
+        losses = pal.loss(pal.margin(votes, w), votes.right_wins).sum()
+        return (losses + (w * (w / pal.population()).log()).sum()).item()
+
+    grid = [torch.tensor([p, 1 - p]) for p in torch.linspace(0.005, 0.995, 199).tolist()]
+    found = fit_user(pal, votes)
+    with torch.no_grad():
+        assert objective(found) <= min(map(objective, grid)) * 1.05 + 0.05
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="got form 'wP'"):
         head("a", form="wP")
