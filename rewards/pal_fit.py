@@ -17,7 +17,6 @@ from rewards.pal import Pal, PalA, PalB, Votes
 from rewards.preprocess import Geometry
 from rewards.two_tower import Tower, TwoTower
 
-
 NEAR = 0.9
 """How far from the population's mean towards a prototype `fit_user` starts its other searches."""
 
