@@ -1,5 +1,6 @@
 """The same job on Ray: the rows of the plain run, from two workers, and going on with its journal."""
 
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,9 +27,11 @@ def cluster():
     """A local Ray of four processors: two scoring workers, and room for the tasks that decode."""
     import ray
 
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     yield
     ray.shutdown()
+    signal.signal(signal.SIGTERM, before)  # Ray leaves its own
 
 
 def equal(one: Path, two: Path) -> bool:
