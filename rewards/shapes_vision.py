@@ -16,6 +16,7 @@ INK = 0.28  # how far from white (Euclidean, RGB in [0, 1]) a pixel must be to b
 SPECK = 3.0  # patches with less ink than this many pixels are noise of the decoder, not things
 COLOUR_TOLERANCE = 0.25  # a core further than this from every palette colour is off-palette
 SHAPE_TOLERANCE = 0.24  # share of the ink that may lie differently from the best-fitting drawing
+SHAPE_MARGIN = 0.7  # the best drawing's misfit, over the second best's, above which the ink is between shapes
 
 _NAMES = list(COLOURS)
 _PALETTE = np.array(list(COLOURS.values()))
@@ -35,14 +36,15 @@ def _ink_share(pixels: Array, colour: Array) -> Array:
 
 
 def _shape(ink: Array, x: float, y: float, size: float) -> str | None:
-    """The shape whose drawing differs least from the ink; None when even that one differs too much."""
+    """The shape whose drawing alone fits the ink; None if none does, or a second one nearly as well."""
     height, width = ink.shape
     misfit = [
         np.abs(coverage(distance_map(Thing(shape, None, x, y, size), height, width)) - ink).sum() / ink.sum()
         for shape in SHAPES
     ]
-    best = int(np.argmin(misfit))
-    return SHAPES[best] if misfit[best] <= SHAPE_TOLERANCE else None
+    best, second = np.argsort(misfit)[:2]
+    clear = misfit[best] <= min(SHAPE_TOLERANCE, SHAPE_MARGIN * misfit[second])
+    return SHAPES[best] if clear else None
 
 
 def read_things(image: Array) -> list[Thing]:

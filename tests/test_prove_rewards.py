@@ -36,7 +36,8 @@ class SmallPal(PalClaim):
 
 
 class SmallTrained(TrainedClaim):
-    seeds, train_prompts, test_prompts, per_prompt = (0,), 12, 12, 4
+    seeds, train_prompts, test_prompts = (0,), 12, 12
+    train_per_prompt = test_per_prompt = 4
     training: ClassVar = {
         **TRAINING,
         "max_steps": 2,

@@ -19,19 +19,19 @@ from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, by_category, 
 from t2ialign.proofs.claim import Claim, Figure, Row
 
 SCORES = "heldout.json"
-SAMPLER = ("--steps=12", "--guidance=4", "--batch-size=128")
+SAMPLER = ("--steps=8", "--guidance=4", "--batch-size=128")
 TRAINING: dict[str, Any] = {
     "reward": "shapes-clip",
     "holdout": 0.1,
     "scale": 30.0,
-    "lr": 1e-4,
+    "lr": 2e-4,
     "lr_schedule": "cosine",
     "lr_warmup": 20,
     "weight_decay": 0.01,
-    "max_steps": 100,
+    "max_steps": 200,
     "batch_size": 64,
     "accumulate": 1,
-    "evaluate_every": 25,
+    "evaluate_every": 50,
     "checkpoint_every": 50,
 }
 """The recipe reward_shapes.yaml."""
@@ -45,9 +45,10 @@ class TrainedClaim(Claim):
         "shapes-clip, 95 % intervals apart"
     )
     paper = "Kirstain et al., NeurIPS 2023, arXiv 2305.01569 (the recipe)"
-    train_prompts: int = 2000
-    test_prompts: int = 1200
-    per_prompt: int = 6
+    train_prompts: int = 4000
+    test_prompts: int = 2400
+    train_per_prompt: int = 10
+    test_per_prompt: int = 6
     training: ClassVar[dict[str, Any]] = TRAINING
 
     def measure(self, folder: Path, seed: int) -> None:
@@ -61,12 +62,13 @@ class TrainedClaim(Claim):
             return
         folder.mkdir(parents=True, exist_ok=True)
         drawn = {
-            "train": draw_captions(self.train_prompts, 3000 + seed, held_out=False),
-            "test": draw_captions(self.test_prompts, 4000 + seed, held_out=True),
+            "train": (draw_captions(self.train_prompts, 3000 + seed, held_out=False), self.train_per_prompt),
+            "test": (draw_captions(self.test_prompts, 4000 + seed, held_out=True), self.test_per_prompt),
         }
-        for place, (name, repeated) in enumerate(drawn.items()):
+        for place, (name, (repeated, each)) in enumerate(drawn.items()):
             captions = list(dict.fromkeys(repeated))  # more images of one caption would make few more pairs
-            self._sample(folder / name, captions, first_seed=(2 * seed + place) * 100_000 + 5_000_000)
+            first_seed = (2 * seed + place) * 100_000 + 5_000_000
+            self._sample(folder / name, captions, each, first_seed=first_seed)
             if not (folder / f"{name}.jsonl").exists():
                 write_pairs(folder / name, folder / f"{name}.jsonl")
         run = folder / "training"
@@ -133,11 +135,11 @@ class TrainedClaim(Claim):
         categories = [oracle.category(prompt) for prompt in prompts]
         return {name: by_category(column, units, categories) for name, column in right.items()}
 
-    def _sample(self, folder: Path, captions: list[str], *, first_seed: int) -> None:
+    def _sample(self, folder: Path, captions: list[str], each: int, *, first_seed: int) -> None:
         """Run the verb `sample`, going on with what a killed run left."""
         parser = argparse.ArgumentParser()
         sample.add_arguments(parser)
-        options = [*SAMPLER, f"-n={self.per_prompt}", f"--seed={first_seed}", f"--output={folder}"]
+        options = [*SAMPLER, f"-n={each}", f"--seed={first_seed}", f"--output={folder}"]
         options += ["--resume=latest"] if folder.exists() else []
         sample.run(parser.parse_args([*captions, *options]))
 

@@ -1,5 +1,7 @@
 """The oracle reads what was drawn, and nothing that was not."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,19 @@ def test_artefacts_fail_and_do_not_crash() -> None:
     ):
         assert ShapesOracle()(torch.from_numpy(image).permute(2, 0, 1)[None].float(), [text]).item() == 0
     assert ShapesOracle()(torch.from_numpy(clean).permute(2, 0, 1)[None].float(), [text]).item() == 1
+
+
+@pytest.mark.parametrize("left, right", combinations(SHAPES, 2))
+def test_half_of_one_shape_grown_into_half_of_another_is_neither(left: str, right: str) -> None:
+    """What a denoiser draws when it cannot decide: in halves, and blended pixel by pixel."""
+    one, other = (paint([Thing(shape, "blue", 16, 16, 6)]) for shape in (left, right))
+    halves = np.where((np.arange(32) < 16)[None, :, None], one, other)
+    for name, image in {"halves": halves, "blend": (one + other) / 2}.items():
+        (seen,) = read_things(image)
+        assert (seen.shape, seen.colour) == (None, "blue"), name
+    for mostly, image in {left: 0.85 * one + 0.15 * other, right: 0.15 * one + 0.85 * other}.items():
+        (seen,) = read_things(image)
+        assert seen.shape == mostly
 
 
 def test_a_speck_of_decoder_noise_is_forgiven() -> None:
