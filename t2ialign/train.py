@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+
+from t2ialign.trainers.methods import methods
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +32,6 @@ def run(args: argparse.Namespace) -> None:
 
     module = load_method(args.method)
     module.Trainer(config.load(module.Config, args.config, args.overrides)).fit()
-
-
-def methods() -> list[str]:
-    """The files of t2ialign/trainers that define both Config and Trainer, found without importing them."""
-    folder = Path(__file__).parent / "trainers"
-    return [file.stem for file in sorted(folder.glob("*.py")) if {"Config", "Trainer"} <= _classes(file)]
 
 
 def load_method(name: str) -> ModuleType:
@@ -76,11 +71,6 @@ def _settings(method: str) -> str:
 
     usage = f"usage: t2ialign train {method} [-c recipe.yaml] [key=value ...]"
     return f"{usage}\n\n{config.describe(load_method(method).Config)}"
-
-
-def _classes(file: Path) -> set[str]:
-    body = ast.parse(file.read_text(encoding="utf-8")).body
-    return {node.name for node in body if isinstance(node, ast.ClassDef)}
 
 
 def _importable(dotted: str) -> bool:

@@ -216,7 +216,7 @@ PRIVATE = {
     ("t2ialign/models/adapters.py", "peft.tuners.tuners_utils.BaseTunerLayer"),  # how diffusers does it too
     ("t2ialign/shapes/fit.py", "torch._foreach_lerp_"),
 }
-PUBLIC_DEEP = {"torch.nn.functional", "numpy.lib.format"}
+PUBLIC_DEEP = {"torch.nn.functional", "torch.utils.checkpoint", "numpy.lib.format"}
 """Documented homes of names three levels down."""
 
 

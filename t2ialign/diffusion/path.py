@@ -6,9 +6,15 @@
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 Kind = Literal["eps", "v", "flow"]
+
+
+def fp32(x: Tensor) -> Tensor:
+    """x in fp32, in which all arithmetic on latents is done; fp64 stays, for checks by finite differences."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def to_x0_eps(kind: Kind, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

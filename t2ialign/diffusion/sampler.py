@@ -1,4 +1,4 @@
-"""Sampling as a loop over p(x_s | x_t): one loop for images, trajectories and back-propagation."""
+"""Sampling as a loop over p(x_s | x_t), for images and trajectories; gradients are in `backprop`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,20 +44,15 @@ def rollout(
     eta: float,
     guidance: float,
     noise: Noise | None = None,
-    grad_steps: int = 0,
 ) -> Trajectory:
-    """Denoise x_T (B, C, h, w) and keep the whole path.
+    """Denoise x_T (B, C, h, w) and keep the whole path; nothing records gradients.
 
-    times: (T + 1,), noise first. noise: needed when eta > 0. grad_steps: only the last so many steps record
-    gradients (DRaFT-K, Clark et al. 2024; K = T is full back-propagation). Raises ValueError if noise is
-    needed and missing.
+    times: (T + 1,), noise first. noise: needed when eta > 0. Raises ValueError if it is needed and missing.
     """
     latents, log_probs = [x_T.float()], []
-    for p, x in _walk(
-        policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise, grad_steps=grad_steps
-    ):
+    for p, x in _walk(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise):
         latents.append(x)
-        log_probs.append(p.log_prob(x.detach()))
+        log_probs.append(p.log_prob(x))
     return Trajectory(torch.stack(latents, 1), torch.stack(log_probs, 1), times)
 
 
@@ -70,15 +65,20 @@ def sample(
     eta: float,
     guidance: float,
     noise: Noise | None = None,
-    grad_steps: int = 0,
 ) -> Tensor:
     """Denoise x_T (B, C, h, w) to x_0, keeping the current latent only; otherwise as `rollout`."""
     x_0 = x_T.float()
-    for _, x in _walk(
-        policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise, grad_steps=grad_steps
-    ):
+    for _, x in _walk(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise):
         x_0 = x
     return x_0
+
+
+def check_noise(noise: Noise | None, eta: float) -> None:
+    """Raises ValueError if a stochastic sampler is given no noise."""
+    if eta > 0 and noise is None:
+        raise ValueError(
+            f"got eta={eta} and no noise; expected noise for a stochastic sampler; pass noise or eta=0"
+        )
 
 
 def _walk(
@@ -90,18 +90,12 @@ def _walk(
     eta: float,
     guidance: float,
     noise: Noise | None,
-    grad_steps: int,
 ) -> Iterator[tuple[Gaussian, Tensor]]:
     """Yield each step's distribution and the latent drawn from it, fp32."""
-    if eta > 0 and noise is None:
-        raise ValueError(
-            f"got eta={eta} and no noise; expected noise for a stochastic sampler; pass noise or eta=0"
-        )
-    x, num_steps, recording = x_T.float(), len(times) - 1, torch.is_grad_enabled()
-    times = times.to(x.device)
-    for i in range(num_steps):
-        # Left before each yield: a grad mode held across it would leak into the caller.
-        with torch.set_grad_enabled(recording and i >= num_steps - grad_steps):
+    check_noise(noise, eta)
+    x, times = x_T.float(), times.to(x_T.device)
+    for i in range(len(times) - 1):
+        with torch.no_grad():  # left before each yield: held across it, it would leak into the caller
             t, s = times[i].expand(len(x)), times[i + 1].expand(len(x))
             p = policy.step(x, t, s, cond, eta=eta, guidance=guidance)
             x = p.sample(noise(i).to(x)) if noise is not None and eta > 0 else p.mean

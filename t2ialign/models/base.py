@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from t2ialign.diffusion.path import Kind, target, to_x0_eps
+from t2ialign.diffusion.path import Kind, fp32, target, to_x0_eps
 from t2ialign.diffusion.transition import Gaussian, reverse_step
 
 Cond = dict[str, Tensor]
@@ -74,6 +74,10 @@ class Policy(ABC):
         """Recompute activations in the backward pass: less memory, about a third more time."""
 
     @abstractmethod
+    def checkpoint_decoder(self) -> None:
+        """Recompute the decoder's activations in the backward pass."""
+
+    @abstractmethod
     def free_encoders(self, *, keep_decoder: bool = False, keep_prompts: Sequence[str] = ()) -> None:
         """Drop the text encoders and the VAE from memory, all but the decoder and the prompts asked for."""
 
@@ -113,16 +117,27 @@ class Policy(ABC):
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, *, eta: float, guidance: float) -> Gaussian:
         """p(x_s | x_t, cond), fp32; t, s (B,). Song et al. 2021, eq. 12 and 16."""
+        return self.transition(self.guided(x_t, t, cond, guidance), x_t, t, s, eta=eta)
+
+    def transition(self, out: Tensor, x_t: Tensor, t: Tensor, s: Tensor, *, eta: float) -> Gaussian:
+        """p(x_s | x_t), fp32, from the network's output (B, C, h, w) at x_t; its mean is linear in both."""
         path_t, path_s = self._path(t), self._path(s)
-        x_t = x_t.float()
-        x_0, eps = to_x0_eps(self.kind, self.guided(x_t, t, cond, guidance), x_t, *path_t)
+        x_0, eps = to_x0_eps(self.kind, out, fp32(x_t), *path_t)
         return reverse_step(x_0, eps, path_t, path_s, eta)
+
+    def posterior_mean(self, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """E[x_0 | x_t] as the network's output (B, C, h, w) at x_t says it, fp32 (B, C, h, w)."""
+        return to_x0_eps(self.kind, out, fp32(x_t), *self._path(t))[0]
+
+    def renoise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t = alpha_t x_0 + sigma_t eps, fp32 (B, C, h, w); t (B,)."""
+        alpha, sigma = self._path(t)
+        return alpha * fp32(x_0) + sigma * fp32(eps)
 
     def residual(self, x_0: Tensor, eps: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """Network output minus its target at x_t = alpha x_0 + sigma eps; t (B,) -> fp32 (B, C, h, w)."""
-        alpha, sigma = self._path(t)
-        x_0, eps = x_0.float(), eps.float()
-        return self.predict(alpha * x_0 + sigma * eps, t, cond) - target(self.kind, x_0, eps, alpha, sigma)
+        x_0, eps = fp32(x_0), fp32(eps)
+        return self.predict(self.renoise(x_0, eps, t), t, cond) - target(self.kind, x_0, eps, *self._path(t))
 
     def _path(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`path`, shaped to multiply latents: (B, 1, 1, 1) each."""

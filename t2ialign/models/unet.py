@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from t2ialign.diffusion.path import Kind
+from t2ialign.diffusion.path import Kind, fp32
 from t2ialign.diffusion.schedule import path_table, timesteps
 from t2ialign.models import text
 from t2ialign.models.adapters import adapters_off
@@ -85,7 +85,7 @@ class UNetPolicy(Policy):
                 added_cond_kwargs=self._added(cond),
                 return_dict=False,
             )[0]
-        return out.float()
+        return fp32(out)
 
     def _precision(self) -> AbstractContextManager[Any]:
         mixed = self.autocast and self.dtype != torch.float32
@@ -156,7 +156,7 @@ class UNetPolicy(Policy):
         pixels = self.vae.decode(
             (latents.to(self.device) / scale + shift).to(self.vae.dtype), return_dict=False
         )[0]
-        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return (fp32(pixels) / 2 + 0.5).clamp(0, 1)
 
     def _latent_units(self) -> tuple[Tensor | float, Tensor | float]:
         """(shift, scale) with scaled = (raw - shift) * scale; some SDXL VAEs whiten each channel."""
@@ -180,6 +180,12 @@ class UNetPolicy(Policy):
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass: less memory, about a third more time."""
         self.unet.enable_gradient_checkpointing()
+
+    def checkpoint_decoder(self) -> None:
+        """Recompute the decoder's activations in the backward pass. Raises ValueError if freed."""
+        if self.vae is None:
+            raise ValueError("got a decoder that was freed; expected it kept; use keep_decoder=True")
+        self.vae.enable_gradient_checkpointing()
 
     def free_encoders(self, *, keep_decoder: bool = False, keep_prompts: Sequence[str] = ()) -> None:
         """Drop the text encoders and the VAE; "" and `keep_prompts` stay encoded."""

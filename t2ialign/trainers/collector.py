@@ -15,8 +15,8 @@ from tqdm import tqdm
 from rewards import Reward
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.diffusion.sampler import rollout
-from t2ialign.models.base import Cond, Policy
 from t2ialign.trainers import trajectories
+from t2ialign.trainers.prompts import Prompts
 from t2ialign.trainers.state import TrainState
 
 if TYPE_CHECKING:
@@ -26,32 +26,6 @@ PATH, PROMPT = 0, 1
 """First part of a random key: the noise of a path, the order of a round's prompts."""
 START = -1
 """Step number of the first noise of a path."""
-
-
-class Prompts:
-    """Prompts, each distinct one encoded once, kept on the CPU."""
-
-    def __init__(self, policy: Policy, texts: list[str], *, batch_size: int = 32) -> None:
-        self.policy, self.texts = policy, texts
-        unique = list(dict.fromkeys(texts))
-        row = {text: i for i, text in enumerate(unique)}
-        self._rows = torch.tensor([row[text] for text in texts])
-        self._conds: Cond = {}
-        with tqdm(total=len(unique), desc="encoding prompts", unit="prompt", delay=3) as bar:
-            for start in range(0, len(unique), batch_size):
-                part = policy.encode_prompts(unique[start : start + batch_size])
-                for name, rows in part.items():
-                    if name not in self._conds:  # filled in place: a cat would need it all twice
-                        self._conds[name] = torch.empty(len(unique), *rows.shape[1:], dtype=rows.dtype)
-                    self._conds[name][start : start + len(rows)] = rows.cpu()
-                bar.update(min(batch_size, len(unique) - start))
-
-    def cond(self, numbers: Tensor) -> Cond:
-        """The encodings of those prompts, on the device, for images of the model's own size."""
-        rows = self._rows[numbers]
-        cond = {name: value[rows].to(self.policy.device) for name, value in self._conds.items()}
-        size = self.policy.native_size
-        return self.policy.with_size(cond, size, (0, 0), size)
 
 
 class Collector:

@@ -20,19 +20,19 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from tqdm import tqdm
 
 import rewards
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.noise import generator
 from t2ialign.diffusion.schedule import END
 from t2ialign.models.base import Cond
-from t2ialign.models.generate import generate
 from t2ialign.objectives.listwise import best_first, plackett_luce, trajectory_logits
 from t2ialign.objectives.weighting import discount_probabilities
 from t2ialign.trainers import base, trajectories
-from t2ialign.trainers.collector import Collector, Prompts
+from t2ialign.trainers.collector import Collector
+from t2ialign.trainers.heldout_reward import mean_reward
 from t2ialign.trainers.pairwise import wins
+from t2ialign.trainers.prompts import Prompts
 
 CHOICE, STEPS = 2, 3
 """First part of a random key: a row's paths, an update's steps. The collector has 0 and 1."""
@@ -117,6 +117,7 @@ class Trainer(base.Trainer[Config, Batch]):
 
     method = "dense"
     decodes = True
+    any_reward = True
 
     def setup(self) -> None:
         """Encode every prompt once, load the reward. Raises ValueError for sizes that cannot be."""
@@ -223,25 +224,15 @@ class Trainer(base.Trainer[Config, Batch]):
 
     def evaluate(self) -> dict[str, float]:
         """The mean reward of images of the held-out prompts, at the same seeds every time."""
-        if not self.heldout:
-            return {}
         cfg = self.cfg
-        with tqdm(total=len(self.heldout), desc="held-out images", unit="image", delay=3) as bar:
-            images = generate(
-                self.policy,
-                self.heldout,
-                range(len(self.heldout)),
-                num_steps=cfg.num_steps,
-                guidance=cfg.guidance,
-                batch_size=cfg.rollout_batch,
-                progress=bar.update,
-            )
-        size = cfg.rollout_batch
-        parts = [
-            self.reward(images[i : i + size].to(self.accelerator.device), self.heldout[i : i + size])
-            for i in range(0, len(images), size)
-        ]
-        return {"heldout/reward": float(torch.cat(parts).mean())}
+        return mean_reward(
+            self.policy,
+            self.reward,
+            self.heldout,
+            num_steps=cfg.num_steps,
+            guidance=cfg.guidance,
+            batch_size=cfg.rollout_batch,
+        )
 
     def data_card(self) -> str:
         """Which prompts, and what scored the images."""

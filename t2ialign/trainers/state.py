@@ -30,7 +30,8 @@ class TrainState:
     """The trained weights with what trains them; `step` counts completed optimiser steps.
 
     trained: the weights by name, within `owner.net`. write: puts them into a folder as users load them ->
-    the file; `often` says whether each checkpoint is to hold that too.
+    the file; `often` says whether each checkpoint is to hold that too. wrap: whether several processes
+    wrap the net; if not, gradients are averaged in `update`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class TrainState:
         write: Callable[[Path], Path],
         *,
         often: bool,
+        wrap: bool = True,
     ) -> None:
         self.cfg, self.accelerator, self.owner, self.step = cfg, accelerator, owner, 0
         self.trained: dict[str, Tensor] = dict(trained)
@@ -50,7 +52,11 @@ class TrainState:
         self.names, self.parameters = list(self.trained), list(self.trained.values())
         self.bare_optimizer = make_optimizer(cfg, self.parameters)
         # The net and not its owner: calls go through `owner.net`, so DDP's hooks see them.
-        owner.net, self.optimizer = accelerator.prepare(owner.net, self.bare_optimizer)
+        self.wrapped = wrap
+        if wrap:
+            owner.net, self.optimizer = accelerator.prepare(owner.net, self.bare_optimizer)
+        else:
+            self.optimizer = accelerator.prepare(self.bare_optimizer)
         self.ema = EMAModel(self.parameters, decay=cfg.ema) if cfg.ema else None
         self._lr = learning_rate(cfg)
 
@@ -63,6 +69,10 @@ class TrainState:
         """Clip, step the optimiser and the moving average -> the gradient's norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
+        if not self.wrapped:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         norm: Tensor = self.accelerator.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or torch.inf)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -15,7 +15,8 @@ from torch import Tensor
 from t2ialign.diffusion.noise import normal_rows
 from t2ialign.models.load import load_policy
 from t2ialign.trainers import checkpoint, dense, trajectories
-from t2ialign.trainers.collector import PATH, START, Collector, Prompts
+from t2ialign.trainers.collector import PATH, START, Collector
+from t2ialign.trainers.prompts import Prompts
 from tests.conftest import build_sd
 from tests.trainers import brightness
 from tests.trainers.helpers import assert_same_checkpoint, numbers

@@ -1,0 +1,327 @@
+"""Reward back-propagation: the reward's gradient through the decoder and some of the sampling steps.
+
+One engine for AlignProp (Prabhudesai et al. 2023), DRaFT, DRaFT-K and DRaFT-LV (Clark et al. 2024), ReFL (Xu
+et al. 2023) and DRTune (Wu et al. 2024): `preset` names one, and which steps record is `record`. Adam hides
+the scale of the gradient, which differs a thousandfold between values of K: neither the learning rate nor
+`max_grad_norm` carries over from one to another.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+import rewards
+from rewards import Reward
+from t2ialign.data.prompts import read_prompts
+from t2ialign.diffusion.backprop import Plan, Rule, differentiable_sample, draw_plan, low_variance_sample
+from t2ialign.diffusion.noise import generator, normal_rows
+from t2ialign.diffusion.sampler import sample
+from t2ialign.models.base import Cond
+from t2ialign.trainers import base
+from t2ialign.trainers.heldout_reward import mean_reward
+from t2ialign.trainers.methods import taking_any_reward
+from t2ialign.trainers.pairwise import mean_square
+from t2ialign.trainers.presets import PRESETS
+from t2ialign.trainers.prompts import Prompts
+
+PATH, PLAN, PROMPT, RENOISE = range(4)
+"""First part of a random key: a path's noise, which steps record, the order of the prompts, DRaFT-LV's."""
+START = -1
+"""Step number of the first noise of a path."""
+
+log = logging.getLogger(__name__)
+
+
+class Config(base.TrainConfig):
+    """Settings of train backprop."""
+
+    FREE: ClassVar[frozenset[str]] = base.TrainConfig.FREE | {"heldout_prompts", "checkpoint_steps"}
+
+    preset: Literal[
+        "alignprop",
+        "alignprop-uniform",
+        "alignprop-normal",
+        "alignprop-k",
+        "draft",
+        "draft-k",
+        "draft-lv",
+        "refl",
+        "drtune",
+    ] = "draft-k"
+    """A published recipe: it sets the defaults of what you leave out (t2ialign/trainers/presets.py)."""
+
+    prompts: str
+    """A file of prompts (txt, jsonl, csv), or one prompt typed in place."""
+    heldout_prompts: str | None = None
+    """Prompts never trained on, as above; their images' mean reward is measured at fixed seeds."""
+    reward: str = "shapes-clip"
+    """What is maximised: any name of rewards.load whose scores have gradients."""
+    reward_options: dict[str, Any] = {}
+    """Keywords of that reward, such as reward_options.weights=scorer.safetensors."""
+    reward_precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the reward under autocast."""
+
+    height: int | None = Field(default=None, ge=1)
+    """Pixels of the training images; none is the model's own."""
+    width: int | None = Field(default=None, ge=1)
+    """As height."""
+    num_steps: int = Field(default=50, ge=1, le=1000)
+    """T: DDIM steps of a path."""
+    guidance: float = Field(default=7.5, ge=1)
+    """Classifier-free guidance of the training paths; gradients pass both of its predictions."""
+    eta: float = Field(default=0.0, ge=0, le=1)
+    """Noise per step: 0 is DDIM, 1 is DDPM."""
+
+    record: Rule = "last"
+    """Which steps record gradients: all; last, the last k; mask, step i with probability (i + 1) / (T + 1);
+    uniform, the last K with K drawn from 1..T; normal, from a cut drawn from N(0.84 T, 0.1 T) on; spaced, k
+    steps at equal distances. One draw serves all rows of an update."""
+    k: int = Field(default=1, ge=1)
+    """Of last and spaced."""
+    detach_input: bool = False
+    """Hide the latent's gradient from the network: no Jacobians of steps, only the linear path."""
+    detach_latent: int | None = Field(default=None, ge=1)
+    """Cut the latent's gradient before the last so many steps; none never does."""
+    lv_samples: int = Field(default=0, ge=0)
+    """n: noise the finished sample n times to the last timestep and record those steps; 0 records the path."""
+    early_stop: int = Field(default=0, ge=0)
+    """End each path after one of its last so many steps, at random, at the posterior mean; 0 runs all."""
+    reward_input: Literal["sample", "posterior"] = "sample"
+    """What is decoded at the end of a whole path: the sample, or the last step's posterior mean."""
+    checkpoint_steps: bool = True
+    """Recompute each recorded step and the decoder in the backward pass: memory then grows by one latent a
+    step, not by a network's activations. gradient_checkpointing does so again within a step."""
+
+    loss: Literal["maximise", "target", "hinge"] = "maximise"
+    """maximise: -R. target: |R - target|. hinge: max(0, target - R)."""
+    target: float | None = None
+    """Of the losses target and hinge, in units of the reward."""
+    loss_scale: float = Field(default=1.0, gt=0)
+    """Multiplies the loss of the reward, not the penalty."""
+    penalty: Literal["none", "l2", "kl"] = "none"
+    """Of the recorded steps, against the reference at the same latents: the mean squared difference of the
+    outputs, or the KL divergence of the steps (mean over the latent, needs eta above 0)."""
+    penalty_weight: float = Field(default=0.0, ge=0)
+    """Weight of the penalty's sum over a path."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        preset = values.get("preset", cls.model_fields["preset"].default)
+        return {**PRESETS.get(preset, {}), **values}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one micro-step: which prompts, and the keys of their random numbers."""
+
+    numbers: Tensor
+    """(B,) long, into the prompts"""
+    cond: Cond
+    """B prompts"""
+    keys: list[tuple[int, ...]]
+    """B keys"""
+    plan: Plan
+
+
+class Trainer(base.Trainer[Config, Batch]):
+    """Samples with gradient, decodes, scores, and climbs the reward.
+
+    reward: the loaded reward, which is then `cfg.reward`; else it is loaded by that name.
+    """
+
+    method = "backprop"
+    decodes = True
+    wraps = False
+
+    def __init__(self, cfg: Config, *, policy: Any = None, reward: Reward | None = None) -> None:
+        check(cfg)
+        self._given = reward
+        super().__init__(cfg, policy=policy)
+
+    def setup(self) -> None:
+        """Encode every prompt once, load the reward. Raises ValueError for a reward without gradients."""
+        cfg, policy = self.cfg, self.policy
+        reward = self._given or rewards.load(cfg.reward, **cfg.reward_options)
+        check_differentiable(cfg.reward, reward)
+        self.reward = reward.to(self.accelerator.device).requires_grad_(False).eval()
+        self.prompts = Prompts(policy, read_prompts(cfg.prompts))
+        self.heldout = read_prompts(cfg.heldout_prompts) if cfg.heldout_prompts else []
+        self.keep_prompts += self.heldout
+        self.times = policy.times(cfg.num_steps)
+        self.size = (cfg.height or policy.native_size[0], cfg.width or policy.native_size[1])
+        self.shape = policy.latent_shape(*self.size)
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+        if cfg.checkpoint_steps:
+            policy.checkpoint_decoder()
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """Every prompt comes once before any comes again; all rows of an update share one plan."""
+        cfg, size = self.cfg, len(self.prompts.texts)
+        places = [divmod(step * self.state.global_batch + row, size) for row in self.rows(micro)]
+        numbers = torch.stack([self._order(epoch)[place] for epoch, place in places])
+        keys = [(cfg.seed, step, row) for row in self.rows(micro)]
+        return Batch(numbers, self.prompts.cond(numbers, self.size), keys, self.plan(step))
+
+    def plan(self, step: int) -> Plan:
+        """Which steps record in the update number `step`."""
+        cfg = self.cfg
+        return draw_plan(
+            cfg.record,
+            cfg.num_steps,
+            k=cfg.k,
+            early_stop=cfg.early_stop,
+            posterior=cfg.reward_input == "posterior",
+            detach_input=cfg.detach_input,
+            detach_latent=cfg.detach_latent,
+            generator=generator(PLAN, cfg.seed, step),
+        )
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The reward's loss of the decoded images, and the penalty."""
+        cfg = self.cfg
+        x_0, costs = self.sample(batch)
+        images = self.policy.decode(x_0)
+        texts = [self.prompts.texts[i] for i in batch.numbers.tolist()] * (len(x_0) // len(batch.numbers))
+        scores = self.score(images, texts)
+        if cfg.loss == "hinge" and bool((scores.detach() >= (cfg.target or 0)).all()):
+            log.warning(
+                "every score of a batch is beyond target=%g, where the hinge has no gradient; raise it", cfg.target
+            )
+        losses = cfg.loss_scale * reward_loss(scores, cfg.loss, cfg.target) + cfg.penalty_weight * costs
+        metrics = {
+            "reward": scores,
+            "saturated": ((images <= 0) | (images >= 1)).float(),  # clamped there: no gradient passes
+            "recorded_steps": torch.tensor(float(sum(batch.plan.recorded)), device=losses.device),
+        }
+        return losses, metrics | ({"penalty": costs} if cfg.penalty != "none" else {})
+
+    def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """x_0 (B, C, h, w) with its graph, n B rows for DRaFT-LV, and the penalties (rows,)."""
+        cfg, policy, device = self.cfg, self.policy, self.accelerator.device
+
+        def noise(step: int) -> Tensor:
+            return normal_rows(self.shape, [(PATH, *key, step) for key in batch.keys])
+
+        x_T, penalty = noise(START).to(device), self.penalty if cfg.penalty != "none" else None
+        if cfg.lv_samples:
+            keys = [(RENOISE, *key, n) for n in range(cfg.lv_samples) for key in batch.keys]
+            eps = normal_rows(self.shape, keys).to(device).unflatten(0, (cfg.lv_samples, -1))
+            x_0 = sample(policy, batch.cond, x_T, self.times, eta=0.0, guidance=cfg.guidance)
+            return low_variance_sample(
+                policy,
+                batch.cond,
+                x_0,
+                self.times,
+                eps,
+                guidance=cfg.guidance,
+                recompute=cfg.checkpoint_steps,
+                penalty=penalty,
+            )
+        return differentiable_sample(
+            policy,
+            batch.cond,
+            x_T,
+            self.times,
+            batch.plan,
+            eta=cfg.eta,
+            guidance=cfg.guidance,
+            noise=noise if cfg.eta else None,
+            recompute=cfg.checkpoint_steps,
+            penalty=penalty,
+        )
+
+    def penalty(self, out: Tensor, frozen: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """How far a step is from the reference's at the same x_t, (B,): mean over the latent."""
+        if self.cfg.penalty == "l2":
+            return mean_square(out - frozen)
+        now, before = (self.policy.transition(o, x_t, t, s, eta=self.cfg.eta) for o in (out, frozen))
+        certain = now.std == 0  # a step without noise has no density
+        distance = (now.mean - before.mean) / torch.where(certain, 1.0, now.std)
+        return torch.where(certain.flatten(), 0.0, mean_square(distance) / 2)
+
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """(B,) fp32, with gradient. Raises ValueError for images outside [0, 1] or a score that is no number."""
+        half = self.cfg.reward_precision == "bf16"
+        with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
+            scores: Tensor = self.reward(images, prompts).float()
+        broken = (~scores.detach().isfinite()).nonzero()
+        if len(broken):
+            row = int(broken[0])
+            raise ValueError(
+                f"got a score of {scores[row].item()} from {self.cfg.reward} for prompt {prompts[row]!r} at "
+                f"step {self.state.step + 1}; expected a number; check the reward, then add resume=latest"
+            )
+        return scores
+
+    def evaluate(self) -> dict[str, float]:
+        """The mean reward of images of the held-out prompts, at the same seeds every time."""
+        cfg = self.cfg
+        return mean_reward(
+            self.policy,
+            self.reward,
+            self.heldout,
+            num_steps=cfg.num_steps,
+            guidance=cfg.guidance,
+            batch_size=max(16, cfg.batch_size),
+        )
+
+    def data_card(self) -> str:
+        """Which prompts, and what scored the images."""
+        count = len(self.prompts.texts)
+        return f"{count} prompts from {self.cfg.prompts}, images scored by {self.cfg.reward}"
+
+    def _shuffled(self, epoch: int) -> Tensor:
+        draw = generator(PROMPT, self.cfg.seed, epoch)
+        return torch.randperm(len(self.prompts.texts), generator=draw)
+
+
+def reward_loss(scores: Tensor, form: str, target: float | None) -> Tensor:
+    """Scores (B,) -> losses (B,): -R, |R - target| or max(0, target - R)."""
+    if form == "maximise":
+        return -scores
+    assert target is not None, "checked with the settings"
+    return (scores - target).abs() if form == "target" else (target - scores).clamp_min(0)
+
+
+def check(cfg: Config) -> None:
+    """Raises ValueError for settings that contradict each other; before anything is loaded."""
+    draw_plan(cfg.record, cfg.num_steps, k=cfg.k, early_stop=cfg.early_stop, generator=generator(PLAN))
+    if cfg.loss != "maximise" and cfg.target is None:
+        raise ValueError(f"got loss={cfg.loss} without target; expected a number of the reward's scale; set it")
+    if cfg.penalty == "kl" and not cfg.eta:
+        raise ValueError(
+            "got penalty=kl with eta=0, whose steps have no density; expected eta above 0; set it, or use l2"
+        )
+    if (cfg.penalty == "none") != (cfg.penalty_weight == 0):
+        raise ValueError(
+            f"got penalty={cfg.penalty} with penalty_weight={cfg.penalty_weight:g}; expected both or neither; "
+            "set both"
+        )
+    if cfg.lv_samples and cfg.eta:
+        raise ValueError(
+            f"got lv_samples={cfg.lv_samples} with eta={cfg.eta:g}; expected eta=0: the re-noised step is a "
+            "deterministic one; set eta=0"
+        )
+    if cfg.lv_samples and (cfg.record, cfg.k, cfg.early_stop) != ("last", 1, 0):
+        raise ValueError(
+            f"got lv_samples={cfg.lv_samples} with record={cfg.record}, k={cfg.k}, early_stop={cfg.early_stop}; "
+            "expected last, 1 and 0: only re-noised last steps record; leave them out"
+        )
+
+
+def check_differentiable(name: str, reward: Reward) -> None:
+    """Raises ValueError for a reward without gradients, naming the trainers that take any."""
+    if not reward.differentiable:
+        raise ValueError(
+            f"got reward {name}, whose scores have no gradient; expected one that has; choose another, or "
+            f"train it by {', '.join(taking_any_reward())}, which take any reward"
+        )

@@ -1,0 +1,40 @@
+"""The mean reward of a few images at fixed prompts and seeds, for trainers that climb a reward."""
+
+from __future__ import annotations
+
+import torch
+from tqdm import tqdm
+
+from rewards import Reward
+from t2ialign.models.base import Policy
+from t2ialign.models.generate import generate
+
+
+@torch.no_grad()
+def mean_reward(
+    policy: Policy,
+    reward: Reward,
+    prompts: list[str],
+    *,
+    num_steps: int,
+    guidance: float,
+    batch_size: int,
+) -> dict[str, float]:
+    """{"heldout/reward": mean} of an image of each prompt, seeds 0 .. N - 1; {} without prompts."""
+    if not prompts:
+        return {}
+    with tqdm(total=len(prompts), desc="held-out images", unit="image", delay=3) as bar:
+        images = generate(
+            policy,
+            prompts,
+            range(len(prompts)),
+            num_steps=num_steps,
+            guidance=guidance,
+            batch_size=batch_size,
+            progress=bar.update,
+        )
+    scores = [
+        reward(images[i : i + batch_size].to(policy.device), prompts[i : i + batch_size])
+        for i in range(0, len(images), batch_size)
+    ]
+    return {"heldout/reward": float(torch.cat(scores).mean())}

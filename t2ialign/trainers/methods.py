@@ -1,0 +1,24 @@
+"""Which methods there are: the files beside this one that define both Config and Trainer."""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+
+def methods() -> list[str]:
+    """Their names, found without importing them."""
+    folder = Path(__file__).parent
+    return [file.stem for file in sorted(folder.glob("*.py")) if {"Config", "Trainer"} <= _classes(file)]
+
+
+def taking_any_reward() -> list[str]:
+    """Those whose reward needs no gradient: their Trainer says `any_reward`."""
+    trainers = {name: import_module(f"t2ialign.trainers.{name}").Trainer for name in methods()}
+    return [name for name, trainer in trainers.items() if getattr(trainer, "any_reward", False)]
+
+
+def _classes(file: Path) -> set[str]:
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return {node.name for node in body if isinstance(node, ast.ClassDef)}
