@@ -1,4 +1,4 @@
-"""What bench_score.py measures with: checkpoints of random weights, pictures, rounds and the table."""
+"""What the benchmarks measure with: rounds and the table; checkpoints and pictures for bench_score.py."""
 
 import argparse
 import io
@@ -110,25 +110,33 @@ class Bench:
         return torch.rand(number, 3, SIDE, SIDE).to(self.device)
 
     def time(self, sides: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-        """Seconds of each side in each round, said as they come; every other round runs backwards."""
-        found: dict[str, list[float]] = {name: [] for name in sides}
+        """`rounds` without gradients, in the precision asked for."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            for turn in range(self.repeats + 1):
-                now: dict[str, float] = {}
-                for name in list(sides)[:: -1 if turn % 2 else 1]:
-                    self._wait()
-                    begin = time.perf_counter()
-                    sides[name]()
-                    self._wait()
-                    now[name] = time.perf_counter() - begin
-                    found[name] += [now[name]] if turn else []
-                seconds = ", ".join(f"{name} {now[name]:.3g} s" for name in sides)
-                say(f"  {f'round {turn} of {self.repeats}' if turn else 'warm-up'}: {seconds}")
-        return found
+            return rounds(sides, self.repeats, self.device)
 
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+
+def rounds(
+    sides: dict[str, Callable[[], object]], repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round, said as they come; every other round runs backwards."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        now: dict[str, float] = {}
+        for name in list(sides)[:: -1 if turn % 2 else 1]:
+            _wait(device)
+            begin = time.perf_counter()
+            sides[name]()
+            _wait(device)
+            now[name] = time.perf_counter() - begin
+            found[name] += [now[name]] if turn else []
+        seconds = ", ".join(f"{name} {now[name]:.3g} s" for name in sides)
+        say(f"  {f'round {turn} of {repeats}' if turn else 'warm-up'}: {seconds}")
+    return found
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def filled(name: str, like: torch.Tensor) -> torch.Tensor:
@@ -175,20 +183,26 @@ def prompt(index: int) -> str:
 
 def facts(bench: Bench) -> dict[str, str | int | float]:
     """The machine and the settings that figures depend on."""
+    return {
+        **machine(bench.device, bench.repeats),
+        "precision": "bf16 autocast" if bench.bf16 else "fp32",
+        "sizes": "tiny: no figure here means anything" if bench.small else "full",
+    }
+
+
+def machine(device: torch.device, repeats: int) -> dict[str, str | int | float]:
+    """What any figure depends on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cpu = names[0] if names else platform.processor() or platform.machine()
-    cuda = bench.device.type == "cuda"
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",
-        "device": f"{bench.device} ({torch.cuda.get_device_name(bench.device)})" if cuda else "cpu",
-        "precision": "bf16 autocast" if bench.bf16 else "fp32",
+        "device": f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "rounds": bench.repeats,
+        "rounds": repeats,
         "load before": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
-        "sizes": "tiny: no figure here means anything" if bench.small else "full",
     }
 
 

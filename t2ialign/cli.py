@@ -22,8 +22,10 @@ from t2ialign import __version__
 VERBS = {
     "train": "align a model: t2ialign train dpo -c recipe.yaml lr=1e-5",
     "sample": "render images from prompts, with any number of LoRAs",
+    "mix": "two LoRAs into one, alpha * A + (1 - alpha) * B, exactly",
     "score": "any number of rewards over any number of pictures, into one table",
     "evaluate": "score a folder of samples with a reward, with confidence intervals",
+    "monitor": "curves of held-out rewards of one or several runs, and where one over-optimises",
     "demo": "the main job on the embedded model, from prompts to report.html",
     "prove": "measure a claim over several seeds and write it to proofs/",
 }

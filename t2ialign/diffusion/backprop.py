@@ -32,7 +32,7 @@ CUT_MEAN, CUT_STD = 42 / 50, 5 / 50
 
 
 class Differentiable(Protocol):
-    """What the loop needs of a model: its guided output, what a step makes of it, and the frozen reference."""
+    """What the loop needs of a model: its guided output, what a step makes of it, the frozen reference."""
 
     def guided(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], guidance: float) -> Tensor:
         """The network's output (B, C, h, w) at x_t (B, C, h, w), t (B,)."""
@@ -154,7 +154,7 @@ def differentiable_sample(
     recompute: bool = True,
     penalty: Penalty | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Denoise x_T (B, C, h, w) as the plan says -> x_0 with its graph, and the summed penalty (B,), both fp32.
+    """Denoise x_T (B, C, h, w) as the plan says -> x_0 with its graph, and the summed penalty (B,), fp32.
 
     recompute: a recorded step keeps its input only, and runs again in the backward pass, so that memory does
     not grow with T but by one latent a step. times, noise: as of `sample`. Raises ValueError like it.

@@ -12,7 +12,8 @@ from t2ialign.evaluation.statistics import Estimate
 
 # Okabe and Ito's vermilion and blue: told apart under every common colour blindness and in grey print.
 BEFORE, AFTER = "#d55e00", "#0072b2"
-COLOURS = (AFTER, BEFORE, "#009e73", "#5f6368")
+COLOURS = (AFTER, BEFORE, "#009e73", "#5f6368", "#cc79a7", "#e69f00", "#56b4e9")
+"""Of the curves of one chart, in order; there are no more of them than this."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 250, 58, 16, 12, 40
 BAR, ROW = 15, 46
 MANY = 60

@@ -9,6 +9,7 @@ the scale of the gradient, which differs a thousandfold between values of K: nei
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,7 @@ import rewards
 from rewards import Reward
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.backprop import Plan, Rule, differentiable_sample, draw_plan, low_variance_sample
-from t2ialign.diffusion.noise import generator, normal_rows
+from t2ialign.diffusion.noise import Key, generator, normal_rows
 from t2ialign.diffusion.sampler import sample
 from t2ialign.models.base import Cond
 from t2ialign.trainers import base
@@ -64,7 +65,7 @@ class Config(base.TrainConfig):
     """Prompts never trained on, as above; their images' mean reward is measured at fixed seeds."""
     reward: str = "shapes-clip"
     """What is maximised: any name of rewards.load whose scores have gradients."""
-    reward_options: dict[str, Any] = {}
+    reward_options: dict[str, Any] = Field(default={})
     """Keywords of that reward, such as reward_options.weights=scorer.safetensors."""
     reward_precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs the reward under autocast."""
@@ -91,7 +92,7 @@ class Config(base.TrainConfig):
     detach_latent: int | None = Field(default=None, ge=1)
     """Cut the latent's gradient before the last so many steps; none never does."""
     lv_samples: int = Field(default=0, ge=0)
-    """n: noise the finished sample n times to the last timestep and record those steps; 0 records the path."""
+    """n: noise the finished sample n times to the last timestep, and record those steps; 0 is off."""
     early_stop: int = Field(default=0, ge=0)
     """End each path after one of its last so many steps, at random, at the posterior mean; 0 runs all."""
     reward_input: Literal["sample", "posterior"] = "sample"
@@ -127,7 +128,7 @@ class Batch:
     """(B,) long, into the prompts"""
     cond: Cond
     """B prompts"""
-    keys: list[tuple[int, ...]]
+    keys: Sequence[Key]
     """B keys"""
     plan: Plan
 
@@ -194,7 +195,8 @@ class Trainer(base.Trainer[Config, Batch]):
         scores = self.score(images, texts)
         if cfg.loss == "hinge" and bool((scores.detach() >= (cfg.target or 0)).all()):
             log.warning(
-                "every score of a batch is beyond target=%g, where the hinge has no gradient; raise it", cfg.target
+                "every score of a batch is beyond target=%g, where the hinge has no gradient; raise it",
+                cfg.target,
             )
         losses = cfg.loss_scale * reward_loss(scores, cfg.loss, cfg.target) + cfg.penalty_weight * costs
         metrics = {
@@ -249,7 +251,7 @@ class Trainer(base.Trainer[Config, Batch]):
         return torch.where(certain.flatten(), 0.0, mean_square(distance) / 2)
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """(B,) fp32, with gradient. Raises ValueError for images outside [0, 1] or a score that is no number."""
+        """(B,) fp32, with gradient. Raises ValueError for images outside [0, 1] or a broken score."""
         half = self.cfg.reward_precision == "bf16"
         with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
             scores: Tensor = self.reward(images, prompts).float()
@@ -296,15 +298,17 @@ def check(cfg: Config) -> None:
     """Raises ValueError for settings that contradict each other; before anything is loaded."""
     draw_plan(cfg.record, cfg.num_steps, k=cfg.k, early_stop=cfg.early_stop, generator=generator(PLAN))
     if cfg.loss != "maximise" and cfg.target is None:
-        raise ValueError(f"got loss={cfg.loss} without target; expected a number of the reward's scale; set it")
+        raise ValueError(
+            f"got loss={cfg.loss} without target; expected a number of the reward's scale; set it"
+        )
     if cfg.penalty == "kl" and not cfg.eta:
         raise ValueError(
             "got penalty=kl with eta=0, whose steps have no density; expected eta above 0; set it, or use l2"
         )
     if (cfg.penalty == "none") != (cfg.penalty_weight == 0):
         raise ValueError(
-            f"got penalty={cfg.penalty} with penalty_weight={cfg.penalty_weight:g}; expected both or neither; "
-            "set both"
+            f"got penalty={cfg.penalty} with penalty_weight={cfg.penalty_weight:g}; expected both or "
+            "neither; set both"
         )
     if cfg.lv_samples and cfg.eta:
         raise ValueError(
@@ -313,8 +317,9 @@ def check(cfg: Config) -> None:
         )
     if cfg.lv_samples and (cfg.record, cfg.k, cfg.early_stop) != ("last", 1, 0):
         raise ValueError(
-            f"got lv_samples={cfg.lv_samples} with record={cfg.record}, k={cfg.k}, early_stop={cfg.early_stop}; "
-            "expected last, 1 and 0: only re-noised last steps record; leave them out"
+            f"got lv_samples={cfg.lv_samples} with record={cfg.record}, k={cfg.k}, "
+            f"early_stop={cfg.early_stop}; expected last, 1 and 0: only re-noised "
+            "steps record; leave them out"
         )
 
 

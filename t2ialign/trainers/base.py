@@ -19,16 +19,19 @@ from torch import Tensor
 
 from t2ialign import config
 from t2ialign.data.prompts import read_prompts
+from t2ialign.evaluation.panel import Trained
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_all, save_lora, train_all, trainable
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import card, checkpoint, validation
 from t2ialign.trainers.launch import make_accelerator, max_memory_gb
 from t2ialign.trainers.log import METRICS, Log, Meter, read_rows
+from t2ialign.trainers.monitor import check_monitor
 from t2ialign.trainers.output import CHECKPOINTS, resume_point
 from t2ialign.trainers.settings import LoopConfig, TrainConfig
 from t2ialign.trainers.state import TrainState
 from t2ialign.trainers.stop import StopRequest
+from t2ialign.trainers.watch import Watch
 
 __all__ = ["Loop", "LoopConfig", "TrainConfig", "Trainer"]
 
@@ -47,6 +50,8 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
     """The name of the method, for the log and the model card."""
     images_per_row: ClassVar[int] = 1
     """How many images one row of a batch stands for, for images_per_s."""
+    halted = False
+    """Whether the run ends before `max_steps`, on all processes alike."""
 
     def __init__(self, cfg: AnyCfg) -> None:
         self.cfg, self.stop, self._agreed = cfg, StopRequest(), False
@@ -118,17 +123,27 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         try:
             self._start()
             with self.stop:
-                while self.state.step < self.cfg.max_steps and not self.stopping:
+                while not self.finished and not self.stopping:
                     row = self.before_step()
                     if not self.stopping and self.update(row):
                         self._after_step(row)
-                if self.state.step < self.cfg.max_steps:
+                if not self.finished:
                     self._leave()
             self._finish(row)
         finally:
             self.log.close()
         self._part()
         return row
+
+    @property
+    def finished(self) -> bool:
+        """Whether `state.step` is the last one."""
+        return self.halted or self.state.step >= self.cfg.max_steps
+
+    @property
+    def due(self) -> bool:
+        """Whether to evaluate after this step."""
+        return self.finished or self.state.step % self.cfg.evaluate_every == 0
 
     @property
     def stopping(self) -> bool:
@@ -188,20 +203,19 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         cfg, step = self.cfg, self.state.step
         self._report(row)
         self.log.advance(row)
-        if step % cfg.checkpoint_every == 0 or step == cfg.max_steps:
+        if step % cfg.checkpoint_every == 0 or self.finished:
             self.save_once()
 
     def _report(self, row: dict[str, float]) -> None:
         """Add the held-out metrics that are due, draw what is, and write the row."""
-        cfg, step = self.cfg, self.state.step
-        last, main = step == cfg.max_steps, self.accelerator.is_main_process
-        if main and (step % cfg.evaluate_every == 0 or last):
+        main, step = self.accelerator.is_main_process, self.state.step
+        if main and self.due:
             with self.state.served():
                 row |= self.evaluate()
         if main:
-            self.show(last=last)
+            self.show(last=self.finished)
         if row:
-            self.log.write(step, row)
+            self.log.write(step, row, last=self.finished)
 
     def save_once(self) -> None:
         """Write the checkpoint of this step, unless it is there."""
@@ -241,7 +255,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
 
 
 class Trainer(Loop[Cfg, BatchT]):
-    """The loop with an image model in it, and its validation images.
+    """The loop with an image model in it, its validation images and its monitor.
 
     policy: a loaded model without adapters, whose encoders stay in memory; else `cfg.model` is loaded. In
     `setup` the encoders are in memory for the last time. Raises ValueError like `Loop`.
@@ -249,12 +263,19 @@ class Trainer(Loop[Cfg, BatchT]):
 
     decodes: ClassVar[bool] = False
     """Whether training itself needs the image decoder."""
+    wraps: ClassVar[bool] = True
+    """Whether several processes wrap the net, which is right where a loss runs it once. Where it runs many
+    times, or again in the backward pass, gradients are averaged before the update instead."""
+    any_reward: ClassVar[bool] = False
+    """Whether its reward needs no gradient."""
 
     def __init__(self, cfg: Cfg, *, policy: UNetPolicy | None = None) -> None:
+        check_monitor(cfg)
         self._policy, self.keep_prompts = policy, list[str]()
         super().__init__(cfg)
+        self.watch = Watch(self)
         if policy is None:
-            prompts = [*self.validation_prompts, *self.keep_prompts]
+            prompts = [*self.validation_prompts, *self.watch.prompts, *self.keep_prompts]
             self.policy.free_encoders(keep_decoder=self.decodes or bool(prompts), keep_prompts=prompts)
 
     def load(self) -> TrainState:
@@ -276,7 +297,26 @@ class Trainer(Loop[Cfg, BatchT]):
             self.policy.checkpoint_gradients()
         save, lora = (save_lora, True) if cfg.lora_rank else (save_all, False)
         write, trained = partial(save, self.policy), trainable(self.policy)
-        return TrainState(cfg, self.accelerator, self.policy, trained, write, often=lora)
+        return TrainState(cfg, self.accelerator, self.policy, trained, write, often=lora, wrap=self.wraps)
+
+    @property
+    def trained_reward(self) -> Trained | None:
+        """The name and the reward that training climbs, for the monitor; None where there is none."""
+        return None
+
+    def _start(self) -> None:
+        self.halted = self.watch.open()
+        super()._start()
+        self.watch.keep_best()
+
+    def _report(self, row: dict[str, float]) -> None:
+        if self.due:
+            self.halted = self.watch.measure(row)
+        super()._report(row)
+
+    def _after_step(self, row: dict[str, float]) -> None:
+        super()._after_step(row)
+        self.watch.keep_best()
 
     def show(self, *, last: bool) -> None:
         """The validation images, where they are due."""
@@ -290,4 +330,15 @@ class Trainer(Loop[Cfg, BatchT]):
         """What was trained on what, and how diffusers loads it."""
         source = str(self.policy.pipe.config.get("_name_or_path") or self.cfg.model)
         data, dataset = self.data_card(), self.dataset()
-        card.write(self.cfg, method=self.method, source=source, data=data, dataset=dataset, metrics=metrics)
+        more = self.watch.facts()
+        if self.halted:
+            more["Steps"] = f"{self.state.step} of {self.cfg.max_steps}, ended by the monitor"
+        card.write(
+            self.cfg,
+            method=self.method,
+            source=source,
+            data=data,
+            dataset=dataset,
+            metrics=metrics,
+            more=more,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -40,11 +41,12 @@ def write(
     data: str,
     dataset: str | None = None,
     metrics: dict[str, float],
+    more: Mapping[str, object] | None = None,
 ) -> Path:
     """Write README.md into the output folder, with the tags that model hubs read.
 
     source: where diffusers finds the base model; data: one line; dataset: its name on the Hub, if it is
-    there; metrics: those of the last step.
+    there; metrics: those of the last step; more: facts to add, or to put in place of the usual ones.
     """
     tags = ["text-to-image", "diffusers", "lora" if cfg.lora_rank else "full-weights", method, "t2ialign"]
     head: dict[str, object] = {
@@ -62,6 +64,7 @@ def write(
         "Data": data,
         "Steps": cfg.max_steps,
         "Trained": f"LoRA of rank {cfg.lora_rank}" if cfg.lora_rank else "all weights",
+        **(more or {}),
     }
     lead = f"`{cfg.model}` aligned with `{method}` by t2ialign {__version__}."
     tail = ["", f"![validation images](validation/{shown[-1].name})"] if shown else []

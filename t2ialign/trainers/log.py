@@ -79,14 +79,18 @@ class Log:
             mininterval=10 if quiet else 0.2,
         )
 
-    def write(self, step: int, row: dict[str, float]) -> None:
+    def write(self, step: int, row: dict[str, float], *, last: bool) -> None:
         """Record the numbers of one step; JSON has no NaN, so the file leaves such a number out."""
         if self.accelerator.is_main_process:
             finite = {name: value for name, value in row.items() if math.isfinite(value)}
             self._file.write(json.dumps({"step": step, **finite}) + "\n")
             self._file.flush()
-        if self.accelerator.trackers and (step % self.every == 0 or step == self.total):
+        if self.accelerator.trackers and (step % self.every == 0 or last):
             self.accelerator.log(row, step=step)
+
+    def mark(self, name: str, text: str) -> None:
+        """Show something in the progress line from now on."""
+        self._shown[name] = text
 
     def advance(self, row: dict[str, float]) -> None:
         """Move the progress line on by one step."""

@@ -71,6 +71,9 @@ class TrainConfig(LoopConfig):
     FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {
         *("attention", "gradient_checkpointing", "validate_every", "validation_prompts"),
         *("num_validation_images", "validation_steps", "validation_guidance"),
+        # Of the weights; the monitor's own journal says what of these may change.
+        *("monitor_prompts", "monitor_rewards", "monitor_images", "monitor_steps", "monitor_guidance"),
+        *("stop_on_hack", "keep_best"),
     }
 
     model: str = "shapes"
@@ -96,3 +99,18 @@ class TrainConfig(LoopConfig):
     """Sampling steps of the validation images."""
     validation_guidance: float = Field(default=5.0, ge=1)
     """Guidance of the validation images."""
+
+    monitor_prompts: str | None = None
+    """A file of prompts never trained on, or one prompt, to measure every `evaluate_every` steps."""
+    monitor_rewards: tuple[str, ...] = ()
+    """Held-out rewards of their images; never the one that is trained."""
+    monitor_images: int = Field(default=4, ge=2)
+    """Images per monitor prompt, the same seeds each time."""
+    monitor_steps: int = Field(default=20, ge=1)
+    """Sampling steps of the monitor's images."""
+    monitor_guidance: float = Field(default=5.0, ge=1)
+    """Guidance of the monitor's images."""
+    stop_on_hack: bool = False
+    """End the run where a held-out reward falls significantly while the trained one still rises."""
+    keep_best: str | None = None
+    """One of monitor_rewards: the weights that were best by it are kept in output/best."""

@@ -1,7 +1,7 @@
-"""The plans against their published laws, and the gradient against finite differences of what each plan means."""
+"""The plans against their laws, and the gradient against finite differences of what each plan means."""
 
 from collections import Counter
-from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from t2ialign.diffusion.path import to_x0_eps
 from t2ialign.diffusion.schedule import path_table, timesteps
 from t2ialign.diffusion.transition import reverse_step
 from t2ialign.models.load import load_policy
+from t2ialign.proofs.gradient import double, spied, surrogate
 
 T = 5
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -82,7 +83,7 @@ def test_impossible_plans_are_one_line():
 
 
 class Constants:
-    """Stable Diffusion's own path, with an output a step that is a parameter: only the linear path is left."""
+    """Stable Diffusion's own path, with each step's output a parameter: only the linear path is left."""
 
     kind = "eps"
 
@@ -123,38 +124,23 @@ def test_the_linear_path_s_weights_are_those_derived_by_hand():
 @pytest.fixture(scope="module")
 def policy(tiny_sd):
     """The tiny Stable Diffusion in fp64, all of its network's weights trainable."""
-    policy = load_policy(str(tiny_sd))
-    policy.unet.double().requires_grad_(True)
-    policy.vae.double()
-    policy.dtype, policy.table = torch.float64, policy.table.double()
-    return policy
+    return double(load_policy(str(tiny_sd)))
 
 
 @pytest.fixture(scope="module")
 def problem(policy):
     """Two prompts, noise, the grid, and the numbers that weigh the pixels of the result."""
+
+    def noise(i):
+        return torch.randn(x_T.shape, generator=generator(9, i), dtype=torch.float64)
+
     cond = {name: value.double() for name, value in policy.encode_prompts(["a cat", "two dogs"]).items()}
     shape = policy.latent_shape(*policy.native_size)
     x_T = normal_rows(shape, [(0, row) for row in range(2)]).double()
     pixels = torch.randn(2, 3, *policy.native_size, generator=generator(3), dtype=torch.float64)
-    return cond, x_T, policy.times(T), pixels
-
-
-@contextmanager
-def spied(policy):
-    """What the network is shown and gives, call by call, and whether it records."""
-    seen, guided = [], policy.guided
-
-    def spy(x_t, t, cond, guidance):
-        out = guided(x_t, t, cond, guidance)
-        seen.append((x_t.detach(), out.detach(), torch.is_grad_enabled()))
-        return out
-
-    policy.guided = spy
-    try:
-        yield seen
-    finally:
-        del policy.guided
+    return SimpleNamespace(
+        policy=policy, cond=cond, x_T=x_T, times=policy.times(T), guidance=2.0, noise=noise, pixels=pixels
+    )
 
 
 PLANS = {
@@ -169,37 +155,19 @@ PLANS = {
 }
 
 
-def path(policy, problem, plan, eta, **options):
-    cond, x_T, times, pixels = problem
-
-    def noise(i):
-        return torch.randn(x_T.shape, generator=generator(9, i), dtype=torch.float64)
-
-    x_0, costs = differentiable_sample(
-        policy, cond, x_T, times, plan, eta=eta, guidance=2.0, noise=noise if eta else None, **options
+def path(problem, plan, eta, **options):
+    x_0, _ = differentiable_sample(
+        problem.policy,
+        problem.cond,
+        problem.x_T,
+        problem.times,
+        plan,
+        eta=eta,
+        guidance=problem.guidance,
+        noise=problem.noise if eta else None,
+        **options,
     )
-    return (policy.decode(x_0) * pixels).sum() + costs.sum()
-
-
-def surrogate(policy, problem, plan, eta, held) -> Tensor:
-    """What a plan's gradient is the gradient of: outputs that do not record, inputs and latents that are
-    detached stay what they were; written without a detach.
-    """
-    cond, x, times, pixels = problem
-    alphas = policy.table[times].view(-1, 1, 1, 1, 1)
-    for i, records in enumerate(plan.recorded):
-        t = times[i].expand(2)
-        x = held[i][0] if i == plan.detach_before else x
-        out = policy.guided(held[i][0] if plan.detach_input else x, t, cond, 2.0) if records else held[i][1]
-        now, then = alphas[i], alphas[i + 1]
-        x_0 = (x - (1 - now).sqrt() * out) / now.sqrt()
-        if plan.posterior and i == len(plan.recorded) - 1:
-            x = x_0
-            break
-        std = eta * (((1 - then) / (1 - now)) * (1 - now / then)).sqrt()
-        x = then.sqrt() * x_0 + (1 - then - std**2).sqrt() * out
-        x = x + std * torch.randn(x.shape, generator=generator(9, i), dtype=torch.float64)
-    return (policy.decode(x) * pixels).sum()
+    return (problem.policy.decode(x_0) * problem.pixels).sum()
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -208,10 +176,12 @@ def surrogate(policy, problem, plan, eta, held) -> Tensor:
 def test_the_gradient_is_the_finite_difference_of_what_the_plan_means(policy, problem, name, eta, recompute):
     plan, weights = PLANS[name], list(policy.unet.parameters())
     with spied(policy) as held:
-        value = path(policy, problem, plan, eta, recompute=False)
-    directions = [torch.randn(w.shape, generator=generator(2, i), dtype=w.dtype) for i, w in enumerate(weights)]
+        value = path(problem, plan, eta, recompute=False)
+    directions = [
+        torch.randn(w.shape, generator=generator(2, i), dtype=w.dtype) for i, w in enumerate(weights)
+    ]
     if recompute:
-        value = path(policy, problem, plan, eta, recompute=True)
+        value = path(problem, plan, eta, recompute=True)
     grads = torch.autograd.grad(value, weights, allow_unused=True)
     slope = sum((g * d).sum() for g, d in zip(grads, directions, strict=True) if g is not None)
     found, h = [], 1e-6
@@ -219,7 +189,8 @@ def test_the_gradient_is_the_finite_difference_of_what_the_plan_means(policy, pr
         for sign in (1, -1):
             for w, d in zip(weights, directions, strict=True):
                 w += sign * h * d
-            found.append(surrogate(policy, problem, plan, eta, held))
+            x_0 = surrogate(problem, plan, eta, held)
+            found.append((policy.decode(x_0) * problem.pixels).sum())
             for w, d in zip(weights, directions, strict=True):
                 w -= sign * h * d
     assert abs(slope) > 1e-6
@@ -227,13 +198,15 @@ def test_the_gradient_is_the_finite_difference_of_what_the_plan_means(policy, pr
 
 
 def test_low_variance_records_the_last_step_only_from_each_new_noise(policy, problem):
-    cond, _, times, pixels = problem
+    cond, times = problem.cond, problem.times
     shape = policy.latent_shape(*policy.native_size)
     x_0 = normal_rows(shape, [(4, row) for row in range(2)]).double()
-    eps = normal_rows(shape, [(5, n, row) for n in range(3) for row in range(2)]).double().unflatten(0, (3, 2))
+    eps = (
+        normal_rows(shape, [(5, n, row) for n in range(3) for row in range(2)]).double().unflatten(0, (3, 2))
+    )
     with spied(policy) as seen:
         found, _ = low_variance_sample(policy, cond, x_0, times, eps, guidance=2.0, recompute=False)
-    assert found.shape == (6, *shape) and [records for *_, records in seen] == [True]
+    assert found.shape == (6, *shape) and len(seen) == 1 and found.requires_grad
     alpha = policy.table[times[-2]]
     x_t = alpha.sqrt() * x_0 + (1 - alpha).sqrt() * eps[1]  # the second noise is the rows 2 and 3
     torch.testing.assert_close(seen[0][0][2:4], x_t)
@@ -246,7 +219,7 @@ def test_low_variance_records_the_last_step_only_from_each_new_noise(policy, pro
 def test_a_step_that_does_not_record_never_builds_a_graph(policy, problem):
     plan, records = PLANS["alignprop"], []
     hook = policy.unet.register_forward_pre_hook(lambda *_: records.append(torch.is_grad_enabled()))
-    value = path(policy, problem, plan, 0.0, recompute=True)
+    value = path(problem, plan, 0.0, recompute=True)
     assert records == list(plan.recorded)
     value.backward()
     assert records[T:] == [True] * 2  # each recorded step runs once more, and no other
@@ -256,7 +229,7 @@ def test_a_step_that_does_not_record_never_builds_a_graph(policy, problem):
 
 def saved_bytes(policy, problem, num_steps, **options):
     """Bytes that a loss of all steps keeps for its backward pass."""
-    cond, x_T, _, pixels = problem
+    cond, x_T = problem.cond, problem.x_T
     kept = {}
 
     def pack(x: Tensor):
@@ -275,7 +248,7 @@ def saved_bytes(policy, problem, num_steps, **options):
 
 
 def test_a_recomputed_step_keeps_little_more_than_its_latents(policy, problem):
-    latent = problem[1].numel() * 8
+    latent = problem.x_T.numel() * 8
     few, many = (saved_bytes(policy, problem, steps, recompute=True) for steps in (5, 25))
     naive_few, naive_many = (saved_bytes(policy, problem, steps, recompute=False) for steps in (5, 25))
     assert many - few <= 20 * 8 * latent  # x_t, its two halves, x_0 and the guided output of each step
@@ -289,11 +262,8 @@ def test_the_penalty_is_of_recorded_steps_against_the_reference_at_the_same_late
         calls.append((int(t[0]), x_t.requires_grad, frozen.requires_grad))
         return (out - frozen).square().flatten(1).mean(1) + 1
 
-    plan, times = PLANS["draft-k"], problem[2]
-    cond, x_T, _, _ = problem
-    _, costs = differentiable_sample(
-        policy, cond, x_T, times, plan, eta=0.0, guidance=2.0, penalty=penalty
-    )
+    plan, times, cond, x_T = PLANS["draft-k"], problem.times, problem.cond, problem.x_T
+    _, costs = differentiable_sample(policy, cond, x_T, times, plan, eta=0.0, guidance=2.0, penalty=penalty)
     assert calls == [(int(times[3]), False, False), (int(times[4]), False, False)]
     torch.testing.assert_close(costs.detach(), torch.full((2,), 2.0).double())  # no adapter: no difference
 
@@ -301,5 +271,5 @@ def test_the_penalty_is_of_recorded_steps_against_the_reference_at_the_same_late
 def test_noise_is_asked_for_where_eta_needs_it(policy, problem):
     with pytest.raises(ValueError, match=r"got eta=0.5 and no noise"):
         differentiable_sample(
-            policy, problem[0], problem[1], problem[2], PLANS["draft"], eta=0.5, guidance=1.0
+            policy, problem.cond, problem.x_T, problem.times, PLANS["draft"], eta=0.5, guidance=1.0
         )

@@ -1,6 +1,4 @@
-"""Reward back-propagation: presets, losses and penalties by hand, cost by counters, and that a reward goes up."""
-
-
+"""Reward back-propagation: presets, losses by hand, cost by counters, and that a reward goes up."""
 
 import pytest
 import torch
@@ -93,7 +91,9 @@ def test_the_losses_by_hand(form, target, expected):
     assert found.tolist() == expected
 
 
-def test_the_reward_s_gradient_reaches_every_weight_and_recomputing_changes_no_number(backprop_config, tmp_path):
+def test_the_reward_s_gradient_reaches_every_weight_and_recomputing_changes_no_number(
+    backprop_config, tmp_path
+):
     found = []
     for name, keep in (("a", True), ("b", False)):
         trainer = backprop.Trainer(
@@ -119,9 +119,7 @@ def test_the_kl_penalty_is_that_of_torch_s_normals_and_the_l2_one_a_mean_square(
     expected = torch.distributions.kl_divergence(*normals).flatten(1).mean(1)
     torch.testing.assert_close(found, expected)
     l2 = backprop.Trainer(backprop_config(penalty="l2", penalty_weight=1.0, output=tmp_path / "l2"))
-    torch.testing.assert_close(
-        l2.penalty(out, frozen, x_t, t, s), (out - frozen).square().flatten(1).mean(1)
-    )
+    torch.testing.assert_close(l2.penalty(out, frozen, x_t, t, s), (out - frozen).square().flatten(1).mean(1))
 
 
 def test_a_penalty_holds_the_policy_near_the_reference(backprop_config, tmp_path):
@@ -195,8 +193,6 @@ def test_a_resumed_run_is_bit_for_bit_the_whole_one(backprop_config, tmp_path, o
     assert_same_checkpoint(*folders)
 
 
-
-
 @pytest.mark.parametrize("k", [1, 3])
 def test_a_step_costs_t_plus_3_k_forwards_and_the_decoder(backprop_config, tiny_sd, k):
     num_steps = 8
@@ -238,7 +234,9 @@ def test_a_reward_that_breaks_keeps_the_last_checkpoint(backprop_config, tmp_pat
         backprop.Trainer(cfg).fit()
     assert checkpoint.whole(cfg.output / "checkpoints")
     cfg = backprop_config(reward="tests.trainers.redness:WrongShape", output=tmp_path / "shape")
-    with pytest.raises(ValueError, match=r"got float32 \(2, 1\) from WrongShape.score; expected float \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"got float32 \(2, 1\) from WrongShape.score; expected float \(2,\)"
+    ):
         backprop.Trainer(cfg).fit()
 
 

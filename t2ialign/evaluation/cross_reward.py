@@ -1,0 +1,76 @@
+"""Trained on x, tested on y: how far runs moved every reward, each in units of the base's spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from t2ialign.evaluation.hack_index import spread
+from t2ialign.evaluation.monitor_journal import TRAINED, Journal
+from t2ialign.evaluation.statistics import Estimate, paired_difference
+
+SETTINGS = ("prompts", "images", "model", "steps", "guidance")
+"""What runs must have measured alike to stand in one table."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one run moved one reward between the base and its last step."""
+
+    raw: Estimate
+    """In the reward's own units, over images of the same prompt and seed, interval by prompt."""
+    base_std: float
+    """Standard deviation of the base's means over prompts; 0 where all are alike."""
+    own: bool
+    """Whether the run was trained on it: then it says that training worked, not that images are better."""
+
+    @property
+    def scaled(self) -> Estimate | None:
+        """In units of `base_std`, None where that is 0."""
+        unit, raw = self.base_std, self.raw
+        if not unit:
+            return None
+        return Estimate(raw.mean / unit, raw.low / unit, raw.high / unit, raw.count, raw.prompts)
+
+    def to_json(self) -> dict[str, object]:
+        """{"base_std_units", "raw", "base_std", "trained_on"}, for a report file."""
+        return {
+            "base_std_units": self.scaled.to_json() if self.scaled else None,
+            "raw": self.raw.to_json(),
+            "base_std": self.base_std,
+            "trained_on": self.own,
+        }
+
+
+def matrix(runs: Mapping[str, Journal]) -> dict[str, dict[str, Change]]:
+    """Run -> reward -> its change; the trained reward under its own name.
+
+    Raises ValueError if runs were not measured on the same prompts, seeds, model and sampler.
+    """
+    check_alike(runs)
+    return {run: _row(journal) for run, journal in runs.items()}
+
+
+def check_alike(runs: Mapping[str, Journal]) -> None:
+    """Raises ValueError if runs were not measured on the same prompts, seeds, model and sampler."""
+    (first, one), *others = runs.items()
+    for run, other in others:
+        for key in SETTINGS:
+            if one.about[key] != other.about[key]:
+                raise ValueError(
+                    f"got {run}, whose monitor has other {key} than that of {first}; expected the same, to "
+                    "compare image by image; show them apart"
+                )
+
+
+def _row(journal: Journal) -> dict[str, Change]:
+    last, own = journal.at(journal.steps[-1]), journal.about["trained"]
+    base = {(row["prompt"], row["seed"]): row["scores"] for row in journal.at(journal.steps[0])}
+    found = {}
+    for key in last[0]["scores"]:
+        before = [base[row["prompt"], row["seed"]][key] for row in last]
+        after, prompts = [row["scores"][key] for row in last], [row["prompt"] for row in last]
+        unit = spread(journal.series("scores", key))
+        name = own if key == TRAINED else key
+        found[name] = Change(paired_difference(after, before, prompts), unit, key == TRAINED)
+    return found

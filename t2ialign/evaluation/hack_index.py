@@ -1,0 +1,119 @@
+"""The hack index: from which step on a held-out reward falls while the trained one still rises.
+
+Pure functions on numbers. Image statistics, diversity and the distance to the base model have no good
+direction: they are curves to look at, and never enter here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+SHARE = 0.1
+"""A fall below this share of the base's standard deviation over prompts counts as none."""
+ERRORS = 2
+"""Standard errors that a fall has to exceed."""
+
+Series = Mapping[int, Sequence[float]]
+"""Step -> the mean score of each prompt's images, prompts in one order; the first step is the base's."""
+
+
+@dataclass(frozen=True)
+class Fall:
+    """How far a held-out reward lies below its running best at one step."""
+
+    reward: str
+    step: int
+    best_step: int
+    """Of the running best, the last one of equals: the reward was still whole there."""
+    drop: float
+    """Mean over prompts at the best step less that now, in the reward's own units; 0 at the best itself."""
+    threshold: float
+    """max(0.1 base-std, 2 standard errors of the drop, paired by prompt)."""
+    base_std: float
+    """Of the base's means over prompts."""
+    usable: float | None
+    """The trained reward's mean at the best step: what can be had of it. None without a trained reward."""
+    trained: float | None
+    """The trained reward's mean now."""
+
+    @property
+    def index(self) -> float:
+        """The drop in units of its threshold; 0 where the trained reward has not risen since the best."""
+        if self.drop <= 0 or not self.rises:
+            return 0.0
+        return self.drop / self.threshold if self.threshold else math.inf
+
+    @property
+    def rises(self) -> bool:
+        """Whether the trained reward is higher now than at the best step; True if none is measured."""
+        return self.usable is None or self.trained is None or self.trained > self.usable
+
+    @property
+    def fired(self) -> bool:
+        """Whether the run over-optimises here: an index above 1."""
+        return self.index > 1
+
+    def to_json(self) -> dict[str, object]:
+        """Every number, for a report file."""
+        return asdict(self)
+
+
+def falls(reward: str, heldout: Series, trained: Series | None = None) -> list[Fall]:
+    """One for each step of a held-out reward, in order; without `trained` only its own fall counts.
+
+    Raises ValueError for fewer than two prompts, whose spread nobody knows.
+    """
+    steps = sorted(heldout)
+    if (prompts := len(heldout[steps[0]])) < 2:
+        raise ValueError(f"got {prompts} prompt; expected 2 or more; a standard error needs them")
+    base_std, found, best = spread(heldout), list[Fall](), steps[0]
+    for step in steps:
+        if np.mean(heldout[step]) >= np.mean(heldout[best]):
+            best = step
+        lost = np.subtract(heldout[best], heldout[step])
+        error = float(np.std(lost, ddof=1)) / math.sqrt(prompts)
+        threshold = max(SHARE * base_std, ERRORS * error)
+        then, now = (None if trained is None else float(np.mean(trained[at])) for at in (best, step))
+        found.append(Fall(reward, step, best, float(lost.mean()), threshold, base_std, then, now))
+    return found
+
+
+def first_fired(found: Iterable[Fall]) -> Fall | None:
+    """The earliest fall that fires, of several at one step the one furthest beyond its threshold."""
+    return min((f for f in found if f.fired), key=lambda fall: (fall.step, -fall.index), default=None)
+
+
+def best_step(series: Series) -> int:
+    """The step with the highest mean, the last one of equals."""
+    return max(series, key=lambda step: (np.mean(series[step]), step))
+
+
+def spread(series: Series) -> float:
+    """Standard deviation of the base's means over prompts; 0 for one prompt."""
+    base = series[min(series)]
+    return float(np.std(base, ddof=1)) if len(base) > 1 else 0.0
+
+
+def in_base_std(series: Series) -> dict[int, float] | None:
+    """Step -> change of the mean from the base, in units of `spread`; None where that is 0."""
+    unit, base = spread(series), float(np.mean(series[min(series)]))
+    return {step: (float(np.mean(series[step])) - base) / unit for step in sorted(series)} if unit else None
+
+
+def words(fall: Fall) -> str:
+    """One line for people: which reward fell how far, and what is left of the trained one."""
+    unit = f" ({fall.drop / fall.base_std:.2g} base-std)" if fall.base_std else ""
+    fell = (
+        f"over-optimised at step {fall.step}: held-out {fall.reward} fell {fall.drop:.4g}{unit} below its "
+        f"best of step {fall.best_step}, beyond the threshold of {fall.threshold:.4g}"
+    )
+    if fall.usable is None:
+        return f"{fell}; no trained reward is measured, so whether it still rises was not checked"
+    return (
+        f"{fell}, while the trained reward rose from {fall.usable:.4g} to {fall.trained:.4g}; "
+        f"usable reward: {fall.usable:.4g}"
+    )

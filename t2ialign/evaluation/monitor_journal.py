@@ -1,0 +1,109 @@
+"""What a run's monitor leaves: monitor/scores.jsonl, one row an image and step, and the images beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from t2ialign.evaluation import manifest
+from t2ialign.evaluation.hack_index import Fall, falls
+
+FOLDER, SCORES, ABOUT = "monitor", "scores.jsonl", "about.json"
+TRAINED = "trained"
+"""Key of the trained reward among the scores; `about` says its name."""
+
+Row = dict[str, Any]
+"""{"step", "prompt", "seed", "file", "scores": {reward: number}, "statistics": {name: number}}"""
+Kind = Literal["scores", "statistics"]
+
+
+class Journal:
+    """The rows of a run by step, and `about`: what they were measured with. Only whole steps count."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder, self.about = run / FOLDER, dict[str, Any]()
+        if (self.folder / ABOUT).is_file():
+            self.about = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+        self._steps: dict[int, list[Row]] = {}
+        for row in manifest.journal(self.folder / SCORES):
+            self._steps.setdefault(row["step"], []).append(row)
+        whole = len(self.about.get("prompts", ())) * self.about.get("images", 0)
+        self._steps = {step: rows for step, rows in sorted(self._steps.items()) if len(rows) == whole}
+
+    @property
+    def steps(self) -> list[int]:
+        """Those measured, in order; the base model's is 0."""
+        return list(self._steps)
+
+    def at(self, step: int) -> list[Row]:
+        """The rows of one step."""
+        return self._steps[step]
+
+    def names(self, kind: Kind) -> list[str]:
+        """Of all scores or statistics, in order of first appearance."""
+        return list(dict.fromkeys(name for rows in self._steps.values() for name in rows[0][kind]))
+
+    def heldout(self) -> list[str]:
+        """Names of the rewards that are not trained on."""
+        return [name for name in self.names("scores") if name != TRAINED]
+
+    def series(self, kind: Kind, name: str) -> dict[int, list[float]]:
+        """Step -> mean of each prompt's images, for the steps that have it."""
+        found = {}
+        for step, rows in self._steps.items():
+            if name in rows[0][kind]:
+                prompts: dict[str, list[float]] = {}
+                for row in rows:
+                    prompts.setdefault(row["prompt"], []).append(row[kind][name])
+                found[step] = [sum(values) / len(values) for values in prompts.values()]
+        return found
+
+    def falls(self, rewards: Sequence[str] | None = None) -> list[Fall]:
+        """Of each held-out reward, or of those named, at each step; none with fewer than two prompts."""
+        if len(self.about.get("prompts", ())) < 2:
+            return []
+        trained = self.series("scores", TRAINED) or None
+        names = self.heldout() if rewards is None else rewards
+        return [fall for name in names for fall in falls(name, self.series("scores", name), trained)]
+
+    def add(self, step: int, rows: Sequence[Row]) -> None:
+        """Write the rows of one step at the end, and keep them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / ABOUT).exists():
+            manifest.write_json(self.folder / ABOUT, self.about)
+        manifest.append(self.folder / SCORES, rows)
+        self._steps[step] = list(rows)
+
+    def cut(self, step: int) -> None:
+        """Drop what lies past a step, rows and images: a killed run may have left it."""
+        self._steps = {s: rows for s, rows in self._steps.items() if s <= step}
+        if (self.folder / SCORES).exists():
+            manifest.rewrite(self.folder / SCORES, _flat(self._steps.values()))
+        for folder in self.folder.glob("step-*"):
+            if int(folder.name.removeprefix("step-")) > step:
+                shutil.rmtree(folder)
+
+
+def read(run: Path) -> Journal:
+    """The journal of a run for readers. Raises ValueError if it has none, or nothing whole in it."""
+    file = run / FOLDER / SCORES
+    if not file.is_file():
+        raise ValueError(
+            f"got no {file}; expected the output of a run with a monitor; train with monitor_prompts=..."
+        )
+    journal = Journal(run)
+    if not journal.steps:
+        raise ValueError(f"got no step measured in full in {file}; expected at least one; wait for the run")
+    return journal
+
+
+def image_file(step: int, seed: int) -> str:
+    """Where an image lies within the monitor's folder."""
+    return f"step-{step:06d}/{seed:05d}.png"
+
+
+def _flat(steps: Iterable[list[Row]]) -> list[Row]:
+    return [row for rows in steps for row in rows]

@@ -1,0 +1,141 @@
+"""t2ialign mix: one LoRA that is alpha * A + (1 - alpha) * B of two, exactly, in weight space."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from t2ialign.models.lora import Factors
+
+EXPLAINED = """
+The change of every layer is ALPHA times that of A plus (1 - ALPHA) times that of B: what two runs with two
+rewards learned, in one LoRA between them (AlignProp's LoRA soup, Prabhudesai et al. 2023).
+Ranks, alphas, seeds and targeted layers of the two may differ; the model must be the same."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.description = f"{parser.description}.{EXPLAINED}"
+    parser.add_argument(
+        "a", type=Path, metavar="A", help="a run's folder, or a .safetensors file of diffusers"
+    )
+    parser.add_argument("b", type=Path, metavar="B", help="another one, for the same model")
+    parser.add_argument(
+        "--alpha", type=float, required=True, metavar="ALPHA", help="share of A in [0, 1]: 1 is A, 0 is B"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder, new or empty"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the mixture and its card. Raises ValueError for bad arguments, files or pairs of LoRAs."""
+    from t2ialign.models.lora import read_lora, save_factors
+
+    _check(args)
+    one, other = read_lora(args.a), read_lora(args.b)
+    layers = mix(one, other, args.alpha)
+    bases = list(dict.fromkeys(base for path in (args.a, args.b) if (base := _base(path))))
+    args.output.mkdir(parents=True, exist_ok=True)
+    file = save_factors(layers, args.output)
+    rank = max(factors.rank for factors in layers.values())
+    what = f"{args.alpha:g} x {args.a} + {1 - args.alpha:g} x {args.b}"
+    _write_card(args.output, what, bases, rank)
+    count = f"{len(layers)} layers ({len(one.keys() & other.keys())} in both)"
+    use = ["--lora", str(args.output), *(["--model", bases[0]] if bases and bases[0] != "shapes" else [])]
+    print(f'{file}: {what}, rank {rank}, {count}; t2ialign sample "a prompt" {shlex.join(use)}')
+
+
+def mix(one: dict[str, Factors], other: dict[str, Factors], alpha: float) -> dict[str, Factors]:
+    """The layers whose delta W is alpha * one's + (1 - alpha) * other's; a missing one counts as 0.
+
+    The factors are put side by side, [alpha up_A, (1 - alpha) up_B] @ [down_A; down_B], so that the ranks
+    add up; a mean of the factors themselves would multiply A's with B's. Raises ValueError for a layer whose
+    shape differs.
+    """
+    import torch
+
+    from t2ialign.models.lora import Factors
+
+    mixed = {}
+    for layer in sorted(one.keys() | other.keys()):
+        parts = [(w, lora[layer]) for w, lora in ((alpha, one), (1 - alpha, other)) if layer in lora]
+        if len({factors.shape for _, factors in parts}) > 1:
+            shapes = " and ".join(str(factors.shape) for _, factors in parts)
+            raise ValueError(f"got {layer} of shapes {shapes}; expected two LoRAs for the same model")
+        mixed[layer] = Factors(
+            torch.cat([factors.down for _, factors in parts]),
+            torch.cat([w * factors.up for w, factors in parts], dim=1),
+        )
+    return mixed
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not 0 <= args.alpha <= 1:  # also catches NaN
+        raise ValueError(f"got --alpha {args.alpha}; expected the share of A, from 0 to 1; change it")
+    output = args.output
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"got --output {output}, which is a file; expected a folder; choose another")
+    from t2ialign.models.lora import PARTIAL
+
+    there = sorted(p.name for p in output.iterdir() if p.name != PARTIAL) if output.is_dir() else []
+    if there:
+        raise ValueError(
+            f"got --output {output}, which is in use (it holds {there[0]}); expected a new or empty folder; "
+            "choose another"
+        )
+
+
+def _base(path: Path) -> str | None:
+    """The model that a run's folder was trained for; None for any other LoRA, which does not say."""
+    import yaml
+
+    settings = path / "config.yaml"
+    if not settings.is_file():
+        return None
+    try:
+        values = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"got {settings}, which is not YAML ({error}); expected a run's own") from error
+    base = values.get("model") if isinstance(values, dict) else None
+    return base if isinstance(base, str) else None
+
+
+def _write_card(output: Path, what: str, bases: list[str], rank: int) -> None:
+    import yaml
+
+    from rewards.assets import folder
+    from t2ialign import __version__
+    from t2ialign.evaluation import manifest
+    from t2ialign.trainers.card import LOAD_LORA
+
+    sources = [str(folder("shapes")) if base == "shapes" else base for base in bases]
+    head = {
+        **({"base_model": bases} if bases else {}),
+        "license": "other",
+        "license_name": "as-base-model-and-data",
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["text-to-image", "diffusers", "lora", "mix", "t2ialign"],
+    }
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {output.resolve().name}",
+        "",
+        f"`{what}` in weight space, by `t2ialign mix` {__version__}.",
+        "",
+        f"- Base model: {' and '.join(bases) or 'that of the two'}",
+        f"- Rank: {rank}, with the scales of both in the weights: load it at weight 1",
+        "- Licence: that of the base model and of the data of both",
+        "",
+        "## Load it",
+        "",
+        LOAD_LORA.format(model=sources[0] if sources else "the base model", output=output),
+    ]
+    manifest.write_text(output / "README.md", "\n".join(lines) + "\n")
