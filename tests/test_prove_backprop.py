@@ -41,7 +41,7 @@ def test_peak_memory_is_that_of_the_step_and_recomputing_saves_it():
     assert naive["latent_bytes"] == kept["latent_bytes"] == 4 * 256 * 4
     assert 0 < kept["bytes"] < 0.7 * naive["bytes"]
     with pytest.raises(ValueError, match="got exit code 1 from the measured process: "):
-        in_new_process(6, 4, True, "not a seed")  # type: ignore[arg-type]
+        in_new_process(6, 4, True, "not a seed")
 
 
 def test_growth_is_judged_beyond_the_latents(tmp_path):

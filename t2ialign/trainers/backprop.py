@@ -25,6 +25,7 @@ from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.backprop import Plan, Rule, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.noise import Key, generator, normal_rows
 from t2ialign.diffusion.sampler import sample
+from t2ialign.evaluation.panel import Trained
 from t2ialign.models.base import Cond
 from t2ialign.trainers import base
 from t2ialign.trainers.heldout_reward import mean_reward
@@ -263,6 +264,11 @@ class Trainer(base.Trainer[Config, Batch]):
                 f"step {self.state.step + 1}; expected a number; check the reward, then add resume=latest"
             )
         return scores
+
+    @property
+    def trained_reward(self) -> Trained:
+        """What the monitor must not take for held out."""
+        return self.cfg.reward, self.reward
 
     def evaluate(self) -> dict[str, float]:
         """The mean reward of images of the held-out prompts, at the same seeds every time."""

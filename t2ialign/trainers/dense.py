@@ -25,6 +25,7 @@ import rewards
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.noise import generator
 from t2ialign.diffusion.schedule import END
+from t2ialign.evaluation.panel import Trained
 from t2ialign.models.base import Cond
 from t2ialign.objectives.listwise import best_first, plackett_luce, trajectory_logits
 from t2ialign.objectives.weighting import discount_probabilities
@@ -221,6 +222,11 @@ class Trainer(base.Trainer[Config, Batch]):
         t, s = batch.t.repeat(B * K), batch.s.repeat(B * K)
         p = self.policy.step(batch.x_t.flatten(0, 2), t, s, cond, eta=1.0, guidance=self.cfg.guidance)
         return p.log_prob(batch.x_s.flatten(0, 2)).view(B, K, n)
+
+    @property
+    def trained_reward(self) -> Trained:
+        """What the monitor must not take for held out."""
+        return self.cfg.reward, self.reward
 
     def evaluate(self) -> dict[str, float]:
         """The mean reward of images of the held-out prompts, at the same seeds every time."""

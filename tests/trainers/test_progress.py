@@ -6,7 +6,7 @@ import pytest
 from tqdm import tqdm
 
 from t2ialign.models.load import load_policy
-from t2ialign.trainers import collector, dense, dpo, heldout, validation
+from t2ialign.trainers import dense, dpo, heldout, heldout_reward, prompts, validation
 from tests.trainers.test_dense import dense_config  # noqa: F401  (a fixture)
 
 
@@ -47,11 +47,11 @@ def test_held_out_pairs(bars, dpo_config, pair_cache):
 
 
 def test_prompts_and_held_out_images(bars, dense_config, tmp_path):  # noqa: F811
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("\n".join(f"picture {i}" for i in range(40)))
-    seen = bars(collector)
-    bars(dense)
-    trainer = dense.Trainer(dense_config(prompts=str(prompts), heldout_prompts="a blue square"))
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(f"picture {i}" for i in range(40)))
+    seen = bars(prompts)
+    bars(heldout_reward)
+    trainer = dense.Trainer(dense_config(prompts=str(file), heldout_prompts="a blue square"))
     assert seen == [("encoding prompts", 3, 40, 40)]
     trainer.evaluate()
     assert seen[1:] == [("held-out images", 3, 1, 1)]
