@@ -30,6 +30,8 @@ from t2ialign.trainers.settings import TrainConfig
 from t2ialign.trainers.validation import grid
 
 BEST, BEST_FACTS = "best", "best.json"
+BATCH = 16
+"""Images sampled at once, at least those of one prompt."""
 
 
 class Monitor:
@@ -156,22 +158,28 @@ class Monitor:
             )
 
     def _record(self, step: int) -> None:
-        """One step's images, a prompt at a time: sampled, saved, read back, scored."""
+        """One step's images: sampled several prompts at once, saved, read back, scored prompt by prompt."""
         rows, count = list[Row](), self.cfg.monitor_images
-        for number, prompt in enumerate(tqdm(self.prompts, desc="monitor", unit="prompt", delay=3)):
-            seeds = range(number * count, (number + 1) * count)
-            self._sample(step, prompt, seeds)
-            rows += self._rows(step, prompt, seeds)
+        numbers, size = range(len(self.prompts)), max(1, BATCH // count)
+        with tqdm(total=len(numbers), desc="monitor", unit="prompt", delay=3) as bar:
+            for part in (numbers[i : i + size] for i in range(0, len(numbers), size)):
+                self._sample(step, part)
+                for number in part:
+                    seeds = range(number * count, (number + 1) * count)
+                    rows += self._rows(step, self.prompts[number], seeds)
+                bar.update(len(part))
         self.journal.add(step, rows)
 
-    def _sample(self, step: int, prompt: str, seeds: Sequence[int]) -> None:
+    def _sample(self, step: int, numbers: range) -> None:
+        count = self.cfg.monitor_images
+        seeds = range(numbers.start * count, numbers.stop * count)
         images = generate(
             self.policy,
-            [prompt] * len(seeds),
+            [self.prompts[number] for number in numbers for _ in range(count)],
             seeds,
             num_steps=self.cfg.monitor_steps,
             guidance=self.cfg.monitor_guidance,
-            batch_size=len(seeds),
+            batch_size=max(BATCH, count),
         )
         for seed, image in zip(seeds, images, strict=True):
             file = self.journal.folder / image_file(step, seed)
