@@ -23,7 +23,15 @@ def method_of(recipe: Path) -> str:
 
 def test_there_is_a_recipe_for_every_method_and_family() -> None:
     names = {recipe.stem for recipe in RECIPES}
-    assert {"dpo_shapes", "dpo_sd15", "dpo_sdxl", "dense_shapes", "dense_sd15", "backprop_shapes", "backprop_sd15"} <= names
+    assert {
+        "dpo_shapes",
+        "dpo_sd15",
+        "dpo_sdxl",
+        "dense_shapes",
+        "dense_sd15",
+        "backprop_shapes",
+        "backprop_sd15",
+    } <= names
     assert {method_of(recipe) for recipe in RECIPES} <= set(methods())
 
 

@@ -1,4 +1,4 @@
-"""Training long on one CLIP fools it: its score rises while the oracle's accuracy falls, and the monitor sees it."""
+"""Training long on one CLIP fools it: its score rises, the oracle's accuracy falls, the monitor sees it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class OverOptimisationClaim(Claim):
     """The monitor holds out shapes-clip-b and the statistics; the oracle reads its pictures afterwards."""
 
     text = (
-        "Training long on shapes-clip raises it while oracle accuracy falls, and the monitor, which never sees "
-        "the oracle, fires no later than the first checkpoint significantly below the oracle's peak"
+        "Training long on shapes-clip raises it while oracle accuracy falls, and the monitor, which never "
+        "sees the oracle, fires no later than the first checkpoint significantly below the oracle's peak"
     )
     paper = "Clark et al., ICLR 2024, arXiv 2309.17400 (reward hacking)"
     train_prompts: int = 400
@@ -73,7 +73,10 @@ class OverOptimisationClaim(Claim):
         """Trained and held-out score in units of the base's spread, and oracle accuracy, first seed."""
         journal, passed = read(folders[0] / RUN), _accuracies(folders[0])
         scaled = []
-        for name, label in (("trained", "shapes-clip (trained)"), ("shapes-clip-b", "shapes-clip-b (held out)")):
+        for name, label in (
+            ("trained", "shapes-clip (trained)"),
+            ("shapes-clip-b", "shapes-clip-b (held out)"),
+        ):
             means = {step: sum(v) / len(v) for step, v in journal.series("scores", name).items()}
             base = journal.series("scores", name)[0]
             unit = float(torch.tensor(base).std())
@@ -99,7 +102,9 @@ class OverOptimisationClaim(Claim):
         trained = journal.series("scores", "trained")
         rise = [sum(trained[step]) / len(trained[step]) for step in (peak, last)]
         return {
-            "oracle": {str(step): estimate.to_json() for step, estimate in _estimates(passed, prompts).items()},
+            "oracle": {
+                str(step): estimate.to_json() for step, estimate in _estimates(passed, prompts).items()
+            },
             "peak": peak,
             "first_significantly_below": worse[0] if worse else None,
             "last_minus_peak": paired_difference(passed[last], passed[peak], prompts).to_json(),
