@@ -5,8 +5,14 @@ from typing import ClassVar
 
 import pytest
 
+from t2ialign.evaluation import manifest
+from t2ialign.proofs.backprop import CLAIMS
 from t2ialign.proofs.gradient import FOUND, GradientClaim
+from t2ialign.proofs.lora_mixing import SCORES, MixingClaim
 from t2ialign.proofs.memory import PEAKS, MemoryClaim, in_new_process
+from t2ialign.proofs.over_optimisation import ORACLE, TRAINING, OverOptimisationClaim
+from t2ialign.proofs.presets_compared import PresetClaim
+from t2ialign.proofs.textnorm_reward import TextNormRewardClaim
 from t2ialign.trainers.presets import PRESETS
 
 
@@ -60,3 +66,101 @@ def test_growth_is_judged_beyond_the_latents(tmp_path):
     (folder / PEAKS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert not Small().rows([folder])[0].holds
     assert "svg" in Small().figures([folder])[0].body
+
+
+TINY = {
+    **TRAINING,
+    **{"num_steps": 2, "k": 1, "lora_rank": 2, "batch_size": 2, "max_steps": 2, "evaluate_every": 1},
+    **{"monitor_images": 2, "monitor_steps": 2},
+}
+
+
+def test_over_optimisation_is_measured_resumed_and_judged(tmp_path):
+    claim, folder = OverOptimisationClaim(), tmp_path / "seed-0"
+    claim.training, claim.train_prompts, claim.heldout_prompts, claim.seeds = TINY, 4, 3, (0,)
+    claim.measure(folder, 0)
+    before = (folder / ORACLE).stat().st_mtime_ns
+    claim.measure(folder, 0)
+    assert (folder / ORACLE).stat().st_mtime_ns == before
+    passed = {str(step): [1.0, 1.0] * 30 for step in (0, 1, 2)}
+    assert {step: len(values) for step, values in json.loads((folder / ORACLE).read_text()).items()} == dict.fromkeys(passed, 6)
+    (row,) = claim.rows([folder])
+    assert not row.holds  # two updates fool nobody
+    (seed,) = row.measured["by_seed"]
+    assert set(seed["oracle"]) == {"0", "1", "2"} and seed["peak"] in (0, 1, 2)
+    assert len(claim.figures([folder])) == 2
+
+
+@pytest.mark.parametrize("fired, holds", [(1, True), (3, False)])
+def test_the_monitor_has_to_fire_in_time(tmp_path, monkeypatch, fired, holds):
+    """Accuracy falls at step 2 for good; held-out scores at step 1 or only at step 3."""
+    claim, folder = OverOptimisationClaim(), tmp_path / "seed-0"
+    monitor = folder / "run" / "monitor"
+    monitor.mkdir(parents=True)
+    prompts = [f"caption {i}" for i in range(40)]
+    manifest.write_json(monitor / "about.json", {"prompts": prompts, "images": 1, "trained": "shapes-clip"})
+    rows = [
+        {
+            "step": step,
+            "prompt": prompt,
+            "seed": i,
+            "file": "",
+            "scores": {"trained": step + i / 100, "shapes-clip-b": i / 100 - (step >= fired)},
+            "statistics": {},
+        }
+        for step in range(4)
+        for i, prompt in enumerate(prompts)
+    ]
+    manifest.append(monitor / "scores.jsonl", rows)
+    passed = {str(step): [float(i % 4 > (step >= 2)) for i in range(40)] for step in range(4)}
+    manifest.write_json(folder / ORACLE, passed)
+    (row,) = claim.rows([folder])
+    (seed,) = row.measured["by_seed"]
+    assert (seed["peak"], seed["first_significantly_below"]) == (0, 2)
+    assert seed["fired"]["step"] == fired and row.holds is holds
+
+
+def test_textnorm_is_climbed_beside_the_raw_score(tmp_path):
+    claim, folder = TextNormRewardClaim(), tmp_path / "seed-0"
+    claim.training, claim.train_prompts, claim.heldout_prompts = TINY, 4, 3
+    claim.max_steps, claim.seeds = 1, (0,)
+    claim.measure(folder, 0)
+    (row,) = claim.rows([folder])
+    assert row.measured["raw"]["count"] == row.measured["textnorm"]["count"] == 6 and not row.holds
+    assert "svg" in claim.figures([folder])[0].body
+
+
+def test_mixing_two_loras_is_rendered_at_every_share(tmp_path, monkeypatch):
+    monkeypatch.setattr("t2ialign.proofs.lora_mixing.TRAINING", TINY)
+    claim, folder = MixingClaim(), tmp_path / "seed-0"
+    claim.train_prompts, claim.heldout_prompts, claim.max_steps, claim.seeds = 4, 3, 1, (0,)
+    claim.measure(folder, 0)
+    (row,) = claim.rows([folder])
+    assert set(row.measured["by_alpha"]["saturation"]) == {"0", "0.25", "0.5", "0.75", "1"}
+    found = json.loads((folder / SCORES).read_text())
+    for alpha, column in found["scores"].items():  # rising and falling, as if each LoRA had done its work
+        column["shapes-clip"] = [float(alpha) + i / 10 for i in range(3)]
+        column["saturation"] = [1 - float(alpha) + i / 10 for i in range(3)]
+    manifest.write_json(folder / SCORES, found)
+    assert claim.rows([folder])[0].holds
+    found["scores"]["0.5"]["saturation"] = [0.9, 1.0, 1.1]
+    manifest.write_json(folder / SCORES, found)
+    assert not claim.rows([folder])[0].holds
+
+
+@pytest.mark.parametrize("preset", ["draft-lv", "refl"])
+def test_a_preset_is_a_line_of_the_table(tmp_path, preset):
+    claim, folder = PresetClaim(preset), tmp_path / "seed-0"
+    claim.training, claim.train_prompts, claim.heldout_prompts = {**TINY, "num_steps": 3}, 4, 3
+    claim.measure(folder, 0)
+    (row,) = claim.rows([folder])
+    assert row.measured["images"] == 4 and len(row.measured["reward"]) == 2
+    assert row.measured["seconds_of_updates"] > 0
+    passed = {"0": [0.0] * 6, "1": [0.0] * 5 + [1.0], "2": [0.0] * 6}
+    manifest.write_json(folder / ORACLE, passed)
+    (row,) = claim.rows([folder])
+    assert row.holds and row.measured["images_until_gain"] == 2
+
+
+def test_the_claims_have_texts_of_their_own():
+    assert len({claim.text for claim in CLAIMS}) == len(CLAIMS) >= 10

@@ -1,0 +1,95 @@
+"""The presets of reward back-propagation side by side: images until a gain, and what each ends with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from t2ialign.evaluation import manifest
+from t2ialign.evaluation.charts import Chart, Curve, lines
+from t2ialign.evaluation.monitor_journal import TRAINED, read
+from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
+from t2ialign.proofs.claim import Claim, Figure, Row
+from t2ialign.proofs.over_optimisation import ORACLE, RUN, TRAINING, judged, train
+from t2ialign.trainers.log import METRICS, read_rows
+
+GAIN = 0.05
+RATES: dict[str, float] = {
+    "alignprop": 1e-3,
+    "alignprop-uniform": 1e-3,
+    "alignprop-normal": 1e-3,
+    "draft": 1e-3,
+    "draft-k": 1e-3,
+    "draft-lv": 1e-3,
+    "refl": 1e-3,
+    "drtune": 1e-3,
+}
+"""Preset -> its learning rate, the best of 3e-4, 1e-3 and 3e-3 on another seed."""
+
+
+class PresetClaim(Claim):
+    """One preset on one seed: an ablation, with its own rate and everything else alike."""
+
+    paper = "Clark et al., ICLR 2024, arXiv 2309.17400; Prabhudesai et al. 2023, arXiv 2310.03739"
+    seeds = (0,)
+    train_prompts: int = 400
+    heldout_prompts: int = 130
+    training: ClassVar[dict[str, Any]] = {**TRAINING, "max_steps": 80, "evaluate_every": 10}
+
+    def __init__(self, preset: str) -> None:
+        self.preset = preset
+        self.text = f"{preset} raises oracle accuracy by >= {100 * GAIN:.0f} points within its budget"
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Train with the monitor, then let the oracle judge the monitor's pictures."""
+        if (folder / ORACLE).exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {"preset": self.preset, "lr": RATES[self.preset]}
+        common = {name: value for name, value in self.training.items() if name != "k"}
+        if self.preset in ("refl", "drtune"):  # their hinges are in units of other rewards
+            own |= {"loss": "maximise", "target": None, "early_stop": common["num_steps"] // 3}
+        train(folder, seed, {**common, **own}, self.train_prompts, self.heldout_prompts)
+        manifest.write_json(folder / ORACLE, judged(read(folder / RUN)))
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """It holds if a checkpoint lies that far above the base; the row has the whole line of the table."""
+        (folder,) = folders
+        journal, passed = read(folder / RUN), self._passed(folder)
+        prompts = [row["prompt"] for row in journal.at(0)]
+        gains = {step: paired_difference(values, passed[0], prompts) for step, values in passed.items()}
+        reached = [step for step, gain in gains.items() if gain.mean >= GAIN]
+        last = journal.steps[-1]
+        metrics = {row["step"]: row for row in read_rows(folder / RUN / METRICS)}
+        steps = [row for step, row in metrics.items() if step]
+        images = self.training["batch_size"]
+        measured = {
+            "images_until_gain": reached[0] * images if reached else None,
+            "images": last * images,
+            "reward": [journal_mean(journal.series("scores", TRAINED)[step]) for step in (0, last)],
+            "accuracy": bootstrap_ci(passed[last], prompts).to_json(),
+            "gain": gains[last].to_json(),
+            "best_gain": max(gain.mean for gain in gains.values()),
+            "diversity": [metrics[step]["monitor/diversity"] for step in (0, last)],
+            "seconds_of_updates": sum(images / row["images_per_s"] for row in steps),
+            "lr": RATES[self.preset],
+        }
+        return [Row(self.text, measured, (gains[last].low, gains[last].high), bool(reached))]
+
+    def figures(self, folders: Sequence[Path]) -> list[Figure]:
+        """Oracle accuracy by images drawn for training."""
+        passed, images = self._passed(folders[0]), self.training["batch_size"]
+        means = [journal_mean(values) for values in passed.values()]
+        curve = Curve(self.preset, [step * images for step in passed], means)
+        chart = Chart(f"Oracle accuracy by training images: {self.preset}", [curve])
+        return [Figure(chart.title, lines(chart))]
+
+    def _passed(self, folder: Path) -> dict[int, list[float]]:
+        return {int(step): values for step, values in json.loads((folder / ORACLE).read_text()).items()}
+
+
+def journal_mean(values: Sequence[float]) -> float:
+    """Of at least one number."""
+    return sum(values) / len(values)
