@@ -82,8 +82,8 @@ def test_over_optimisation_is_measured_resumed_and_judged(tmp_path):
     before = (folder / ORACLE).stat().st_mtime_ns
     claim.measure(folder, 0)
     assert (folder / ORACLE).stat().st_mtime_ns == before
-    passed = {str(step): [1.0, 1.0] * 30 for step in (0, 1, 2)}
-    assert {step: len(values) for step, values in json.loads((folder / ORACLE).read_text()).items()} == dict.fromkeys(passed, 6)
+    passed = json.loads((folder / ORACLE).read_text())
+    assert {step: len(values) for step, values in passed.items()} == {"0": 6, "1": 6, "2": 6}
     (row,) = claim.rows([folder])
     assert not row.holds  # two updates fool nobody
     (seed,) = row.measured["by_seed"]
