@@ -26,7 +26,7 @@ RATES: dict[str, float] = {
     "refl": 1e-3,
     "drtune": 1e-3,
 }
-"""Preset -> its learning rate, the best of 3e-4, 1e-3 and 3e-3 on another seed."""
+"""Preset -> its learning rate; one for all as yet, to be tuned on another seed before the claim is run."""
 
 
 class PresetClaim(Claim):
