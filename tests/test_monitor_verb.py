@@ -81,6 +81,16 @@ def test_a_run_that_does_not_over_optimise_says_so(tmp_path, capsys):
     assert "The hack index was not measured" in capsys.readouterr().out
 
 
+def test_a_run_whose_own_reward_falls_is_said_to_diverge(tmp_path, capsys):
+    """Both fall from 3 to 1 on average, alike for both prompts: nothing rises that could be hacked."""
+    monitor(make(tmp_path / "run", {"trained": FALLS, "hpsv2.1": FALLS}), "-o", tmp_path / "page.html")
+    found = capsys.readouterr().out
+    assert "No over-optimisation found up to step 20" in found
+    assert "trained reward itself lies 2 below its best of step 10: the run diverges; lower lr" in found
+    monitor(make(tmp_path / "well", {"trained": RISES, "hpsv2.1": RISES}), "-o", tmp_path / "page.html")
+    assert "diverges" not in capsys.readouterr().out
+
+
 def test_rewards_are_drawn_in_units_of_the_base_s_spread_and_statistics_as_they_are(tmp_path):
     """Base means 0 and 4 have the standard deviation sqrt 8; 0 and 2 have sqrt 2."""
     run = make(tmp_path / "run", {"trained": TRAINED, "hpsv2.1": FALLS})

@@ -8,7 +8,7 @@ from html import escape
 from t2ialign.data.images import open_rgb
 from t2ialign.evaluation.charts import COLOURS, Chart, Curve, lines
 from t2ialign.evaluation.cross_reward import Change
-from t2ialign.evaluation.hack_index import Fall, first_fired, in_base_std, words
+from t2ialign.evaluation.hack_index import Fall, falls, first_fired, in_base_std, words
 from t2ialign.evaluation.monitor_journal import TRAINED, Journal
 from t2ialign.evaluation.report import PAGE, PIXEL_ART, STYLE, data_uri
 from t2ialign.evaluation.statistics import form
@@ -45,15 +45,28 @@ def render(runs: Mapping[str, Journal], matrix: Mapping[str, Mapping[str, Change
 
 def verdict(journal: Journal) -> tuple[Fall | None, str]:
     """Where the index fired first, if it did, and that in words."""
-    falls = journal.falls()
-    if not falls:
+    found = journal.falls()
+    if not found:
         return None, "The hack index was not measured: it needs a held-out reward and two prompts."
-    fired = first_fired(falls)
+    fired = first_fired(found)
     if fired is None:
-        near = max(falls, key=lambda fall: fall.index)
+        near = max(found, key=lambda fall: fall.index)
         said = f"No over-optimisation found up to step {journal.steps[-1]}"
-        return None, f"{said}: the largest index is {near.index:.2f}, of {near.reward} at step {near.step}."
+        said += f": the largest index is {near.index:.2f}, of {near.reward} at step {near.step}."
+        return None, said + _diverges(journal)
     return fired, f"{words(fired)}."
+
+
+def _diverges(journal: Journal) -> str:
+    """A sentence if the trained reward itself has fallen: nothing rises then that could be hacked."""
+    series = journal.series("scores", TRAINED)
+    last = falls(TRAINED, series)[-1] if series else None
+    if last is None or not last.fired:
+        return ""
+    return (
+        f" The trained reward itself lies {last.drop:.4g} below its best of step {last.best_step}: the run "
+        "diverges; lower lr, or stop there."
+    )
 
 
 def best(journal: Journal) -> int | None:

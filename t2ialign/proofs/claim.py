@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1, 2)
-"""Of every claim, unless it says otherwise."""
+"""Of every claim but an ablation."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Claim(ABC):
     paper: str | None = None
     """Whose claim it is, as a reference; None for our own."""
     seeds: tuple[int, ...] = SEEDS
+    """One is enough for a row of an ablation, whose `ablation` is True."""
+    ablation: bool = False
 
     @abstractmethod
     def measure(self, folder: Path, seed: int) -> None:

@@ -34,6 +34,7 @@ class PresetClaim(Claim):
 
     paper = "Clark et al., ICLR 2024, arXiv 2309.17400; Prabhudesai et al. 2023, arXiv 2310.03739"
     seeds = (0,)
+    ablation = True
     train_prompts: int = 400
     heldout_prompts: int = 130
     training: ClassVar[dict[str, Any]] = {**TRAINING, "max_steps": 80, "evaluate_every": 10}
