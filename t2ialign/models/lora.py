@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,11 @@ METADATA = "lora_adapter_metadata"
 """Where diffusers keeps alpha in the file; without it a reader assumes alpha = rank."""
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
+# diffusers warns of every LoRA without weights for the text encoder, which ours never have.
+logging.getLogger("diffusers.loaders.lora_base").addFilter(
+    lambda record: "No LoRA keys associated" not in record.getMessage()
+)
+
 
 def add_lora(
     policy: UNetPolicy,
@@ -39,7 +45,7 @@ def add_lora(
     """Add a trainable LoRA (Hu et al. 2022) that starts as the identity; its weights are fp32 whatever the
     base is.
 
-    alpha: strength, the rank if None. targets: names of linear layers. The same seed gives the same start in
+    alpha: strength, the rank if None. targets: names of linear and convolutional layers. The same seed gives the same start in
     every process. Raises ValueError for a rank below 1, targets that match nothing, or a policy that has an
     adapter.
     """

@@ -1,5 +1,7 @@
 """LoRA and full training: the reference is exact, files load in diffusers, counts are the published ones."""
 
+import logging
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
@@ -185,7 +187,8 @@ def render(policy, x_T: torch.Tensor) -> torch.Tensor:
         return policy.decode(sample(policy, cond, x_T, policy.times(4), eta=0.0, guidance=3.0))
 
 
-def test_load_lora_is_the_inverse_of_save(folder, tmp_path):
+def test_load_lora_is_the_inverse_of_save(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     policy = load_policy(str(folder))
     add_lora(policy, 4, alpha=2)
     disturb(policy)
@@ -199,6 +202,7 @@ def test_load_lora_is_the_inverse_of_save(folder, tmp_path):
         with again.reference():
             assert torch.equal(predict(again), base)
         assert not trainable(again)
+    assert "No LoRA keys" not in caplog.text, "a hint about text encoders, which we never train"
 
 
 def test_two_loras_add_up_by_weight(tiny_sd, tmp_path):
