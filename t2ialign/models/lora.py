@@ -45,9 +45,9 @@ def add_lora(
     """Add a trainable LoRA (Hu et al. 2022) that starts as the identity; its weights are fp32 whatever the
     base is.
 
-    alpha: strength, the rank if None. targets: names of linear and convolutional layers. The same seed gives the same start in
-    every process. Raises ValueError for a rank below 1, targets that match nothing, or a policy that has an
-    adapter.
+    alpha: strength, the rank if None. targets: names of linear and convolutional layers. The same seed gives
+    the same start in every process. Raises ValueError for a rank below 1, targets that match nothing, or a
+    policy that has an adapter.
     """
     if rank < 1:
         raise ValueError(f"got LoRA rank {rank}; expected at least 1; train_all trains every weight instead")

@@ -7,7 +7,7 @@ from t2ialign.proofs.gradient import GradientClaim
 from t2ialign.proofs.lora_mixing import MixingClaim
 from t2ialign.proofs.memory import MemoryClaim
 from t2ialign.proofs.over_optimisation import OverOptimisationClaim
-from t2ialign.proofs.presets_compared import RATES, PresetClaim
+from t2ialign.proofs.presets_compared import PRESETS, PresetClaim
 from t2ialign.proofs.textnorm_reward import TextNormRewardClaim
 
 CLAIMS: tuple[Claim, ...] = (
@@ -16,5 +16,5 @@ CLAIMS: tuple[Claim, ...] = (
     OverOptimisationClaim(),
     TextNormRewardClaim(),
     MixingClaim(),
-    *(PresetClaim(preset) for preset in RATES),
+    *(PresetClaim(preset) for preset in PRESETS),
 )

@@ -30,9 +30,9 @@ class MixingClaim(Claim):
 
     text = "Mixing the LoRAs of two rewards interpolates both rewards monotonically"
     paper = "Prabhudesai et al. 2023, arXiv 2310.03739; Clark et al., ICLR 2024, arXiv 2309.17400"
-    rewards: ClassVar[dict[str, float]] = {"shapes-clip": 1e-3, "saturation": 1e-3}
+    rewards: ClassVar[dict[str, float]] = {"shapes-clip": 7e-4, "saturation": 7e-4}
     """Reward -> learning rate."""
-    max_steps: int = 40
+    max_steps: int = 60
     train_prompts: int = 400
     heldout_prompts: int = 120
 

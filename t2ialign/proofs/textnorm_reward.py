@@ -15,14 +15,15 @@ from t2ialign.proofs.claim import Claim, Figure, Row
 from t2ialign.proofs.over_optimisation import ORACLE, RUN, TRAINING, judged, train
 
 SIDES: dict[str, dict[str, Any]] = {
-    "raw": {"reward": "shapes-clip", "lr": 1e-3},
+    "raw": {"reward": "shapes-clip", "lr": 7e-4},
     "textnorm": {
         "reward": "rewards.textnorm",
         "reward_options": {"base": "shapes-clip", "contrast": "shapes", "scale": 50.0, "form": "log"},
-        "lr": 1e-3,
+        "lr": 5e-4,
     },
 }
-"""What differs between the runs; rates and scale are to be tuned on other seeds before the claim is run."""
+"""What differs between the runs; rates (of 5e-4, 7e-4 and 1e-3) and scale (of 20 and 50) by trials on another
+seed."""
 
 
 class TextNormRewardClaim(Claim):
@@ -33,7 +34,7 @@ class TextNormRewardClaim(Claim):
         "intervals apart"
     )
     paper = "Kim et al., ICLR 2024, arXiv 2404.01863"
-    max_steps: int = 60
+    max_steps: int = 200
     train_prompts: int = 400
     heldout_prompts: int = 130
     training: ClassVar[dict[str, Any]] = TRAINING
