@@ -39,6 +39,8 @@ class PresetClaim(Claim):
     heldout_prompts: int = 130
     training: ClassVar[dict[str, Any]] = {
         **TRAINING,
+        "accumulate": 1,
+        "loss_scale": 1.0,
         "max_steps": 100,
         "evaluate_every": 20,
         "checkpoint_every": 20,
