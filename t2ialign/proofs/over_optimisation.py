@@ -55,8 +55,8 @@ class OverOptimisationClaim(Claim):
     )
     paper = "Clark et al., ICLR 2024, arXiv 2309.17400 (reward hacking)"
     train_prompts: int = 400
-    heldout_prompts: int = 130
-    training: ClassVar[dict[str, Any]] = TRAINING
+    heldout_prompts: int = 140
+    training: ClassVar[dict[str, Any]] = {**TRAINING, "monitor_images": 5}
 
     def measure(self, folder: Path, seed: int) -> None:
         """Train with the monitor, then let the oracle judge the monitor's pictures."""
