@@ -7,13 +7,11 @@ are PickScore's recipe for CLIP-H: all weights, batches of 128, 4,000 steps.
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
@@ -22,50 +20,23 @@ import rewards
 from rewards import trained
 from rewards.calibrate import report
 from t2ialign import __version__
-from t2ialign.data.comparisons import Compared, ComparisonCache, build_comparisons
-from t2ialign.data.pairs import read_pairs
-from t2ialign.data.sources import identity
+from t2ialign.data.comparisons import Compared, ComparisonCache
 from t2ialign.models import plain_lora
 from t2ialign.objectives.preference import bradley_terry
-from t2ialign.trainers import base, card
-from t2ialign.trainers.log import METRICS, read_rows
+from t2ialign.trainers import card
+from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
 from t2ialign.trainers.pairwise import wins
 from t2ialign.trainers.scorer import Scorer, Squares, head, reached, train_weights
 from t2ialign.trainers.state import TrainState
 
 
-class Config(base.LoopConfig):
+class Config(ComparisonConfig):
     """Settings of train reward."""
-
-    FREE: ClassVar[frozenset[str]] = base.LoopConfig.FREE | {"cache"}
 
     reward: str
     """The scorer to train: a name of rewards.load, or the output folder of an earlier run."""
     weights: str | None = None
     """What it starts from, as its own `weights` option takes it; none is the published checkpoint."""
-    data: str
-    """Preference pairs: a parquet or JSONL file, a folder with chosen/ and rejected/, or a Hub dataset."""
-    split: str = "train"
-    """Of a Hub dataset."""
-    streaming: bool = False
-    """Read a Hub dataset without storing it."""
-    limit: int | None = Field(default=None, ge=1)
-    """Read at most so many pairs."""
-    ties: Literal["soft", "drop"] = "soft"
-    """Pairs without a winner teach equal scores, or are left out."""
-    unreadable: Literal["error", "skip"] = "error"
-    """A picture that cannot be read stops the run, or is logged and left out with its pairs."""
-    resolution: int | None = Field(default=None, ge=8)
-    """Pixels of the sides of stored pictures, for scorers that read any size; others know their own."""
-    cache: Path | None = None
-    """Folder for prepared pictures; none is output/cache. Runs on the same data can share it."""
-    even_prompts: bool = True
-    """Weigh a pair by 1 / the pairs of its prompt, so that every prompt has one voice."""
-    holdout: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the prompts kept out of training, to measure accuracy and keep the best; 0 keeps out none."""
-    holdout_limit: int = Field(default=1024, ge=1)
-    """At most so many held-out pairs are measured."""
-
     train: Literal["full", "lora", "head"] = "full"
     """All weights, a LoRA that is merged in the result, or the weights of the head."""
     layers: tuple[str, ...] = ()
@@ -93,11 +64,11 @@ class Config(base.LoopConfig):
     """Of AdamW."""
 
 
-class Trainer(base.Loop[Config, Compared]):
+class Trainer(ComparisonTrainer[Config, Compared]):
     """Trains the scorer `cfg.reward`, or one given, which is then of that name; it stays in eval mode."""
 
     method = "reward"
-    images_per_row = 2
+    file = trained.WEIGHTS
 
     def __init__(self, cfg: Config, *, reward: rewards.Reward | None = None) -> None:
         self._given = reward
@@ -117,46 +88,22 @@ class Trainer(base.Loop[Config, Compared]):
         else:
             train_weights(reward, ["*"] if cfg.train == "full" else cfg.layers or head(reward))
         self.reward, self.squares = reward, squares
-        self.best = (-1.0, 0.0)
         scorer = Scorer(reward, squares)
         self.trained = reached(scorer)
         self.net: torch.nn.Module = scorer
-        return TrainState(cfg, self.accelerator, self, self.trained, self._write, often=False)
+        return TrainState(cfg, self.accelerator, self, self.trained, self.write, often=False)
 
-    def setup(self) -> None:
-        """Prepare the pictures, or open the cache that holds them, and put the held-out prompts aside."""
-        cfg = self.cfg
-        with self.accelerator.main_process_first():  # one process prepares, the others find the cache
-            cache = self._prepare()
-        part, held = cache.split(cfg.holdout, cfg.seed) if cfg.holdout else (cache, None)
-        self.pairs, self.heldout = len(cache), held
-        self.train = part.even() if cfg.even_prompts else part
-        self._order = lru_cache(maxsize=2)(lambda epoch: self.train.order(cfg.seed, epoch))
-        file = cfg.output / METRICS
-        if self.state.step and file.is_file():  # rows past the checkpoint are of a run that was cut off
-            rows = [row for row in read_rows(file) if row["step"] <= self.state.step]
-            self.best = max([self.best, *(_rank(row) for row in rows if "heldout/accuracy" in row)])
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """The square that the scorer reads, (3, S, S)."""
+        return self.squares.prepare(picture)
 
-    def _prepare(self) -> ComparisonCache:
-        cfg = self.cfg
-        records = read_pairs(
-            cfg.data, ties=cfg.ties, split=cfg.split, streaming=cfg.streaming, limit=cfg.limit
-        )
-        read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
-        return build_comparisons(
-            cfg.cache or cfg.output / "cache",
-            records,
-            self.squares.prepare,
-            unreadable=cfg.unreadable,
-            fingerprint={**read, "contents": identity(cfg.data), "squares": self.squares.made_of()},
-        )
+    def made_of(self) -> dict[str, Any]:
+        """The kind of square."""
+        return self.squares.made_of()
 
     def batch(self, step: int, micro: int) -> Compared:
-        """The pairs of this process's rows: an epoch goes through all of them once, in random order."""
-        first, size = step * self.state.global_batch, len(self.train)
-        places = [divmod(first + row, size) for row in self.rows(micro)]
-        chosen = np.array([self._order(epoch)[place] for epoch, place in places])
-        return self.train.batch(chosen).to(self.accelerator.device)
+        """The pairs of this process's rows."""
+        return self.compared(step, micro)
 
     def loss(self, batch: Compared) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the two-image softmax; its least value is 0 for every label."""
@@ -165,16 +112,6 @@ class Trainer(base.Loop[Config, Compared]):
         right = torch.where(batch.preference == 0.5, 0.5, wins(margin))
         return losses, {"accuracy": right, "margin": margin}
 
-    def evaluate(self) -> dict[str, float]:
-        """Accuracy on the held-out pairs with its 95 % interval by prompt; the best weights are written."""
-        if self.heldout is None:
-            return {}
-        figures = self.measure(self.heldout)
-        if _rank(figures) > self.best:
-            self.best = _rank(figures)
-            self._write(self.cfg.output, figures)
-        return figures
-
     @torch.no_grad()
     def measure(self, part: ComparisonCache) -> dict[str, float]:
         """The figures of the weights at hand on at most `holdout_limit` pairs, the same ones every time.
@@ -182,12 +119,11 @@ class Trainer(base.Loop[Config, Compared]):
         accuracy: predicted ties are wrong, label ties do not count. ece: of sigmoid(scale x difference).
         """
         cfg, device = self.cfg, self.accelerator.device
-        rows = part.order(cfg.seed, 0)[: cfg.holdout_limit]
-        chunks = [rows[i : i + cfg.batch_size] for i in range(0, len(rows), cfg.batch_size)]
+        chunks = self.chosen(part)
         batches = (part.batch(chunk).to(device) for chunk in tqdm(chunks, desc="held-out pairs", delay=3))
         both = [(self.net(b.win, b.lose, b.prompts), b.preference) for b in batches]
         margin, preference = (torch.cat(column).float().cpu() for column in zip(*both, strict=True))
-        prompts = [part.prompt(int(row)) for row in rows]
+        prompts = [part.prompt(int(row)) for chunk in chunks for row in chunk]
         found = report(margin.numpy(), preference.numpy(), prompts, scale=cfg.scale)
         loss = bradley_terry(cfg.scale * margin, preference).mean()
         return {
@@ -198,12 +134,8 @@ class Trainer(base.Loop[Config, Compared]):
             "heldout/loss": float(loss),
         }
 
-    def result(self) -> Path:
-        """The best weights, which are written already, or without held-out pairs the last ones."""
-        best = self.cfg.output / trained.WEIGHTS
-        return best if self.heldout is not None and best.is_file() else super().result()
-
-    def _write(self, folder: Path, figures: dict[str, float] | None = None) -> Path:
+    def write(self, folder: Path, figures: dict[str, float] | None = None) -> Path:
+        """The trained weights, laid over the reward they came from."""
         cfg, source = self.cfg, self.cfg.weights or self.cfg.reward
         about: dict[str, Any] = {"reward": cfg.reward, "options": {}}
         kept: set[str] = set()
@@ -215,8 +147,12 @@ class Trainer(base.Loop[Config, Compared]):
         state = self.reward.state_dict()
         changed = plain_lora.merged(self.reward) if cfg.train == "lora" else self.trained
         tensors = {name: state[name] for name in kept if name in state} | dict(changed)
-        found = {name: value for name, value in (figures or {}).items() if math.isfinite(value)}
-        more = {"scale": cfg.scale, "step": self.state.step, "heldout": found, "t2ialign": __version__}
+        more = {
+            "scale": cfg.scale,
+            "step": self.state.step,
+            "heldout": finite(figures),
+            "t2ialign": __version__,
+        }
         base_of = {key: about[key] for key in ("reward", "options")}
         return trained.save(folder, tensors, {**base_of, "train": cfg.train, "data": cfg.data, **more})
 
@@ -227,16 +163,3 @@ class Trainer(base.Loop[Config, Compared]):
         card.write_scorer(
             cfg, reward=cfg.reward, data=data, dataset=dataset, trained=what[cfg.train], metrics=metrics
         )
-
-    def dataset(self) -> str | None:
-        """The name, where the pairs are neither a file nor a folder."""
-        return None if Path(self.cfg.data).expanduser().exists() else self.cfg.data.partition(":")[0]
-
-    def data_card(self) -> str:
-        """Where the pairs come from and how many."""
-        return f"{self.pairs} preference pairs from {self.cfg.data}"
-
-
-def _rank(row: dict[str, float]) -> tuple[float, float]:
-    """What makes a scorer the better one: accuracy, and at equal accuracy the loss."""
-    return row["heldout/accuracy"], -row["heldout/loss"]

@@ -1,0 +1,156 @@
+"""What trainers of a scorer share: compared pictures prepared once, held-out prompts, the best weights."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from t2ialign.data.comparisons import Compared, ComparisonCache, build_comparisons
+from t2ialign.data.pairs import read_pairs
+from t2ialign.data.sources import identity
+from t2ialign.trainers import base
+from t2ialign.trainers.log import METRICS, read_rows
+
+Figures = dict[str, float]
+"""What was measured on held-out pairs; "heldout/accuracy" and "heldout/loss" are among them."""
+
+
+class ComparisonConfig(base.LoopConfig):
+    """Settings of a run on compared pictures."""
+
+    FREE: ClassVar[frozenset[str]] = base.LoopConfig.FREE | {"cache"}
+
+    data: str
+    """Preference pairs: a parquet or JSONL file, a folder with chosen/ and rejected/, or a Hub dataset."""
+    split: str = "train"
+    """Of a Hub dataset."""
+    streaming: bool = False
+    """Read a Hub dataset without storing it."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read at most so many pairs."""
+    ties: Literal["soft", "drop"] = "soft"
+    """Pairs without a winner teach equal scores, or are left out."""
+    unreadable: Literal["error", "skip"] = "error"
+    """A picture that cannot be read stops the run, or is logged and left out with its pairs."""
+    resolution: int | None = Field(default=None, ge=8)
+    """Pixels of the sides of stored pictures; none is the model's own, where it has one."""
+    cache: Path | None = None
+    """Folder for prepared pictures; none is output/cache. Runs on the same data can share it."""
+    even_prompts: bool = True
+    """Weigh a pair by 1 / the pairs of its prompt, so that every prompt has one voice."""
+    holdout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the prompts kept out of training, to measure accuracy and keep the best; 0 keeps out none."""
+    holdout_limit: int = Field(default=1024, ge=1)
+    """At most so many held-out pairs are measured."""
+
+
+Cfg = TypeVar("Cfg", bound=ComparisonConfig)
+BatchT = TypeVar("BatchT")
+
+
+class ComparisonTrainer(base.Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
+    """The loop over compared pictures; the best weights on held-out pairs are the result."""
+
+    images_per_row = 2
+    file: ClassVar[str]
+    """The name of what `write` writes."""
+    best: tuple[float, float] = (-1.0, 0.0)
+    """What `rank` gives of the best held-out figures so far."""
+
+    @abstractmethod
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """An RGB picture -> what is stored of it."""
+
+    @abstractmethod
+    def made_of(self) -> dict[str, Any]:
+        """What decides whether stored pictures can be used again, as plain JSON."""
+
+    @abstractmethod
+    def measure(self, part: ComparisonCache) -> Figures:
+        """The figures of the weights at hand on at most `holdout_limit` pairs, the same ones every time."""
+
+    @abstractmethod
+    def write(self, folder: Path, figures: Figures | None = None) -> Path:
+        """Write the weights at hand as users load them, with their finite figures -> the file."""
+
+    def setup(self) -> None:
+        """Prepare the pictures, or open the cache that holds them, and put the held-out prompts aside."""
+        cfg = self.cfg
+        with self.accelerator.main_process_first():  # one process prepares, the others find the cache
+            cache = self._prepared()
+        part, held = cache.split(cfg.holdout, cfg.seed) if cfg.holdout else (cache, None)
+        self.pairs, self.heldout = len(cache), held
+        self.train = part.even() if cfg.even_prompts else part
+        self._order = lru_cache(maxsize=2)(lambda epoch: self.train.order(cfg.seed, epoch))
+        file = cfg.output / METRICS
+        if self.state.step and file.is_file():  # rows past the checkpoint are of a run that was cut off
+            rows = [row for row in read_rows(file) if row["step"] <= self.state.step]
+            self.best = max([self.best, *(rank(row) for row in rows if "heldout/accuracy" in row)])
+
+    def _prepared(self) -> ComparisonCache:
+        cfg = self.cfg
+        records = read_pairs(
+            cfg.data, ties=cfg.ties, split=cfg.split, streaming=cfg.streaming, limit=cfg.limit
+        )
+        read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
+        return build_comparisons(
+            cfg.cache or cfg.output / "cache",
+            records,
+            self.prepare,
+            unreadable=cfg.unreadable,
+            fingerprint={**read, "contents": identity(cfg.data), "squares": self.made_of()},
+        )
+
+    def compared(self, step: int, micro: int) -> Compared:
+        """The pairs of this process's rows: an epoch goes through all of them once, in random order."""
+        first, size = step * self.state.global_batch, len(self.train)
+        places = [divmod(first + row, size) for row in self.rows(micro)]
+        chosen = np.array([self._order(epoch)[place] for epoch, place in places])
+        return self.train.batch(chosen).to(self.accelerator.device)
+
+    def evaluate(self) -> Figures:
+        """What was measured on the held-out pairs; the best weights are written."""
+        if self.heldout is None:
+            return {}
+        figures = self.measure(self.heldout)
+        if rank(figures) > self.best:
+            self.best = rank(figures)
+            self.write(self.cfg.output, figures)
+        return figures
+
+    def result(self) -> Path:
+        """The best weights, which are written already, or without held-out pairs the last ones."""
+        best = self.cfg.output / self.file
+        return best if self.heldout is not None and best.is_file() else super().result()
+
+    def chosen(self, part: ComparisonCache) -> list[np.ndarray]:
+        """The numbers of the held-out pairs that are measured, a batch at a time."""
+        cfg = self.cfg
+        rows = part.order(cfg.seed, 0)[: cfg.holdout_limit]
+        return [rows[i : i + cfg.batch_size] for i in range(0, len(rows), cfg.batch_size)]
+
+    def dataset(self) -> str | None:
+        """The name, where the pairs are neither a file nor a folder."""
+        return None if Path(self.cfg.data).expanduser().exists() else self.cfg.data.partition(":")[0]
+
+    def data_card(self) -> str:
+        """Where the pairs come from and how many."""
+        return f"{self.pairs} preference pairs from {self.cfg.data}"
+
+
+def rank(row: Figures) -> tuple[float, float]:
+    """What makes a scorer the better one: accuracy, and at equal accuracy the loss."""
+    return row["heldout/accuracy"], -row["heldout/loss"]
+
+
+def finite(figures: Figures | None) -> Figures:
+    """Those that JSON can hold."""
+    return {name: value for name, value in (figures or {}).items() if math.isfinite(value)}

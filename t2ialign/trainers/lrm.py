@@ -1,0 +1,205 @@
+"""A latent reward model from a diffusion model and preference pairs. Zhang et al., NeurIPS 2025 (LRM).
+
+Pictures are encoded once, into a cache of latents. A step noises both latents of a pair to one timestep of
+the sampler's grid, with noise of their own, and a Bradley-Terry loss moves the down and middle blocks, the
+text encoders and the projections. The VAE is frozen, the up blocks are gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rewards import latent
+from rewards.calibrate import report
+from rewards.latent import LRM
+from t2ialign import __version__
+from t2ialign.data.comparisons import Compared, ComparisonCache
+from t2ialign.data.transform import frame
+from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
+from t2ialign.models.load import load_policy
+from t2ialign.objectives.preference import bradley_terry
+from t2ialign.trainers import card
+from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
+from t2ialign.trainers.pairwise import wins
+from t2ialign.trainers.state import TrainState
+
+LEVEL, LATENT, NOISE = range(3)
+"""Last part of a row's random key: its timestep, its draws from the image encoder, its noises."""
+
+
+class Config(ComparisonConfig):
+    """Settings of train lrm."""
+
+    model: str
+    """The diffusion model whose blocks become the reward: "shapes", a diffusers folder or a Hub id."""
+    text_projection: str | None = None
+    """A CLIP whose text projection is the start (openai/clip-vit-large-patch14 for Stable Diffusion 1)."""
+    vfe: float = Field(default=7.5, ge=1)
+    """Guidance on the middle features; 1 is none, and half the cost."""
+    num_steps: int = Field(default=20, ge=1, le=1000)
+    """Sampling steps whose timesteps are drawn, evenly."""
+    heldout_timesteps: tuple[int, ...] = (1, 251, 501, 751)
+    """Where accuracy is measured; the first one decides which weights are best."""
+
+    max_steps: int = Field(default=4000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=16, ge=1)
+    """Pairs per process and micro-step."""
+    accumulate: int = Field(default=8, ge=1)
+    """Micro-steps per optimiser step; the global batch is batch_size x accumulate x processes."""
+    lr: float = Field(default=1e-5, gt=0)
+    """Peak learning rate."""
+    lr_warmup: int = Field(default=500, ge=0)
+    """Optimiser steps over which the learning rate rises from 0."""
+    lr_schedule: Literal["constant", "linear", "cosine", "polynomial"] = "linear"
+    """After the warm-up."""
+    weight_decay: float = Field(default=0.3, ge=0)
+    """Of AdamW."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of noisy latents, both sides of a pair at one timestep."""
+
+    win: Tensor
+    """(B, C, h, w)"""
+    lose: Tensor
+    """(B, C, h, w)"""
+    t: Tensor
+    """(B,) long"""
+    compared: Compared
+    """Prompts, preferences and weights."""
+
+
+class Margin(nn.Module):
+    """S(win) - S(lose) of noisy latents, from one forward of both."""
+
+    def __init__(self, reward: LRM) -> None:
+        super().__init__()
+        self.reward = reward
+
+    def forward(self, win: Tensor, lose: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
+        """Latents (B, C, h, w) of both sides, t (B,), B prompts -> (B,) fp32; prompts are encoded once."""
+        text = {key: torch.cat([value, value]) for key, value in self.reward.encode_prompts(prompts).items()}
+        scores = self.reward.score_encoded(torch.cat([win, lose]), t.repeat(2), text)
+        first, second = scores.float().chunk(2)
+        return first - second
+
+
+class Trainer(ComparisonTrainer[Config, Batch]):
+    """Trains all weights of the latent reward; the best by held-out accuracy are the result."""
+
+    method = "lrm"
+    file = latent.WEIGHTS
+
+    def load(self) -> TrainState:
+        """The diffusion model for its VAE and noise levels, and an untrained latent reward of it."""
+        cfg, device = self.cfg, self.accelerator.device
+        self.policy = load_policy(cfg.model, device=device)
+        self.reward = latent.from_pipeline(
+            cfg.model, guidance=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
+        ).to(device)
+        self.times = self.policy.times(cfg.num_steps)[:-1]
+        size = cfg.resolution or min(self.policy.native_size)
+        self.shape = self.policy.latent_shape(size, size)
+        self.size = (size, size)
+        self.policy.unet = self.policy.net = nn.Identity()  # only its VAE and noise levels are wanted
+        self.policy.pipe.unet = None
+        self.net: nn.Module = Margin(self.reward)
+        trained = dict(self.reward.requires_grad_(True).named_parameters())
+        return TrainState(cfg, self.accelerator, self, trained, self.write, often=False)
+
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """A centre crop -> mean and std of its latent, (2, C, h, w) fp16."""
+        mean, std = self.policy.encode_images(frame(picture, self.size).pixels[None].to(self.policy.device))
+        return torch.cat([mean, std]).half().cpu()
+
+    def made_of(self) -> dict[str, Any]:
+        """The size and the image encoder."""
+        weights = hashlib.sha256()
+        for parameter in self.policy.vae.parameters():
+            weights.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
+        return {"size": list(self.size), "vae": weights.hexdigest()[:16]}
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """The pairs of this process's rows, a timestep each, drawn evenly from the sampler's grid."""
+        keys = [(self.cfg.seed, step, row) for row in self.rows(micro)]
+        u = uniform_rows([(*key, LEVEL) for key in keys])
+        return self.noisy(self.compared(step, micro), self.times[(u * len(self.times)).long()], keys)
+
+    def noisy(self, compared: Compared, t: Tensor, keys: list[Key]) -> Batch:
+        """Both latents drawn from the encoder's posterior and noised to t (B,), each with its own noise."""
+        t, sides = t.to(self.policy.device), []
+        for side, stored in enumerate((compared.win, compared.lose)):
+            mean, std = stored.to(t.device).float().unbind(1)
+            draw, eps = (
+                normal_rows(self.shape, [(*key, kind, side) for key in keys]).to(t.device)
+                for kind in (LATENT, NOISE)
+            )
+            sides.append(self.policy.renoise(mean + std * draw, eps, t))
+        return Batch(sides[0], sides[1], t, compared)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the two-image softmax; its least value is 0 for every label."""
+        compared = batch.compared
+        margin = self.net(batch.win, batch.lose, batch.t, compared.prompts)
+        losses = compared.weight * bradley_terry(margin, compared.preference)
+        right = torch.where(compared.preference == 0.5, 0.5, wins(margin))
+        return losses, {"accuracy": right, "margin": margin, "scale": self.reward.log_scale.exp()}
+
+    @torch.no_grad()
+    def measure(self, part: ComparisonCache) -> dict[str, float]:
+        """Accuracy at each of `heldout_timesteps`, at noise that never changes; the first one's decides."""
+        chunks = self.chosen(part)
+        found: dict[str, float] = {}
+        for place, t in enumerate(tqdm(self.cfg.heldout_timesteps, desc="held-out timesteps", delay=3)):
+            margin, preference, prompts = self.margins(part, chunks, t)
+            figures = report(margin.numpy(), preference.numpy(), prompts, scale=1.0)
+            found[f"heldout/accuracy_t{t}"] = figures["accuracy"].value
+            if place == 0:
+                found["heldout/accuracy"] = figures["accuracy"].value
+                found["heldout/accuracy_low"] = figures["accuracy"].low
+                found["heldout/accuracy_high"] = figures["accuracy"].high
+                found["heldout/loss"] = float(bradley_terry(margin, preference).mean())
+        return found
+
+    @torch.no_grad()
+    def margins(
+        self, part: ComparisonCache, chunks: list[np.ndarray], t: int
+    ) -> tuple[Tensor, Tensor, list[str]]:
+        """S(win) - S(lose) of held-out pairs at timestep t, their preferences (N,), and their prompts."""
+        rows = []
+        for chunk in chunks:
+            compared = part.batch(chunk).to(self.accelerator.device)
+            keys = [(self.cfg.seed, t, int(row)) for row in chunk]
+            batch = self.noisy(compared, torch.full((len(chunk),), t), keys)
+            rows.append((self.net(batch.win, batch.lose, batch.t, compared.prompts), compared.preference))
+        margin, preference = (torch.cat(column).float().cpu() for column in zip(*rows, strict=True))
+        return margin, preference, [part.prompt(int(row)) for chunk in chunks for row in chunk]
+
+    def write(self, folder: Path, figures: dict[str, float] | None = None) -> Path:
+        """The latent reward as `rewards.load("latent", path=folder)` loads it."""
+        cfg = self.cfg
+        about = {"model": cfg.model, "data": cfg.data, "step": self.state.step, "heldout": finite(figures)}
+        return latent.save(self.reward, folder, {**about, "t2ialign": __version__})
+
+    def write_card(self, metrics: dict[str, float]) -> None:
+        """What was trained on what, how good it is, and how it is loaded."""
+        card.write_scorer(
+            self.cfg,
+            reward=f"latent reward of {self.cfg.model}",
+            data=self.data_card(),
+            dataset=self.dataset(),
+            trained="down and middle blocks, text encoders, projections",
+            metrics=metrics,
+        )
