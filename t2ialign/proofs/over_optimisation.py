@@ -47,7 +47,7 @@ class OverOptimisationClaim(Claim):
 
     text = (
         "Training long on shapes-clip raises it while oracle accuracy falls: some checkpoint lies "
-        "significantly below the oracle's peak"
+        "significantly below the oracle's peak with a higher score"
     )
     in_time = (
         "The monitor, which never sees the oracle, fires no later than the first checkpoint significantly "
@@ -111,7 +111,7 @@ class OverOptimisationClaim(Claim):
         falls = journal.falls()
         fired = first_fired(falls)
         trained = journal.series("scores", "trained")
-        rise = [sum(trained[step]) / len(trained[step]) for step in (peak, last)]
+        score = {step: sum(values) / len(values) for step, values in trained.items()}
         return {
             "oracle": {
                 str(step): estimate.to_json() for step, estimate in _estimates(passed, prompts).items()
@@ -120,8 +120,8 @@ class OverOptimisationClaim(Claim):
             "first_significantly_below": worse[0] if worse else None,
             "last_minus_peak": paired_difference(passed[last], passed[peak], prompts).to_json(),
             "falls": bool(worse),
-            "reward_at_peak_and_last": rise,
-            "reward_rises": rise[1] > rise[0],
+            "reward": score,
+            "reward_rises": any(score[step] > score[peak] for step in worse),
             "largest_index": max(fall.index for fall in falls),
             "fired": fired.to_json() if fired else None,
             "in_time": bool(fired and worse and fired.step <= worse[0]),
