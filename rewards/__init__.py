@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 if TYPE_CHECKING:
     from rewards.base import LatentReward, Prepared, Reward
@@ -57,7 +57,15 @@ def names() -> dict[str, str]:
     }
 
 
-def load(name: str, *, towers: dict[str, Any] | None = None, **options: Any) -> Reward:
+@overload
+def load(name: Literal["latent"], *, path: str | Path, **options: Any) -> LatentReward: ...
+
+
+@overload
+def load(name: str, *, towers: dict[str, Any] | None = None, **options: Any) -> Reward: ...
+
+
+def load(name: str, *, towers: dict[str, Any] | None = None, **options: Any) -> Any:
     """The reward called `name`, in eval mode: `build(**options)` of the file that declares it.
 
     A file in `rewards/` declares `NAMES = {name: options}` and `build(**options) -> Reward`; options given
@@ -90,7 +98,7 @@ def load_all(
             f"got options of {', '.join(stray)}; expected options of {', '.join(wanted)}; drop or load them"
         )
     towers = {} if towers is None else towers
-    return {name: load(name, towers=towers, **given.get(name, {})) for name in wanted}
+    return {name: _of_images(name, load(name, towers=towers, **given.get(name, {}))) for name in wanted}
 
 
 def _builder(name: str, weights: object = None) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -131,7 +139,7 @@ def _trained(name: str, folder: object) -> tuple[Callable[..., Any], dict[str, A
 
 
 def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Reward:
-    from rewards.base import Reward
+    from rewards.base import LatentReward, Reward
 
     try:
         inspect.signature(build).bind(**options)
@@ -139,12 +147,22 @@ def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Rew
         takes = ", ".join(inspect.signature(build).parameters) or "no option"
         raise ValueError(f"got options of {name} that do not fit: {error}; expected {takes}") from error
     reward = build(**options)
-    if not isinstance(reward, Reward):
+    if not isinstance(reward, Reward | LatentReward):
         raise ValueError(
             f"got {type(reward).__name__} from {build.__module__}.{build.__qualname__}(); expected a "
             "rewards.Reward; return one"
         )
-    return reward.eval()
+    return cast("Reward", reward.eval())
+
+
+def _of_images(name: str, reward: Reward | LatentReward) -> Reward:
+    from rewards.base import Reward
+
+    if not isinstance(reward, Reward):
+        raise ValueError(
+            f"got {name}, which scores noisy latents; expected rewards of images; train lpo takes it"
+        )
+    return reward
 
 
 def _hint(name: str) -> str:

@@ -82,7 +82,7 @@ def build(weights: str | Path | None = None, *, sha256: str | None = None, **opt
     about = read_about(weights)
     if sha256 is not None:
         find(weights, WEIGHTS, sha256=sha256)
-    reward = load(about["reward"], **{**about["options"], **options})
+    reward: Reward = load(about["reward"], **{**about["options"], **options})
     lay_over(reward, read_tensors(weights), weights)
     return reward
 

@@ -8,6 +8,7 @@ text encoders and the projections. The VAE is frozen, the up blocks are gone.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +138,7 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         u = uniform_rows([(*key, LEVEL) for key in keys])
         return self.noisy(self.compared(step, micro), self.times[(u * len(self.times)).long()], keys)
 
-    def noisy(self, compared: Compared, t: Tensor, keys: list[Key]) -> Batch:
+    def noisy(self, compared: Compared, t: Tensor, keys: Sequence[Key]) -> Batch:
         """Both latents drawn from the encoder's posterior and noised to t (B,), each with its own noise."""
         t, sides = t.to(self.policy.device), []
         for side, stored in enumerate((compared.win, compared.lose)):
