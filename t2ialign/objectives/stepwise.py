@@ -31,7 +31,7 @@ def best_and_worst(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def threshold(
     std: Tensor, t: Tensor, *, low: float, high: float, stds: Tensor, times: Tensor, schedule: Schedule
 ) -> Tensor:
-    """The gap p_best - p_worst that a pair must exceed, (B,): from `low` at the least noise to `high` at most.
+    """The gap p_best - p_worst that a pair must exceed, (B,): `low` at the least noise, `high` at the most.
 
     std, t: (B,) of the steps. stds, times: of all steps that are judged, whose extremes are the ends. With
     equal ends, or low = high, it is `low`. Raises ValueError unless 0 <= low <= high < 1.

@@ -1,8 +1,8 @@
 """What online step-level training learns from, a round at a time: judged siblings, on disk and in memory.
 
 A round is a pure function of the weights at its start, so a run that is resumed reads the round it was in and
-draws the next one. Each process writes the part it sampled; all read all parts, in the order of their prompts,
-so that several processes hold the same round as one would.
+draws the next one. Each process writes the part it sampled; all read all parts, in the order of their
+prompts, so that several processes hold the same round as one would.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rewards import Reward
 from rewards.latent import LRM
-from t2ialign.diffusion.path import END
+from t2ialign.diffusion.schedule import END
 from t2ialign.diffusion.siblings import Step
 from t2ialign.models.base import Cond, Policy
 
@@ -57,7 +57,7 @@ class PixelScorer:
 
     @torch.no_grad()
     def score(self, step: Step, numbers: Tensor, cond: Cond) -> Tensor:
-        """K forwards of the network and the decoder a path; the last step's siblings are decoded as they are."""
+        """K forwards of network and decoder a path; the last step's siblings are decoded as they are."""
         B, K = step.siblings.shape[:2]
         x, s = step.siblings.flatten(0, 1), step.s.expand(B * K)
         if int(step.s) != END:
