@@ -1,5 +1,7 @@
 """Siblings: draws from one step's Gaussian, one forward a step whatever K, the path that was chosen."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def test_siblings_are_mean_plus_std_times_their_own_noise():
 def test_each_path_goes_on_from_its_chosen_sibling():
     x_T, found = steps()
     assert torch.equal(found[0].x_t, x_T)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert torch.equal(after.x_t, before.siblings[torch.arange(B), choice(before.number)])
         assert torch.equal(after.t, before.s)
 

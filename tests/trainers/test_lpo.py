@@ -1,4 +1,4 @@
-"""LPO: which siblings are learnt from, that one forward serves a pair, and that a run is resumed bit for bit."""
+"""LPO: which siblings are learnt from, one forward for a pair, and a resumed run is the same bit for bit."""
 
 import math
 

@@ -1,0 +1,137 @@
+"""Training a latent reward: what a step sees, accuracy by timestep, what is kept, and that it learns."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import rewards
+from rewards import latent
+from t2ialign.cli import main
+from t2ialign.trainers import checkpoint
+from t2ialign.trainers.lrm import Config, Trainer
+from tests.trainers.helpers import assert_same_checkpoint, numbers
+from tests.trainers.test_reward import dark_pairs  # noqa: F401, a fixture
+
+FAST = {
+    "max_steps": 4,
+    "batch_size": 8,
+    "accumulate": 1,
+    "lr": 1e-3,
+    "lr_warmup": 0,
+    "lr_schedule": "constant",
+    "weight_decay": 0.0,
+    "vfe": 1,
+    "num_steps": 4,
+    "heldout_timesteps": (1, 751),
+    "holdout": 0.3,
+    "evaluate_every": 2,
+    "checkpoint_every": 2,
+    "trackers": (),
+}
+
+
+@pytest.fixture
+def config(tiny_sd: Path, dark_pairs: Path, tmp_path: Path) -> Callable[..., Config]:  # noqa: F811
+    """Makes a config of the tiny Stable Diffusion on dark pictures that are preferred to bright ones."""
+
+    def make(**changes: object) -> Config:
+        values = {"model": str(tiny_sd), "data": str(dark_pairs), "output": tmp_path / "run", **FAST}
+        return Config.model_validate({**values, **changes})
+
+    return make
+
+
+def test_it_learns_at_every_noise_and_is_loaded_by_name(config):
+    cfg = config(max_steps=40, evaluate_every=20, checkpoint_every=40)
+    Trainer(cfg).fit()
+    rows = [row for row in numbers(cfg.output) if "heldout/accuracy" in row]
+    assert rows[-1]["heldout/accuracy"] == rows[-1]["heldout/accuracy_t1"] >= 0.9
+    assert rows[-1]["heldout/accuracy_t751"] >= 0.5
+    loaded = rewards.load("latent", path=cfg.output)
+    about = latent.read_about(cfg.output)["about"]
+    assert about["heldout"]["heldout/accuracy"] == max(row["heldout/accuracy"] for row in rows)
+    assert "40 preference pairs" in (cfg.output / "README.md").read_text()
+    assert loaded.backbone.unet.up_blocks == nn.ModuleList() or not len(loaded.backbone.unet.up_blocks)
+
+
+def test_both_sides_have_one_timestep_of_the_grid_and_noise_of_their_own(config):
+    trainer = Trainer(config(holdout=0))
+    batches = [trainer.batch(step, 0) for step in range(8)]
+    seen = torch.cat([batch.t for batch in batches])
+    assert set(seen.tolist()) == set(trainer.times.tolist()) == {1, 251, 501, 751}
+    batch = batches[0]
+    alpha, sigma = (v.view(-1, 1, 1, 1) for v in trainer.policy.path(batch.t))
+    noises = []
+    for x, stored in ((batch.win, batch.compared.win), (batch.lose, batch.compared.lose)):
+        mean, std = stored.float().unbind(1)
+        noises.append((x - alpha * mean) / (sigma.square() + (alpha * std).square()).sqrt())
+    assert all(noise.std() == pytest.approx(1, abs=0.15) for noise in noises)
+    assert float((noises[0] * noises[1]).mean().abs()) < 0.1
+    again = trainer.batch(0, 0)
+    assert torch.equal(again.win, batch.win) and torch.equal(again.t, batch.t)
+
+
+def test_a_step_is_the_softmax_over_two_scores_and_a_tie_is_worth_nothing(config):
+    trainer = Trainer(config(even_prompts=False, holdout=0))
+    batch = trainer.batch(0, 0)
+    losses, metrics = trainer.loss(batch)
+    prompts = batch.compared.prompts
+    win, lose = (trainer.reward(side, batch.t, prompts) for side in (batch.win, batch.lose))
+    expected = nn.functional.cross_entropy(
+        torch.stack([win, lose], 1), torch.zeros(8, dtype=torch.long), reduction="none"
+    )
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+    assert metrics["accuracy"].tolist() == (win > lose).float().tolist()
+
+
+def test_a_step_encodes_each_prompt_once_for_both_sides(config):
+    trainer = Trainer(config(holdout=0, vfe=7.5))
+    batch, rows = trainer.batch(0, 0), list[int]()
+    trainer.reward.backbone.text_encoder.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
+    trainer.loss(batch)
+    assert rows == [8, 1]  # the prompts, and the empty one
+
+
+def test_the_best_weights_at_the_first_timestep_are_kept(config, monkeypatch):
+    accuracies = iter([0.5, 0.9, 0.7])
+    trainer = Trainer(config())
+    monkeypatch.setattr(
+        trainer, "measure", lambda part: {"heldout/accuracy": next(accuracies), "heldout/loss": 1.0}
+    )
+    trainer.fit()
+    kept = latent.build(trainer.cfg.output).state_dict()
+    middle = checkpoint.load(checkpoint.path(trainer.cfg.output / "checkpoints", 2)).tensors["weights"]
+    assert latent.read_about(trainer.cfg.output)["about"]["step"] == 2
+    assert all(torch.equal(kept[name], tensor) for name, tensor in middle.items())
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(config, tmp_path):
+    whole, cut = config(), config(output=tmp_path / "cut")
+    Trainer(whole).fit()
+    Trainer(cut.model_copy(update={"max_steps": 2})).fit()
+    Trainer(cut.model_copy(update={"resume": "latest"})).fit()
+    assert numbers(cut.output) == numbers(whole.output)
+    assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", 4) for c in (cut, whole)))
+
+
+def test_pictures_become_latents_once(config, tmp_path, monkeypatch):
+    trainer = Trainer(config(cache=tmp_path / "cache"))
+    mean, std = trainer.policy.encode_images(torch.zeros(1, 3, *trainer.size))
+    stored = trainer.train.batch([0]).win
+    assert stored.shape == (1, 2, *trainer.shape) and mean.shape[1:] == std.shape[1:] == trainer.shape
+    monkeypatch.setattr(Trainer, "prepare", lambda *_: pytest.fail("encoded again"))
+    Trainer(config(cache=tmp_path / "cache", seed=3))
+
+
+def test_the_command_line(config, tiny_sd, capsys):
+    cfg = config()
+    settings = [f"{key}={json.dumps(value)}" for key, value in FAST.items()]
+    settings += [f"model={tiny_sd}", f"data={cfg.data}", f"output={cfg.output}", "max_steps=1"]
+    assert main(["train", "lrm", *settings]) == 0
+    assert (cfg.output / latent.WEIGHTS).is_file()
+    assert main(["train", "lrm", "--help"]) == 0
+    assert "heldout_timesteps" in capsys.readouterr().out
