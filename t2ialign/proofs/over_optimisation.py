@@ -56,7 +56,12 @@ class OverOptimisationClaim(Claim):
     paper = "Clark et al., ICLR 2024, arXiv 2309.17400 (reward hacking)"
     train_prompts: int = 400
     heldout_prompts: int = 140
-    training: ClassVar[dict[str, Any]] = {**TRAINING, "monitor_images": 5}
+    training: ClassVar[dict[str, Any]] = {
+        **TRAINING,
+        "max_steps": 600,
+        "evaluate_every": 100,
+        "monitor_images": 5,
+    }
 
     def measure(self, folder: Path, seed: int) -> None:
         """Train with the monitor, then let the oracle judge the monitor's pictures."""
