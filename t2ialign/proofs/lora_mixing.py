@@ -30,8 +30,8 @@ class MixingClaim(Claim):
 
     text = "Mixing the LoRAs of two rewards interpolates both rewards monotonically"
     paper = "Prabhudesai et al. 2023, arXiv 2310.03739; Clark et al., ICLR 2024, arXiv 2309.17400"
-    rewards: ClassVar[dict[str, float]] = {"shapes-clip": 7e-4, "saturation": 7e-4}
-    """Reward -> learning rate."""
+    rewards: ClassVar[dict[str, float]] = {"shapes-clip": 7e-4, "saturation": 7e-5}
+    """Reward -> learning rate. At ten times its own, saturation paints every picture over."""
     max_steps: int = 60
     train_prompts: int = 400
     heldout_prompts: int = 120
