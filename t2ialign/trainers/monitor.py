@@ -179,7 +179,7 @@ class Monitor:
             seeds,
             num_steps=self.cfg.monitor_steps,
             guidance=self.cfg.monitor_guidance,
-            batch_size=max(BATCH, count),
+            batch_size=len(seeds),
         )
         for seed, image in zip(seeds, images, strict=True):
             file = self.journal.folder / image_file(step, seed)
