@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from t2ialign.evaluation.charts import Chart, Curve, lines
-from t2ialign.evaluation.hack_index import first_fired, in_base_std
+from t2ialign.evaluation.hack_index import Fall, first_fired, in_base_std
 from t2ialign.evaluation.monitor_journal import read
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.proofs.claim import Claim, Figure, Row
@@ -15,7 +15,7 @@ from t2ialign.proofs.judged_run import RUN, TRAINING, accuracies, train_and_judg
 
 
 class OverOptimisationClaim(Claim):
-    """The monitor holds out shapes-clip-b and the statistics; the oracle reads its pictures afterwards."""
+    """The monitor holds out shapes-clip-b and diversity; the oracle reads its pictures afterwards."""
 
     text = (
         "Training long on shapes-clip raises it while oracle accuracy falls: some checkpoint lies "
@@ -45,7 +45,7 @@ class OverOptimisationClaim(Claim):
         worst = max(seeds, key=lambda found: found["last_minus_peak"]["mean"])["last_minus_peak"]
         interval = worst["ci95"] and (worst["ci95"][0], worst["ci95"][1])
         happens = all(found["falls"] and found["reward_rises"] for found in seeds)
-        keys = ("first_significantly_below", "largest_index", "fired", "in_time")
+        keys = ("first_significantly_below", "fired_by", "fired", "in_time")
         seen = [{key: found.pop(key) for key in keys} for found in seeds]
         return [
             Row(self.text, {"by_seed": seeds, "settings": dict(self.training)}, interval, happens),
@@ -93,10 +93,15 @@ class OverOptimisationClaim(Claim):
             "falls": bool(worse),
             "reward": score,
             "reward_rises": any(score[step] > score[peak] for step in worse),
-            "largest_index": max(fall.index for fall in falls),
+            "fired_by": {name: _first_step(falls, name) for name in dict.fromkeys(f.reward for f in falls)},
             "fired": fired.to_json() if fired else None,
             "in_time": bool(fired and worse and fired.step <= worse[0]),
         }
+
+
+def _first_step(falls: Sequence[Fall], name: str) -> int | None:
+    fired = first_fired(fall for fall in falls if fall.reward == name)
+    return fired.step if fired else None
 
 
 def _estimates(passed: dict[int, list[float]], prompts: Sequence[str]) -> dict[int, Estimate]:
