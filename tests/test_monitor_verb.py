@@ -25,8 +25,14 @@ RISES: Scores = {0: (0.0, 4.0), 10: (1.0, 5.0), 20: (2.0, 6.0)}
 FALLS: Scores = {0: (0.0, 4.0), 10: (1.0, 5.0), 20: (-1.0, 3.0)}
 
 
-def make(run: Path, scores: Mapping[str, Scores], trained: str | None = "pickscore", **about: object) -> Path:
-    """A run with a journal and pictures, plain ones whose red is the step."""
+def make(
+    run: Path,
+    scores: Mapping[str, Scores],
+    trained: str | None = "pickscore",
+    diversity: Scores | None = None,
+    **about: object,
+) -> Path:
+    """A run with a journal and pictures, plain ones whose red is the step; statistics are step / 100."""
     journal = Journal(run)
     settings: dict[str, object] = {"method": "toy", "model": "shapes", "embedding": "clipscore"}
     settings |= {"trained": trained, "prompts": list(PROMPTS), "images": 2, "steps": 3, "guidance": 2.0}
@@ -39,6 +45,8 @@ def make(run: Path, scores: Mapping[str, Scores], trained: str | None = "picksco
             Image.new("RGB", (8, 8), (step, seed, 0)).save(journal.folder / file)
             values = {name: float(table[step][seed // 2]) for name, table in scores.items()}
             statistics = dict.fromkeys(STATISTICS, step / 100)
+            if diversity:
+                statistics["diversity"] = diversity[step][seed // 2]
             rows.append({"step": step, "prompt": PROMPTS[seed // 2], "seed": seed, "file": file})
             rows[-1] |= {"scores": values, "statistics": statistics}
         journal.add(step, rows)
@@ -68,6 +76,18 @@ def test_a_run_that_over_optimises_is_shown_in_words_curves_and_pictures(tmp_pat
     numbers = json.loads(page.with_suffix(".json").read_text())[str(run)]
     assert numbers["fired"]["usable"] == 2 and numbers["fired"]["best_step"] == 10
     assert numbers["steps"] == [0, 10, 20] and numbers["trained"] == "pickscore"
+
+
+def test_diversity_that_falls_further_than_the_rewards_rise_is_found_by_their_mean(tmp_path, capsys):
+    """+1 of 2.83 is .35 base-std, -.5 of .71 is -.71: the mean falls by .18, then by .35 from the base."""
+    lost: Scores = {0: (0.5, 1.5), 10: (0.0, 1.0), 20: (-0.5, 0.5)}
+    run = make(tmp_path / "run", {"trained": TRAINED, "hpsv2.1": RISES}, diversity=lost)
+    monitor(run, "-o", tmp_path / "page.html")
+    assert "over-optimised at step 10: held-out mean of all fell 0.1768" in capsys.readouterr().out
+    fired = json.loads((tmp_path / "page.json").read_text())[str(run)]["fired"]
+    assert (fired["reward"], fired["best_step"], fired["usable"]) == ("mean of all", 0, 1)
+    mean = charts(read(run))[0].curves[-1]
+    assert mean.name == "mean of all" and mean.values == pytest.approx([0, -0.17678, -0.35355], abs=1e-5)
 
 
 def test_a_run_that_does_not_over_optimise_says_so(tmp_path, capsys):
@@ -109,7 +129,7 @@ def test_no_curve_is_lost_for_want_of_a_colour_and_a_flat_base_is_named(tmp_path
     many = {f"reward-{i}": RISES for i in range(len(COLOURS))}
     run = make(tmp_path / "run", {"trained": TRAINED, **many, "flat": flat})
     shown = [chart for chart in charts(read(run)) if chart.title == "Rewards"]
-    assert [len(chart.curves) for chart in shown] == [len(COLOURS), 1]
+    assert [len(chart.curves) for chart in shown] == [len(COLOURS), 2]  # the last two: one reward, the mean
     assert all("scores all prompts alike: flat" in chart.note for chart in shown)
 
 

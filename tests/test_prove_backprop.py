@@ -8,9 +8,10 @@ import pytest
 from t2ialign.evaluation import manifest
 from t2ialign.proofs.backprop import CLAIMS
 from t2ialign.proofs.gradient import FOUND, GradientClaim
+from t2ialign.proofs.judged_run import ORACLE, TRAINING
 from t2ialign.proofs.lora_mixing import SCORES, MixingClaim
 from t2ialign.proofs.memory import PEAKS, MemoryClaim, in_new_process
-from t2ialign.proofs.over_optimisation import ORACLE, TRAINING, OverOptimisationClaim
+from t2ialign.proofs.over_optimisation import OverOptimisationClaim
 from t2ialign.proofs.presets_compared import PresetClaim
 from t2ialign.proofs.textnorm_reward import TextNormRewardClaim
 from t2ialign.trainers.presets import PRESETS

@@ -1,7 +1,6 @@
-"""The hack index: from which step on a held-out reward falls while the trained one still rises.
+"""The hack index: from which step on held-out numbers fall while the trained reward still rises.
 
-Pure functions on numbers. Image statistics, diversity and the distance to the base model have no good
-direction: they are curves to look at, and never enter here.
+Pure functions on numbers, of which more has to be better: held-out rewards, diversity, and their mean.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Series = Mapping[int, Sequence[float]]
 
 @dataclass(frozen=True)
 class Fall:
-    """How far a held-out reward lies below its running best at one step."""
+    """How far a held-out reward, or the mean of several numbers, lies below its running best at one step."""
 
     reward: str
     step: int
@@ -62,15 +61,18 @@ class Fall:
         return asdict(self)
 
 
-def falls(reward: str, heldout: Series, trained: Series | None = None) -> list[Fall]:
+def falls(
+    reward: str, heldout: Series, trained: Series | None = None, base_std: float | None = None
+) -> list[Fall]:
     """One for each step of a held-out reward, in order; without `trained` only its own fall counts.
 
-    Raises ValueError for fewer than two prompts, whose spread nobody knows.
+    base_std: the unit of the threshold, `spread(heldout)` unless given. Raises ValueError for fewer than two prompts, whose spread nobody knows.
     """
     steps = sorted(heldout)
     if (prompts := len(heldout[steps[0]])) < 2:
         raise ValueError(f"got {prompts} prompt; expected 2 or more; a standard error needs them")
-    base_std, found, best = spread(heldout), list[Fall](), steps[0]
+    base_std = spread(heldout) if base_std is None else base_std
+    found, best = list[Fall](), steps[0]
     for step in steps:
         if np.mean(heldout[step]) >= np.mean(heldout[best]):
             best = step
@@ -80,6 +82,18 @@ def falls(reward: str, heldout: Series, trained: Series | None = None) -> list[F
         then, now = (None if trained is None else float(np.mean(trained[at])) for at in (best, step))
         found.append(Fall(reward, step, best, float(lost.mean()), threshold, base_std, then, now))
     return found
+
+
+def heldout_mean(members: Sequence[Series]) -> dict[int, list[float]]:
+    """Step -> for each prompt, the mean over the members of their change in units of `spread`.
+
+    Members without a spread are left out, and steps that one lacks; empty if fewer than two remain.
+    """
+    scaled = [_standardised(series) for series in members if spread(series)]
+    if len(scaled) < 2:
+        return {}
+    steps = sorted(set.intersection(*(set(series) for series in scaled)))
+    return {step: np.mean([series[step] for series in scaled], axis=0).tolist() for step in steps}
 
 
 def first_fired(found: Iterable[Fall]) -> Fall | None:
@@ -102,6 +116,11 @@ def in_base_std(series: Series) -> dict[int, float] | None:
     """Step -> change of the mean from the base, in units of `spread`; None where that is 0."""
     unit, base = spread(series), float(np.mean(series[min(series)]))
     return {step: (float(np.mean(series[step])) - base) / unit for step in sorted(series)} if unit else None
+
+
+def _standardised(series: Series) -> dict[int, list[float]]:
+    unit, base = spread(series), float(np.mean(series[min(series)]))
+    return {step: ((np.asarray(values) - base) / unit).tolist() for step, values in series.items()}
 
 
 def words(fall: Fall) -> str:

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from t2ialign.evaluation import manifest
-from t2ialign.evaluation.hack_index import Fall, falls
+from t2ialign.evaluation.hack_index import Fall, falls, heldout_mean
 
 FOLDER, SCORES, ABOUT = "monitor", "scores.jsonl", "about.json"
 TRAINED = "trained"
 """Key of the trained reward among the scores; `about` says its name."""
+DIVERSITY = "diversity"
+"""Key among the statistics of the one that more is better of."""
+MEAN = "mean of all"
+"""What the mean of the held-out rewards and diversity is called in a verdict."""
 
 Row = dict[str, Any]
 """{"step", "prompt", "seed", "file", "scores": {reward: number}, "statistics": {name: number}}"""
@@ -62,12 +66,24 @@ class Journal:
         return found
 
     def falls(self, rewards: Sequence[str] | None = None) -> list[Fall]:
-        """Of each held-out reward, or of those named, at each step; none with fewer than two prompts."""
+        """Of each held-out reward, or of those named, and of `heldout_mean`, at each step.
+
+        None with fewer than two prompts.
+        """
         if len(self.about.get("prompts", ())) < 2:
             return []
-        trained = self.series("scores", TRAINED) or None
-        names = self.heldout() if rewards is None else rewards
-        return [fall for name in names for fall in falls(name, self.series("scores", name), trained)]
+        names, trained = self.heldout() if rewards is None else rewards, self.series("scores", TRAINED)
+        found = [fall for name in names for fall in falls(name, self.series("scores", name), trained or None)]
+        if mean := self.heldout_mean(names):
+            found += falls(MEAN, mean, trained or None, base_std=1)
+        return found
+
+    def heldout_mean(self, rewards: Sequence[str]) -> dict[int, list[float]]:
+        """Of these rewards and diversity, in units of the base's spread; empty where only one has it."""
+        members = [self.series("scores", name) for name in rewards]
+        if rewards and (diversity := self.series("statistics", DIVERSITY)):
+            members.append(diversity)
+        return heldout_mean(members)
 
     def add(self, step: int, rows: Sequence[Row]) -> None:
         """Write the rows of one step at the end, and keep them."""

@@ -9,7 +9,7 @@ from t2ialign.data.images import open_rgb
 from t2ialign.evaluation.charts import COLOURS, Chart, Curve, lines
 from t2ialign.evaluation.cross_reward import Change
 from t2ialign.evaluation.hack_index import Fall, falls, first_fired, in_base_std, words
-from t2ialign.evaluation.monitor_journal import TRAINED, Journal
+from t2ialign.evaluation.monitor_journal import MEAN, TRAINED, Journal
 from t2ialign.evaluation.report import PAGE, PIXEL_ART, STYLE, data_uri
 from t2ialign.evaluation.statistics import form
 
@@ -121,6 +121,8 @@ def _reward_charts(journal: Journal) -> list[Chart]:
             flat.append(label)
         else:
             curves.append(Curve(label, list(change), list(change.values())))
+    if mean := journal.heldout_mean(journal.heldout()):
+        curves.append(Curve(MEAN, list(mean), [sum(values) / len(values) for values in mean.values()]))
     note = "Change of the mean from the base, in its standard deviations over prompts."
     if flat:
         note += f" Without that unit, since the base scores all prompts alike: {', '.join(flat)}."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 import rewards
+from rewards import Reward
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Chart, Curve, lines
 from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
@@ -18,7 +19,7 @@ from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import load_lora, read_lora, save_factors
 from t2ialign.proofs.claim import Claim, Figure, Row
-from t2ialign.proofs.over_optimisation import RUN, TRAINING, train
+from t2ialign.proofs.judged_run import RUN, TRAINING, train
 
 SCORES = "scores.json"
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -30,8 +31,8 @@ class MixingClaim(Claim):
 
     text = "Mixing the LoRAs of two rewards interpolates both rewards monotonically"
     paper = "Prabhudesai et al. 2023, arXiv 2310.03739; Clark et al., ICLR 2024, arXiv 2309.17400"
-    rewards: ClassVar[dict[str, float]] = {"shapes-clip": 7e-4, "saturation": 7e-4}
-    """Reward -> learning rate."""
+    rewards: ClassVar[dict[str, float]] = {"shapes-clip": 7e-4, "saturation": 7e-5}
+    """Reward -> learning rate. At ten times its own, saturation paints every picture over."""
     max_steps: int = 60
     train_prompts: int = 400
     heldout_prompts: int = 120
@@ -51,10 +52,10 @@ class MixingClaim(Claim):
                 "evaluate_every": self.max_steps,
                 "monitor_rewards": (),
             }
-            (folder / name).mkdir(parents=True, exist_ok=True)
             train(folder / name, seed, training, self.train_prompts, self.heldout_prompts)
         captions = draw_captions(self.heldout_prompts, 7500 + seed, held_out=True)
-        scores = {f"{alpha:g}": self._scored(folder, alpha, captions) for alpha in SHARES}
+        judges = rewards.load_all(self.rewards)
+        scores = {f"{alpha:g}": self._scored(folder, alpha, captions, judges) for alpha in SHARES}
         manifest.write_json(folder / SCORES, {"prompts": captions, "scores": scores})
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
@@ -84,12 +85,14 @@ class MixingClaim(Claim):
         found = []
         for name in self.rewards:
             means = [torch.tensor(scores[f"{alpha:g}"][name]).double().mean().item() for alpha in SHARES]
-            chart = Chart(f"{name} by the share of the LoRA trained on {next(iter(self.rewards))}", [])
-            body = lines(Chart(chart.title, [Curve(name, [100 * alpha for alpha in SHARES], means)]))
-            found.append(Figure(chart.title, body, "share in per cent"))
+            title = f"{name} by the share of the LoRA trained on {next(iter(self.rewards))}"
+            body = lines(Chart(title, [Curve(name, [100 * alpha for alpha in SHARES], means)]))
+            found.append(Figure(title, body, "share in per cent"))
         return found
 
-    def _scored(self, folder: Path, alpha: float, captions: list[str]) -> dict[str, list[float]]:
+    def _scored(
+        self, folder: Path, alpha: float, captions: list[str], judges: Mapping[str, Reward]
+    ) -> dict[str, list[float]]:
         first, second = (read_lora(folder / name / RUN) for name in self.rewards)
         place = folder / f"mix-{alpha:g}"
         place.mkdir(exist_ok=True)
@@ -103,7 +106,6 @@ class MixingClaim(Claim):
             num_steps=TRAINING["num_steps"],
             guidance=TRAINING["guidance"],
         )
-        judges = rewards.load_all(self.rewards)
         with torch.no_grad():
             return {name: judge(images, captions).tolist() for name, judge in judges.items()}
 

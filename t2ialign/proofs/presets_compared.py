@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Chart, Curve, lines
 from t2ialign.evaluation.monitor_journal import TRAINED, read
 from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
 from t2ialign.proofs.claim import Claim, Figure, Row
-from t2ialign.proofs.over_optimisation import ORACLE, RUN, TRAINING, judged, train
+from t2ialign.proofs.judged_run import RUN, TRAINING, accuracies, train_and_judge
 from t2ialign.trainers.log import METRICS, read_rows
 
 GAIN = 0.05
@@ -52,20 +50,16 @@ class PresetClaim(Claim):
 
     def measure(self, folder: Path, seed: int) -> None:
         """Train with the monitor, then let the oracle judge the monitor's pictures."""
-        if (folder / ORACLE).exists():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
         own: dict[str, Any] = {"preset": self.preset}
         common = {name: value for name, value in self.training.items() if name != "k"}
         if self.preset in ("refl", "drtune"):  # their hinges are in units of other rewards
             own |= {"loss": "maximise", "target": None, "early_stop": common["num_steps"] // 3}
-        train(folder, seed, {**common, **own}, self.train_prompts, self.heldout_prompts)
-        manifest.write_json(folder / ORACLE, judged(read(folder / RUN)))
+        train_and_judge(folder, seed, {**common, **own}, self.train_prompts, self.heldout_prompts)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """It holds if a checkpoint lies that far above the base; the row has the whole line of the table."""
         (folder,) = folders
-        journal, passed = read(folder / RUN), self._passed(folder)
+        journal, passed = read(folder / RUN), accuracies(folder)
         prompts = [row["prompt"] for row in journal.at(0)]
         gains = {step: paired_difference(values, passed[0], prompts) for step, values in passed.items()}
         reached = [step for step, gain in gains.items() if gain.mean >= GAIN]
@@ -88,14 +82,11 @@ class PresetClaim(Claim):
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Oracle accuracy by images drawn for training."""
-        passed, images = self._passed(folders[0]), self.training["batch_size"]
+        passed, images = accuracies(folders[0]), self.training["batch_size"]
         means = [journal_mean(values) for values in passed.values()]
         curve = Curve(self.preset, [step * images for step in passed], means)
         chart = Chart(f"Oracle accuracy by training images: {self.preset}", [curve])
         return [Figure(chart.title, lines(chart))]
-
-    def _passed(self, folder: Path) -> dict[int, list[float]]:
-        return {int(step): values for step, values in json.loads((folder / ORACLE).read_text()).items()}
 
 
 def journal_mean(values: Sequence[float]) -> float:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Bar, bars
 from t2ialign.evaluation.monitor_journal import read
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.proofs.claim import Claim, Figure, Row
-from t2ialign.proofs.over_optimisation import ORACLE, RUN, TRAINING, judged, train
+from t2ialign.proofs.judged_run import RUN, TRAINING, accuracies, train_and_judge
 
 SIDES: dict[str, dict[str, Any]] = {
     "raw": {"reward": "shapes-clip", "lr": 7e-4},
@@ -42,19 +40,14 @@ class TextNormRewardClaim(Claim):
     def measure(self, folder: Path, seed: int) -> None:
         """Both runs, and the oracle on the monitor's pictures."""
         for name, changes in SIDES.items():
-            side = folder / name
-            if (side / ORACLE).exists():
-                continue
-            side.mkdir(parents=True, exist_ok=True)
             training = {**self.training, **changes, "max_steps": self.max_steps}
-            train(
-                side,
+            train_and_judge(
+                folder / name,
                 seed,
                 {**training, "evaluate_every": self.max_steps},
                 self.train_prompts,
                 self.heldout_prompts,
             )
-            manifest.write_json(side / ORACLE, judged(read(side / RUN)))
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """The last checkpoint of each, over all pictures of all seeds."""
@@ -82,8 +75,8 @@ class TextNormRewardClaim(Claim):
         passed: dict[str, list[float]] = {"base": [], **{name: [] for name in SIDES}}
         for seed, folder in zip(self.seeds, folders, strict=True):
             for name in SIDES:
-                found = json.loads((folder / name / ORACLE).read_text())
-                passed[name] += found[str(self.max_steps)]
-            passed["base"] += found["0"]
+                found = accuracies(folder / name)
+                passed[name] += found[self.max_steps]
+            passed["base"] += found[0]
             units += [f"{seed} {row['prompt']}" for row in read(folder / "raw" / RUN).at(0)]
         return units, passed

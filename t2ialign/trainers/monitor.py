@@ -21,7 +21,7 @@ from rewards.image_stats import statistics
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation import diversity, manifest
 from t2ialign.evaluation.hack_index import Fall, best_step, first_fired, words
-from t2ialign.evaluation.monitor_journal import ABOUT, TRAINED, Journal, Row, image_file
+from t2ialign.evaluation.monitor_journal import ABOUT, DIVERSITY, TRAINED, Journal, Row, image_file
 from t2ialign.evaluation.panel import Panel, Trained
 from t2ialign.evaluation.score import read_image
 from t2ialign.models.generate import generate
@@ -179,7 +179,7 @@ class Monitor:
             seeds,
             num_steps=self.cfg.monitor_steps,
             guidance=self.cfg.monitor_guidance,
-            batch_size=max(BATCH, count),
+            batch_size=len(seeds),
         )
         for seed, image in zip(seeds, images, strict=True):
             file = self.journal.folder / image_file(step, seed)
@@ -215,7 +215,7 @@ class Monitor:
         away = diversity.embedding_distance(embedded, self._base[prompt])
         return {
             "embedding-distance": away,
-            "diversity": away.new_full(away.shape, diversity.pairwise_distance(embedded)),
+            DIVERSITY: away.new_full(away.shape, diversity.pairwise_distance(embedded)),
             "vendi": away.new_full(away.shape, diversity.vendi_score(embedded)),
         }
 

@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from t2ialign.evaluation.hack_index import Fall, best_step, falls, first_fired, in_base_std, words
+from t2ialign.evaluation.hack_index import (
+    Fall,
+    best_step,
+    falls,
+    first_fired,
+    heldout_mean,
+    in_base_std,
+    words,
+)
 
 BASE = [0.0, 2.0, 4.0]
 """Three prompts: mean 2, standard deviation 2, so that 0.1 base-std is 0.2."""
@@ -101,6 +109,24 @@ def test_the_words_have_every_number_of_the_decision():
         "over-optimised at step 300: held-out hpsv2.1 fell 0.031 (0.31 base-std) below its best of step 200, "
         "beyond the threshold of 0.012, while the trained reward rose from 0.52 to 0.61; usable reward: 0.52"
     )
+
+
+def test_the_mean_of_several_numbers_is_taken_in_units_of_each_one_s_spread():
+    """A reward of spread 2 that rises by half of it, a diversity of spread 0.02 that falls by 0.75 of it."""
+    diversity = {0: [0.1, 0.12, 0.14], 10: [0.085, 0.105, 0.125], 20: [0.0, 0.0, 0.0]}
+    mean = heldout_mean([{0: BASE, 10: moved(1)}, diversity])
+    assert list(mean) == [0, 10], "step 20 lacks the reward"
+    assert mean[0] == pytest.approx([-1, 0, 1])
+    assert mean[10] == pytest.approx([-1.125, -0.125, 0.875])
+    (_, fall) = falls("mean", mean, rising(0, 10), base_std=1)
+    assert fall.drop == pytest.approx(0.125) and fall.threshold == pytest.approx(0.1) and fall.fired
+    assert not falls("reward", {0: BASE, 10: moved(1)}, rising(0, 10))[-1].fired
+
+
+def test_a_member_that_is_alike_on_all_prompts_has_no_unit_and_is_left_out():
+    flat, moving = {0: [5.0] * 3, 10: [4.0] * 3}, {0: BASE, 10: moved(1)}
+    assert heldout_mean([flat, moving, moving]) == heldout_mean([moving, moving])
+    assert heldout_mean([flat, moving]) == heldout_mean([]) == {}, "one alone has an index of its own"
 
 
 def test_one_prompt_is_refused():
