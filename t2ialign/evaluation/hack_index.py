@@ -66,7 +66,8 @@ def falls(
 ) -> list[Fall]:
     """One for each step of a held-out reward, in order; without `trained` only its own fall counts.
 
-    base_std: the unit of the threshold, `spread(heldout)` unless given. Raises ValueError for fewer than two prompts, whose spread nobody knows.
+    base_std: the unit of the threshold, `spread(heldout)` unless given. Raises ValueError for fewer than two
+    prompts, whose spread nobody knows.
     """
     steps = sorted(heldout)
     if (prompts := len(heldout[steps[0]])) < 2:

@@ -30,9 +30,12 @@ class OverOptimisationClaim(Claim):
     heldout_prompts: int = 140
     training: ClassVar[dict[str, Any]] = {
         **TRAINING,
-        "max_steps": 600,
-        "evaluate_every": 100,
-        "monitor_images": 5,
+        "lr": 1e-3,
+        "lr_schedule": "cosine",
+        "batch_size": 32,
+        "max_steps": 360,
+        "evaluate_every": 90,
+        "monitor_images": 6,
     }
 
     def measure(self, folder: Path, seed: int) -> None:
