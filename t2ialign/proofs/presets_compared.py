@@ -39,9 +39,8 @@ class PresetClaim(Claim):
         **TRAINING,
         "accumulate": 1,
         "loss_scale": 1.0,
-        "max_steps": 100,
-        "evaluate_every": 20,
-        "checkpoint_every": 20,
+        "max_steps": 200,
+        "evaluate_every": 25,
     }
 
     def __init__(self, preset: str) -> None:
