@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from t2ialign.diffusion.path import fp32
+
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -24,17 +26,17 @@ class Gaussian(NamedTuple):
         return self.mean + self.std * noise
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of x (B, C, h, w) in fp32, the MEAN over C, h, w -> (B,).
+        """Log-density of x (B, C, h, w) in fp32 (fp64 stays), the MEAN over C, h, w -> (B,).
 
         Published clip ranges and betas assume the mean (Black et al. 2024; Zhang et al. 2025). A row of zero
         std is deterministic: it has no density, carries no gradient, and counts 0.
         """
-        mean, std = self.mean.float(), self.std.float()
+        mean, std = fp32(self.mean), fp32(self.std)
         random = std > 0
         safe = torch.where(
             random, std, torch.ones_like(std)
         )  # a NaN in the branch not taken would reach the gradient
-        log_density = -0.5 * ((x.float() - mean) / safe).square() - safe.log() - HALF_LOG_2PI
+        log_density = -0.5 * ((fp32(x) - mean) / safe).square() - safe.log() - HALF_LOG_2PI
         return torch.where(random, log_density, torch.zeros_like(log_density)).flatten(1).mean(1)
 
 

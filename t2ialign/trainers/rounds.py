@@ -1,13 +1,12 @@
-"""What online step-level training learns from, a round at a time: judged siblings, on disk and in memory.
+"""What online step-level training learns from, a round at a time, on disk: judged states.
 
 A round is a pure function of the weights at its start, so a run that is resumed reads the round it was in and
 draws the next one. Each process writes the part it sampled; all read all parts, in the order of their
-prompts, so that several processes hold the same round as one would.
+places, so that several processes hold the same round as one would.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +31,8 @@ class Round:
     """The update it was sampled before."""
     updates: int
     """How many it is good for; 0 if too few rows were valid."""
+    parts: int
+    """Files it is in: processes that sampled."""
 
     @property
     def end(self) -> int:
@@ -40,7 +41,7 @@ class Round:
 
 
 class Rounds:
-    """The rounds of a run in a folder; the newest one's files stay until the next is whole."""
+    """The rounds of a run in a folder: those that a checkpoint can be resumed in."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,10 +52,10 @@ class Rounds:
 
     def at(self, step: int) -> Round | None:
         """The one that the update number `step` learns from, if it is sampled already."""
-        return next((r for r in reversed(self.index()) if r.start <= step < r.end), None)
+        return next((r for r in self.index() if r.start <= step < r.end), None)
 
     def next_number(self, step: int) -> int:
-        """Of the round to sample before the update number `step`: those of a future cut off do not count."""
+        """Of the round to sample before the update number `step`."""
         return max((r.number for r in self.index() if r.end <= step), default=-1) + 1
 
     def write_part(self, number: int, process: int, rows: Rows) -> None:
@@ -64,33 +65,36 @@ class Rounds:
         save_file({name: value.contiguous() for name, value in rows.items()}, scratch)
         scratch.replace(self._part(number, process))
 
-    def read(self, number: int, processes: int) -> Rows:
-        """All parts as one, sorted by "order". Raises ValueError if one is missing."""
-        parts = []
-        for process in range(processes):
+    def read(self, number: int, parts: int | None = None) -> Rows:
+        """All parts as one, sorted by "order"; in number as indexed. Raises ValueError if one is gone."""
+        if parts is None:
+            parts = next(r.parts for r in self.index() if r.number == number)
+        rows = []
+        for process in range(parts):
             file = self._part(number, process)
             if not file.is_file():
                 raise ValueError(
                     f"got no {file}, which the run was learning from; expected it beside the checkpoints; "
                     "restore it, or start anew in another output"
                 )
-            parts.append(load_file(file))
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            rows.append(load_file(file))
+        joined = {name: torch.cat([part[name] for part in rows]) for name in rows[0]}
         by_order = joined["order"].argsort(stable=True)
         return {name: value[by_order] for name, value in joined.items()}
 
-    def finish(self, found: Round, keep: int) -> None:
-        """Add it to the index, without those of a future cut off, and drop files of rounds before `keep`."""
+    def finish(self, found: Round, oldest: int) -> None:
+        """Add it to the index; drop the files of rounds that ended by the step of the oldest checkpoint."""
         rows = [r for r in self.index() if r.number < found.number] + [found]
         manifest.rewrite(self.folder / INDEX, [vars(row) for row in rows])
+        ended = {row.number for row in rows if row.end <= oldest and row is not found}
         for file in self.folder.glob("round-*.safetensors"):
-            if int(file.name.split("-")[1]) < keep:
-                file.unlink(missing_ok=True)
+            if int(file.name.split("-")[1]) in ended:
+                file.unlink()
+
+    def cut(self, step: int) -> None:
+        """Forget rounds of later updates than `step`: another learning rate may lead elsewhere."""
+        if rows := self.index():
+            manifest.rewrite(self.folder / INDEX, [vars(row) for row in rows if row.start <= step])
 
     def _part(self, number: int, process: int) -> Path:
         return self.folder / f"round-{number:06d}-{process:03d}.safetensors"
-
-
-def describe(index: list[Round]) -> str:
-    """For a message: what there is."""
-    return json.dumps([vars(row) for row in index[-3:]])

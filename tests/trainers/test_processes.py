@@ -25,6 +25,11 @@ BACKPROP = (
     *("preset=alignprop", "max_steps=3", "accumulate=1", "num_steps=3", "guidance=2", "lr=1e-3"),
     *("lora_rank=4", "reward=tests.trainers.redness", "prompts=a red circle"),
 )
+LPO = (
+    *("max_steps=3", "collect_prompts=3", "num_steps=3", "siblings=3", "rollout_batch=1", "guidance=2"),
+    *("threshold_low=0", "threshold_high=0", "t_max=999", "beta=50", "lora_rank=4", "lr=1e-3"),
+    *("reward=tests.trainers.brightness", "prompts=a red circle"),
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,7 +55,7 @@ def both(sharp_sd, pair_folder, tmp_path_factory) -> Path:
     """A folder with each method's run by one process (dpo-1 ...) and by two (dpo-2 ...)."""
     folder, common = tmp_path_factory.mktemp("processes"), [f"model={sharp_sd}", "trackers=[]"]
     methods = {"dpo": [*DPO, f"data={pair_folder}", *common], "dense": [*DENSE, *common]}
-    methods["backprop"] = [*BACKPROP, *common]
+    methods["backprop"], methods["lpo"] = [*BACKPROP, *common], [*LPO, *common]
     for method, settings in methods.items():
         recorded.record(method, *settings, "batch_size=4", f"output={folder / method}-1")
         two = [method, *settings, "batch_size=2", f"output={folder / method}-2"]
@@ -59,7 +64,7 @@ def both(sharp_sd, pair_folder, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method, rows", [("dpo", 8), ("dense", 4), ("backprop", 4)])
+@pytest.mark.parametrize("method, rows", [("dpo", 8), ("dense", 4), ("backprop", 4), ("lpo", 4)])
 def test_two_processes_give_the_losses_and_gradients_of_one(both, method, rows):
     """Over three updates, where policy and reference have parted.
 
