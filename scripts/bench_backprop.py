@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from scripts.bench_parts import Row, machine, ratio, rounds, say, table, write
+from scripts.bench_parts import Row, kept_bytes, machine, ratio, rounds, say, table, write
 from t2ialign.diffusion.backprop import Plan, differentiable_sample
 from t2ialign.trainers.backprop import Batch, Config, Trainer
 
@@ -90,23 +90,6 @@ def score(trainer: Trainer, x_0: Tensor) -> Tensor:
     return -trainer.reward(images, ["a red circle"] * len(images)).mean()
 
 
-def kept_bytes(trainer: Trainer, loss: Callable[[], Tensor]) -> int:
-    """What a loss keeps for its backward pass, weights left out."""
-    own = {p.untyped_storage().data_ptr() for p in (*trainer.policy.unet.parameters(),)}
-    own |= {p.untyped_storage().data_ptr() for p in (*trainer.policy.vae.parameters(),)}
-    kept: dict[int, int] = {}
-
-    def pack(x: Tensor) -> Tensor:
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        graph = loss()
-    found = sum(size for pointer, size in kept.items() if pointer not in own)
-    del graph
-    return found
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns 0 whatever the verdicts are."""
     parser = argparse.ArgumentParser(
@@ -139,7 +122,8 @@ def main(argv: list[str] | None = None) -> int:
             ratio("full back-propagation / K = 1", on, times, "full / last", ">= 3"),
             ratio("recorded and thrown away / K = 1", on, times, "thrown / last", None),
         ]
-        kept = {name: kept_bytes(trainer, loss) for name, loss in sides.items()}
+        own = (trainer.policy.unet, trainer.policy.vae)
+        kept = {name: kept_bytes(loss, own) for name, loss in sides.items()}
     for name, size in kept.items():
         rows.append(
             Row(f"megabytes kept for the backward pass: {name}", on, size / 1e6, size / 1e6, size / 1e6)

@@ -159,6 +159,22 @@ def number(figure: str, on: str, value: float, target: str) -> Row:
     return Row(figure, on, value, value, value, target)
 
 
+def kept_bytes(loss: Callable[[], torch.Tensor], modules: Sequence[torch.nn.Module]) -> int:
+    """What a loss keeps for its backward pass, the weights of `modules` left out."""
+    own = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        graph = loss()
+    found = sum(size for pointer, size in kept.items() if pointer not in own)
+    del graph
+    return found
+
+
 def jpegs(folder: Path, files: int, *, share: int = 4) -> list[str]:
     """Write JPEG files, 64 different ones, each with its prompt beside; `share` in a row have the same."""
     rng, kinds, prompts = np.random.default_rng(0), [], []

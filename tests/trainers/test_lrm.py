@@ -46,7 +46,7 @@ def config(tiny_sd: Path, dark_pairs: Path, tmp_path: Path) -> Callable[..., Con
 
 
 def test_it_learns_at_every_noise_and_is_loaded_by_name(config):
-    cfg = config(max_steps=150, evaluate_every=50, checkpoint_every=150, lr=3e-3)
+    cfg = config(model="shapes", max_steps=40, evaluate_every=20, checkpoint_every=40)
     Trainer(cfg).fit()
     rows = [row for row in numbers(cfg.output) if "heldout/accuracy" in row]
     assert rows[-1]["heldout/accuracy"] == rows[-1]["heldout/accuracy_t1"] >= 0.9
