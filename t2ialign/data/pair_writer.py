@@ -1,0 +1,90 @@
+"""Preference pairs into a file that `read_pairs` reads: JSON lines name pictures, parquet holds them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from t2ialign.data.images import ImageSource, open_rgb
+from t2ialign.data.pairs import LABELLED, PairRecord
+from t2ialign.data.shards import whole_file
+
+SUFFIXES = (".jsonl", ".parquet")
+GROUP = 64
+"""Pairs of a parquet row group, which is what a reader has in memory at once."""
+
+Figures = Mapping[str, float]
+"""Columns of numbers beside a pair; names as readers of pairs ignore them."""
+
+
+def check_output(path: Path) -> None:
+    """Raises ValueError unless the ending is one of `SUFFIXES`."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"got --output {path}; expected an ending of {', '.join(SUFFIXES)}; rename it")
+
+
+def check_record(record: PairRecord, path: Path) -> PairRecord:
+    """The record. Raises ValueError if it has a picture that is no file, which JSON lines cannot name."""
+    files = all(isinstance(picture, Path) for picture in (record.win, record.lose))
+    if not files and path.suffix.lower() == ".jsonl":
+        raise ValueError(
+            f"{record.name}: got a picture that is no file for {path}, which names files; expected an output "
+            "that holds pictures; name it .parquet"
+        )
+    return record
+
+
+def write_pairs(path: Path, rows: Iterable[tuple[PairRecord, Figures]], figures: Sequence[str] = ()) -> None:
+    """Write pairs, each with its numbers called `figures`, by the ending of `path`; whole or not at all.
+
+    In JSON lines pictures are paths relative to the file, so that both may move together; parquet holds the
+    pictures' bytes. Columns are prompt, jpg_0 (the winner), jpg_1, label_0, label_1, then the figures.
+    Raises ValueError for another ending and for a picture that does not fit it; OSError where a picture
+    cannot be read or the file not be written.
+    """
+    check_output(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        if path.suffix.lower() == ".parquet":
+            _write_parquet(partial, (_row(*row, _bytes) for row in rows), figures)
+        else:
+            folder = path.parent.resolve()
+            named = ((check_record(record, path), numbers) for record, numbers in rows)
+            # A file's name may hold bytes that are no text: they become escapes, which JSON reads back.
+            with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                for row in named:
+                    content = _row(*row, lambda picture: os.path.relpath(Path(picture).resolve(), folder))
+                    file.write(json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def _row(record: PairRecord, figures: Figures, shown: Any) -> dict[str, Any]:
+    pictures = shown(record.win), shown(record.lose)
+    labels = record.preference, 1 - record.preference
+    return {"prompt": record.prompt, **dict(zip(LABELLED, (*pictures, *labels), strict=True)), **figures}
+
+
+def _bytes(picture: ImageSource) -> bytes:
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, Path):
+        return picture.read_bytes()
+    stream = io.BytesIO()
+    open_rgb(picture).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], figures: Sequence[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first, second, *labels = LABELLED
+    numbers = [(name, pa.float64()) for name in (*labels, *figures)]
+    schema = pa.schema([("prompt", pa.string()), (first, pa.binary()), (second, pa.binary()), *numbers])
+    with pq.ParquetWriter(path, schema) as writer:
+        while group := list(islice(rows, GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))

@@ -1,0 +1,171 @@
+"""Gaps of preference pairs: each picture scored once with its prompt, into a journal that survives a kill."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from rewards import Reward
+from t2ialign.data.images import ImageSource
+from t2ialign.data.keys import picture_key, text_key
+from t2ialign.data.pairs import PairRecord
+from t2ialign.evaluation import manifest
+from t2ialign.scoring.decode import Pictures, default_workers, load
+from t2ialign.scoring.engine import Engine
+from t2ialign.scoring.items import Item
+
+log = logging.getLogger(__name__)
+
+Scores = dict[str, list[float]]
+"""Key of a picture with its prompt -> its scores, in the order of the rewards."""
+
+
+@dataclass
+class PairScores:
+    """Pairs in the order they were read, and the scores of their pictures."""
+
+    scores: Scores
+    keys: list[tuple[str, str]] = field(default_factory=list)
+    """Of winner and loser."""
+    shares: list[float] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    """What is wrong with each picture that could not be read."""
+
+    @property
+    def preferences(self) -> NDArray[np.float64]:
+        """(N,) the winner's share of the labels, in [1/2, 1]."""
+        return np.array(self.shares, np.float64)
+
+    def gaps(self, rewards: int) -> NDArray[np.float64]:
+        """(N, rewards): S(win) - S(lose), NaN for a pair with a picture that could not be read."""
+        nothing = [np.nan] * rewards
+        win, lose = (
+            np.array([self.scores.get(pair[side], nothing) for pair in self.keys], np.float64)
+            for side in (0, 1)
+        )
+        return win - lose
+
+    def again(self, records: Iterable[PairRecord]) -> Iterator[tuple[int, PairRecord]]:
+        """(number, record) of the same pairs. Raises ValueError if they are no longer the same."""
+        count = 0
+        for count, (keys, record) in enumerate(zip(self.keys, records, strict=False), 1):
+            if keys != _keys(record):
+                raise _changed(record.name)
+            yield count - 1, record
+        if count < len(self.keys):
+            raise _changed(f"{len(self.keys) - count} pairs at the end")
+
+
+def score_pairs(
+    records: Iterable[PairRecord],
+    names: Sequence[str],
+    rewards: Callable[[], Mapping[str, Reward]],
+    journal: Path,
+    *,
+    batch_size: int = 64,
+    unreadable: Literal["error", "skip"] = "error",
+) -> PairScores:
+    """Score what `journal` lacks, a batch at a time, and give all pairs with the scores of their pictures.
+
+    `rewards` loads those called `names`, if there is anything to score. A picture that cannot be read stops
+    the run, or with "skip" is logged and has no score. Raises ValueError for it, for a score that is not
+    finite and for a journal of other rewards.
+    """
+    found = PairScores(_known(journal, names))
+    items = _items(records, found)
+    first = next(items, None)
+    if first is None:
+        return found
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    engine = Engine(rewards(), device=device, batch_size=batch_size)
+    batches, pin = _batches(chain([first], items), batch_size), device == "cuda"
+    with tqdm(desc="scoring pictures", unit="picture", delay=3) as bar:
+        for batch in load(batches, engine.decoder, workers=default_workers(), pin=pin):
+            scores, failures = _scored(engine, batch)
+            manifest.append(journal, ({"id": key, "scores": row} for key, row in scores.items()))
+            found.scores |= scores
+            broken = [item.error for item in batch.items if item.error is not None]
+            if failures or (broken and unreadable == "error"):
+                raise ValueError((failures or broken)[0])
+            for reason in broken:
+                log.warning("left out: %s", reason)
+            found.unreadable += broken
+            bar.update(len(batch.items))
+    return found
+
+
+def _known(journal: Path, names: Sequence[str]) -> Scores:
+    """The scores of an earlier run; without what a kill left torn."""
+    head, rows = {"rewards": list(names)}, manifest.journal(journal)
+    if rows and rows[0] != head:
+        before = rows[0].get("rewards", ["something else"])
+        raise ValueError(
+            f"got rewards {', '.join(names)} for {journal}, which holds scores of {', '.join(before)}; "
+            "expected the same in the same order; choose another --output"
+        )
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    manifest.rewrite(journal, rows or [head])
+    return {row["id"]: row["scores"] for row in rows[1:]}
+
+
+def _items(records: Iterable[PairRecord], found: PairScores) -> Iterator[Item]:
+    """Pictures that have no score, each once for a prompt; the pairs are noted on the way."""
+    seen = set(found.scores)
+    for record in records:
+        keys = _keys(record)
+        found.keys.append(keys)
+        found.shares.append(record.preference)
+        for key, side in zip(keys, ("win", "lose"), strict=True):
+            if key not in seen:
+                seen.add(key)
+                name = f"{record.name} {side}"
+                yield Item(len(seen), 0, name, record.prompt, getattr(record, side), stamp=key)
+
+
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _scored(engine: Engine, batch: Pictures) -> tuple[Scores, list[str]]:
+    """Scores of the batch's good pictures, and what is wrong with the others of them."""
+    columns, wrong = engine.launch(batch)
+    rows = torch.stack(list(columns.values()), dim=1).tolist() if columns else []
+    scores, failures = Scores(), list[str]()
+    for rank, (place, row) in enumerate(zip(batch.good, rows, strict=True)):
+        item = batch.items[place]
+        if np.isfinite(row).all():
+            scores[item.stamp] = row
+            continue
+        name, value = next((n, v) for n, v in zip(columns, row, strict=True) if not np.isfinite(v))
+        reason = wrong.get((name, rank), f"the score is {value}")
+        failures.append(
+            f"{item.file}: got no score of {name} ({reason}); expected a number; drop the row or choose "
+            "another reward"
+        )
+    return scores, failures
+
+
+def _keys(record: PairRecord) -> tuple[str, str]:
+    return _key(record.win, record.prompt), _key(record.lose, record.prompt)
+
+
+def _key(picture: ImageSource, prompt: str) -> str:
+    """32 hex digits that stand for a picture with a prompt."""
+    return "".join(f"{number % 2**64:016x}" for number in (picture_key(picture), text_key(prompt)))
+
+
+def _changed(what: str) -> ValueError:
+    return ValueError(
+        f"got other pairs than were scored ({what}); expected a source that stays as it is; run the same "
+        "command again with --resume latest"
+    )
