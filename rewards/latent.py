@@ -1,14 +1,15 @@
 """Latent reward models: a diffusion model's own blocks judge its noisy latents at any timestep, undecoded.
 
-Zhang et al., NeurIPS 2025, arXiv 2502.01051 (LRM): pooled features of the down and middle blocks, one
-bias-free projection, a learnable temperature, S = exp(tau) cos(image, text). Visual Feature Enhancement is
-classifier-free guidance on the middle features only; it costs a second pass with the empty prompt.
+Zhang et al., NeurIPS 2025, arXiv 2502.01051 (LRM): pooled features of a UNet's down and middle blocks, or
+of one block of Stable Diffusion 3's transformer, one bias-free projection, a learnable temperature,
+S = exp(tau) cos(image, text). Visual Feature Enhancement is classifier-free guidance on the middle features
+only; it costs a second pass with the empty prompt.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from rewards import assets
 from rewards.base import LatentReward, check_scores
+from rewards.latent_mmdit import MMDiTBackbone
 from rewards.latent_unet import Text, UNetBackbone
+
+Backbone = UNetBackbone | MMDiTBackbone
+"""The layouts there are: one interface, of Stable Diffusion 1, 2 and SDXL, and of Stable Diffusion 3."""
 
 NAMES: dict[str, dict[str, Any]] = {"latent": {}}
 
@@ -37,7 +43,7 @@ class LRM(LatentReward):
     """
 
     def __init__(
-        self, backbone: UNetBackbone, *, dim: int | None = None, guidance: float = GUIDANCE, seed: int = 0
+        self, backbone: Backbone, *, dim: int | None = None, guidance: float = GUIDANCE, seed: int = 0
     ) -> None:
         super().__init__()
         if guidance < 1:
@@ -105,34 +111,20 @@ def from_pipeline(
     """An untrained LRM of a diffusion model: "shapes", a diffusers folder or a Hub id.
 
     text_projection: a CLIP whose projection the pooled text starts from, as the released LRM-1.5 does with
-    openai/clip-vit-large-patch14; the identity if None. Raises ValueError for a model that is none of Stable
-    Diffusion 1, 2 and SDXL, and for a projection of another size.
+    openai/clip-vit-large-patch14; the identity if None. Weights are fp32, whatever they are stored as. Raises
+    ValueError for a model that is none of Stable Diffusion 1, 2, 3 and SDXL, and for a projection of another
+    size, or of text that is projected already.
     """
-    from diffusers import DiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizerFast
-
-    source = str(_asset("shapes")) if model == "shapes" else str(model)
+    source = str(assets.folder("shapes")) if model == "shapes" else str(model)
     try:
-        parts = DiffusionPipeline.load_config(source)
-        second = parts.get("text_encoder_2", (None, None))[1] is not None
-        if "unet" not in parts:
-            raise ValueError("it has no unet")
-        unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True)
-        names = ["tokenizer", "tokenizer_2"] if second else ["tokenizer"]
-        tokenizers = [CLIPTokenizerFast.from_pretrained(source, subfolder=name) for name in names]
-        encoders = [CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True)]
-        if second:
-            encoders.append(
-                CLIPTextModelWithProjection.from_pretrained(
-                    source, subfolder="text_encoder_2", use_safetensors=True
-                )
-            )
+        backbone = _read_backbone(source)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"got model {str(model)!r}; expected Stable Diffusion 1, 2 or SDXL for diffusers ({reason})"
+            f"got model {str(model)!r}; expected Stable Diffusion 1, 2 or SDXL for diffusers, or Stable "
+            f"Diffusion 3 ({reason})"
         ) from error
-    reward = LRM(UNetBackbone(unet, tokenizers, *encoders), dim=dim, guidance=guidance, seed=seed)
+    reward = LRM(backbone, dim=dim, guidance=guidance, seed=seed).float()
     if text_projection is not None:
         _start_projection(reward, text_projection)
     return reward.eval()
@@ -150,16 +142,18 @@ def save(reward: LRM, folder: Path | str, about: Mapping[str, Any] | None = None
     for name, tokenizer in zip(_TOKENIZERS, backbone.tokenizers, strict=False):
         tokenizer.save_pretrained(folder / name)
     rows = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in reward.state_dict().items()}
-    second = backbone.text_encoder_2
+    children: list[tuple[str, Any]] = list(backbone.named_children())
+    (kind, network), *encoders = children
     facts = {
         "format": FORMAT,
-        "unet": dict(backbone.unet.config),
-        "text_encoder": backbone.text_encoder.config.to_dict(),
-        "text_encoder_2": None if second is None else second.config.to_dict(),
+        kind: dict(network.config),
+        **{name: encoder.config.to_dict() for name, encoder in encoders},
         "dim": reward.dim,
         "guidance": reward.guidance,
         "about": dict(about or {}),
     }
+    if isinstance(backbone, MMDiTBackbone):
+        facts["layer"] = backbone.layer
     scratch = folder / f".{WEIGHTS}.part"
     save_file(rows, scratch, metadata={"format": "pt"})
     scratch.replace(folder / WEIGHTS)
@@ -175,9 +169,6 @@ def build(path: str | Path | None = None, *, guidance: float | None = None, sha2
     guidance: in place of the one it was trained with. sha256: of its weights. Raises ValueError for a folder
     of another kind, and weights that do not fit its configuration.
     """
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizerFast
-
     from rewards.weights import find, load_state
 
     if path is None:
@@ -186,17 +177,7 @@ def build(path: str | Path | None = None, *, guidance: float | None = None, sha2
         )
     folder = find(path, WEIGHTS, sha256=sha256).parent
     facts = read_about(folder)
-    unet = UNet2DConditionModel.from_config(facts["unet"])
-    encoders: list[Any] = [CLIPTextModel(CLIPTextConfig(**facts["text_encoder"]))]
-    if facts["text_encoder_2"] is not None:
-        encoders.append(CLIPTextModelWithProjection(CLIPTextConfig(**facts["text_encoder_2"])))
-    tokenizers = [
-        CLIPTokenizerFast.from_pretrained(folder / name)
-        for name, _ in zip(_TOKENIZERS, encoders, strict=False)
-    ]
-    reward = LRM(
-        UNetBackbone(unet, tokenizers, *encoders), dim=facts["dim"], guidance=guidance or facts["guidance"]
-    )
+    reward = LRM(_new_backbone(facts, folder), dim=facts["dim"], guidance=guidance or facts["guidance"])
     try:
         reward.load_state_dict(load_state(folder / WEIGHTS))
     except RuntimeError as error:
@@ -221,10 +202,67 @@ def read_about(folder: Path | str) -> dict[str, Any]:
     return facts
 
 
-def _asset(name: str) -> Path:
-    from rewards.assets import folder
+def _read_backbone(source: str) -> Backbone:
+    """Of a diffusers folder or a Hub id. Raises OSError or ValueError for one that lacks a part."""
+    from diffusers import DiffusionPipeline
 
-    return folder(name)
+    parts = DiffusionPipeline.load_config(source)
+    kind = parts.get("transformer", (None, None))[1]
+    if kind not in (None, "SD3Transformer2DModel"):
+        raise ValueError(f"its transformer is a {kind}")
+    backbone, classes = _layout(parts)
+    network, *encoders = [
+        part.from_pretrained(source, subfolder=name, use_safetensors=True) for name, part in classes.items()
+    ]
+    return backbone(network, _read_tokenizers(source, len(encoders)), *encoders)
+
+
+def _new_backbone(facts: Mapping[str, Any], folder: Path) -> Backbone:
+    """Of random weights and the configuration and tokenizers that `save` wrote."""
+    backbone, classes = _layout(facts)
+    (name, network), *texts = classes.items()
+    encoders = [encoder(encoder.config_class(**facts[text])) for text, encoder in texts]
+    layer = {"layer": facts["layer"]} if "layer" in facts else {}
+    tokenizers = _read_tokenizers(str(folder), len(encoders))
+    return backbone(network.from_config(facts[name]), tokenizers, *encoders, **layer)
+
+
+def _layout(parts: Mapping[str, Any]) -> tuple[Callable[..., Backbone], dict[str, Any]]:
+    """The backbone of a pipeline's or a reward's configuration, and the classes of its networks by name."""
+    from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
+
+    if "unet" in parts:
+        backbone: Callable[..., Backbone] = UNetBackbone
+        classes = {
+            "unet": UNet2DConditionModel,
+            "text_encoder": CLIPTextModel,
+            "text_encoder_2": CLIPTextModelWithProjection,
+        }
+    elif "transformer" in parts:
+        backbone = MMDiTBackbone
+        classes = {
+            "transformer": SD3Transformer2DModel,
+            "text_encoder": CLIPTextModelWithProjection,
+            "text_encoder_2": CLIPTextModelWithProjection,
+            "text_encoder_3": T5EncoderModel,
+        }
+    else:
+        raise ValueError("it has neither a unet nor a transformer")
+    *_, last = classes  # the one that may be absent: [None, None] in a pipeline's file, None in ours
+    if not any(parts.get(last) or ()):
+        del classes[last]
+    return backbone, classes
+
+
+def _read_tokenizers(source: str, count: int) -> list[Any]:
+    from transformers import CLIPTokenizerFast, T5TokenizerFast
+
+    kinds = (CLIPTokenizerFast, CLIPTokenizerFast, T5TokenizerFast)
+    return [
+        kind.from_pretrained(source, subfolder=name)
+        for name, kind in zip(_TOKENIZERS[:count], kinds, strict=False)
+    ]
 
 
 def _start_projection(reward: LRM, source: str | Path) -> None:
@@ -232,7 +270,8 @@ def _start_projection(reward: LRM, source: str | Path) -> None:
 
     if reward.text_projection is None:
         raise ValueError(
-            "got text_projection for SDXL, whose text embeddings are projected; expected none; drop it"
+            "got text_projection for a model whose text embeddings are projected, as SDXL's and Stable "
+            "Diffusion 3's are; expected none; drop it"
         )
     theirs = CLIPTextModelWithProjection.from_pretrained(source, use_safetensors=True).text_projection.weight
     ours = reward.text_projection.weight
@@ -245,4 +284,4 @@ def _start_projection(reward: LRM, source: str | Path) -> None:
         ours.copy_(theirs)
 
 
-_TOKENIZERS = ("tokenizer", "tokenizer_2")
+_TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
