@@ -31,6 +31,10 @@ def test_there_is_a_recipe_for_every_method_and_family() -> None:
         "dense_sd15",
         "backprop_shapes",
         "backprop_sd15",
+        "lrm_shapes",
+        "lrm_sd15",
+        "lpo_shapes",
+        "lpo_sd15",
     } <= names
     assert {method_of(recipe) for recipe in RECIPES} <= set(methods())
 
