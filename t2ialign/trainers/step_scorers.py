@@ -40,12 +40,16 @@ class LatentScorer:
         self._rows = torch.tensor([row[text] for text in texts])
         with torch.no_grad():
             parts = [reward.encode_prompts(unique[i : i + BATCH]) for i in range(0, len(unique), BATCH)]
-        self._text = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+        names = [name for name in parts[0] if not name.startswith("empty_")]
+        self._text = {name: torch.cat([part[name].cpu() for part in parts]) for name in names}
+        # The empty prompt of guided features is one row for all; as large as any, it is kept once.
+        self._empty = {name: row[:1] for name, row in parts[0].items() if name not in names}
 
     def judge(self, numbers: Tensor, cond: Cond) -> Judge:
         """By the *current* t, as released: a reward that is told t = 0 throughout is destructive."""
         rows = self._rows[numbers]
         encoded = {name: value[rows].to(self.device) for name, value in self._text.items()}
+        encoded |= {name: row.expand(len(rows), *row.shape[1:]) for name, row in self._empty.items()}
 
         @torch.no_grad()
         def scores(step: Step) -> Tensor:

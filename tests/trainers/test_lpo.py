@@ -183,6 +183,21 @@ def test_a_rollout_runs_no_text_encoder_and_one_forward_a_step(lpo_config):
     assert network.rows == [2 * 2] * T and judge.rows == [2 * K] * T
 
 
+def test_a_judge_with_guided_features_scores_as_it_does_without_a_cache(lpo_config, tiny_sd):
+    reward = from_pipeline(tiny_sd, guidance=7.5)
+    texts = ["a red circle", "two blue squares", "a red circle"]
+    scorer = LatentScorer(reward, texts, torch.device("cpu"))
+    x = normal_rows((4, 8, 8), [(2, i) for i in range(3 * K)]).unflatten(0, (3, K))
+    step = Step(
+        0, x[:, 0], torch.tensor(501), torch.tensor(251), Gaussian(x[:, 0], torch.ones(1, 1, 1, 1)), x
+    )
+    found = scorer.judge(torch.tensor([1, 0, 2]), {})(step)
+    prompts = [texts[i] for i in (1, 0, 2) for _ in range(K)]
+    with torch.no_grad():
+        expected = reward(x.flatten(0, 1), torch.full((3 * K,), 501), prompts).view(3, K)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_judge_is_told_the_current_t(lpo_config):
     trainer, seen = lpo.Trainer(lpo_config()), list[int]()
     backbone = trainer.sampler.scorer.reward.backbone
