@@ -32,6 +32,7 @@ from t2ialign.objectives.preference import bradley_terry
 from t2ialign.trainers import card
 from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
 from t2ialign.trainers.pairwise import wins
+from t2ialign.trainers.reached import reached
 from t2ialign.trainers.state import TrainState
 
 LEVEL, LATENT, NOISE = range(3)
@@ -117,7 +118,9 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         self.policy.unet = self.policy.net = nn.Identity()  # only its VAE and noise levels are wanted
         self.policy.pipe.unet = None
         self.net: nn.Module = Margin(self.reward)
-        trained = dict(self.reward.requires_grad_(True).named_parameters())
+        self.reward.requires_grad_(True)
+        noise = normal_rows(self.shape, [(0, side) for side in range(2)]).to(device)
+        trained = reached(self.reward, self.net(noise[:1], noise[1:], self.times[:1].to(device), ["a"]))
         return TrainState(cfg, self.accelerator, self, trained, self.write, often=False)
 
     def prepare(self, picture: Image.Image) -> Tensor:

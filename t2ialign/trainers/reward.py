@@ -26,7 +26,8 @@ from t2ialign.objectives.preference import bradley_terry
 from t2ialign.trainers import card
 from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
 from t2ialign.trainers.pairwise import wins
-from t2ialign.trainers.scorer import Scorer, Squares, head, reached, train_weights
+from t2ialign.trainers.reached import reached
+from t2ialign.trainers.scorer import Scorer, Squares, head, probe, train_weights
 from t2ialign.trainers.state import TrainState
 
 
@@ -89,7 +90,7 @@ class Trainer(ComparisonTrainer[Config, Compared]):
             train_weights(reward, ["*"] if cfg.train == "full" else cfg.layers or head(reward))
         self.reward, self.squares = reward, squares
         scorer = Scorer(reward, squares)
-        self.trained = reached(scorer)
+        self.trained = reached(reward, probe(scorer))
         self.net: torch.nn.Module = scorer
         return TrainState(cfg, self.accelerator, self, self.trained, self.write, often=False)
 

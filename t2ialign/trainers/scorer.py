@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -22,8 +21,6 @@ HEADS = (
 )
 """Names of the weights that train=head trains, where a scorer has no weights outside its towers."""
 PROBES = ["a red circle", "a blue square on a table"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,29 +119,10 @@ def head(reward: Reward) -> list[str]:
     return list(HEADS)
 
 
-def reached(scorer: Scorer) -> dict[str, nn.Parameter]:
-    """The trainable weights that scores depend on, by their names in the reward; the others are frozen.
-
-    Found by a backward pass on noise. Raises ValueError if there are none, or a LoRA is among the others.
-    """
-    reward, size = scorer.reward, scorer.squares.size
-    trainable = {name: p for name, p in reward.named_parameters() if p.requires_grad}
-    device = next(iter(trainable.values())).device
+def probe(scorer: Scorer) -> Tensor:
+    """Margins of pictures of noise, which depend on every weight that scores depend on."""
+    size, device = scorer.squares.size, next(scorer.reward.parameters()).device
     noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     stored = torch.stack([scorer.squares.prepare(Image.fromarray(picture)) for picture in noise]).to(device)
-    margin = scorer(stored, stored.flip(0), PROBES)
-    found: Sequence[Tensor | None] = [None] * len(trainable)
-    if margin.requires_grad:
-        found = torch.autograd.grad(margin.sum(), list(trainable.values()), allow_unused=True)
-    used = {n: p for (n, p), grad in zip(trainable.items(), found, strict=True) if grad is not None}
-    unused = sorted(trainable.keys() - used.keys())
-    if not used or any("lora_" in name for name in unused):
-        raise ValueError(
-            f"got {len(unused)} weights to train on which no score of {type(reward).__name__} depends "
-            f"(first: {unused[0]}); expected some that are used; set reward, layers or lora_targets"
-        )
-    for name in unused:
-        trainable[name].requires_grad_(False)
-    if unused:
-        log.info("left as they are, since no score depends on them: %s", ", ".join(unused))
-    return used
+    margin: Tensor = scorer(stored, stored.flip(0), PROBES)
+    return margin

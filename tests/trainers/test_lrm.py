@@ -14,6 +14,7 @@ from t2ialign.cli import main
 from t2ialign.trainers import checkpoint
 from t2ialign.trainers.lrm import Config, Trainer
 from tests.trainers.helpers import assert_same_checkpoint, numbers
+from tests.trainers.test_processes import launch
 from tests.trainers.test_reward import dark_pairs  # noqa: F401, a fixture
 
 FAST = {
@@ -116,6 +117,29 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(config, tmp_path):
     Trainer(cut.model_copy(update={"resume": "latest"})).fit()
     assert numbers(cut.output) == numbers(whole.output)
     assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", 4) for c in (cut, whole)))
+
+
+def test_weights_that_no_score_depends_on_are_left_alone(config, tiny_sdxl):
+    """SDXL reads its first encoder's last hidden state but one: what follows that has no gradient."""
+    trainer = Trainer(config(model=str(tiny_sdxl), holdout=0))
+    losses, _ = trainer.loss(trainer.batch(0, 0))
+    losses.mean().backward()
+    trained = trainer.state.trained
+    assert all(parameter.grad is not None for parameter in trained.values())
+    assert not any("text_encoder.text_model.final_layer_norm" in name for name in trained)
+    assert any("text_encoder_2" in name for name in trained) and any("mid_block" in name for name in trained)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_give_the_run_of_one(config, tmp_path):
+    cfg = config(max_steps=2)
+    Trainer(cfg).fit()
+    settings = {**FAST, "model": cfg.model, "data": cfg.data, "output": tmp_path / "two"}
+    settings |= {"batch_size": 4, "max_steps": 2, "trackers": "[]", "heldout_timesteps": "[1, 751]"}
+    done = launch("tests.trainers.recorded", "lrm", *(f"{key}={value}" for key, value in settings.items()))
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(numbers(cfg.output), numbers(tmp_path / "two"), strict=True):
+        assert a == pytest.approx(b, rel=5e-3, abs=1e-3)
 
 
 def test_pictures_become_latents_once(config, tmp_path, monkeypatch):
