@@ -1,0 +1,259 @@
+"""LPO against SPO and offline DPO at the same wall time, what each needs before training counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from t2ialign.evaluation import manifest
+from t2ialign.evaluation.charts import Chart, Curve, lines
+from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
+from t2ialign.proofs import labelled_pairs
+from t2ialign.proofs.claim import Claim, Figure, Row
+from t2ialign.proofs.timed_stages import Stages
+
+ACCURACY, SECONDS = "accuracy.json", "seconds.json"
+BASE = "base"
+GAIN = 0.12
+GUIDANCE, STEPS = 2.0, 10
+LORA: dict[str, Any] = {
+    "model": "shapes",
+    "lora_rank": 16,
+    "lora_targets": ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
+    "trackers": (),
+    "evaluate_every": 10_000,
+    "checkpoint_limit": 0,
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one method is trained, part by part, each part as long in updates."""
+
+    trainer: str
+    before: tuple[str, ...]
+    """Stages whose time counts as its own."""
+    settings: dict[str, Any]
+    part: int
+    """Updates of a part, after each of which accuracy is measured."""
+    parts: int
+
+
+STEPWISE: dict[str, Any] = {
+    **LORA,
+    "num_steps": STEPS,
+    "guidance": GUIDANCE,
+    "collect_prompts": 32,
+    "rollout_batch": 32,
+    "batch_size": 32,
+    "lr": 5e-4,
+}
+METHODS = {
+    "lpo": Method("lpo", ("pairs", "lrm"), {**STEPWISE, "preset": "lpo"}, 40, 4),
+    "spo": Method("lpo", ("pairs", "clip"), {**STEPWISE, "preset": "spo"}, 40, 4),
+    "dpo": Method(
+        "dpo",
+        ("pairs",),
+        {
+            **LORA,
+            **{"gamma": 0.9, "discount": "sample", "num_steps": 20, "beta": 500.0, "safeguard": 0.5},
+            **{"lr": 2e-3, "lr_warmup": 20, "batch_size": 32, "accumulate": 1},
+        },
+        100,
+        7,
+    ),
+}
+
+
+class StepwiseClaim(Claim):
+    """One set of pairs, from which DPO learns directly, and the judges of LPO and SPO are trained."""
+
+    text = "LPO raises held-out oracle accuracy by >= 12 points"
+    more = "LPO ends higher than offline Diffusion-DPO of the same wall time, its reward model counted"
+    paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051 (2.5 to 28 times faster than DPO)"
+    captions: int = 480
+    each: int = 4
+    renders: int = 2000
+    heldout: int = 240
+    images: int = 2
+    methods: ClassVar[dict[str, Method]] = METHODS
+    judges: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {}
+    """Stage -> the trainer and settings of the judge it makes."""
+    options: tuple[str, ...] = (f"--steps={STEPS}", f"--guidance={GUIDANCE:g}", "--batch-size=128")
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Make pairs and judges, train each method part by part, then measure every checkpoint."""
+        stages = Stages(folder / SECONDS)
+        stages.run("pairs", lambda: self._pairs(folder, seed))
+        for name, (trainer, settings) in self.judges.items():
+            values = {**settings, "data": str(folder / "judge.jsonl")}
+            stages.run(name, lambda t=trainer, v=values, n=name: _fit(t, v, folder / n, seed))
+        for name, method in self.methods.items():
+            for part in range(1, method.parts + 1):
+                values = {**method.settings, **self._data(folder, name), "max_steps": part * method.part}
+                values["checkpoint_every"] = method.part
+                stages.run(
+                    f"{name}-{part}", lambda t=method.trainer, v=values, n=name: _fit(t, v, folder / n, seed)
+                )
+        if not (folder / ACCURACY).exists():
+            manifest.write_json(folder / ACCURACY, self._measured(folder, seed))
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """The gain over the base, and LPO against DPO at equal wall time, over the images of all seeds."""
+        found = [json.loads((folder / ACCURACY).read_text()) for folder in folders]
+        curves = [self._curves(folder) for folder in folders]
+        units = [
+            f"{seed} {text}" for seed, each in zip(self.seeds, found, strict=True) for text in each["prompts"]
+        ]
+        passed = {
+            name: [value for each in found for value in each["passed"][name][-1]] for name in self.methods
+        }
+        base = [value for each in found for value in each["passed"][BASE][0]]
+        paired = [
+            value
+            for each, curve in zip(found, curves, strict=True)
+            for value in each["passed"]["dpo"][_within(curve["dpo"], curve["lpo"][-1][0])]
+        ]
+        gain, over_dpo = (paired_difference(passed["lpo"], other, units) for other in (base, paired))
+        measured = {
+            "base": bootstrap_ci(base, units).to_json(),
+            **{name: bootstrap_ci(values, units).to_json() for name, values in passed.items()},
+            "gain": gain.to_json(),
+            "curves_by_seed": curves,
+        }
+        against = {
+            "dpo_at_lpo_s_time": bootstrap_ci(paired, units).to_json(),
+            "difference": over_dpo.to_json(),
+            "speed_up_at_dpo_s_best": [_speed_up(curve["lpo"], curve["dpo"]) for curve in curves],
+            "spo_speed_up_at_dpo_s_best": [_speed_up(curve["spo"], curve["dpo"]) for curve in curves],
+        }
+        return [
+            Row(self.text, measured, (gain.low, gain.high), gain.mean >= GAIN and gain.low > 0),
+            Row(self.more, against, (over_dpo.low, over_dpo.high), over_dpo.low > 0),
+        ]
+
+    def figures(self, folders: Sequence[Path]) -> list[Figure]:
+        """Accuracy by wall time, first seed."""
+        curves = self._curves(folders[0])
+        base = curves["lpo"][0][1]
+        drawn = [
+            Curve(name, [0.0, *(seconds for seconds, _ in curve[1:])], [base, *(y for _, y in curve[1:])])
+            for name, curve in curves.items()
+        ]
+        chart = Chart("Oracle accuracy by seconds of wall time", drawn)
+        return [Figure(chart.title, lines(chart), "first seed; pairs and judges count")]
+
+    def _curves(self, folder: Path) -> dict[str, list[tuple[float, float]]]:
+        """Method -> (seconds, accuracy), first the base after 0 seconds, then each part."""
+        stages, found = Stages(folder / SECONDS), json.loads((folder / ACCURACY).read_text())["passed"]
+        curves = {}
+        for name, method in self.methods.items():
+            before = sum(stages.seconds[stage] for stage in method.before)
+            times = [before + seconds for seconds in stages.until(name)]
+            values = [float(np.mean(passed)) for passed in found[name]]
+            base = float(np.mean(found[BASE][0]))
+            curves[name] = [(0.0, base), *zip(times, values, strict=True)]
+        return curves
+
+    def _pairs(self, folder: Path, seed: int) -> None:
+        """Pairs of samples, which DPO learns from, and with renders beside them, which the judges do."""
+        from t2ialign.shapes.captions import draw_captions
+
+        texts = [
+            list(dict.fromkeys(draw_captions(count, 8000 + 10 * seed + i, held_out=False)))
+            for i, count in enumerate((self.captions, self.renders))
+        ]
+        (folder / "prompts.txt").parent.mkdir(parents=True, exist_ok=True)
+        (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in texts[0]))
+        samples = labelled_pairs.sampled(
+            folder / "samples",
+            texts[0],
+            self.each,
+            first_seed=8_000_000 + 100_000 * seed,
+            options=self.options,
+        )
+        renders = labelled_pairs.rendered(folder / "renders", texts[1], 2, seed=seed)
+        labelled_pairs.joined(folder / "judge.jsonl", [samples, renders])
+
+    def _data(self, folder: Path, name: str) -> dict[str, Any]:
+        if name == "dpo":
+            return {"data": str(folder / "samples.jsonl")}
+        judge = {
+            "lpo": {"reward": "latent", "reward_options": {"path": str(folder / "lrm")}},
+            "spo": {"reward": "trained", "reward_options": {"weights": str(folder / "clip")}},
+        }[name]
+        return {"prompts": str(folder / "prompts.txt"), **judge}
+
+    def _measured(self, folder: Path, seed: int) -> dict[str, Any]:
+        """Whether the oracle passes each held-out image of the base and of each method's checkpoints."""
+        from t2ialign.shapes.captions import draw_captions
+
+        prompts = draw_captions(self.heldout, 8500 + seed, held_out=True)
+        asked = [prompt for prompt in prompts for _ in range(self.images)]
+        loras = {BASE: [None]} | {
+            name: [_lora(folder / name, part * method.part) for part in range(1, method.parts + 1)]
+            for name, method in self.methods.items()
+        }
+        with tqdm(total=sum(map(len, loras.values())), desc="checkpoints", delay=3) as bar:
+            passed = {
+                name: [_judged(lora, asked, seed, bar) for lora in each] for name, each in loras.items()
+            }
+        return {"prompts": asked, "passed": passed}
+
+
+def _judged(lora: Path | None, prompts: list[str], seed: int, bar: tqdm) -> list[float]:
+    import rewards
+    from t2ialign.models.generate import generate
+    from t2ialign.models.load import load_policy
+    from t2ialign.models.lora import load_lora
+
+    policy = load_policy("shapes")
+    if lora is not None:
+        load_lora(policy, lora)
+    first = 9_000_000 + 100_000 * seed
+    seeds = range(first, first + len(prompts))
+    with torch.no_grad():
+        images = generate(policy, prompts, seeds, num_steps=STEPS, guidance=GUIDANCE, batch_size=128)
+        bar.update()
+        found: list[float] = rewards.load("shapes-oracle")(images, prompts).tolist()
+    return found
+
+
+def _lora(run: Path, step: int) -> Path:
+    from t2ialign.trainers import checkpoint
+
+    return checkpoint.path(run / "checkpoints", step)
+
+
+def _fit(trainer: str, values: dict[str, Any], output: Path, seed: int) -> None:
+    """Train to `max_steps`, from the newest checkpoint if there is one."""
+    from t2ialign.trainers import checkpoint
+
+    method = import_module(f"t2ialign.trainers.{trainer}")
+    resume = "latest" if checkpoint.whole(output / "checkpoints") else None
+    method.Trainer(method.Config(**values, output=output, seed=seed, resume=resume)).fit()
+
+
+def _within(curve: Sequence[tuple[float, float]], seconds: float) -> int:
+    """The last part of a curve, from 0, that was done within so many seconds; the first if none was."""
+    done = [part for part, (at, _) in enumerate(curve[1:]) if at <= seconds]
+    return done[-1] if done else 0
+
+
+def _speed_up(curve: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> float | None:
+    """How many times sooner `curve` reaches the best accuracy of `other`; None if it does not."""
+    seconds, best = max(other, key=lambda point: point[1])
+    for (x_0, y_0), (x_1, y_1) in pairwise(curve):
+        if y_1 >= best:
+            at = x_1 if y_1 == y_0 else x_0 + (x_1 - x_0) * max(0.0, best - y_0) / (y_1 - y_0)
+            return seconds / at if at else None
+    return None
