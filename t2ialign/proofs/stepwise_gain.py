@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from t2ialign.evaluation.charts import Chart, Curve, lines
 from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
 from t2ialign.proofs import labelled_pairs
 from t2ialign.proofs.claim import Claim, Figure, Row
+from t2ialign.proofs.latent_reward import FINE_TUNING, TRAINING
 from t2ialign.proofs.timed_stages import Stages
 
 ACCURACY, SECONDS = "accuracy.json", "seconds.json"
@@ -86,24 +88,25 @@ class StepwiseClaim(Claim):
     heldout: int = 240
     images: int = 2
     methods: ClassVar[dict[str, Method]] = METHODS
-    judges: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {}
+    judges: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
+        "lrm": ("lrm", TRAINING),
+        "clip": ("reward", FINE_TUNING),
+    }
     """Stage -> the trainer and settings of the judge it makes."""
     options: tuple[str, ...] = (f"--steps={STEPS}", f"--guidance={GUIDANCE:g}", "--batch-size=128")
 
     def measure(self, folder: Path, seed: int) -> None:
         """Make pairs and judges, train each method part by part, then measure every checkpoint."""
         stages = Stages(folder / SECONDS)
-        stages.run("pairs", lambda: self._pairs(folder, seed))
+        stages.run("pairs", partial(self._pairs, folder, seed))
         for name, (trainer, settings) in self.judges.items():
             values = {**settings, "data": str(folder / "judge.jsonl")}
-            stages.run(name, lambda t=trainer, v=values, n=name: _fit(t, v, folder / n, seed))
+            stages.run(name, partial(_fit, trainer, values, folder / name, seed))
         for name, method in self.methods.items():
             for part in range(1, method.parts + 1):
                 values = {**method.settings, **self._data(folder, name), "max_steps": part * method.part}
                 values["checkpoint_every"] = method.part
-                stages.run(
-                    f"{name}-{part}", lambda t=method.trainer, v=values, n=name: _fit(t, v, folder / n, seed)
-                )
+                stages.run(f"{name}-{part}", partial(_fit, method.trainer, values, folder / name, seed))
         if not (folder / ACCURACY).exists():
             manifest.write_json(folder / ACCURACY, self._measured(folder, seed))
 

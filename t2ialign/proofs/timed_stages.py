@@ -29,7 +29,7 @@ class Stages:
 
     def until(self, prefix: str) -> list[float]:
         """Seconds from the first to the end of each stage called prefix-1, prefix-2 ... in order."""
-        each, total = [], 0.0
+        each, total = list[float](), 0.0
         while f"{prefix}-{len(each) + 1}" in self.seconds:
             total += self.seconds[f"{prefix}-{len(each) + 1}"]
             each.append(total)

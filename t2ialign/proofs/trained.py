@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,10 @@ import torch
 from tqdm import trange
 
 import rewards
-from t2ialign import sample
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Bar, Chart, bars, curves, lines
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, by_category, paired_difference
+from t2ialign.proofs import labelled_pairs
 from t2ialign.proofs.claim import Claim, Figure, Row
 
 SCORES = "heldout.json"
@@ -54,7 +53,6 @@ class TrainedClaim(Claim):
     def measure(self, folder: Path, seed: int) -> None:
         """Sample, judge, train, and score the held-out pairs with both scorers."""
         from t2ialign.shapes.captions import draw_captions
-        from t2ialign.shapes.preferences import write_pairs
         from t2ialign.trainers import checkpoint
         from t2ialign.trainers.reward import Config, Trainer
 
@@ -68,9 +66,7 @@ class TrainedClaim(Claim):
         for place, (name, (repeated, each)) in enumerate(drawn.items()):
             captions = list(dict.fromkeys(repeated))  # more images of one caption would make few more pairs
             first_seed = (2 * seed + place) * 100_000 + 5_000_000
-            self._sample(folder / name, captions, each, first_seed=first_seed)
-            if not (folder / f"{name}.jsonl").exists():
-                write_pairs(folder / name, folder / f"{name}.jsonl")
+            labelled_pairs.sampled(folder / name, captions, each, first_seed=first_seed, options=SAMPLER)
         run = folder / "training"
         if not (run / "README.md").exists():  # written last of all
             resume = "latest" if checkpoint.whole(run / "checkpoints") else None
@@ -134,14 +130,6 @@ class TrainedClaim(Claim):
         oracle = rewards.load("shapes-oracle")
         categories = [oracle.category(prompt) for prompt in prompts]
         return {name: by_category(column, units, categories) for name, column in right.items()}
-
-    def _sample(self, folder: Path, captions: list[str], each: int, *, first_seed: int) -> None:
-        """Run the verb `sample`, going on with what a killed run left."""
-        parser = argparse.ArgumentParser()
-        sample.add_arguments(parser)
-        options = [*SAMPLER, f"-n={each}", f"--seed={first_seed}", f"--output={folder}"]
-        options += ["--resume=latest"] if folder.exists() else []
-        sample.run(parser.parse_args([*captions, *options]))
 
 
 @torch.no_grad()
