@@ -30,12 +30,11 @@ class OverOptimisationClaim(Claim):
     heldout_prompts: int = 140
     training: ClassVar[dict[str, Any]] = {
         **TRAINING,
-        "lr": 1e-3,
-        "lr_schedule": "cosine",
-        "batch_size": 32,
-        "max_steps": 360,
-        "evaluate_every": 90,
-        "monitor_images": 6,
+        "guidance": 4.0,
+        "monitor_guidance": 4.0,
+        "max_steps": 240,
+        "evaluate_every": 60,
+        "monitor_images": 5,
     }
 
     def measure(self, folder: Path, seed: int) -> None:
