@@ -26,6 +26,8 @@ class OverOptimisationClaim(Claim):
         "below the oracle's peak"
     )
     paper = "Clark et al., ICLR 2024, arXiv 2309.17400 (reward hacking)"
+    seeds = (3, 4, 5)
+    """Not 0 to 2, on whose runs the unit of the mean's threshold was settled."""
     train_prompts: int = 400
     heldout_prompts: int = 140
     training: ClassVar[dict[str, Any]] = {
