@@ -106,8 +106,11 @@ def _recorded(rule: Rule, runs: int, k: int, generator: torch.Generator) -> list
     if rule == "all":
         return [True] * runs
     if rule == "mask":  # torch.randint leaves its end out, as range does: u is one of 0 .. T
-        u = torch.randint(runs + 1, (runs,), generator=generator)
-        return [i >= int(u[i]) for i in range(runs)]
+        recorded = [False]
+        while not any(recorded):  # as rare as 1e-21 at T = 50, one update in a thousand at T = 8
+            u = torch.randint(runs + 1, (runs,), generator=generator)
+            recorded = [i >= int(u[i]) for i in range(runs)]
+        return recorded
     if rule == "spaced":
         gap = runs / k
         offset = gap * float(torch.rand((), generator=generator))

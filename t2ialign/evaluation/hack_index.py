@@ -61,19 +61,15 @@ class Fall:
         return asdict(self)
 
 
-def falls(
-    reward: str, heldout: Series, trained: Series | None = None, base_std: float | None = None
-) -> list[Fall]:
+def falls(reward: str, heldout: Series, trained: Series | None = None) -> list[Fall]:
     """One for each step of a held-out reward, in order; without `trained` only its own fall counts.
 
-    base_std: the unit of the threshold, `spread(heldout)` unless given. Raises ValueError for fewer than two
-    prompts, whose spread nobody knows.
+    Raises ValueError for fewer than two prompts, whose spread nobody knows.
     """
     steps = sorted(heldout)
     if (prompts := len(heldout[steps[0]])) < 2:
         raise ValueError(f"got {prompts} prompt; expected 2 or more; a standard error needs them")
-    base_std = spread(heldout) if base_std is None else base_std
-    found, best = list[Fall](), steps[0]
+    base_std, found, best = spread(heldout), list[Fall](), steps[0]
     for step in steps:
         if np.mean(heldout[step]) >= np.mean(heldout[best]):
             best = step

@@ -75,7 +75,7 @@ class Journal:
         names, trained = self.heldout() if rewards is None else rewards, self.series("scores", TRAINED)
         found = [fall for name in names for fall in falls(name, self.series("scores", name), trained or None)]
         if mean := self.heldout_mean(names):
-            found += falls(MEAN, mean, trained or None, base_std=1)
+            found += falls(MEAN, mean, trained or None)
         return found
 
     def heldout_mean(self, rewards: Sequence[str]) -> dict[int, list[float]]:

@@ -26,16 +26,17 @@ class OverOptimisationClaim(Claim):
         "below the oracle's peak"
     )
     paper = "Clark et al., ICLR 2024, arXiv 2309.17400 (reward hacking)"
+    seeds = (3, 4, 5)
+    """Not 0 to 2, on whose runs the unit of the mean's threshold was settled."""
     train_prompts: int = 400
     heldout_prompts: int = 140
     training: ClassVar[dict[str, Any]] = {
         **TRAINING,
-        "lr": 1e-3,
-        "lr_schedule": "cosine",
-        "batch_size": 32,
-        "max_steps": 360,
-        "evaluate_every": 90,
-        "monitor_images": 6,
+        "guidance": 4.0,
+        "monitor_guidance": 4.0,
+        "max_steps": 240,
+        "evaluate_every": 60,
+        "monitor_images": 5,
     }
 
     def measure(self, folder: Path, seed: int) -> None:

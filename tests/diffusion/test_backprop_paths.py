@@ -38,6 +38,15 @@ def test_alignprop_s_mask_keeps_step_i_with_probability_i_plus_1_over_51():
     assert abs(both - expected[20] * expected[40]) < 4 * 0.5 / 4000**0.5  # drawn apart: no cut point
 
 
+def test_the_mask_is_drawn_again_where_no_step_would_record():
+    """Without a step the loss has no gradient. Of two steps the second has 2/3 of 7/9, which is 6/7."""
+    assert all(plan.recorded == (True,) for plan in draws("mask", 1, 50))
+    plans = draws("mask", 2, 4000)
+    assert all(any(plan.recorded) for plan in plans)
+    kept = torch.tensor([plan.recorded for plan in plans]).double().mean(0)
+    assert abs(kept[1] - 6 / 7) < 4 * 0.5 / 4000**0.5 and abs(kept[0] - 3 / 7) < 4 * 0.5 / 4000**0.5
+
+
 def test_the_uniform_cut_keeps_the_last_k_of_1_to_t():
     plans = draws("uniform", 5, 4000)
     counts = Counter(sum(plan.recorded) for plan in plans)

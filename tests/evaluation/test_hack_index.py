@@ -118,7 +118,8 @@ def test_the_mean_of_several_numbers_is_taken_in_units_of_each_one_s_spread():
     assert list(mean) == [0, 10], "step 20 lacks the reward"
     assert mean[0] == pytest.approx([-1, 0, 1])
     assert mean[10] == pytest.approx([-1.125, -0.125, 0.875])
-    (_, fall) = falls("mean", mean, rising(0, 10), base_std=1)
+    (_, fall) = falls("mean", mean, rising(0, 10))
+    assert fall.base_std == pytest.approx(1), "of [-1, 0, 1]: both members order the prompts alike"
     assert fall.drop == pytest.approx(0.125) and fall.threshold == pytest.approx(0.1) and fall.fired
     assert not falls("reward", {0: BASE, 10: moved(1)}, rising(0, 10))[-1].fired
 
