@@ -46,7 +46,7 @@ def test_rendered_pairs_are_right_and_wrong_by_the_oracle(tmp_path):
 
 
 @pytest.fixture
-def latent_claim() -> LatentRewardClaim:
+def latent_claim():
     claim = LatentRewardClaim()
     claim.seeds, claim.each = (0,), 6
     claim.sample_captions, claim.render_captions = (10, 10), (3, 3)
@@ -104,7 +104,7 @@ def test_the_verdicts_on_a_latent_reward(tmp_path):
 
 
 @pytest.fixture
-def gain_claim() -> StepwiseClaim:
+def gain_claim():
     claim = StepwiseClaim()
     claim.seeds, claim.captions, claim.each, claim.renders = (0,), 10, 6, 2
     claim.heldout, claim.images = 2, 1

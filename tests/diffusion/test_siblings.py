@@ -23,8 +23,10 @@ def choice(i: int) -> Tensor:
 
 def steps(eta: float = 1.0, policy: PointMass | None = None):
     x_T = torch.randn(B, *SHAPE, generator=torch.Generator().manual_seed(0))
-    options = {"eta": eta, "guidance": 1.0, "noise": noise, "choice": choice}
-    return x_T, list(sibling_rollout(policy or PointMass(), {}, x_T, TIMES, **options))
+    path = sibling_rollout(
+        policy or PointMass(), {}, x_T, TIMES, eta=eta, guidance=1.0, noise=noise, choice=choice
+    )
+    return x_T, list(path)
 
 
 def test_siblings_are_mean_plus_std_times_their_own_noise():
