@@ -190,7 +190,8 @@ class Trainer(base.Trainer[Config, Batch]):
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         self.rounds.write_part(number, accelerator.process_index, joined)
         every = torch.cat(seen)
-        total = accelerator.reduce(torch.stack([every.sum(), torch.tensor(float(len(every)))]), "sum")
+        sums = torch.stack([every.sum(), torch.tensor(float(len(every)))]).to(accelerator.device)
+        total = accelerator.reduce(sums, "sum")
         accelerator.wait_for_everyone()
         t = self.rounds.read(number, accelerator.num_processes)["t"]
         found = Round(number, self.state.step, len(t) // self.state.global_batch, accelerator.num_processes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ class StepSampler:
         self.times = self.policy.times(cfg.num_steps)
         self.shape = self.policy.latent_shape(*self.policy.native_size)
         self.judged = judged_steps(self.policy, self.times, cfg.t_min, cfg.t_max)
+        self.least = self._thresholds()
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def chunks(self) -> list[range]:
@@ -57,7 +58,10 @@ class StepSampler:
         sample = self._siblings if self.cfg.compare == "siblings" else self._trajectories
         with self.state.unwrapped():
             found, scores = sample(number, places, numbers)
-        return {name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}, scores.cpu()
+        joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        valid = joined.pop("valid").nonzero().flatten()  # for this, and not before, the device is waited for
+        kept = {name: value[valid].cpu() for name, value in joined.items()}
+        return {**kept, **self._described(places, numbers, valid.cpu())}, scores.cpu()
 
     def no_rows(self) -> Rows:
         """What a process has that was given nothing to sample."""
@@ -75,21 +79,19 @@ class StepSampler:
         found, seen, K = [], [], self.cfg.siblings
         cond = self.prompts.cond(numbers)
         judge = self.scorer.judge(numbers, cond)
+        rows = torch.arange(len(places), device=self.policy.device)[:, None]
+        everyone = torch.arange(K, device=self.policy.device).expand(len(places), K)
         for step in self._roll(number, places, cond, paths=1, siblings=K):
             if step.number not in self.judged:
                 continue
             scores = judge(step)
             best, worst, gap = best_and_worst(self.cfg.reward_scale * scores)
-            valid = (gap > self._threshold(step, len(gap))).nonzero().flatten()
-            everyone = torch.arange(K, device=scores.device).expand(len(scores), K)
-            kept = (torch.stack([best, worst], 1) if self._kept == 2 else everyone)[valid]
-            rows = self._described(step, places, numbers, valid)
-            x_s, p = step.siblings[valid[:, None], kept], _rows_of(step.p, valid)
+            chosen = torch.stack([best, worst], 1) if self._kept == 2 else everyone
+            x_s = step.siblings[rows, chosen]
             seen.append(scores.flatten())
             found.append(
-                rows
-                | {"x_t": step.x_t[valid, None], "x_s": x_s, "scores": scores[valid[:, None], kept]}
-                | {"log_probs": log_probs(p, x_s)}
+                {"x_t": step.x_t[:, None], "x_s": x_s, "scores": scores[rows, chosen]}
+                | {"log_probs": log_probs(step.p, x_s), "valid": gap > self.least[step.number]}
             )
         return found, torch.cat(seen)
 
@@ -100,17 +102,16 @@ class StepSampler:
         steps = list(self._roll(number, places, cond, paths=2, siblings=1))
         scores = self.scorer.judge(twice, cond)(steps[-1]).view(pair)
         best, worst, gap = best_and_worst(self.cfg.reward_scale * scores)
-        valid = (gap > self.cfg.threshold_low).nonzero().flatten()
-        order = torch.stack([best, worst], 1)[valid]
+        rows, order = torch.arange(len(places), device=gap.device)[:, None], torch.stack([best, worst], 1)
         found = []
         for step in steps:
             if step.number not in self.judged:
                 continue
-            x_t, x_s = (x.unflatten(0, pair)[valid[:, None], order] for x in (step.x_t, step.siblings[:, 0]))
-            likely = log_probs(step.p, step.siblings).view(pair)[valid[:, None], order]
+            x_t, x_s = (x.unflatten(0, pair)[rows, order] for x in (step.x_t, step.siblings[:, 0]))
+            likely = log_probs(step.p, step.siblings).view(pair)[rows, order]
             found.append(
-                self._described(step, places, numbers, valid)
-                | {"x_t": x_t, "x_s": x_s, "scores": scores[valid[:, None], order], "log_probs": likely}
+                {"x_t": x_t, "x_s": x_s, "scores": scores[rows, order], "log_probs": likely}
+                | {"valid": gap > self.cfg.threshold_low}
             )
         return found, scores.flatten()
 
@@ -140,26 +141,33 @@ class StepSampler:
             choice=choice,
         )
 
-    def _threshold(self, step: Step, count: int) -> Tensor:
-        cfg, device = self.cfg, step.x_t.device
-        return threshold(
-            step.p.std.flatten().expand(count),
-            step.t.expand(count),
+    def _thresholds(self) -> dict[int, float]:
+        """Step number -> the gap that a pair of siblings must exceed there."""
+        cfg, steps = self.cfg, list(self.judged)
+        stds, times = torch.tensor(list(self.judged.values())), self.times[steps]
+        least = threshold(
+            stds,
+            times,
             low=cfg.threshold_low,
             high=cfg.threshold_high,
-            stds=torch.tensor(list(self.judged.values()), device=device),
-            times=self.times[list(self.judged)].to(device),
+            stds=stds,
+            times=times,
             schedule=cfg.threshold_schedule,
         )
+        return dict(zip(steps, least.tolist(), strict=True))
 
-    def _described(self, step: Step, places: Sequence[int], numbers: Tensor, valid: Tensor) -> Rows:
-        """What all rows have: times, prompt, and a number that sorts the rows of all processes."""
-        at = valid.cpu()
+    def _described(self, places: range, numbers: Tensor, valid: Tensor) -> Rows:
+        """What all rows have: times, prompt, and a number that sorts the rows of all processes.
+
+        valid: which are kept of all places at the first judged step, then all at the next.
+        """
+        step = torch.tensor(list(self.judged)).repeat_interleave(len(places))[valid]
+        place = torch.tensor(places).repeat(len(self.judged))[valid]
         return {
-            "t": step.t.cpu().expand(len(at)),
-            "s": step.s.cpu().expand(len(at)),
-            "prompt": numbers[at],
-            "order": torch.tensor(places)[at] * self.cfg.num_steps + step.number,
+            "t": self.times[step],
+            "s": self.times[step + 1],
+            "prompt": numbers.repeat(len(self.judged))[valid],
+            "order": place * self.cfg.num_steps + step,
         }
 
     def _prompt_of(self, number: int, places: range) -> Tensor:
@@ -177,10 +185,6 @@ def log_probs(p: Gaussian, x_s: Tensor) -> Tensor:
     M = x_s.shape[1]
     rows = Gaussian(p.mean.repeat_interleave(M, 0), p.std.expand(len(x_s), 1, 1, 1).repeat_interleave(M, 0))
     return rows.log_prob(x_s.flatten(0, 1)).view(-1, M)
-
-
-def _rows_of(p: Gaussian, rows: Tensor) -> Gaussian:
-    return Gaussian(p.mean[rows], p.std.expand(len(p.mean), 1, 1, 1)[rows])
 
 
 def judged_steps(policy: Policy, times: Tensor, t_min: int, t_max: int) -> dict[int, float]:
