@@ -145,7 +145,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str | int
 
     on = f"{args.prompts} paths, {args.steps} steps, {trainer.cfg.siblings} candidates"
     reward = trainer.reward
-    assert isinstance(reward, latent.LRM)
+    assert isinstance(reward, latent.LRM), "the judge is the latent reward that `made` saved"
     scorers = {
         "cached": LatentScorer(reward, trainer.prompts.texts, device),
         "encoding": Encoding(reward, trainer.prompts.texts, device),
