@@ -111,8 +111,9 @@ def spread(series: Series) -> float:
 
 def in_base_std(series: Series) -> dict[int, float] | None:
     """Step -> change of the mean from the base, in units of `spread`; None where that is 0."""
-    unit, base = spread(series), float(np.mean(series[min(series)]))
-    return {step: (float(np.mean(series[step])) - base) / unit for step in sorted(series)} if unit else None
+    if not spread(series):
+        return None
+    return {step: float(np.mean(values)) for step, values in sorted(_standardised(series).items())}
 
 
 def _standardised(series: Series) -> dict[int, list[float]]:

@@ -21,8 +21,9 @@ from t2ialign.evaluation.charts import Chart, Curve, lines
 from t2ialign.evaluation.score import read_image
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.models.base import Policy
-from t2ialign.proofs import labelled_pairs
+from t2ialign.proofs import labelled_pairs, trained
 from t2ialign.proofs.claim import Claim, Figure, Row
+from t2ialign.proofs.resumed import finish
 
 MARGINS = "margins.json"
 TIMES = (1, 101, 201, 301, 401, 501, 601, 701, 751, 851, 951)
@@ -46,21 +47,7 @@ TRAINING: dict[str, Any] = {
     "checkpoint_every": 200,
     "trackers": (),
 }
-FINE_TUNING: dict[str, Any] = {
-    "reward": "shapes-clip",
-    "scale": 30.0,
-    "lr": 2e-4,
-    "lr_schedule": "cosine",
-    "lr_warmup": 20,
-    "weight_decay": 0.01,
-    "max_steps": 200,
-    "batch_size": 64,
-    "accumulate": 1,
-    "holdout": 0.05,
-    "evaluate_every": 50,
-    "checkpoint_every": 50,
-    "trackers": (),
-}
+FINE_TUNING: dict[str, Any] = {**trained.TRAINING, "holdout": 0.05, "trackers": ()}
 """Of the CLIP that the latent reward is compared with, on the same pairs: the recipe reward_shapes.yaml."""
 
 
@@ -83,14 +70,11 @@ class LatentRewardClaim(Claim):
 
     def measure(self, folder: Path, seed: int) -> None:
         """Make the pairs, train both rewards on them, and score the unseen ones at every timestep."""
-        from t2ialign.trainers import lrm, reward
-
         if (folder / MARGINS).exists():
             return
         train, test = (self.pairs(folder, seed, place) for place in (0, 1))
-        runs = {"lrm": (lrm, self.training), "clip": (reward, self.fine_tuning)}
-        for name, (method, settings) in runs.items():
-            _train(method, settings, data=train, output=folder / name, seed=seed)
+        for name, method, settings in (("lrm", "lrm", self.training), ("clip", "reward", self.fine_tuning)):
+            finish(method, {**settings, "data": str(train)}, folder / name, seed)
         judge = latent.build(folder / "lrm")
         clip = rewards.load("trained", weights=str(folder / "clip"))
         rows = manifest.journal(test)
@@ -178,16 +162,6 @@ class LatentRewardClaim(Claim):
 def _of_kind(values: Sequence[float], units: Sequence[str], kinds: Sequence[str], kind: str) -> Estimate:
     places = [i for i, k in enumerate(kinds) if k == kind]
     return bootstrap_ci([values[i] for i in places], [units[i] for i in places])
-
-
-def _train(method: Any, settings: dict[str, Any], *, data: Path, output: Path, seed: int) -> None:
-    """Train, going on with what a killed run left."""
-    from t2ialign.trainers import checkpoint
-
-    if (output / "README.md").exists():  # written last of all
-        return
-    resume = "latest" if checkpoint.whole(output / "checkpoints") else None
-    method.Trainer(method.Config(**settings, data=str(data), output=output, seed=seed, resume=resume)).fit()
 
 
 @torch.no_grad()

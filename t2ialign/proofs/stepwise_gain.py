@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
 from t2ialign.proofs import labelled_pairs
 from t2ialign.proofs.claim import Claim, Figure, Row
 from t2ialign.proofs.latent_reward import FINE_TUNING, TRAINING
+from t2ialign.proofs.resumed import fit
 from t2ialign.proofs.timed_stages import Stages
 
 ACCURACY, SECONDS = "accuracy.json", "seconds.json"
@@ -101,12 +101,12 @@ class StepwiseClaim(Claim):
         stages.run("pairs", partial(self._pairs, folder, seed))
         for name, (trainer, settings) in self.judges.items():
             values = {**settings, "data": str(folder / "judge.jsonl")}
-            stages.run(name, partial(_fit, trainer, values, folder / name, seed))
+            stages.run(name, partial(fit, trainer, values, folder / name, seed))
         for name, method in self.methods.items():
             for part in range(1, method.parts + 1):
                 values = {**method.settings, **self._data(folder, name), "max_steps": part * method.part}
                 values["checkpoint_every"] = method.part
-                stages.run(f"{name}-{part}", partial(_fit, method.trainer, values, folder / name, seed))
+                stages.run(f"{name}-{part}", partial(fit, method.trainer, values, folder / name, seed))
         if not (folder / ACCURACY).exists():
             manifest.write_json(folder / ACCURACY, self._measured(folder, seed))
 
@@ -235,15 +235,6 @@ def _lora(run: Path, step: int) -> Path:
     from t2ialign.trainers import checkpoint
 
     return checkpoint.path(run / "checkpoints", step)
-
-
-def _fit(trainer: str, values: dict[str, Any], output: Path, seed: int) -> None:
-    """Train to `max_steps`, from the newest checkpoint if there is one."""
-    from t2ialign.trainers import checkpoint
-
-    method = import_module(f"t2ialign.trainers.{trainer}")
-    resume = "latest" if checkpoint.whole(output / "checkpoints") else None
-    method.Trainer(method.Config(**values, output=output, seed=seed, resume=resume)).fit()
 
 
 def _within(curve: Sequence[tuple[float, float]], seconds: float) -> int:
