@@ -13,6 +13,7 @@ import rewards
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.monitor_journal import Journal, read
 from t2ialign.evaluation.score import read_image
+from t2ialign.proofs.resumed import fit
 
 ORACLE = "oracle.json"
 RUN = "run"
@@ -53,8 +54,6 @@ def train(
 ) -> None:
     """A run of reward back-propagation on captions of the embedded world in `folder/run`, resumed if cut."""
     from t2ialign.shapes.captions import draw_captions
-    from t2ialign.trainers import checkpoint
-    from t2ialign.trainers.backprop import Config, Trainer
 
     folder.mkdir(parents=True, exist_ok=True)
     run = folder / RUN
@@ -67,9 +66,8 @@ def train(
         captions = dict.fromkeys(draw_captions(count, 7000 + 10 * seed + place, held_out=held_out))
         files[name].write_text("".join(f"{caption}\n" for caption in captions))
     watched = {"monitor_prompts": str(files["heldout"])} if training.get("monitor_rewards") else {}
-    values = {**training, **watched, "prompts": str(files["train"]), "output": run, "seed": seed}
-    resume = "latest" if checkpoint.whole(run / "checkpoints") else None
-    Trainer(Config(**values, resume=resume)).fit()
+    values = {**training, **watched, "prompts": str(files["train"])}
+    fit("backprop", values, run, seed)
 
 
 def accuracies(folder: Path) -> dict[int, list[float]]:

@@ -16,6 +16,7 @@ from t2ialign.evaluation.charts import Bar, Chart, bars, curves, lines
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, by_category, paired_difference
 from t2ialign.proofs import labelled_pairs
 from t2ialign.proofs.claim import Claim, Figure, Row
+from t2ialign.proofs.resumed import finish
 
 SCORES = "heldout.json"
 SAMPLER = ("--steps=8", "--guidance=4", "--batch-size=128")
@@ -53,8 +54,6 @@ class TrainedClaim(Claim):
     def measure(self, folder: Path, seed: int) -> None:
         """Sample, judge, train, and score the held-out pairs with both scorers."""
         from t2ialign.shapes.captions import draw_captions
-        from t2ialign.trainers import checkpoint
-        from t2ialign.trainers.reward import Config, Trainer
 
         if (folder / SCORES).exists():
             return
@@ -68,10 +67,7 @@ class TrainedClaim(Claim):
             first_seed = (2 * seed + place) * 100_000 + 5_000_000
             labelled_pairs.sampled(folder / name, captions, each, first_seed=first_seed, options=SAMPLER)
         run = folder / "training"
-        if not (run / "README.md").exists():  # written last of all
-            resume = "latest" if checkpoint.whole(run / "checkpoints") else None
-            values = {**self.training, "data": str(folder / "train.jsonl"), "output": run, "seed": seed}
-            Trainer(Config(**values, resume=resume)).fit()
+        finish("reward", {**self.training, "data": str(folder / "train.jsonl")}, run, seed)
         rows = manifest.journal(folder / "test.jsonl")
         scorers = {
             "base": rewards.load(self.training["reward"]),
