@@ -48,7 +48,7 @@ def test_rendered_pairs_are_right_and_wrong_by_the_oracle(tmp_path):
 @pytest.fixture
 def latent_claim():
     claim = LatentRewardClaim()
-    claim.seeds, claim.each = (0,), 6
+    claim.seeds, claim.samples, claim.near_misses = (0,), 6, (2, 2)
     claim.sample_captions, claim.render_captions = (10, 10), (3, 3)
     claim.options = ("--steps=2", "--guidance=2", "--batch-size=32")
     claim.training = {**claim.training, **FEW, "holdout": 0, "heldout_timesteps": (1,)}

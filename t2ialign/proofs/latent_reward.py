@@ -38,7 +38,7 @@ TRAINING: dict[str, Any] = {
     "lr": 3e-4,
     "lr_warmup": 30,
     "weight_decay": 0.1,
-    "max_steps": 800,
+    "max_steps": 1400,
     "batch_size": 64,
     "accumulate": 1,
     "holdout": 0.05,
@@ -59,11 +59,13 @@ class LatentRewardClaim(Claim):
     chance = "At t = 750 it is still above chance"
     middle = "At mid noise it beats shapes-clip, trained on the same pairs, on the one-step prediction of x_0"
     paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
-    sample_captions: tuple[int, int] = (400, 250)
+    sample_captions: tuple[int, int] = (500, 170)
     """Drawn for training and for the test."""
-    render_captions: tuple[int, int] = (4000, 300)
-    each: int = 6
-    """Samples a caption."""
+    render_captions: tuple[int, int] = (4000, 700)
+    samples: int = 6
+    """Of each of the first captions."""
+    near_misses: tuple[int, int] = (12, 2)
+    """Of each of the second ones."""
     options: tuple[str, ...] = ("--steps=8", "--guidance=4", "--batch-size=128")
     training: ClassVar[dict[str, Any]] = TRAINING
     fine_tuning: ClassVar[dict[str, Any]] = FINE_TUNING
@@ -98,9 +100,9 @@ class LatentRewardClaim(Claim):
         start = (2 * seed + place) * 100_000 + 7_000_000
         parts = [
             labelled_pairs.sampled(
-                folder / f"{name}-samples", first, self.each, first_seed=start, options=self.options
+                folder / f"{name}-samples", first, self.samples, first_seed=start, options=self.options
             ),
-            labelled_pairs.rendered(folder / f"{name}-renders", second, 2, seed=start),
+            labelled_pairs.rendered(folder / f"{name}-renders", second, self.near_misses[place], seed=start),
         ]
         return labelled_pairs.joined(folder / f"{name}.jsonl", parts)
 
