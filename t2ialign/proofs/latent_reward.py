@@ -64,7 +64,7 @@ class LatentRewardClaim(Claim):
     render_captions: tuple[int, int] = (4000, 700)
     samples: int = 6
     """Of each of the first captions."""
-    near_misses: tuple[int, int] = (12, 2)
+    near_misses: tuple[int, int] = (8, 2)
     """Of each of the second ones."""
     options: tuple[str, ...] = ("--steps=8", "--guidance=4", "--batch-size=128")
     training: ClassVar[dict[str, Any]] = TRAINING
