@@ -5,14 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from t2ialign.evaluation import manifest
 from t2ialign.proofs import labelled_pairs
 from t2ialign.proofs.latent_reward import MARGINS, TIMES, LatentRewardClaim
+from t2ialign.proofs.lpo_ablations import ABLATIONS, SHARED, AblationClaim
 from t2ialign.proofs.stepwise_gain import ACCURACY, SECONDS, StepwiseClaim, _speed_up, _within
 from t2ialign.proofs.timed_stages import Stages
 
 CAPTIONS = ["a red circle", "two blue squares", "a red circle above a blue square"]
+TINY = {
+    "captions": 10,
+    "samples": 6,
+    "renders": 2,
+    "near_misses": 2,
+    "options": ("--steps=2", "--guidance=2", "--batch-size=32"),
+}
 FEW = {"max_steps": 1, "evaluate_every": 1, "checkpoint_every": 1, "batch_size": 2}
 
 
@@ -43,6 +52,15 @@ def test_rendered_pairs_are_right_and_wrong_by_the_oracle(tmp_path):
     for side, expected in (("chosen", 1.0), ("rejected", 0.0)):
         images = torch.stack([read_image(tmp_path / row[side]) for row in rows])
         assert set(oracle(images, prompts).tolist()) == {expected}
+
+
+TINY_ROUNDS = {
+    "num_steps": 2,
+    "collect_prompts": 2,
+    "t_max": 999,
+    "threshold_low": 0,
+    "threshold_high": 0,
+}
 
 
 @pytest.fixture
@@ -106,22 +124,13 @@ def test_the_verdicts_on_a_latent_reward(tmp_path):
 @pytest.fixture
 def gain_claim():
     claim = StepwiseClaim()
-    claim.seeds, claim.captions, claim.each, claim.renders = (0,), 10, 6, 2
-    claim.heldout, claim.images = 2, 1
-    claim.options = ("--steps=2", "--guidance=2", "--batch-size=32")
+    claim.seeds, claim.pairs, claim.heldout, claim.images = (0,), TINY, 2, 1
     claim.judges = {
         name: (trainer, {**settings, **FEW, "holdout": 0})
         for name, (trainer, settings) in claim.judges.items()
     }
     few = {"batch_size": 2, "lora_rank": 2}
-    step = {
-        **few,
-        "num_steps": 2,
-        "collect_prompts": 2,
-        "t_max": 999,
-        "threshold_low": 0,
-        "threshold_high": 0,
-    }
+    step = {**few, **TINY_ROUNDS}
     claim.methods = {
         name: replace(
             method, settings={**method.settings, **(few if name == "dpo" else step)}, part=1, parts=2
@@ -144,6 +153,36 @@ def test_the_methods_are_trained_in_parts_and_timed(gain_claim, tmp_path, monkey
     assert curves["lpo"][1][0] == pytest.approx(start + seconds["lpo-1"])
     assert curves["dpo"][2][0] == pytest.approx(seconds["pairs"] + seconds["dpo-1"] + seconds["dpo-2"])
     assert len(gain_claim.figures([folder])) == 1
+
+
+def test_ablations_share_a_judge_and_differ_in_one_thing(tmp_path, monkeypatch):
+    always(monkeypatch)
+    first, second = AblationClaim("as in the claim above"), AblationClaim("beta 20")
+    made = set[int]()
+    for number, claim in enumerate((first, second)):
+        claim.pairs, claim.heldout, claim.images = TINY, 2, 1
+        claim.judge = {**claim.judge, **FEW, "holdout": 0}
+        few = {"batch_size": 2, "lora_rank": 2, "max_steps": 1}
+        claim.training = {**claim.training, **few, **TINY_ROUNDS}
+        claim.measure(tmp_path / f"claim-{number}" / "seed-0", 0)
+        made.add((tmp_path / SHARED / "lrm" / "latent_reward.safetensors").stat().st_mtime_ns)
+    assert len(made) == 1, "the judge was trained again"
+    (row,) = second.rows([tmp_path / "claim-1" / "seed-0"])
+    assert row.measured["settings"] == {"beta": 20.0} and row.measured["valid_rows_a_round"] > 0
+    runs = [
+        yaml.safe_load(file.read_text()) for file in sorted(tmp_path.glob("claim-*/seed-0/run/config.yaml"))
+    ]
+    different = {name for name in runs[0] if runs[0][name] != runs[1][name]}
+    assert different == {"beta", "output"}
+
+
+def test_every_ablation_is_a_setting_of_the_trainer(tmp_path):
+    from t2ialign.trainers.lpo import Config
+
+    for name, changed in ABLATIONS.items():
+        training = AblationClaim(name).training
+        config = Config(**{**training, **changed, "prompts": "a", "output": tmp_path})
+        assert all(getattr(config, key) == value for key, value in changed.items())
 
 
 def test_equal_time_and_speed_up_by_hand():

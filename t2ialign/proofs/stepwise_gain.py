@@ -11,30 +11,32 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Chart, Curve, lines
 from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
-from t2ialign.proofs import labelled_pairs
 from t2ialign.proofs.claim import Claim, Figure, Row
-from t2ialign.proofs.latent_reward import FINE_TUNING, TRAINING
+from t2ialign.proofs.latent_reward import FINE_TUNING
 from t2ialign.proofs.resumed import fit
+from t2ialign.proofs.stepwise_setting import (
+    JUDGE,
+    LORA,
+    PAIRS,
+    PROMPTS,
+    SAMPLES,
+    SIZES,
+    STEPWISE,
+    checkpoint_of,
+    held_out,
+    judged,
+    make_pairs,
+)
 from t2ialign.proofs.timed_stages import Stages
 
 ACCURACY, SECONDS = "accuracy.json", "seconds.json"
 BASE = "base"
 GAIN = 0.12
-GUIDANCE, STEPS = 2.0, 10
-LORA: dict[str, Any] = {
-    "model": "shapes",
-    "lora_rank": 16,
-    "lora_targets": ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
-    "trackers": (),
-    "evaluate_every": 10_000,
-    "checkpoint_limit": 0,
-}
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,6 @@ class Method:
     parts: int
 
 
-STEPWISE: dict[str, Any] = {
-    **LORA,
-    "num_steps": STEPS,
-    "guidance": GUIDANCE,
-    "collect_prompts": 32,
-    "rollout_batch": 32,
-    "batch_size": 32,
-    "lr": 5e-4,
-}
 METHODS = {
     "lpo": Method("lpo", ("pairs", "lrm"), {**STEPWISE, "preset": "lpo"}, 40, 4),
     "spo": Method("lpo", ("pairs", "clip"), {**STEPWISE, "preset": "spo"}, 40, 4),
@@ -82,25 +75,22 @@ class StepwiseClaim(Claim):
     text = "LPO raises held-out oracle accuracy by >= 12 points"
     more = "LPO ends higher than offline Diffusion-DPO of the same wall time, its reward model counted"
     paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051 (2.5 to 28 times faster than DPO)"
-    captions: int = 480
-    each: int = 4
-    renders: int = 2000
-    heldout: int = 240
+    pairs: ClassVar[dict[str, Any]] = SIZES
+    heldout: int = 160
     images: int = 2
     methods: ClassVar[dict[str, Method]] = METHODS
     judges: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
-        "lrm": ("lrm", TRAINING),
+        "lrm": ("lrm", JUDGE),
         "clip": ("reward", FINE_TUNING),
     }
     """Stage -> the trainer and settings of the judge it makes."""
-    options: tuple[str, ...] = (f"--steps={STEPS}", f"--guidance={GUIDANCE:g}", "--batch-size=128")
 
     def measure(self, folder: Path, seed: int) -> None:
         """Make pairs and judges, train each method part by part, then measure every checkpoint."""
         stages = Stages(folder / SECONDS)
-        stages.run("pairs", partial(self._pairs, folder, seed))
+        stages.run("pairs", partial(make_pairs, folder, seed, **self.pairs))
         for name, (trainer, settings) in self.judges.items():
-            values = {**settings, "data": str(folder / "judge.jsonl")}
+            values = {**settings, "data": str(folder / PAIRS)}
             stages.run(name, partial(fit, trainer, values, folder / name, seed))
         for name, method in self.methods.items():
             for part in range(1, method.parts + 1):
@@ -167,74 +157,27 @@ class StepwiseClaim(Claim):
             curves[name] = [(0.0, base), *zip(times, values, strict=True)]
         return curves
 
-    def _pairs(self, folder: Path, seed: int) -> None:
-        """Pairs of samples, which DPO learns from, and with renders beside them, which the judges do."""
-        from t2ialign.shapes.captions import draw_captions
-
-        texts = [
-            list(dict.fromkeys(draw_captions(count, 8000 + 10 * seed + i, held_out=False)))
-            for i, count in enumerate((self.captions, self.renders))
-        ]
-        (folder / "prompts.txt").parent.mkdir(parents=True, exist_ok=True)
-        (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in texts[0]))
-        samples = labelled_pairs.sampled(
-            folder / "samples",
-            texts[0],
-            self.each,
-            first_seed=8_000_000 + 100_000 * seed,
-            options=self.options,
-        )
-        renders = labelled_pairs.rendered(folder / "renders", texts[1], 2, seed=seed)
-        labelled_pairs.joined(folder / "judge.jsonl", [samples, renders])
-
     def _data(self, folder: Path, name: str) -> dict[str, Any]:
         if name == "dpo":
-            return {"data": str(folder / "samples.jsonl")}
+            return {"data": str(folder / SAMPLES)}
         judge = {
             "lpo": {"reward": "latent", "reward_options": {"path": str(folder / "lrm")}},
             "spo": {"reward": "trained", "reward_options": {"weights": str(folder / "clip")}},
         }[name]
-        return {"prompts": str(folder / "prompts.txt"), **judge}
+        return {"prompts": str(folder / PROMPTS), **judge}
 
     def _measured(self, folder: Path, seed: int) -> dict[str, Any]:
         """Whether the oracle passes each held-out image of the base and of each method's checkpoints."""
-        from t2ialign.shapes.captions import draw_captions
-
-        prompts = draw_captions(self.heldout, 8500 + seed, held_out=True)
-        asked = [prompt for prompt in prompts for _ in range(self.images)]
+        prompts = held_out(seed, self.heldout, self.images)
         loras = {BASE: [None]} | {
-            name: [_lora(folder / name, part * method.part) for part in range(1, method.parts + 1)]
+            name: [checkpoint_of(folder / name, part * method.part) for part in range(1, method.parts + 1)]
             for name, method in self.methods.items()
         }
-        with tqdm(total=sum(map(len, loras.values())), desc="checkpoints", delay=3) as bar:
-            passed = {
-                name: [_judged(lora, asked, seed, bar) for lora in each] for name, each in loras.items()
-            }
-        return {"prompts": asked, "passed": passed}
-
-
-def _judged(lora: Path | None, prompts: list[str], seed: int, bar: tqdm) -> list[float]:
-    import rewards
-    from t2ialign.models.generate import generate
-    from t2ialign.models.load import load_policy
-    from t2ialign.models.lora import load_lora
-
-    policy = load_policy("shapes")
-    if lora is not None:
-        load_lora(policy, lora)
-    first = 9_000_000 + 100_000 * seed
-    seeds = range(first, first + len(prompts))
-    with torch.no_grad():
-        images = generate(policy, prompts, seeds, num_steps=STEPS, guidance=GUIDANCE, batch_size=128)
-        bar.update()
-        found: list[float] = rewards.load("shapes-oracle")(images, prompts).tolist()
-    return found
-
-
-def _lora(run: Path, step: int) -> Path:
-    from t2ialign.trainers import checkpoint
-
-    return checkpoint.path(run / "checkpoints", step)
+        every = [(name, lora) for name, each in loras.items() for lora in each]
+        passed: dict[str, list[list[float]]] = {name: [] for name in loras}
+        for name, lora in tqdm(every, desc="checkpoints", delay=3):
+            passed[name].append(judged(lora, prompts, seed))
+        return {"prompts": prompts, "passed": passed}
 
 
 def _within(curve: Sequence[tuple[float, float]], seconds: float) -> int:

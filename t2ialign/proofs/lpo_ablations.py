@@ -1,0 +1,101 @@
+"""LPO's timestep range, threshold and beta, one change at a time, all judged by one latent reward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from t2ialign.evaluation import manifest
+from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
+from t2ialign.proofs.claim import Claim, Row
+from t2ialign.proofs.resumed import finish
+from t2ialign.proofs.stepwise_setting import (
+    JUDGE,
+    PAIRS,
+    PROMPTS,
+    SIZES,
+    STEPWISE,
+    checkpoint_of,
+    held_out,
+    judged,
+    make_pairs,
+)
+from t2ialign.trainers.log import METRICS, read_rows
+
+SHARED = "ablation-judge"
+"""Beside the claims: pairs, latent reward and the base's accuracy, made by the first ablation to run."""
+RESULT = "accuracy.json"
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "as in the claim above": {},
+    "t from 750 to 950": {"t_min": 750},
+    "t from 0 to 450": {"t_max": 450},
+    "threshold .1": {"threshold_low": 0.1, "threshold_high": 0.1},
+    "threshold .2": {"threshold_low": 0.2, "threshold_high": 0.2},
+    "threshold .3": {"threshold_low": 0.3, "threshold_high": 0.3},
+    "threshold from .05 to .2 with the noise": {"threshold_low": 0.05, "threshold_high": 0.2},
+    "threshold from .05 to .2 with its square": {
+        "threshold_low": 0.05,
+        "threshold_high": 0.2,
+        "threshold_schedule": "variance",
+    },
+    "threshold from .05 to .2 with t": {
+        "threshold_low": 0.05,
+        "threshold_high": 0.2,
+        "threshold_schedule": "linear",
+    },
+    **{f"beta {beta}": {"beta": float(beta)} for beta in (4, 20, 500, 1000)},
+}
+"""Row of the table -> what is other than in STEPWISE."""
+
+
+class AblationClaim(Claim):
+    """One row of the table on one seed."""
+
+    paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
+    seeds = (0,)
+    ablation = True
+    pairs: ClassVar[dict[str, Any]] = SIZES
+    judge: ClassVar[dict[str, Any]] = JUDGE
+    training: ClassVar[dict[str, Any]] = {**STEPWISE, "preset": "lpo", "max_steps": 120}
+    heldout: int = 160
+    images: int = 2
+
+    def __init__(self, name: str) -> None:
+        self.name, self.changed = name, ABLATIONS[name]
+        self.text = f"LPO raises oracle accuracy: {name}"
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Train with the shared judge, and let the oracle judge pictures of held-out captions."""
+        if (folder / RESULT).exists():
+            return
+        shared, prompts = folder.parents[1] / SHARED, held_out(seed, self.heldout, self.images)
+        make_pairs(shared, seed, **self.pairs)
+        finish("lrm", {**self.judge, "data": str(shared / PAIRS)}, shared / "lrm", seed)
+        if not (shared / RESULT).exists():
+            manifest.write_json(shared / RESULT, judged(None, prompts, seed))
+        values = {**self.training, **self.changed, "prompts": str(shared / PROMPTS)}
+        values |= {"reward_options": {"path": str(shared / "lrm")}, "checkpoint_every": 40}
+        finish("lpo", values, folder / "run", seed)
+        passed = judged(checkpoint_of(folder / "run", values["max_steps"]), prompts, seed)
+        base = json.loads((shared / RESULT).read_text())
+        manifest.write_json(folder / RESULT, {"prompts": prompts, "base": base, "passed": passed})
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """It holds if the gain is above chance; the row has the whole line of the table."""
+        (folder,) = folders
+        found = json.loads((folder / RESULT).read_text())
+        prompts, metrics = found["prompts"], read_rows(folder / "run" / METRICS)
+        gain = paired_difference(found["passed"], found["base"], prompts)
+        rounds = [row for row in metrics if "step_reward" in row]
+        measured = {
+            "accuracy": bootstrap_ci(found["passed"], prompts).to_json(),
+            "gain": gain.to_json(),
+            "step_reward": [rounds[place]["step_reward"] for place in (0, -1)],
+            "rounds": len(rounds),
+            "valid_rows_a_round": sum(row["valid"] for row in rounds) / len(rounds),
+            "valid_by_band": [sum(row[f"valid_band_{i}"] for row in rounds) / len(rounds) for i in range(4)],
+            "settings": self.changed,
+        }
+        return [Row(self.text, measured, (gain.low, gain.high), gain.low > 0)]

@@ -1,0 +1,103 @@
+"""What claims on step-level training share: pairs of the base's samples, settings, pictures held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2ialign.proofs import labelled_pairs
+from t2ialign.proofs.latent_reward import TRAINING
+
+GUIDANCE, STEPS = 2.0, 10
+SAMPLER = (f"--steps={STEPS}", f"--guidance={GUIDANCE:g}", "--batch-size=128")
+PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
+"""Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
+SIZES = {"captions": 480, "samples": 4, "renders": 4000, "near_misses": 4}
+"""Of `make_pairs`."""
+JUDGE: dict[str, Any] = {**TRAINING, "max_steps": 500, "evaluate_every": 250, "checkpoint_every": 250}
+"""Of the latent reward, whose training counts as LPO's time."""
+LORA: dict[str, Any] = {
+    "model": "shapes",
+    "lora_rank": 16,
+    "lora_targets": ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
+    "trackers": (),
+    "evaluate_every": 10_000,
+    "checkpoint_limit": 0,
+}
+STEPWISE: dict[str, Any] = {
+    **LORA,
+    "num_steps": STEPS,
+    "guidance": GUIDANCE,
+    "collect_prompts": 32,
+    "rollout_batch": 32,
+    "batch_size": 32,
+    "beta": 100.0,
+    "threshold_low": 0.0,
+    "threshold_high": 0.0,
+    "lr": 1e-3,
+}
+"""Of lpo and its presets. beta is for a latent of 256 numbers (docs/lpo.md)."""
+
+
+def make_pairs(
+    folder: Path,
+    seed: int,
+    *,
+    captions: int,
+    samples: int,
+    renders: int,
+    near_misses: int,
+    options: tuple[str, ...] = SAMPLER,
+) -> None:
+    """PROMPTS, SAMPLES and PAIRS in `folder`, what is there already left as it is.
+
+    captions, renders: drawn for samples and for renders. samples, near_misses: of each.
+    """
+    from t2ialign.shapes.captions import draw_captions
+
+    texts = [
+        list(dict.fromkeys(draw_captions(count, 8000 + 10 * seed + i, held_out=False)))
+        for i, count in enumerate((captions, renders))
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROMPTS).write_text("".join(f"{text}\n" for text in texts[0]))
+    first_seed = 8_000_000 + 100_000 * seed
+    sampled = labelled_pairs.sampled(
+        (folder / SAMPLES).with_suffix(""), texts[0], samples, first_seed=first_seed, options=options
+    )
+    rendered = labelled_pairs.rendered(folder / "renders", texts[1], near_misses, seed=seed)
+    labelled_pairs.joined(folder / PAIRS, [sampled, rendered])
+
+
+def held_out(seed: int, captions: int, each: int) -> list[str]:
+    """Captions that no training draws, each as often as pictures are made of it."""
+    from t2ialign.shapes.captions import draw_captions
+
+    return [text for text in draw_captions(captions, 8500 + seed, held_out=True) for _ in range(each)]
+
+
+def judged(lora: Path | None, prompts: list[str], seed: int) -> list[float]:
+    """Whether the oracle passes a picture of each prompt, with a LoRA or of the base; seeds never change."""
+    import rewards
+    from t2ialign.models.generate import generate
+    from t2ialign.models.load import load_policy
+    from t2ialign.models.lora import load_lora
+
+    policy = load_policy("shapes")
+    if lora is not None:
+        load_lora(policy, lora)
+    first = 9_000_000 + 100_000 * seed
+    seeds = range(first, first + len(prompts))
+    with torch.no_grad():
+        images = generate(policy, prompts, seeds, num_steps=STEPS, guidance=GUIDANCE, batch_size=128)
+        found: list[float] = rewards.load("shapes-oracle")(images, prompts).tolist()
+    return found
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    """The LoRA of one checkpoint."""
+    from t2ialign.trainers import checkpoint
+
+    return checkpoint.path(run / "checkpoints", step)
