@@ -28,24 +28,13 @@ SHARED = "ablation-judge"
 """Beside the claims: pairs, latent reward and the base's accuracy, made by the first ablation to run."""
 RESULT = "accuracy.json"
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "as in the claim above": {},
+    "as it is": {},
     "t from 750 to 950": {"t_min": 750},
     "t from 0 to 450": {"t_max": 450},
-    "threshold .1": {"threshold_low": 0.1, "threshold_high": 0.1},
-    "threshold .2": {"threshold_low": 0.2, "threshold_high": 0.2},
-    "threshold .3": {"threshold_low": 0.3, "threshold_high": 0.3},
-    "threshold from .05 to .2 with the noise": {"threshold_low": 0.05, "threshold_high": 0.2},
-    "threshold from .05 to .2 with its square": {
-        "threshold_low": 0.05,
-        "threshold_high": 0.2,
-        "threshold_schedule": "variance",
-    },
-    "threshold from .05 to .2 with t": {
-        "threshold_low": 0.05,
-        "threshold_high": 0.2,
-        "threshold_schedule": "linear",
-    },
-    **{f"beta {beta}": {"beta": float(beta)} for beta in (4, 20, 500, 1000)},
+    **{f"threshold {x:g}": {"threshold_low": x, "threshold_high": x} for x in (0.1, 0.2, 0.3, 0.4)},
+    "threshold with the variance": {"threshold_schedule": "variance"},
+    "threshold with t": {"threshold_schedule": "linear"},
+    **{f"beta {beta:g}": {"beta": beta} for beta in (5.0, 15.0, 150.0, 500.0)},
 }
 """Row of the table -> what is other than in STEPWISE."""
 
