@@ -47,7 +47,7 @@ class AblationClaim(Claim):
     ablation = True
     pairs: ClassVar[dict[str, Any]] = SIZES
     judge: ClassVar[dict[str, Any]] = JUDGE
-    training: ClassVar[dict[str, Any]] = {**STEPWISE, "preset": "lpo", "max_steps": 120}
+    training: ClassVar[dict[str, Any]] = {**STEPWISE, "preset": "lpo", "max_steps": 160}
     heldout: int = 160
     images: int = 2
 

@@ -53,7 +53,7 @@ class Method:
 
 
 METHODS = {
-    "lpo": Method("lpo", ("pairs", "lrm"), {**STEPWISE, "preset": "lpo"}, 50, 4),
+    "lpo": Method("lpo", ("pairs", "lrm"), {**STEPWISE, "preset": "lpo"}, 60, 4),
     "spo": Method("lpo", ("pairs", "clip"), {**STEPWISE, "preset": "spo", "reward_scale": 30.0}, 40, 2),
     "dpo": Method(
         "dpo",
@@ -63,7 +63,7 @@ METHODS = {
             **{"gamma": 0.9, "discount": "sample", "num_steps": 20, "beta": 500.0, "safeguard": 0.5},
             **{"lr": 2e-3, "lr_warmup": 20, "batch_size": 32, "accumulate": 1},
         },
-        300,
+        420,
         4,
     ),
 }

@@ -16,9 +16,9 @@ SAMPLER = (f"--steps={STEPS}", "--guidance=2", "--batch-size=128")
 """Of the pairs: without guidance few samples are right."""
 PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
-SIZES = {"captions": 480, "samples": 5, "renders": 4000, "near_misses": 4}
+SIZES = {"captions": 480, "samples": 6, "renders": 4000, "near_misses": 8}
 """Of `make_pairs`."""
-JUDGE: dict[str, Any] = {**TRAINING, "max_steps": 500, "evaluate_every": 500, "checkpoint_every": 500}
+JUDGE: dict[str, Any] = {**TRAINING, "max_steps": 1000, "evaluate_every": 500, "checkpoint_every": 500}
 """Of the latent reward, whose training counts as LPO's time."""
 LORA: dict[str, Any] = {
     "model": "shapes",
