@@ -20,8 +20,8 @@ TINY = {
     "samples": 6,
     "renders": 2,
     "near_misses": 2,
-    "options": ("--steps=2", "--guidance=2", "--batch-size=32"),
 }
+TINY_SAMPLER = ("--steps=2", "--guidance=2", "--batch-size=32")
 FEW = {"max_steps": 1, "evaluate_every": 1, "checkpoint_every": 1, "batch_size": 2}
 
 
@@ -68,7 +68,7 @@ def latent_claim():
     claim = LatentRewardClaim()
     claim.seeds, claim.samples, claim.near_misses = (0,), 6, (2, 2)
     claim.sample_captions, claim.render_captions = (10, 10), (3, 3)
-    claim.options = ("--steps=2", "--guidance=2", "--batch-size=32")
+    claim.options = TINY_SAMPLER
     claim.training = {**claim.training, **FEW, "holdout": 0, "heldout_timesteps": (1,)}
     claim.fine_tuning = {**claim.fine_tuning, **FEW, "holdout": 0}
     return claim
@@ -124,7 +124,8 @@ def test_the_verdicts_on_a_latent_reward(tmp_path):
 @pytest.fixture
 def gain_claim():
     claim = StepwiseClaim()
-    claim.seeds, claim.pairs, claim.heldout, claim.images = (0,), TINY, 2, 1
+    claim.seeds, claim.heldout, claim.images = (0,), 2, 1
+    claim.pairs, claim.options = TINY, TINY_SAMPLER
     claim.judges = {
         name: (trainer, {**settings, **FEW, "holdout": 0})
         for name, (trainer, settings) in claim.judges.items()
@@ -160,7 +161,7 @@ def test_ablations_share_a_judge_and_differ_in_one_thing(tmp_path, monkeypatch):
     first, second = AblationClaim("as it is"), AblationClaim("beta 15")
     made = set[int]()
     for number, claim in enumerate((first, second)):
-        claim.pairs, claim.heldout, claim.images = TINY, 2, 1
+        claim.pairs, claim.options, claim.heldout, claim.images = TINY, TINY_SAMPLER, 2, 1
         claim.judge = {**claim.judge, **FEW, "holdout": 0}
         few = {"batch_size": 2, "lora_rank": 2, "max_steps": 1}
         claim.training = {**claim.training, **few, **TINY_ROUNDS}

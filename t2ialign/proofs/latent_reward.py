@@ -114,7 +114,7 @@ class LatentRewardClaim(Claim):
         measured = {
             "accuracy_by_timestep": {str(t): estimate.to_json() for t, estimate in by_t.items()},
             "at_t_1_by_kind": {
-                kind: _of_kind(right["t1"], units, kinds, kind).to_json() for kind in set(kinds)
+                kind: _of_kind(right["t1"], units, kinds, kind).to_json() for kind in sorted(set(kinds))
             },
             "steps": self.training["max_steps"],
         }

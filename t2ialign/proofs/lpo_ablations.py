@@ -9,19 +9,9 @@ from typing import Any, ClassVar
 
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
-from t2ialign.proofs.claim import Claim, Row
+from t2ialign.proofs import stepwise_setting as setting
+from t2ialign.proofs.claim import Row
 from t2ialign.proofs.resumed import finish
-from t2ialign.proofs.stepwise_setting import (
-    JUDGE,
-    PAIRS,
-    PROMPTS,
-    SIZES,
-    STEPWISE,
-    checkpoint_of,
-    held_out,
-    judged,
-    make_pairs,
-)
 from t2ialign.trainers.log import METRICS, read_rows
 
 SHARED = "ablation-judge"
@@ -36,38 +26,34 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "threshold with t": {"threshold_schedule": "linear"},
     **{f"beta {beta:g}": {"beta": beta} for beta in (5.0, 15.0, 150.0, 500.0)},
 }
-"""Row of the table -> what is other than in STEPWISE."""
+"""Row of the table -> what is other than in stepwise_setting.STEPWISE."""
 
 
-class AblationClaim(Claim):
+class AblationClaim(setting.SteppedClaim):
     """One row of the table on one seed."""
 
-    paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
     seeds = (0,)
     ablation = True
-    pairs: ClassVar[dict[str, Any]] = SIZES
-    judge: ClassVar[dict[str, Any]] = JUDGE
-    training: ClassVar[dict[str, Any]] = {**STEPWISE, "preset": "lpo", "max_steps": 160}
-    heldout: int = 160
-    images: int = 2
+    judge: ClassVar[dict[str, Any]] = setting.JUDGE
+    training: ClassVar[dict[str, Any]] = {**setting.STEPWISE, "preset": "lpo", "max_steps": 160}
 
     def __init__(self, name: str) -> None:
-        self.name, self.changed = name, ABLATIONS[name]
+        self.changed = ABLATIONS[name]
         self.text = f"LPO raises oracle accuracy: {name}"
 
     def measure(self, folder: Path, seed: int) -> None:
         """Train with the shared judge, and let the oracle judge pictures of held-out captions."""
         if (folder / RESULT).exists():
             return
-        shared, prompts = folder.parents[1] / SHARED, held_out(seed, self.heldout, self.images)
-        make_pairs(shared, seed, **self.pairs)
-        finish("lrm", {**self.judge, "data": str(shared / PAIRS)}, shared / "lrm", seed)
+        shared, prompts = folder.parents[1] / SHARED, self.held_out(seed)
+        self.make_pairs(shared, seed)
+        finish("lrm", {**self.judge, "data": str(shared / setting.PAIRS)}, shared / "lrm", seed)
         if not (shared / RESULT).exists():
-            manifest.write_json(shared / RESULT, judged(None, prompts, seed))
-        values = {**self.training, **self.changed, "prompts": str(shared / PROMPTS)}
+            manifest.write_json(shared / RESULT, setting.judged(None, prompts, seed))
+        values = {**self.training, **self.changed, "prompts": str(shared / setting.PROMPTS)}
         values |= {"reward_options": {"path": str(shared / "lrm")}, "checkpoint_every": 40}
         finish("lpo", values, folder / "run", seed)
-        passed = judged(checkpoint_of(folder / "run", values["max_steps"]), prompts, seed)
+        passed = setting.judged(setting.checkpoint_of(folder / "run", values["max_steps"]), prompts, seed)
         base = json.loads((shared / RESULT).read_text())
         manifest.write_json(folder / RESULT, {"prompts": prompts, "base": base, "passed": passed})
 

@@ -16,22 +16,10 @@ from tqdm import tqdm
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Chart, Curve, lines
 from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
-from t2ialign.proofs.claim import Claim, Figure, Row
+from t2ialign.proofs import stepwise_setting as setting
+from t2ialign.proofs.claim import Figure, Row
 from t2ialign.proofs.latent_reward import FINE_TUNING
 from t2ialign.proofs.resumed import fit
-from t2ialign.proofs.stepwise_setting import (
-    JUDGE,
-    LORA,
-    PAIRS,
-    PROMPTS,
-    SAMPLES,
-    SIZES,
-    STEPWISE,
-    checkpoint_of,
-    held_out,
-    judged,
-    make_pairs,
-)
 from t2ialign.proofs.timed_stages import Stages
 
 ACCURACY, SECONDS = "accuracy.json", "seconds.json"
@@ -53,13 +41,15 @@ class Method:
 
 
 METHODS = {
-    "lpo": Method("lpo", ("pairs", "lrm"), {**STEPWISE, "preset": "lpo"}, 60, 4),
-    "spo": Method("lpo", ("pairs", "clip"), {**STEPWISE, "preset": "spo", "reward_scale": 30.0}, 40, 2),
+    "lpo": Method("lpo", ("pairs", "lrm"), {**setting.STEPWISE, "preset": "lpo"}, 60, 4),
+    "spo": Method(
+        "lpo", ("pairs", "clip"), {**setting.STEPWISE, "preset": "spo", "reward_scale": 30.0}, 40, 2
+    ),
     "dpo": Method(
         "dpo",
         ("pairs",),
         {
-            **LORA,
+            **setting.LORA,
             **{"gamma": 0.9, "discount": "sample", "num_steps": 20, "beta": 500.0, "safeguard": 0.5},
             **{"lr": 2e-3, "lr_warmup": 20, "batch_size": 32, "accumulate": 1},
         },
@@ -72,18 +62,15 @@ FIRST_SEED_ONLY = ("spo", "clip")
 """What only the figure and the speed-up need."""
 
 
-class StepwiseClaim(Claim):
+class StepwiseClaim(setting.SteppedClaim):
     """One set of pairs, from which DPO learns directly, and the judges of LPO and SPO are trained."""
 
     text = "LPO raises held-out oracle accuracy by >= 12 points"
     more = "LPO ends above the best of offline Diffusion-DPO within its wall time, reward model counted"
-    paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051 (2.5 to 28 times faster than DPO)"
-    pairs: ClassVar[dict[str, Any]] = SIZES
-    heldout: int = 160
-    images: int = 2
+    paper = f"{setting.SteppedClaim.paper} (2.5 to 28 times faster than DPO)"
     methods: ClassVar[dict[str, Method]] = METHODS
     judges: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
-        "lrm": ("lrm", JUDGE),
+        "lrm": ("lrm", setting.JUDGE),
         "clip": ("reward", FINE_TUNING),
     }
     """Stage -> the trainer and settings of the judge it makes."""
@@ -94,9 +81,9 @@ class StepwiseClaim(Claim):
         SPO is trained on the first seed only.
         """
         stages = Stages(folder / SECONDS)
-        stages.run("pairs", partial(make_pairs, folder, seed, **self.pairs))
+        stages.run("pairs", partial(self.make_pairs, folder, seed))
         for name, (trainer, settings) in self._due(self.judges, seed).items():
-            values = {**settings, "data": str(folder / PAIRS)}
+            values = {**settings, "data": str(folder / setting.PAIRS)}
             stages.run(name, partial(fit, trainer, values, folder / name, seed))
         for name, method in self._due(self.methods, seed).items():
             for part in range(1, method.parts + 1):
@@ -143,9 +130,8 @@ class StepwiseClaim(Claim):
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Accuracy by wall time, first seed."""
         curves = self._curves(folders[0])
-        base = curves["lpo"][0][1]
         drawn = [
-            Curve(name, [0.0, *(seconds for seconds, _ in curve[1:])], [base, *(y for _, y in curve[1:])])
+            Curve(name, [seconds for seconds, _ in curve], [y for _, y in curve])
             for name, curve in curves.items()
         ]
         chart = Chart("Oracle accuracy by seconds of wall time", drawn)
@@ -154,14 +140,11 @@ class StepwiseClaim(Claim):
     def _curves(self, folder: Path) -> dict[str, list[tuple[float, float]]]:
         """Method -> (seconds, accuracy), first the base after 0 seconds, then each part."""
         stages, found = Stages(folder / SECONDS), json.loads((folder / ACCURACY).read_text())["passed"]
-        curves = {}
-        for name, method in self.methods.items():
-            if name not in found:
-                continue
-            before = sum(stages.seconds[stage] for stage in method.before)
+        base, curves = float(np.mean(found[BASE][0])), {}
+        for name in [name for name in self.methods if name in found]:
+            before = sum(stages.seconds[stage] for stage in self.methods[name].before)
             times = [before + seconds for seconds in stages.until(name)]
             values = [float(np.mean(passed)) for passed in found[name]]
-            base = float(np.mean(found[BASE][0]))
             curves[name] = [(0.0, base), *zip(times, values, strict=True)]
         return curves
 
@@ -171,24 +154,27 @@ class StepwiseClaim(Claim):
 
     def _data(self, folder: Path, name: str) -> dict[str, Any]:
         if name == "dpo":
-            return {"data": str(folder / SAMPLES)}
+            return {"data": str(folder / setting.SAMPLES)}
         judge = {
             "lpo": {"reward": "latent", "reward_options": {"path": str(folder / "lrm")}},
             "spo": {"reward": "trained", "reward_options": {"weights": str(folder / "clip")}},
         }[name]
-        return {"prompts": str(folder / PROMPTS), **judge}
+        return {"prompts": str(folder / setting.PROMPTS), **judge}
 
     def _measured(self, folder: Path, seed: int) -> dict[str, Any]:
         """Whether the oracle passes each held-out image of the base and of each method's checkpoints."""
-        prompts = held_out(seed, self.heldout, self.images)
+        prompts = self.held_out(seed)
         loras = {BASE: [None]} | {
-            name: [checkpoint_of(folder / name, part * method.part) for part in range(1, method.parts + 1)]
+            name: [
+                setting.checkpoint_of(folder / name, part * method.part)
+                for part in range(1, method.parts + 1)
+            ]
             for name, method in self._due(self.methods, seed).items()
         }
         every = [(name, lora) for name, each in loras.items() for lora in each]
         passed: dict[str, list[list[float]]] = {name: [] for name in loras}
         for name, lora in tqdm(every, desc="checkpoints", delay=3):
-            passed[name].append(judged(lora, prompts, seed))
+            passed[name].append(setting.judged(lora, prompts, seed))
         return {"prompts": prompts, "passed": passed}
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from t2ialign.proofs import labelled_pairs
+from t2ialign.proofs.claim import Claim
 from t2ialign.proofs.latent_reward import TRAINING
 
 GUIDANCE, STEPS = 1.0, 10
@@ -17,7 +18,7 @@ SAMPLER = (f"--steps={STEPS}", "--guidance=2", "--batch-size=128")
 PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
 SIZES = {"captions": 480, "samples": 6, "renders": 4000, "near_misses": 8}
-"""Of `make_pairs`."""
+"""captions, renders: drawn for samples and for renders. samples, near_misses: of each."""
 JUDGE: dict[str, Any] = {**TRAINING, "max_steps": 1000, "evaluate_every": 500, "checkpoint_every": 500}
 """Of the latent reward, whose training counts as LPO's time."""
 LORA: dict[str, Any] = {
@@ -43,41 +44,41 @@ STEPWISE: dict[str, Any] = {
 """Of lpo and its presets; beta and thresholds fit this world's latents and scores (docs/lpo.md)."""
 
 
-def make_pairs(
-    folder: Path,
-    seed: int,
-    *,
-    captions: int,
-    samples: int,
-    renders: int,
-    near_misses: int,
-    options: tuple[str, ...] = SAMPLER,
-) -> None:
-    """PROMPTS, SAMPLES and PAIRS in `folder`, what is there already left as it is.
+class SteppedClaim(Claim):
+    """A claim on step-level training: the sizes of its pairs and of what is held out."""
 
-    captions, renders: drawn for samples and for renders. samples, near_misses: of each.
-    """
-    from t2ialign.shapes.captions import draw_captions
+    paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
+    pairs: ClassVar[dict[str, int]] = SIZES
+    options: tuple[str, ...] = SAMPLER
+    heldout: int = 160
+    images: int = 2
 
-    texts = [
-        list(dict.fromkeys(draw_captions(count, 8000 + 10 * seed + i, held_out=False)))
-        for i, count in enumerate((captions, renders))
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROMPTS).write_text("".join(f"{text}\n" for text in texts[0]))
-    first_seed = 8_000_000 + 100_000 * seed
-    sampled = labelled_pairs.sampled(
-        (folder / SAMPLES).with_suffix(""), texts[0], samples, first_seed=first_seed, options=options
-    )
-    rendered = labelled_pairs.rendered(folder / "renders", texts[1], near_misses, seed=seed)
-    labelled_pairs.joined(folder / PAIRS, [sampled, rendered])
+    def make_pairs(self, folder: Path, seed: int) -> None:
+        """PROMPTS, SAMPLES and PAIRS in `folder`, what is there already left as it is."""
+        from t2ialign.shapes.captions import draw_captions
 
+        texts = [
+            list(dict.fromkeys(draw_captions(self.pairs[name], 8000 + 10 * seed + i, held_out=False)))
+            for i, name in enumerate(("captions", "renders"))
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PROMPTS).write_text("".join(f"{text}\n" for text in texts[0]))
+        sampled = labelled_pairs.sampled(
+            (folder / SAMPLES).with_suffix(""),
+            texts[0],
+            self.pairs["samples"],
+            first_seed=8_000_000 + 100_000 * seed,
+            options=self.options,
+        )
+        rendered = labelled_pairs.rendered(folder / "renders", texts[1], self.pairs["near_misses"], seed=seed)
+        labelled_pairs.joined(folder / PAIRS, [sampled, rendered])
 
-def held_out(seed: int, captions: int, each: int) -> list[str]:
-    """Captions that no training draws, each as often as pictures are made of it."""
-    from t2ialign.shapes.captions import draw_captions
+    def held_out(self, seed: int) -> list[str]:
+        """Captions that no training draws, each as often as pictures are made of it."""
+        from t2ialign.shapes.captions import draw_captions
 
-    return [text for text in draw_captions(captions, 8500 + seed, held_out=True) for _ in range(each)]
+        captions = draw_captions(self.heldout, 8500 + seed, held_out=True)
+        return [text for text in captions for _ in range(self.images)]
 
 
 def judged(lora: Path | None, prompts: list[str], seed: int) -> list[float]:
