@@ -38,6 +38,8 @@ class Chart:
     title: str
     curves: Sequence[Curve]
     note: str = ""
+    across: str = "step"
+    """What the horizontal axis counts."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def lines(chart: Chart) -> str:
     body += [_text(LEFT - 8, y_of(v) + 4, f"{v:.6g}", "end") for v in y_ticks]
     inside = [v for v in ticks(min(steps), max(steps)) if min(steps) <= v <= max(steps)]
     body += [_text(x_of(v), HEIGHT - BOTTOM + 18, f"{v:.6g}", "middle") for v in inside]
-    body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "step", "middle"))
+    body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, chart.across, "middle"))
     for curve, colour in zip(drawn, COLOURS, strict=False):
         body += _line(curve, x_of, y_of, colour)
     says = ", ".join(f"{c.name} from {c.values[0]:.3g} to {c.values[-1]:.3g}" for c in drawn if c.values)

@@ -145,7 +145,7 @@ class LatentRewardClaim(Claim):
         ]
         every = [bootstrap_ci(right[f"t{t}"], units).mean for t in TIMES]
         curves = [Curve(name, list(TIMES), values) for name, values in [("all pairs", every), *each]]
-        chart = Chart("Accuracy by timestep", curves)
+        chart = Chart("Accuracy by timestep", curves, across="timestep")
         return [Figure(chart.title, lines(chart), "0.5 is chance")]
 
     def _right(self, folders: Sequence[Path]) -> tuple[dict[str, list[float]], list[str], list[str]]:

@@ -53,7 +53,7 @@ METHODS = {
             **{"gamma": 0.9, "discount": "sample", "num_steps": 20, "beta": 500.0, "safeguard": 0.5},
             **{"lr": 2e-3, "lr_warmup": 20, "batch_size": 32, "accumulate": 1},
         },
-        420,
+        360,
         4,
     ),
 }
@@ -134,7 +134,7 @@ class StepwiseClaim(setting.SteppedClaim):
             Curve(name, [seconds for seconds, _ in curve], [y for _, y in curve])
             for name, curve in curves.items()
         ]
-        chart = Chart("Oracle accuracy by seconds of wall time", drawn)
+        chart = Chart("Oracle accuracy by wall time", drawn, across="seconds")
         return [Figure(chart.title, lines(chart), "first seed; pairs and judges count")]
 
     def _curves(self, folder: Path) -> dict[str, list[tuple[float, float]]]:

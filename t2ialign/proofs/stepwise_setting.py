@@ -19,7 +19,7 @@ PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
 SIZES = {"captions": 480, "samples": 6, "renders": 4000, "near_misses": 8}
 """captions, renders: drawn for samples and for renders. samples, near_misses: of each."""
-JUDGE: dict[str, Any] = {**TRAINING, "max_steps": 1000, "evaluate_every": 500, "checkpoint_every": 500}
+JUDGE = TRAINING
 """Of the latent reward, whose training counts as LPO's time."""
 LORA: dict[str, Any] = {
     "model": "shapes",
