@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from rewards.vlm import DEFAULT, MARKS, NO, YES, Judge, to_pil
 from rewards.vlm_prefix import shared_logits
-from rewards.weights import HOME
+from rewards.weights import located
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +251,7 @@ def local_judge(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    source, revision = _located(weights or DEFAULT)
+    source, revision = located(weights or DEFAULT)
     common: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         processor = AutoProcessor.from_pretrained(source, **common)
@@ -268,11 +266,3 @@ def local_judge(
             "files, or put that folder in $T2IALIGN_WEIGHTS"
         ) from error
     return LocalJudge(model, processor, **options)
-
-
-def _located(weights: str) -> tuple[str, str | None]:
-    """(folder or Hub id, revision or None)"""
-    name, _, revision = weights.partition("@")
-    homes = [Path(weights), *([Path(os.environ[HOME], name)] if os.environ.get(HOME) else [])]
-    folder = next((folder for folder in homes if folder.is_dir()), None)
-    return (name, revision or None) if folder is None else (str(folder), None)

@@ -46,6 +46,17 @@ def find(
     return path
 
 
+def located(weights: str) -> tuple[str, str | None]:
+    """A folder, one in $T2IALIGN_WEIGHTS, or a Hub id "org/name[@revision]" -> (folder or id, revision).
+
+    For models that transformers loads as a whole; that nothing is there is for it to say.
+    """
+    name, _, revision = weights.partition("@")
+    homes = [Path(weights), *([Path(os.environ[HOME], name)] if os.environ.get(HOME) else [])]
+    folder = next((folder for folder in homes if folder.is_dir()), None)
+    return (name, revision or None) if folder is None else (str(folder), None)
+
+
 def load_state(path: str | Path) -> dict[str, Tensor]:
     """A .safetensors file, or a .pt, .pth or .bin of tensors -> its state dict, on the CPU.
 

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rewards import vlm_local
+from rewards import weights
 from rewards.vlm import judge, log_odds, to_pil
 from rewards.vlm_local import LocalJudge, local_judge, token_ids
 from tests.rewards.tiny_vlm import FAMILIES, PLAIN
@@ -346,8 +346,8 @@ def test_weights_are_found_in_their_home(folder, monkeypatch):
     assert isinstance(local_judge(folder("qwen").name), LocalJudge)
     assert isinstance(local_judge(folder("qwen").name + "@v2"), LocalJudge)
     monkeypatch.delenv("T2IALIGN_WEIGHTS")
-    assert vlm_local._located("org/name@v2") == ("org/name", "v2")
-    assert vlm_local._located("org/name") == ("org/name", None)
+    assert weights.located("org/name@v2") == ("org/name", "v2")
+    assert weights.located("org/name") == ("org/name", None)
 
 
 def test_equal_judges_are_shared(folder):

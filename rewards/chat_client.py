@@ -1,0 +1,156 @@
+"""A client of OpenAI-compatible chat endpoints: tries again what passes, and keeps the key to itself."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+
+AGAIN = {408, 409, 429, 500, 502, 503, 504}
+"""Statuses that pass: too many requests, and trouble on the server's side."""
+LONGEST = 60.0
+"""Seconds of the longest wait between tries."""
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the key to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class ChatClient:
+    """Asks `model` behind `url` (".../v1"), `workers` requests at a time.
+
+    `key_env` names the environment variable that holds the key; no key is sent without it. `extra` joins each
+    request ({"chat_template_kwargs": {"enable_thinking": False}}). A try lasts at most `timeout` seconds;
+    429, 5xx, time-outs and broken replies are tried `tries` times in all, after `wait`, 2 `wait`, ... seconds
+    or what the server asks for. Raises ValueError for a URL that is not one and for a variable that is not
+    set.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        key_env: str | None = None,
+        timeout: float = 120.0,
+        tries: int = 5,
+        wait: float = 1.0,
+        workers: int = 8,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError(
+                "got an endpoint that is no plain address; expected http(s)://HOST:PORT/v1 without a user "
+                "or key; put the key in an environment variable and name it in key_env="
+            )
+        if min(tries, workers) < 1 or timeout <= 0:
+            raise ValueError(
+                f"got tries={tries}, workers={workers}, timeout={timeout}; expected at least 1 each and "
+                "seconds above 0; correct them"
+            )
+        self.url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+        self.model, self.extra = model, dict(extra or {})
+        self.timeout, self.tries, self.wait, self.workers = timeout, tries, wait, workers
+        self._key = os.environ.get(key_env, "") if key_env else ""
+        if key_env and not self._key:
+            raise ValueError(f"got no value in ${key_env}; expected the endpoint's key; set that variable")
+        self._opener = urllib.request.build_opener(_Stay)
+
+    def ask(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:
+        """Chat messages -> the reply's JSON, at temperature 0 unless `options` say otherwise.
+
+        Raises ValueError when the server refuses, or after the last try.
+        """
+        talk = {"model": self.model, "messages": list(messages), "temperature": 0}
+        return self._send({**talk, **options, **self.extra})
+
+    def each(self, one: Callable[[int], T], count: int) -> list[T]:
+        """one(0), ..., one(count - 1) in order, `workers` at a time; the first failure ends the rest."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            futures = [pool.submit(one, j) for j in range(count)]
+            try:
+                return [future.result() for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def text(self, reply: Any) -> str:
+        """What the model wrote. Raises ValueError for a reply without a text."""
+        text = at(reply, "choices", 0, "message", "content")
+        if not isinstance(text, str):
+            raise ValueError(
+                f"got a reply without text from {self.url}; expected choices[0].message.content; check that "
+                f"{self.model!r} answers such questions, and within its tokens"
+            )
+        return text
+
+    def _send(self, body: dict[str, Any]) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        data = json.dumps(body).encode()
+        trouble, asked = "", 0.0
+        for attempt in range(self.tries):
+            if attempt:
+                time.sleep(min(max(asked, self.wait * 2 ** (attempt - 1)), LONGEST))
+            asked = 0.0
+            request = urllib.request.Request(self.url, data, headers)
+            try:
+                with self._opener.open(request, timeout=self.timeout) as reply:
+                    return json.loads(reply.read())
+            except urllib.error.HTTPError as error:
+                with error:
+                    trouble = f"status {error.code} ({self._brief(error)})"
+                    asked = _seconds(error.headers.get("Retry-After"))
+                if error.code not in AGAIN:
+                    raise ValueError(
+                        f"got {trouble} from {self.url}; expected 200; check the address, the key, the "
+                        f"model's name {self.model!r} and that it takes what it was sent (images?)"
+                    ) from None
+            except (OSError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
+                trouble = self._hidden(f"{type(error).__name__} ({error})")
+            except ValueError:
+                trouble = "a reply that is not JSON"
+        raise ValueError(
+            f"got {trouble} from {self.url} in the last of {self.tries} tries; expected a reply; see that "
+            "the server runs, or raise timeout= and tries="
+        )
+
+    def _brief(self, error: urllib.error.HTTPError) -> str:
+        """What the server said, on one line."""
+        try:
+            said = error.read(4096).decode(errors="replace")
+        except (OSError, http.client.HTTPException):
+            said = ""
+        return self._hidden(" ".join((said or str(error.reason)).split())[:200])
+
+    def _hidden(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def at(reply: Any, *path: str | int) -> Any:
+    """What lies at a path of keys and indices; None where the reply has another shape."""
+    for step in path:
+        fits = isinstance(reply, dict) if isinstance(step, str) else isinstance(reply, list)
+        if not fits or (step not in reply if isinstance(step, str) else step >= len(reply)):
+            return None
+        reply = reply[step]
+    return reply
+
+
+def _seconds(text: str | None) -> float:
+    """A Retry-After header in seconds; 0 where it is absent or a date."""
+    return float(text) if text and text.strip().isdigit() else 0.0
