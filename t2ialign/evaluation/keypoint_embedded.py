@@ -1,0 +1,119 @@
+"""Annotated key points as embeddings of a frozen two-tower scorer, stored so that each is computed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from rewards import TwoTower
+from rewards.evaluator_head import Features, paired
+from t2ialign.data.images import open_rgb
+from t2ialign.data.shards import whole_file
+from t2ialign.evaluation import manifest
+from t2ialign.evaluation.keypoint_annotated import Annotated
+
+MADE_OF = "made_of.json"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """N key points on pictures: embeddings, whether each matches (N,) of 0 and 1, and each one's prompt."""
+
+    features: Features
+    labels: Tensor
+    numbers: np.ndarray
+    """(N,) the place of the prompt in `prompts`."""
+    prompts: list[str]
+
+    def part(self, chosen: np.ndarray) -> tuple[Features, Tensor, list[str]]:
+        """(features, labels, prompts) of the rows where `chosen` (N,) is true."""
+        rows = torch.from_numpy(np.flatnonzero(chosen)).to(self.labels.device)
+        names = [self.prompts[number] for number in self.numbers[chosen]]
+        return self.features[rows], self.labels[rows], names
+
+
+def embed(
+    records: Iterator[Annotated],
+    folder: Path,
+    base: Callable[[], TwoTower],
+    *,
+    pictures: int,
+    made_of: Mapping[str, Any],
+) -> Embedded:
+    """Embed what the folder lacks, a file for so many `pictures`, and give all of it.
+
+    `base` loads the scorer, if there is anything to embed. `made_of` (plain JSON) says what records and
+    scorer these are. Raises ValueError for a folder of others, no records, and a picture that cannot be read.
+    """
+    _claim(folder, {**made_of, "pictures": pictures})
+    prompts: dict[str, int] = {}
+    numbers: list[int] = []
+    files: list[Path] = []
+    scorer: TwoTower | None = None
+    with tqdm(desc="embed", unit="picture", delay=3) as bar:
+        while batch := list(islice(records, pictures)):
+            files.append(folder / f"features-{len(files):06d}.safetensors")
+            if not files[-1].is_file():
+                scorer = scorer or base()
+                with whole_file(files[-1]) as partial:
+                    save_file(_tensors(scorer, batch), partial)
+            for record in batch:
+                numbers += [prompts.setdefault(record.prompt, len(prompts))] * len(record.points)
+            bar.update(len(batch))
+    if not files:
+        raise ValueError("got no annotated pictures; expected some rows; check the data")
+    return _stored(files, np.array(numbers), list(prompts))
+
+
+@torch.no_grad()
+def _tensors(scorer: TwoTower, batch: Sequence[Annotated]) -> dict[str, Tensor]:
+    """What a file holds: an image embedding a picture, the rest a key point."""
+    with ThreadPoolExecutor() as pool:
+        opened = list(pool.map(lambda one: open_rgb(one.picture, name=one.name), batch))
+    image = scorer.encode_image(torch.cat([_square(scorer, picture) for picture in opened]))
+    found = paired(scorer, image, [record.points for record in batch])
+    rows = [row for row, record in enumerate(batch) for _ in record.points]
+    labels = [float(match) for record in batch for match in record.matches]
+    tensors = {"image": image, "row": torch.tensor(rows), "text": found.text, "kind": found.kind}
+    tensors["label"] = torch.tensor(labels)
+    return {name: value.cpu().contiguous() for name, value in tensors.items()}
+
+
+def _square(scorer: TwoTower, picture: Image.Image) -> Tensor:
+    """As the fitted head will see pictures: (1, 3, S, S), by the scorer's path for tensors."""
+    device = next(scorer.parameters()).device
+    pixels = torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1)[None]
+    return scorer.preprocess(pixels.float() / 255)
+
+
+def _stored(files: Sequence[Path], numbers: np.ndarray, prompts: list[str]) -> Embedded:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shards = [load_file(file, device=device) for file in files]
+    image = torch.cat([shard["image"][shard["row"]] for shard in shards])
+    text, kind, label = (torch.cat([shard[name] for shard in shards]) for name in ("text", "kind", "label"))
+    return Embedded(Features(image, text, kind), label, numbers, prompts)
+
+
+def _claim(folder: Path, made_of: dict[str, Any]) -> None:
+    """The folder becomes ours. Raises ValueError for embeddings of something else in it."""
+    file = folder / MADE_OF
+    folder.mkdir(parents=True, exist_ok=True)
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else made_of
+    if keys := [key for key in made_of if found.get(key) != made_of[key]]:
+        raise ValueError(
+            f"got cache {folder} made with another {' and another '.join(keys)}; expected the same; delete "
+            "it or choose another cache="
+        )
+    manifest.write_json(file, made_of)

@@ -1,0 +1,263 @@
+"""t2ialign keypoints: each key point of the user's prompt judged on the picture, with intervals."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewards.evaluator import AlignEvaluator
+    from rewards.keypoints import KeyPoint
+    from t2ialign.scoring.items import Item, Source
+    from t2ialign.scoring.journal import Journal
+
+EXPLAINED = """
+The protocol of T2I-Keypoints-Eval (PromptEnhancer, arXiv 2509.04545): one question a key point, with the
+picture and the user's prompt. --points is its table (prompt, prompt_points, prompt_points_des), UniGenBench's
+CSV or GenEval's metadata; without it the key points are found by rules, or for the oracle in the captions.
+Answers that cannot be read are asked for twice, then counted apart; the official script counts them as wrong,
+so both figures are given."""
+
+JOURNAL = "journal.jsonl"
+BACKENDS = ("oracle", "yes_no", "written", "head")
+BROKEN = 3
+"""Exit code when some key point has no verdict."""
+SHOWN = 5
+"""Errors that are quoted on the terminal; the rest are in the result."""
+
+Row = dict[str, Any]
+Points = dict[str, "list[KeyPoint]"]
+"""Prompt -> its key points."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.description = f"{parser.description}.{EXPLAINED}"
+    parser.add_argument("samples", help="a folder of t2ialign sample, or any source of t2ialign score")
+    parser.add_argument("--points", type=Path, metavar="FILE", help="key points of a benchmark")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="oracle",
+        help="who judges: the embedded world's exact oracle, a vision-language model by P(yes) or in "
+        "writing as in the protocol, or a head of t2ialign train evaluator (oracle)",
+    )
+    parser.add_argument("--weights", help="the model of yes_no and written, the folder of head")
+    parser.add_argument("--url", help="an OpenAI-compatible server that has the model, such as .../v1")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the model, such as key_env=OPENAI_API_KEY or tokens=1024; may be repeated",
+    )
+    parser.add_argument("--batch-size", type=int, default=16, metavar="B", help="pictures at a time (16)")
+    parser.add_argument("--output", type=Path, default=Path("runs/keypoints"), help="(runs/keypoints)")
+    parser.add_argument("--resume", choices=("latest",), help="keep the verdicts that are in --output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge what has no verdict yet, write the results, print the table -> 3 if a verdict is missing, else 0.
+
+    Raises ValueError for bad arguments, an output in use, and pictures without a key point.
+    """
+    _check(args)
+    from t2ialign.scoring.journal import Journal
+    from t2ialign.scoring.prompts import Prompts
+    from t2ialign.scoring.rows import Columns
+    from t2ialign.scoring.sources import open_source
+
+    source = open_source(args.samples, Prompts(), Columns())
+    points, total = wanted(source, _finder(args))
+    args.output.mkdir(parents=True, exist_ok=True)
+    with closing(Journal(args.output / JOURNAL, _of(args), resume=args.resume is not None)) as journal:
+        _judge(args, journal, _asked(source, points), points, total)
+        rows = sorted(journal.rows(), key=lambda row: (row["shard"], row["row"]))
+    return finish(args, rows, points)
+
+
+def wanted(source: Source, find: Callable[[str], Sequence[KeyPoint]]) -> tuple[Points, int]:
+    """The key points of every prompt of a source, before any picture is opened, and how many rows to judge.
+
+    Raises ValueError as `find` does, and if there is no prompt or no key point at all.
+    """
+    prompts = Counter(item.prompt for item in source.items())
+    points = {prompt: list(find(prompt)) for prompt in prompts if prompt}
+    if not any(points.values()):
+        raise ValueError(
+            f"got {len(points)} prompts in {source.name} and no key point in them; expected prompts that ask "
+            "for something of the 24 kinds; see docs/keypoints.md"
+        )
+    return points, sum(count for prompt, count in prompts.items() if not prompt or points[prompt])
+
+
+def finish(args: argparse.Namespace, rows: Sequence[Row], points: Points) -> int:
+    """Write the results of the journal's rows and print the table -> the exit code."""
+    from rich.console import Console
+
+    from t2ialign.evaluation import keypoint_report
+
+    bare = sum(not mine for mine in points.values())
+    result, table = keypoint_report.write(args.output, _of(args), rows, prompts_without_key_points=bare)
+    Console().print(table)
+    for row in result["errors"][:SHOWN]:
+        print(f"not judged: {row['error']}")
+    print(f"{keypoint_report.lead(result)}; results in {args.output}")
+    return BROKEN if result["errors"] or result["unreadable"] else 0
+
+
+def _judge(
+    args: argparse.Namespace, journal: Journal, asked: Iterable[Item], points: Points, total: int
+) -> None:
+    """Rows into the journal for every picture without verdicts."""
+    from tqdm import tqdm
+
+    todo = journal.todo(asked)
+    first = next(todo, None)
+    if first is None:
+        return
+    evaluator = _evaluator(args)
+    with tqdm(initial=len(journal.kept), total=total, desc="keypoints", unit="image") as bar:
+        stream = chain([first], todo)
+        while batch := list(islice(stream, args.batch_size)):
+            for rows in judged_rows(evaluator, batch, points):
+                journal.add(rows)
+                journal.push()
+                bar.update(len(rows))
+
+
+def judged_rows(evaluator: AlignEvaluator, items: Sequence[Item], points: Points) -> Iterator[list[Row]]:
+    """Items -> journal rows, pictures of one size together; what cannot be opened has an error, no verdict.
+
+    Raises ValueError as the judge does: a server that is down is no fault of a picture.
+    """
+    import torch
+
+    from t2ialign.scoring.decode import Decoder
+
+    pictures = Decoder([], raw=True).decode(items)
+    rows: list[Row] = [
+        {
+            **{"id": item.identity, "shard": item.shard, "row": item.row},
+            **{"file": item.file, "prompt": item.prompt, "verdicts": [], "error": item.error},
+        }
+        for item in pictures.items
+    ]
+    if broken := [row for row in rows if row["error"] is not None]:
+        yield broken
+    sizes: dict[Any, list[int]] = {}
+    for rank, pixels in enumerate(pictures.raw):
+        sizes.setdefault(pixels.shape, []).append(rank)
+    for alike in sizes.values():
+        mine = [rows[pictures.good[rank]] for rank in alike]
+        images = torch.stack([pictures.raw[rank] for rank in alike]).permute(0, 3, 1, 2).float() / 255
+        prompts = [row["prompt"] for row in mine]
+        found = evaluator.judge(images.to(_device()), prompts, [points[prompt] for prompt in prompts])
+        for row, one in zip(mine, found, strict=True):
+            row["verdicts"] = [
+                {
+                    **{"kind": verdict.point.kind, "description": verdict.point.description},
+                    **{"match": verdict.match, "reason": verdict.reason},
+                }
+                for verdict in one.verdicts
+            ]
+        yield mine
+
+
+def _asked(source: Source, points: Points) -> Iterator[Item]:
+    """The items that ask for something, and as errors those without a prompt."""
+    for item in source.items():
+        if not item.prompt and item.error is None:
+            missing = f"{item.file}: got no prompt; expected a column prompt, or NAME.txt beside it; add it"
+            yield replace(item, image=None, error=missing)
+        elif not item.prompt or points[item.prompt]:
+            yield item
+
+
+def _finder(args: argparse.Namespace) -> Callable[[str], Sequence[KeyPoint]]:
+    if args.points is not None:
+        from t2ialign.evaluation.keypoint_files import PointFile
+
+        return PointFile(args.points)
+    if args.backend == "oracle":
+        return _captioned
+    from rewards.keypoint_rules import extract
+
+    return extract
+
+
+def _captioned(prompt: str) -> list[KeyPoint]:
+    from rewards.keypoint_oracle import shapes_points
+
+    try:
+        return shapes_points(prompt)
+    except ValueError as error:
+        raise ValueError(f"{error}; or judge other pictures with another --backend") from error
+
+
+def _evaluator(args: argparse.Namespace) -> AlignEvaluator:
+    import rewards
+    from rewards.evaluator import AlignEvaluator
+
+    given = {"weights": args.weights, "url": args.url}
+    options = {key: value for key, value in given.items() if value is not None} | _options(args.option)
+    found = rewards.load("evaluator", backend=args.backend, **options).to(_device())
+    assert isinstance(found, AlignEvaluator), "that is what the name stands for"
+    return found
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _options(texts: Iterable[str]) -> dict[str, Any]:
+    """ "tokens=1024" -> {"tokens": 1024}; values are read as YAML."""
+    import yaml
+
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ValueError(f"got --option {text!r}; expected KEY=VALUE; write it so")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def _of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the verdicts are of: a resumed run must be of the same."""
+    from t2ialign.data.sources import identity
+
+    there = Path(args.samples).exists()
+    return {
+        "samples": str(Path(args.samples).resolve()) if there else args.samples,
+        "points": identity(str(args.points)) if args.points else None,
+        **{"backend": args.backend, "weights": args.weights, "url": args.url},
+        "options": dict(sorted(_options(args.option).items())),
+    }
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.batch_size < 1:
+        raise ValueError(f"got --batch-size {args.batch_size}; expected at least 1; raise it")
+    if args.points is not None and not args.points.exists():
+        raise ValueError(
+            f"got --points {args.points}, which does not exist; expected a table; check the path"
+        )
+    if args.backend == "head" and args.weights is None:
+        raise ValueError("got --backend head without --weights; expected its folder; name it")
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"got --output {args.output}, which is a file; expected a folder; choose another")
+    there = sorted(item.name for item in args.output.iterdir()) if args.output.is_dir() else []
+    if there and args.resume is None:
+        raise ValueError(
+            f"got --output {args.output}, which is in use (it holds {there[0]}); expected a new or empty "
+            "folder; keep its verdicts with --resume latest, or choose another"
+        )

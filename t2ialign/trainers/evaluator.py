@@ -1,0 +1,167 @@
+"""Fitting a light judge of key points to annotated pictures: a head on the frozen embeddings of a CLIP.
+
+Every picture and description is embedded once, into a cache; the fit itself takes seconds to minutes. Some
+prompts never reach it: by them it is measured, kind by kind.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from tqdm import tqdm
+
+import rewards
+from rewards import evaluator_fit, evaluator_head
+from rewards.evaluator_fit import Schedule
+from rewards.evaluator_head import Features, MatchHead
+from rewards.keypoints import kinds
+from t2ialign import __version__, config
+from t2ialign.data.sources import identity
+from t2ialign.data.stored import held_out
+from t2ialign.evaluation import manifest
+from t2ialign.evaluation.keypoint_agreement import OVERALL, Agreement, agreement, markdown
+from t2ialign.evaluation.keypoint_annotated import read_annotated
+from t2ialign.evaluation.keypoint_embedded import Embedded, embed
+from t2ialign.evaluation.statistics import form
+from t2ialign.trainers.output import check_unused
+
+CONFIG_FILE, FIGURES, CARD = "config.yaml", "heldout.json", "README.md"
+
+LOAD = """```python
+import rewards
+
+evaluator = rewards.load("evaluator", backend="head", weights="{output}")
+```
+```bash
+t2ialign keypoints SAMPLES --backend head --weights {output}
+```"""
+
+
+class Config(config.Config):
+    """Settings of train evaluator."""
+
+    data: str
+    """Rows of image, prompt and points ({kind, description, match}): a file, a folder of parquet, the Hub."""
+    split: str = "train"
+    """Of a Hub dataset."""
+    reward: str
+    """The two-tower scorer whose frozen embeddings the head sees, such as clipscore-h or shapes-clip."""
+    weights: str | None = None
+    """Of that scorer; none is its published checkpoint."""
+    output: Path = Path("runs/new")
+    """Folder for the result; one in use is an error unless resumed."""
+    resume: Literal["latest"] | None = None
+    """latest keeps what is embedded in the cache and fits anew."""
+    cache: Path | None = None
+    """Folder for embeddings; none is output/cache. Fits to the same data can share it."""
+    seed: int = 0
+    """Of the held-out prompts, the first weights and the order of the pairs."""
+    holdout: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the prompts that the head is measured on and never fitted to."""
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the other prompts whose loss says when to stop."""
+    pictures: int = Field(default=64, ge=1)
+    """Pictures embedded at a time."""
+    epochs: int = Field(default=60, ge=1)
+    """At most so many passes over the key points."""
+    patience: int = Field(default=10, ge=1)
+    """Epochs without a better validation loss after which the fit stops."""
+    batch_size: int = Field(default=128, ge=1)
+    """Key points per optimiser step."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Learning rate of AdamW."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Of AdamW."""
+    width: int = Field(default=256, ge=1)
+    """Units of the head's two hidden layers."""
+
+
+class Trainer:
+    """Embeds, fits, measures. Raises ValueError for an output in use."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        if cfg.resume is None:
+            check_unused(cfg.output)
+        cfg.output.mkdir(parents=True, exist_ok=True)
+        config.save(cfg, cfg.output / CONFIG_FILE)
+
+    def fit(self) -> None:
+        """Leave head, figures and card in the output folder.
+
+        Raises ValueError for data, caches and scorers that do not fit, and too few prompts to hold some out.
+        """
+        cfg, known = self.cfg, self.embedded()
+        held = held_out(known.numbers, known.prompts, cfg.holdout, cfg.seed)
+        alike = ("epochs", "batch_size", "lr", "weight_decay", "width", "patience", "seed")
+        same: dict[str, Any] = {name: getattr(cfg, name) for name in alike}
+        schedule = Schedule(**same, held_out=cfg.validation)
+        with tqdm(total=cfg.epochs, desc="fit", unit="epoch", delay=3) as bar:
+            fitted = evaluator_fit.fit(*known.part(~held), schedule, after_epoch=lambda _: bar.update())
+        figures = measure(fitted.head, *known.part(held))
+        evaluator_head.save(fitted.head, cfg.output, reward=cfg.reward, options=self.options())
+        manifest.write_json(cfg.output / FIGURES, {name: one.to_json() for name, one in figures.items()})
+        facts = {
+            "Data": f"{len(known.labels)} key points of {len(known.prompts)} prompts from {cfg.data}",
+            "Held out": f"{len(np.unique(known.numbers[held]))} prompts, neither fitted to nor used to stop",
+            "Epochs": f"{len(fitted.losses)}, the best by the loss on other prompts is kept",
+            "Every setting": f"`{CONFIG_FILE}`",
+        }
+        manifest.write_text(cfg.output / CARD, card(cfg, facts, figures))
+        best = figures[OVERALL].balanced
+        told = "not known: every kind has one label only" if best is None else f"{form(best, scale=100)} %"
+        print(f"balanced accuracy on held-out prompts {told}; the head is in {cfg.output}")
+
+    def embedded(self) -> Embedded:
+        """All key points with their embeddings, from the cache where it has them."""
+        cfg = self.cfg
+        read = {"data": cfg.data, "split": cfg.split, "contents": identity(cfg.data)}
+        return embed(
+            read_annotated(cfg.data, split=cfg.split),
+            cfg.cache or cfg.output / "cache",
+            self.base,
+            pictures=cfg.pictures,
+            made_of={**read, "reward": cfg.reward, **self.options()},
+        )
+
+    def base(self) -> rewards.TwoTower:
+        """The scorer with the frozen towers. Raises ValueError for one without two."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = rewards.load(self.cfg.reward, **self.options())
+        return evaluator_head.two_tower(loaded).to(device).eval()
+
+    def options(self) -> dict[str, Any]:
+        """Of the scorer, wherever it is loaded from later."""
+        if self.cfg.weights is None:
+            return {}
+        local = Path(self.cfg.weights).expanduser()
+        return {"weights": str(local.resolve()) if local.exists() else self.cfg.weights}
+
+
+def measure(head: MatchHead, features: Features, labels: Tensor, prompts: list[str]) -> dict[str, Agreement]:
+    """The head's agreement with the annotations, by kind and over all."""
+    with torch.no_grad():
+        said = (head(features) > 0).tolist()
+    named = [list(kinds())[place] for place in features.kind.tolist()]
+    return agreement(said, (labels > 0.5).tolist(), named, prompts)
+
+
+def card(cfg: Config, facts: dict[str, str], figures: dict[str, Agreement]) -> str:
+    """What was fitted to what, how it is loaded, and how it does on held-out prompts, as Markdown."""
+    lines = [
+        *("---", "license: other", "license_name: as-base-model-and-data"),
+        *("tags: [text-to-image, reward-model, key-points, t2ialign]", "---", ""),
+        *(f"# {cfg.output.name}", ""),
+        f"A judge of key points on the frozen embeddings of `{cfg.reward}`, by t2ialign {__version__}.",
+        *("", *(f"- {name}: {value}" for name, value in facts.items())),
+        *("", "## Load it", "", LOAD.format(output=cfg.output)),
+        *("", "## Held-out prompts", "", *markdown(figures), ""),
+        "Matching: the share of key points that the pictures show. Balanced: the mean over matches and",
+        "mismatches of kinds that have both; 50 is chance. Intervals are 95 %, resampled by prompt.",
+    ]
+    return "\n".join(lines) + "\n"
