@@ -25,6 +25,8 @@ VERBS = {
     "mix": "two LoRAs into one, alpha * A + (1 - alpha) * B, exactly",
     "score": "any number of rewards over any number of pictures, into one table",
     "evaluate": "score a folder of samples with a reward, with confidence intervals",
+    "rewrite": "prompts said better before generation, checked against what the user asked for",
+    "keypoints": "judge pictures key point by key point: accuracy of each kind, with confidence intervals",
     "filter": "preference pairs that three rewards do not contradict, and a report of what was dropped",
     "monitor": "curves of held-out rewards of one or several runs, and where one over-optimises",
     "demo": "the main job on the embedded model, from prompts to report.html",

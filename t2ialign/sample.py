@@ -7,17 +7,23 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from t2ialign import best_of
 from t2ialign.evaluation import manifest
+from t2ialign.evaluation.sheet import contact_sheet
+from t2ialign.rewriting import sampling
+
+if TYPE_CHECKING:
+    from t2ialign.rewriting.job import Job
 
 GRID = "grid.png"
 GRID_IMAGES = 64
 """A contact sheet shows at most this many images, the first ones."""
-CELL = (96, 256)
-"""Smallest and largest side of its cells in pixels."""
+KINDS_OF_RUN = ("rewriter", "best_of")
+"""Keys of a row that only some runs have."""
 
 Row = dict[str, Any]
 
@@ -42,23 +48,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attention", default="sdpa", choices=("sdpa", "xformers"), help="(sdpa)")
     parser.add_argument("--output", type=Path, default=Path("runs/sample"), help="folder (runs/sample)")
     parser.add_argument("--resume", choices=("latest",), help="continue the run in --output")
+    sampling.add_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Render what is missing of the plan. Raises ValueError for bad arguments or a folder in use."""
+def run(args: argparse.Namespace) -> int:
+    """Render what is missing of the plan; the exit code is 3 if a candidate could not be judged.
+
+    Raises ValueError for bad arguments or a folder in use.
+    """
     _check(args)
-    rows = plan(args, _prompts(args))
-    missing = pending(args.output, rows, resume=args.resume is not None)
-    if missing:
-        render(args, missing)
+    prompts, job = _prompts(args), sampling.job_of(args) if args.rewrite else None
+    rows = plan(args, prompts, job)
+    if job is not None and args.best_of:
+        return _best_of(args, job, rows)
+    claim(args.output, rows[0], resume=args.resume is not None)
+    if job is not None:
+        (texts,) = sampling.texts_of(job, prompts, args.output)
+        rows = [{**row, "rewritten": texts[row["prompt"]]} for row in rows]
+    missing = pending(args.output, rows)
+    render(args, missing, args.output)
     finish(args.output, rows)
     print(f"{len(rows)} images and {manifest.NAME} in {args.output} ({len(missing)} new)")
+    return 0
 
 
-def plan(args: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
+def _best_of(args: argparse.Namespace, job: Job, rows: list[Row]) -> int:
+    """Render and judge the candidates of each row, and keep the best in its place."""
+    name, prompts = args.reward or "evaluator", [row["prompt"] for row in rows]
+    options = sampling.parse_options(args.option, "--option")
+    reward = best_of.load_reward(name, options, args.model, prompts)
+    claim(args.output, rows[0], resume=args.resume is not None)
+    folder = args.output / best_of.FOLDER
+    folder.mkdir(exist_ok=True)
+    plans = best_of.candidates(rows, sampling.texts_of(job, prompts, args.output, args.best_of))
+    missing = pending(folder, plans)
+    render(args, missing, folder)
+    manifest.rewrite(folder / manifest.NAME, plans)
+    of = {"reward": name, "options": options}
+    scored = best_of.score(reward, of, plans, folder, batch_size=args.batch_size)
+    kept = best_of.keep(args.output, scored, name)
+    finish(args.output, kept)
+    print(best_of.summary(scored, kept, name))
+    print(f"{len(kept)} images and {manifest.NAME} in {args.output} ({len(missing)} candidates new)")
+    return best_of.BROKEN if any(row["error"] for row in scored) else 0
+
+
+def plan(args: argparse.Namespace, prompts: Sequence[str], job: Job | None = None) -> list[Row]:
     """The manifest rows of the whole run: image i has seed `args.seed + i`, prompts in order, n of each."""
     texts = [prompt for prompt in prompts for _ in range(args.n)]
     hashes = " + ".join(_hash(parse_lora(text)[0]) for text in args.lora) or None
+    kind = {"rewriter": job and job.name, "best_of": args.best_of}
     digits = max(5, len(str(len(texts) - 1)))
     return [
         {
@@ -75,15 +114,16 @@ def plan(args: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
             "precision": args.precision,
             "attention": args.attention,
             "adapter_hash": hashes,
+            **{key: value for key, value in kind.items() if value is not None},
         }
         for i, prompt in enumerate(texts)
     ]
 
 
-def pending(output: Path, rows: Sequence[Row], *, resume: bool) -> list[Row]:
-    """The rows whose image is not there yet; mends a manifest that a kill has torn.
+def claim(output: Path, first: Row, *, resume: bool) -> None:
+    """Make the folder of a run whose first row is this.
 
-    Raises ValueError if the folder is in use without `resume`, or holds a run with other settings.
+    Raises ValueError if it is a file, in use without `resume`, or of a run of another kind.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"got --output {output}, which is a file; expected a folder; choose another")
@@ -93,6 +133,17 @@ def pending(output: Path, rows: Sequence[Row], *, resume: bool) -> list[Row]:
             "continue its run with --resume latest, or choose another"
         )
     output.mkdir(parents=True, exist_ok=True)
+    file = output / manifest.NAME
+    for row in manifest.journal(file)[:1]:
+        kind = {key: first[key] for key in KINDS_OF_RUN if key in first}
+        _check_same(row, {"file": row.get("file"), **kind}, file)
+
+
+def pending(output: Path, rows: Sequence[Row]) -> list[Row]:
+    """The rows whose image is not there yet; mends a manifest that a kill has torn.
+
+    Raises ValueError if the folder holds a run with other settings.
+    """
     file, wanted = output / manifest.NAME, {row["file"]: row for row in rows}
     found = {row.get("file"): row for row in manifest.journal(file)}
     for name, row in found.items():
@@ -103,8 +154,10 @@ def pending(output: Path, rows: Sequence[Row], *, resume: bool) -> list[Row]:
     return [row for row in rows if row["file"] not in whole]
 
 
-def render(args: argparse.Namespace, rows: Sequence[Row]) -> None:
+def render(args: argparse.Namespace, rows: Sequence[Row], output: Path) -> None:
     """Render the rows batch by batch: each image whole on disk first, then its row in the manifest."""
+    if not rows:
+        return
     from tqdm import tqdm
 
     from t2ialign.models.generate import generate
@@ -119,7 +172,7 @@ def render(args: argparse.Namespace, rows: Sequence[Row]) -> None:
         for batch in _batches(rows, args.batch_size):
             images = generate(
                 policy,
-                [row["prompt"] for row in batch],
+                [row["rewritten"] if "rewritten" in row else row["prompt"] for row in batch],
                 [row["seed"] for row in batch],
                 num_steps=args.steps,
                 guidance=args.guidance,
@@ -129,8 +182,8 @@ def render(args: argparse.Namespace, rows: Sequence[Row]) -> None:
                 batch_size=args.batch_size,
             )
             for image, row in zip(images, batch, strict=True):
-                _save(to_pil(image), args.output / row["file"])
-            manifest.append(args.output / manifest.NAME, batch)
+                _save(to_pil(image), output / row["file"])
+            manifest.append(output / manifest.NAME, batch)
             bar.update(len(batch))
 
 
@@ -141,17 +194,6 @@ def finish(output: Path, rows: Sequence[Row]) -> None:
     columns = per_prompt if 1 < per_prompt <= 12 else math.ceil(math.sqrt(min(len(rows), GRID_IMAGES)))
     shown = rows[: max(columns, GRID_IMAGES // columns * columns)]
     _save(contact_sheet([Image.open(output / row["file"]) for row in shown], columns), output / GRID)
-
-
-def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
-    """The images in rows of `columns` on white; small ones enlarged without smoothing, large ones shrunk."""
-    cells = [_fit(image.convert("RGB")) for image in images]
-    width, height = max(cell.width for cell in cells) + gap, max(cell.height for cell in cells) + gap
-    lines = math.ceil(len(cells) / columns)
-    sheet = Image.new("RGB", (columns * width + gap, lines * height + gap), "white")
-    for index, cell in enumerate(cells):
-        sheet.paste(cell, (gap + index % columns * width, gap + index // columns * height))
-    return sheet
 
 
 def parse_lora(text: str) -> tuple[Path, float]:
@@ -180,6 +222,7 @@ def _check(args: argparse.Namespace) -> None:
         if not least <= value < math.inf:
             flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
             raise ValueError(f"got {flag} {value}; expected a number from {least}; change it")
+    sampling.check(args)
     for text in args.lora:
         path, _ = parse_lora(text)
         if not path.exists():
@@ -202,7 +245,8 @@ def _check_same(found: Row, wanted: Row | None, file: Path) -> None:
         raise ValueError(
             f"got {found.get('file')} in {file}; expected only images of this run; choose --output"
         )
-    for key, value in wanted.items():
+    for key in dict.fromkeys([*wanted, *KINDS_OF_RUN]):
+        value = wanted.get(key)
         if found.get(key) != value:
             raise ValueError(
                 f"got {key}={found.get(key)!r} for {wanted['file']} in {file}; expected {value!r}, as asked "
@@ -231,13 +275,3 @@ def _save(image: Image.Image, file: Path) -> None:
     scratch = file.with_name(f".{file.name}.part")
     image.save(scratch, format="png")
     scratch.replace(file)
-
-
-def _fit(image: Image.Image) -> Image.Image:
-    least, most = CELL
-    side = max(image.size)
-    if side < least:
-        factor = math.ceil(least / side)
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    image.thumbnail((most, most))
-    return image

@@ -14,7 +14,7 @@ from t2ialign.evaluation import manifest
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_lora, trainable
-from t2ialign.sample import contact_sheet, parse_lora
+from t2ialign.sample import parse_lora
 
 PROMPTS = ["a red circle", "two blue squares"]
 
@@ -218,13 +218,3 @@ def test_a_colon_in_a_real_path_is_no_scale(tmp_path: Path) -> None:
     (tmp_path / "run:2").mkdir()
     assert parse_lora(f"{tmp_path}/run:2") == (tmp_path / "run:2", 1.0)
     assert parse_lora(f"{tmp_path}/run:2:0.5") == (tmp_path / "run:2", 0.5)
-
-
-def test_contact_sheet_shows_every_image_in_reading_order() -> None:
-    tones = [0, 60, 120, 180, 240]
-    sheet = np.asarray(contact_sheet([Image.new("RGB", (32, 32), (t, t, t)) for t in tones], 2, gap=4))
-    assert sheet.shape == (4 + 3 * 100, 4 + 2 * 100, 3), "32 pixels are enlarged to 96"
-    centres = [sheet[4 + 48 + i // 2 * 100, 4 + 48 + i % 2 * 100, 0] for i in range(5)]
-    assert centres == tones
-    large = contact_sheet([Image.new("RGB", (1024, 512))], 1, gap=0)
-    assert large.size == (256, 128)

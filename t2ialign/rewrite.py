@@ -1,0 +1,195 @@
+"""t2ialign rewrite: prompts said better for an image generator, or kept, and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
+from t2ialign.rewriting.intensity import LONG
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from t2ialign.rewriting.job import Job
+    from t2ialign.rewriting.load import Choice
+    from t2ialign.rewriting.rewriter import Rewritten
+
+EXPLAINED = """
+A rewriter writes a thought and a new prompt. The new one is used if it is marked as agreed, keeps the quoted
+text, the numbers and the negations of yours, and fits --fit; else the rewriter is asked again, and in the end
+your prompt is kept, and the reason said. Rewriters: shapes (of the embedded world, whose words it puts in
+place of yours), rules (needs no model), a folder or Hub id of a causal or vision-language model of
+transformers, or with --url the model of that name on an OpenAI-compatible server. Presets: general (any
+instruction model), promptenhancer-7b, promptenhancer-32b (those checkpoints), trained (the prompt alone, for
+what t2ialign train has made of a model), shapes (the same, for a rewriter of the embedded world)."""
+
+REPORT = ".json"
+"""The report's ending, in place of the output's."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.description = f"{parser.description}.{EXPLAINED}"
+    parser.add_argument("prompt", nargs="*", help="what to rewrite; quote each prompt")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="more of them: txt, jsonl, json, csv or parquet"
+    )
+    parser.add_argument("--rewriter", default="shapes", metavar="NAME", help="shapes, rules, or a model's")
+    add_rewriter(parser)
+    parser.add_argument("--temperature", type=float, help="of the first try; a second one is sampled (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is sampled (0)")
+    parser.add_argument("--tries", type=int, default=2, help="how often a prompt is asked at most (2)")
+    parser.add_argument(
+        "--longest", type=int, default=LONG, metavar="WORDS", help=f"longer prompts are left alone ({LONG})"
+    )
+    parser.add_argument(
+        "--fit", metavar="MODEL", help="shapes, a folder or a Hub id, whose text encoder must read all of it"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the model: tokens (the longest output), dtype, batch, chat, key_env, timeout, ...",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=".txt (the prompts to use), .jsonl or .parquet (all of it); without it, shown as it is written",
+    )
+    parser.add_argument("--resume", choices=("latest",), help="continue the run of --output")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Rewrite to a file with a report beside it, or to the terminal. Raises ValueError for bad arguments."""
+    _check(args)
+    choice = chosen(args.rewriter, args, parse_options(args.option, "--option"))
+    prompts = _prompts(args)
+    from t2ialign.rewriting.job import Job
+
+    job = Job(choice, args.fit, args.tries, args.longest)
+    if args.output is None:
+        _aloud(job, prompts)
+    else:
+        _to_file(args, job, prompts)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("seed", 0), ("tries", 1), ("longest", 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f"got --{name} {getattr(args, name)}; expected at least {least}; raise it")
+    if args.output is None:
+        if args.resume is not None:
+            raise ValueError("got --resume without --output; expected the output of that run; name it")
+        return
+    from t2ialign.rewriting.files import check_ending, journal_of
+
+    check_ending(args.output)
+    journal, files = journal_of(args.output), (args.output, _report(args.output))
+    if args.prompts is not None and args.prompts.resolve() in {file.resolve() for file in (journal, *files)}:
+        raise ValueError(f"got --output {args.output} in the place of {args.prompts}; choose another")
+    there = [file for file in (*files, journal) if file.exists()]
+    if there and args.resume is None:
+        raise ValueError(
+            f"got {there[0]} from an earlier run; expected none; go on with it by --resume latest, or choose "
+            "another --output"
+        )
+    if there and not journal.exists():
+        raise ValueError(f"got {there[0]} without {journal.name}; expected both, to go on; choose another")
+
+
+def _prompts(args: argparse.Namespace) -> list[str]:
+    from t2ialign.rewriting.files import read
+
+    found = [*args.prompt, *(read(args.prompts) if args.prompts else [])]
+    if not found or not all(prompt.strip() for prompt in found):
+        raise ValueError(
+            "got no prompt, or an empty one; expected some text; quote a prompt or use --prompts"
+        )
+    return found
+
+
+def _to_file(args: argparse.Namespace, job: Job, prompts: list[str]) -> None:
+    from rich.console import Console
+
+    from t2ialign.evaluation import manifest
+    from t2ialign.rewriting.files import from_row, journal_of, write
+    from t2ialign.rewriting.rewriter import report
+
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    (rows,) = job.rows(prompts, [journal_of(args.output)])
+    write(args.output, rows)
+    figures = report([from_row(row) for row in rows])
+    head = {"rewriter": job.name, "seed": args.seed}
+    manifest.write_json(_report(args.output), {**head, **figures})
+    Console().print(table(figures))
+    print(f"{len(rows)} prompts in {args.output}; report in {_report(args.output)}")
+
+
+def _report(output: Path) -> Path:
+    return output.with_suffix(REPORT)
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """The figures of `rewriter.report`; shares are of the prompts that were asked."""
+    from rich.table import Table
+
+    shown = Table(title=f"{figures['asked']} of {figures['prompts']} prompts asked", show_header=False)
+    shown.add_column()
+    shown.add_column(justify="right")
+    shares = {"rewritten": figures["rewritten"]}
+    shares |= {f"fall-back: {name}": share for name, share in figures["fallbacks"].items()}
+    shares |= {f"lost: {kind}": share for kind, share in figures["lost"].items()}
+    shares |= {"asked again": figures["tried_again"], "shortened to fit": figures["shortened"]}
+    for name, share in shares.items():
+        shown.add_row(name, f"{100 * share:.1f} %")
+    shown.add_section()
+    for name, number in figures["original"].items():
+        shown.add_row(f"prompt kept: {name}", str(number))
+    shown.add_row("words before, after", f"{figures['words_before']:.1f}, {figures['words_after']:.1f}")
+    return shown
+
+
+def _aloud(job: Job, prompts: Sequence[str]) -> None:
+    """One prompt after the other: its output as it is written, then what is used."""
+    from t2ialign.rewriting.rewriter import rewrite
+
+    rewriter, settings = _Aloud(job.choice), job.settings()
+    for prompt in prompts:
+        print(f"prompt:   {prompt}")
+        (result,) = rewrite(rewriter, [prompt], **settings)
+        print(f"{verdict(result)}\n")
+
+
+def verdict(result: Rewritten) -> str:
+    """The prompt to use, and why the user's is kept if it is."""
+    notes = [result.reason if result.used == "original" else result.fallback]
+    notes += [f"{loss.what}: {loss.evidence}" for loss in result.lost]
+    notes += [f"dropped: {part}" for part in result.dropped]
+    said = f" ({'; '.join(note for note in notes if note)})" if any(notes) else ""
+    return f"{result.used + ':':<9} {result.text}{said}"
+
+
+class _Aloud:
+    """A rewriter whose outputs are shown as they are written, or when they are there."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.rewriter, self.heard = choice.load(self._hear), False
+
+    def write(self, prompts: Sequence[str], *, attempt: int) -> list[str]:
+        """What `Rewriter` asks for."""
+        if attempt:
+            print("again:    ", end="")
+        self.heard = False
+        outputs = self.rewriter.write(prompts, attempt=attempt)
+        print("" if self.heard else "\n".join(outputs))
+        return outputs
+
+    def _hear(self, row: int, piece: str) -> None:
+        self.heard = True
+        print(piece, end="", flush=True)

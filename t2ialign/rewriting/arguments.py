@@ -1,0 +1,62 @@
+"""The arguments that name a rewriter on the command line, the same for every verb that has one."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from t2ialign.rewriting.instructions import PRESETS
+from t2ialign.rewriting.intensity import INTENSITIES
+
+if TYPE_CHECKING:
+    from t2ialign.rewriting.load import Choice
+
+OWN = ("url", "preset", "intensity", "temperature", "seed")
+"""What is no option, since it has a flag."""
+
+
+def add_rewriter(parser: Any) -> None:
+    """How the rewriter is asked, to a parser or a group; how it is named is for each verb to say."""
+    parser.add_argument("--preset", choices=tuple(PRESETS), help="what a model is told, and how (general)")
+    parser.add_argument("--url", help="http://HOST:PORT/v1 of an OpenAI-compatible server that has the model")
+    parser.add_argument("--intensity", choices=tuple(INTENSITIES), help="how much a rewrite may add (medium)")
+
+
+def parse_options(texts: Iterable[str], flag: str) -> dict[str, Any]:
+    """ "tokens=512" -> {"tokens": 512}; values are read as YAML. Raises ValueError for another form."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key.isidentifier() or not equals:
+            raise ValueError(f"got {flag} {text!r}; expected KEY=VALUE; write it so")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(
+                f"got {flag} {text!r}, whose value is not YAML; expected KEY=VALUE; quote it"
+            ) from error
+    return found
+
+
+def chosen(name: str, args: argparse.Namespace, options: dict[str, Any]) -> Choice:
+    """The rewriter of that name that the arguments ask for. Raises ValueError as `load.choose` does."""
+    from t2ialign.rewriting.load import choose
+
+    if own := [key for key in OWN if key in options]:
+        raise ValueError(f"got {own[0]} as an option; expected --{own[0]}; write it so")
+    temperature = getattr(args, "temperature", None)
+    if temperature is not None and not 0 <= temperature < math.inf:
+        raise ValueError(f"got --temperature {temperature}; expected a number from 0; change it")
+    return choose(
+        name,
+        url=args.url,
+        preset=args.preset,
+        strength=args.intensity,
+        temperature=temperature,
+        seed=args.seed,
+        **options,
+    )

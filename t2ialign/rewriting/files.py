@@ -1,0 +1,197 @@
+"""Files of prompts in, files of rewrites out, and a journal from which a killed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from t2ialign.data.prompts import PROMPT_COLUMNS, read_prompts
+from t2ialign.data.sources import read_rows
+from t2ialign.data.tables import first_of
+from t2ialign.evaluation import manifest
+from t2ialign.rewriting.rewriter import Rewriter, Rewritten, rewrite
+from t2ialign.rewriting.survival import Lost
+
+ENDINGS = (".txt", ".jsonl", ".parquet")
+"""What a file of rewrites may be: the prompts to use, one a line, or tables of all columns."""
+
+Row = dict[str, Any]
+"""prompt, thought, rewrite, used, reason, fallback, lost, dropped, tries, rewriter, seed."""
+
+
+def read(source: str | Path) -> list[str]:
+    """Prompts of a .parquet file (column prompt, caption or text), or of what `read_prompts` reads, in order.
+
+    Raises ValueError for a missing or malformed file, or no prompts.
+    """
+    path = Path(source)
+    if path.suffix.lower() != ".parquet":
+        return read_prompts(source)
+    rows, _ = read_rows(str(path), select=_prompt_column, split="train", streaming=True)
+    prompts = []
+    for where, row in rows:
+        (prompt,) = row.values()
+        if not isinstance(prompt, str):
+            raise ValueError(f"{where}: got {prompt!r} for a prompt; expected text; mend the row")
+        if prompt.strip():
+            prompts.append(prompt.strip())
+    if not prompts:
+        raise ValueError(f"got no prompts in {path}; expected at least one; check the table")
+    return prompts
+
+
+def rewrite_file(
+    rewriter: Rewriter,
+    source: str | Path,
+    output: Path,
+    *,
+    name: str,
+    seed: int,
+    batch: int = 32,
+    **settings: Any,
+) -> list[Row]:
+    """Rewrite a file of prompts -> its rows, in order, also written to `output` (.txt, .jsonl or .parquet).
+
+    The rest is as for `rewrite_all`, with the journal `journal_of(output)`. Raises ValueError for another
+    ending, and for a journal of another run.
+    """
+    check_ending(output)
+    prompts = read(source)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    journal = journal_of(output)
+    rows = rewrite_all(lambda: rewriter, prompts, journal, name=name, seed=seed, batch=batch, **settings)
+    write(output, rows)
+    return rows
+
+
+def rewrite_all(
+    load: Callable[[], Rewriter],
+    prompts: Sequence[str],
+    journal: Path,
+    *,
+    name: str,
+    seed: int,
+    batch: int = 32,
+    progress: Callable[[int], object] | None = None,
+    **settings: Any,
+) -> list[Row]:
+    """Rewrite prompts -> their rows, in order; each batch goes to `journal` at once, and is not asked again.
+
+    load: makes the rewriter, if anything is missing. name, seed: of the rewriter, on each row. progress: is
+    called with how many rows are new or known. settings: of `rewriter.rewrite`. Raises ValueError for a
+    journal of another run.
+    """
+    tell = progress or (lambda _: None)
+    rows = resume(journal, prompts, name=name, seed=seed)
+    tell(len(rows))
+    rewriter = load() if len(rows) < len(prompts) else None
+    for start in range(len(rows), len(prompts), batch):
+        assert rewriter is not None, "loaded, since rows are missing"
+        results = rewrite(rewriter, prompts[start : start + batch], **settings)
+        done = [to_row(result, name=name, seed=seed) for result in results]
+        manifest.append(journal, done)
+        rows += done
+        tell(len(done))
+    return rows
+
+
+def journal_of(output: Path) -> Path:
+    """Where the rows of a run are kept while it runs, and after it."""
+    return output.with_name(output.name + ".journal.jsonl")
+
+
+def resume(journal: Path, prompts: Sequence[str], *, name: str, seed: int) -> list[Row]:
+    """The rows that a journal has, [] without one; what a kill tore off its end is removed.
+
+    Raises ValueError if they are not the first of these prompts by this rewriter and seed.
+    """
+    rows = manifest.journal(journal)
+    for place, row in enumerate(rows):
+        expected = {
+            "prompt": prompts[place] if place < len(prompts) else None,
+            "rewriter": name,
+            "seed": seed,
+        }
+        for key, value in expected.items():
+            if row.get(key) != value:
+                raise ValueError(
+                    f"got {key} {row.get(key)!r} in {journal} line {place + 1}; expected {value!r}; that is "
+                    "another run: choose another output or remove the journal"
+                )
+    if rows:
+        manifest.rewrite(journal, rows)
+    return rows
+
+
+def to_row(result: Rewritten, *, name: str, seed: int) -> Row:
+    """One result as plain JSON, with the rewriter's name and seed."""
+    return {
+        "prompt": result.prompt,
+        "thought": result.thought,
+        "rewrite": result.rewrite,
+        "used": result.used,
+        "reason": result.reason,
+        "fallback": result.fallback,
+        "lost": [{"what": loss.what, "evidence": loss.evidence} for loss in result.lost],
+        "dropped": list(result.dropped),
+        "tries": result.tries,
+        "rewriter": name,
+        "seed": seed,
+    }
+
+
+def from_row(row: Mapping[str, Any]) -> Rewritten:
+    """The result that a row was made of."""
+    parts = ("prompt", "thought", "rewrite", "used", "reason", "fallback", "tries")
+    lost = tuple(Lost(loss["what"], loss["evidence"]) for loss in row["lost"])
+    return Rewritten(**{part: row[part] for part in parts}, lost=lost, dropped=tuple(row["dropped"]))
+
+
+def write(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows to a .jsonl or .parquet table; to .txt only the prompts to use, one a line, in the same order.
+
+    Raises ValueError for another ending.
+    """
+    ending = check_ending(output)
+    if ending == ".jsonl":
+        manifest.rewrite(output, rows)
+    elif ending == ".parquet":
+        _write_parquet(output, rows)
+    else:
+        used = (row["rewrite"] if row["used"] == "rewrite" else row["prompt"] for row in rows)
+        manifest.write_text(output, "".join(" ".join(text.split()) + "\n" for text in used))
+
+
+def _write_parquet(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, number = pa.string(), pa.int64()
+    # Spelled out, since a column that is empty throughout would else have no type.
+    columns = dict.fromkeys(("prompt", "thought", "rewrite", "used", "reason", "fallback"), text)
+    columns |= {
+        "lost": pa.list_(pa.struct({"what": text, "evidence": text}.items())),
+        "dropped": pa.list_(text),
+    }
+    columns |= {"tries": number, "rewriter": text, "seed": number}
+    scratch = output.with_name(f".{output.name}.part")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=pa.schema(columns.items())), scratch)
+    scratch.replace(output)
+
+
+def check_ending(output: Path) -> str:
+    """The ending of a file of rewrites. Raises ValueError for one that is none of `ENDINGS`."""
+    ending = output.suffix.lower()
+    if ending not in ENDINGS:
+        raise ValueError(f"got output {output}; expected one of {', '.join(ENDINGS)}; rename it")
+    return ending
+
+
+def _prompt_column(where: str, names: list[str]) -> list[str]:
+    column = first_of(names, PROMPT_COLUMNS)
+    if column is None:
+        raise ValueError(
+            f"{where}: got columns {', '.join(names)}; expected one of {', '.join(PROMPT_COLUMNS)}; rename it"
+        )
+    return [column]

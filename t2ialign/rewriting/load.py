@@ -1,0 +1,150 @@
+"""From a name to a rewriter: rules, the embedded one, a folder, a Hub id, or a model behind an endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2ialign.rewriting.instructions import PRESETS, Preset
+from t2ialign.rewriting.intensity import intensity
+from t2ialign.rewriting.rewriter import Rewriter
+from t2ialign.rewriting.rules import Rules
+
+if TYPE_CHECKING:
+    from rewards.llm import Heard
+
+RULES, SHAPES = "rules", "shapes"
+ASSET = "shapes-rewriter"
+DEFAULT = "medium"
+"""The intensity that is meant where none is named."""
+TOLD = ("tokens", "chat", "extra", "dtype")
+"""Options that change what is written; the others change how fast, or where."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rewriter that was named and fits what was said of it; `load` opens its model."""
+
+    name: str
+    url: str | None = None
+    preset: Preset | None = None
+    """None for the rules."""
+    preset_name: str | None = None
+    strength: str = DEFAULT
+    temperature: float | None = None
+    seed: int = 0
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Its name and every setting that changes what it writes, but for the seed, on one line."""
+        said: dict[str, Any] = {"preset": self.preset_name}
+        if self.preset is None or self.preset.takes_intensity:
+            said["intensity"] = self.strength
+        said |= {"temperature": self.temperature}
+        said |= {key: value for key, value in self.options if key in TOLD}
+        return " ".join([self.name, *(f"{key}={value}" for key, value in said.items() if value is not None)])
+
+    @property
+    def asks(self) -> dict[str, Any]:
+        """What `rewriter.rewrite` must know of it: its convention, and whether survival is asked."""
+        preset = self.preset or Preset()
+        return {"convention": preset.convention, "survival": preset.survival}
+
+    def load(self, heard: Heard | None = None) -> Rewriter:
+        """The rewriter; a model goes to the GPUs if there are any. Raises ValueError as `llm.writer` does."""
+        if self.preset is None:
+            return Rules(self.strength)
+        from rewards.llm import writer
+        from t2ialign.rewriting.language import Language
+
+        made = writer(_folder(self.name, self.url), self.url, **self._options())
+        return Language(made, self.preset, self.strength, self.temperature, self.seed, heard=heard)
+
+    def _options(self) -> dict[str, Any]:
+        options = {key: value for key, value in self.options if key != "tokens"}
+        told = {**(self.preset.chat if self.preset else {})}
+        if self.url is not None:
+            return {"extra": {"chat_template_kwargs": told}, **options} if told else options
+        import torch
+
+        if torch.cuda.is_available():
+            options.setdefault("device_map", "auto")
+        return {**options, "chat": {**told, **options.get("chat", {})}}
+
+
+def choose(
+    name: str,
+    *,
+    url: str | None = None,
+    preset: str | None = None,
+    strength: str | None = None,
+    temperature: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Choice:
+    """A rewriter by name: "rules", "shapes", a folder or Hub id, or with `url` the model served so there.
+
+    preset: of `PRESETS`, by default "general". strength: an intensity. temperature: of the first try.
+    options: tokens (the longest output), and those of `llm.writer`. Nothing is loaded. Raises ValueError for
+    what does not fit together, an unknown name, preset or intensity, and an embedded rewriter that is not
+    there.
+    """
+    given = {"preset": preset, "url": url, "temperature": temperature, **options}
+    if name == RULES:
+        _refuse(name, given)
+        intensity(strength or DEFAULT)
+        return Choice(name, strength=strength or DEFAULT, seed=seed)
+    if name == SHAPES:
+        _refuse(name, {"preset": preset, "url": url})
+        preset = SHAPES
+    preset = preset or "general"
+    if preset not in PRESETS:
+        raise ValueError(f"got preset {preset!r}; expected one of {', '.join(PRESETS)}; choose one")
+    if strength is not None and not PRESETS[preset].takes_intensity:
+        _refuse(name if name == SHAPES else f"preset {preset}", {"intensity": strength})
+    intensity(strength or DEFAULT)
+    _folder(name, url)
+    return Choice(
+        name,
+        url,
+        _with_tokens(PRESETS[preset], options.get("tokens")),
+        None if name == SHAPES else preset,
+        strength or DEFAULT,
+        temperature,
+        seed,
+        tuple(options.items()),
+    )
+
+
+def _refuse(what: str, given: dict[str, Any]) -> None:
+    if said := [key for key, value in given.items() if value is not None]:
+        raise ValueError(f"got {', '.join(said)} for {what}, which takes no such thing; drop it")
+
+
+def _with_tokens(preset: Preset, tokens: Any) -> Preset:
+    if tokens is None:
+        return preset
+    if not isinstance(tokens, int) or tokens < 1:
+        raise ValueError(f"got tokens={tokens!r}; expected a whole number from 1; correct it")
+    return replace(preset, tokens=tokens)
+
+
+def _folder(name: str, url: str | None) -> str:
+    """What the writer is opened by. Raises ValueError for a name that can be nothing here."""
+    if url is not None:
+        return name
+    if name == SHAPES:
+        from rewards.assets import folder
+
+        return str(folder(ASSET))
+    from rewards.weights import HUB_ID, located
+
+    found, _ = located(name)
+    if not Path(found).is_dir() and not HUB_ID.fullmatch(name):
+        raise ValueError(
+            f"got rewriter {name!r}; expected rules, shapes, a folder of transformers or a Hub id org/name; "
+            "check the spelling, or name with url= who serves it"
+        )
+    return name

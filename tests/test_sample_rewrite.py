@@ -1,0 +1,209 @@
+"""t2ialign sample --rewrite and --best-of: what is rendered, what is judged, and runs that were cut."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from t2ialign import cli
+from t2ialign.best_of import candidates, keep, load_reward, summary
+from t2ialign.evaluation import manifest
+from t2ialign.models.generate import generate
+from t2ialign.models.load import load_policy
+from tests.rewards.chat_server import ChatServer, says
+
+PROMPTS = ["a red cat", "two cats"]
+WRONG, RIGHT = "a blue square", "a red circle"
+
+
+@pytest.fixture
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def sample(*argv: object) -> int:
+    return cli.main(["sample", *map(str, argv)])
+
+
+def fails(capsys, *argv: object) -> str:
+    capsys.readouterr()
+    assert sample(*argv) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def pixels(file: Path) -> np.ndarray:
+    return np.asarray(Image.open(file)).astype(int)
+
+
+def misled(request):
+    """Greedily it writes what nobody asked for, and what was asked when it is sampled."""
+    text = RIGHT if request["temperature"] else WRONG
+    return 200, says(f"<think>as told</think><answer>{text}</answer>"), {}
+
+
+@pytest.fixture(scope="module")
+def rules(tiny_sd, tmp_path_factory):
+    """A run of two prompts, two images each, rewritten by rules."""
+    output = tmp_path_factory.mktemp("sample") / "rules"
+    assert sample(*PROMPTS, *settings(tiny_sd, output), "--rewrite", "rules") == 0
+    return output
+
+
+def settings(model: Path, output: Path) -> list[object]:
+    return ["-n", 2, "--seed", 5, "--model", model, "--steps", 2, "--output", output]
+
+
+def test_the_rewrite_is_rendered_and_the_prompt_is_the_user_s(rules, tiny_sd):
+    rows = manifest.read(rules)
+    texts = {row["prompt"]: row["rewrite"] for row in manifest.journal(rules / "rewrites.jsonl")}
+    assert [row.prompt for row in rows] == [p for p in PROMPTS for _ in range(2)]
+    assert [row.seed for row in rows] == [5, 6, 7, 8]
+    assert [row.settings["rewritten"] for row in rows] == [texts[row.prompt] for row in rows]
+    assert texts["a red cat"] == "a red cat. The cat is red."  # what fits the 32 tokens of this model
+    assert rows[0].settings["rewriter"] == f"rules intensity=medium tries=2 longest=80 fit={tiny_sd}"
+    policy = load_policy(str(tiny_sd), device="cpu")
+    said, meant = (
+        generate(policy, [text], [5], num_steps=2, guidance=5.0)[0].mul(255).round().permute(1, 2, 0).numpy()
+        for text in (texts["a red cat"], "a red cat")
+    )
+    found = pixels(rows[0].path)
+    assert np.abs(found - said).max() <= 1 < np.abs(found - meant).max()
+
+
+def test_other_verbs_judge_the_user_s_prompt(rules, tmp_path):
+    output = tmp_path / "scores"
+    reward = "tests.scoring.pictures:build_match"
+    assert cli.main(["evaluate", str(rules), "--reward", reward, "--output", str(output)]) == 0
+    assert {row["prompt"] for row in manifest.journal(output / "scores.jsonl")} == set(PROMPTS)
+    table = tmp_path / "scores.jsonl"
+    assert cli.main(["score", str(rules), "--rewards", reward, "-o", str(table), "--workers", "0"]) == 0
+    assert {row["prompt"] for row in manifest.journal(table)} == set(PROMPTS)
+
+
+def test_a_resumed_run_takes_its_rewrites_from_the_journal(tiny_sd, tmp_path, capsys, no_proxy):
+    output = tmp_path / "out"
+    with ChatServer(misled) as server:
+        argv = [*PROMPTS[:1], *settings(tiny_sd, output), "--preset", "trained", "--url", server.url]
+        assert sample(*argv, "--rewrite", "m") == 0
+        before = {file.name: file.read_bytes() for file in output.iterdir()}
+        (output / "00001.png").unlink()
+        assert "expected a new or empty folder" in fails(capsys, *argv, "--rewrite", "m")
+        assert sample(*argv, "--rewrite", "m", "--resume", "latest") == 0
+        assert "got rewriter=" in fails(
+            capsys, *PROMPTS[:1], *settings(tiny_sd, output), "--resume", "latest"
+        )
+    assert len(server.requests) == 1
+    assert {file.name: file.read_bytes() for file in output.iterdir()} == before
+
+
+def test_a_plain_run_is_not_continued_with_rewriting(tiny_sd, tmp_path, capsys):
+    argv = ["a red cat", *settings(tiny_sd, tmp_path / "out")]
+    assert sample(*argv) == 0
+    assert not any("rewrit" in key for key in manifest.read(tmp_path / "out")[0].settings)
+    assert "got rewriter=None" in fails(capsys, *argv, "--rewrite", "rules", "--resume", "latest")
+    assert not (tmp_path / "out" / "rewrites.jsonl").exists()
+
+
+def test_the_best_is_judged_for_the_user_s_prompt_on_the_embedded_model(tmp_path, capsys, no_proxy):
+    """Judged for what was rendered, the first candidate is whole, and would be kept."""
+    output = tmp_path / "out"
+    with ChatServer(misled) as server:
+        argv = [RIGHT, "--seed", 1, "--output", output, "--url", server.url]
+        argv += ["--rewrite", "m", "--best-of", 2, "--batch-size", 1]
+        assert sample(*argv) == 0
+        assert sorted(request["temperature"] > 0 for request in server.requests) == [False, True]
+        listed = manifest.journal(output / "candidates.jsonl")
+        (row,) = manifest.read(output)
+        before = {file.name: file.read_bytes() for file in output.glob("*.*")}
+        cut_short(output)
+        assert sample(*argv, "--resume", "latest") == 0
+        assert len(server.requests) == 2
+    assert "best of 2 by evaluator: mean 1" in capsys.readouterr().out
+    assert [one["rewritten"] for one in listed] == [WRONG, RIGHT]
+    assert [one["seed"] for one in listed] == [1, 2] and [one["kept"] for one in listed] == [False, True]
+    assert listed[0]["score"] < listed[1]["score"] == 1
+    assert (row.prompt, row.seed, row.settings["rewritten"]) == (RIGHT, 2, RIGHT)
+    assert (row.settings["score"], row.settings["reward"], row.settings["best_of"]) == (1, "evaluator", 2)
+    assert row.path.read_bytes() == (output / listed[1]["file"]).read_bytes()
+    own = load_reward("evaluator", {}, "shapes", [WRONG])
+    image = np.asarray(Image.open(output / listed[0]["file"]), np.float32) / 255
+    assert own(torch.from_numpy(image).permute(2, 0, 1)[None], [WRONG]).item() == 1
+    assert {file.name: file.read_bytes() for file in output.glob("*.*")} == before
+
+
+def cut_short(output: Path) -> None:
+    """As if the power had failed while the second candidate was saved."""
+    for name in ("00000.png", "manifest.jsonl", "candidates.jsonl", "grid.png", "candidates/00000-1.png"):
+        (output / name).unlink()
+    for name in ("candidates/manifest.jsonl", "candidates/scores.jsonl"):
+        lines = (output / name).read_text().splitlines(keepends=True)
+        (output / name).write_text("".join(lines[:-1]) + lines[-1][:9])
+
+
+def test_what_cannot_be_judged_is_kept_without_a_score(tiny_sd, tmp_path, capsys):
+    """A reward that knows some prompts only: the others' first candidate is the image, and the code is 3."""
+    argv = ["a red cat?", "a red cat", *settings(tiny_sd, tmp_path / "out"), "--rewrite", "rules"]
+    assert sample(*argv, "--best-of", 3, "--reward", "tests.scoring.pictures:Fussy") == 3
+    rows, listed = manifest.read(tmp_path / "out"), manifest.journal(tmp_path / "out" / "candidates.jsonl")
+    assert [row.settings["score"] is None for row in rows] == [True, True, False, False]
+    assert [row.settings["candidate"] for row in rows[:2]] == [0, 0]
+    assert len({one["seed"] for one in listed}) == len(listed) == 12  # equal texts, but a seed of their own
+    assert [one["seed"] for one in listed if one["candidate"] == 0] == [5, 6, 7, 8]
+    assert all(("with a question" in (one["error"] or "")) is ("?" in one["prompt"]) for one in listed)
+    for start, row in enumerate(rows[2:], 2):
+        own = listed[3 * start : 3 * start + 3]
+        assert row.settings["score"] == max(one["score"] for one in own)
+        assert [one["kept"] for one in own].count(True) == 1
+    assert "6 of 12 not scored" in capsys.readouterr().out
+
+
+def test_the_first_of_equal_scores_is_kept(tmp_path):
+    plan = [{"file": f"{i:05d}.png", "prompt": p, "seed": i, "best_of": 3} for i, p in enumerate("ab")]
+    rows = candidates(plan, [{"a": f"a{j}", "b": f"b{j}"} for j in range(3)])
+    assert [row["file"] for row in rows[:4]] == ["00000-0.png", "00000-1.png", "00000-2.png", "00001-0.png"]
+    assert [row["seed"] for row in rows] == [0, 2, 4, 1, 3, 5]
+    (tmp_path / "candidates").mkdir()
+    for row in rows:
+        (tmp_path / "candidates" / row["file"]).write_text(row["rewritten"])
+    scores = [0.5, 1.0, 1.0, None, -2.0, None]
+    scored = [
+        {**row, "score": score, "error": None if score is not None else "why"}
+        for row, score in zip(rows, scores, strict=True)
+    ]
+    kept = keep(tmp_path, scored, "mine")
+    assert [(row["file"], row["rewritten"], row["score"]) for row in kept] == [
+        ("00000.png", "a1", 1.0),
+        ("00001.png", "b1", -2.0),
+    ]
+    assert (tmp_path / "00001.png").read_text() == "b1"
+    line = summary(scored, kept, "mine")
+    assert line == "best of 3 by mine: mean -0.5, of first candidates 0.5; 2 of 6 not scored: why"
+
+
+def test_what_the_oracle_cannot_read_is_said_before_anything_is_made(tmp_path, capsys):
+    argv = ["a pair of crimson balls", "--output", tmp_path / "out", "--rewrite", "rules", "--best-of", 2]
+    line = fails(capsys, *argv)
+    assert "got caption 'a pair of crimson balls'" in line and "--option points=FILE" in line
+    points = tmp_path / "points.json"
+    point = {"kind": "counting", "description": "two red circles"}
+    points.write_text(json.dumps({"a pair of crimson balls": [point]}))
+    reward = load_reward("evaluator", {"points": str(points)}, "shapes", ["a pair of crimson balls"])
+    assert not reward.differentiable
+    with pytest.raises(ValueError, match=r"got 'a cat', which .* lacks"):
+        load_reward("evaluator", {"points": str(points)}, "shapes", ["a cat"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_combinations_are_one_line(tmp_path, capsys):
+    assert "got --best-of without --rewrite; expected both" in fails(capsys, "x", "--best-of", 2)
+    assert "got --intensity without --rewrite" in fails(capsys, "x", "--intensity", "light")
+    assert "got --rewriter-option without" in fails(capsys, "x", "--rewriter-option", "a=1")
+    rules = ["x", "--output", tmp_path / "out", "--rewrite", "rules"]
+    assert "got --reward without --best-of" in fails(capsys, *rules, "--reward", "evaluator")
+    assert "got --best-of 1; expected at least 2" in fails(capsys, *rules, "--best-of", 1)
+    assert "expected prompts before --rewrite" in fails(capsys, "--rewrite", "a red cat")
+    assert "got reward 'no-such'" in fails(capsys, *rules, "--best-of", 2, "--reward", "no-such")
+    assert not (tmp_path / "out").exists()
