@@ -43,7 +43,7 @@ def test_diffusers_loads_it_without_our_help() -> None:
 
 def test_small_and_in_half_precision() -> None:
     files = sorted(root().rglob("*.safetensors"))
-    assert len(files) == 5  # vae, text encoder, denoiser, two tiny CLIPs
+    assert len(files) == 6  # vae, text encoder, denoiser, two tiny CLIPs, the rewriter
     assert sum(file.stat().st_size for file in files) <= 25e6
     for file in files:
         with safe_open(file, "pt") as weights:
