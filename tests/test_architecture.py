@@ -23,6 +23,7 @@ LAYERS = {
     "shapes",
     "evaluation",
     "scoring",
+    "rewriting",
     "trainers",
     "config",
 }
@@ -37,7 +38,17 @@ ALLOWED: dict[str, set[str]] = {
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data"},
     "scoring": {"rewards", "data", "evaluation"},
-    "trainers": {"rewards", "models", "diffusion", "objectives", "data", "evaluation", "config"},
+    "rewriting": {"rewards", "data", "evaluation"},
+    "trainers": {
+        "rewards",
+        "models",
+        "diffusion",
+        "objectives",
+        "data",
+        "evaluation",
+        "rewriting",
+        "config",
+    },
 }
 PURE = {"diffusion", "objectives"}  # torch and the standard library only
 REWARDS_NEED = {

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from t2ialign import __version__
 from t2ialign.evaluation import manifest
 from t2ialign.trainers.settings import LoopConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from t2ialign.trainers.language import LanguageConfig
 
 LOAD_LORA = """```python
 from diffusers import DiffusionPipeline
@@ -30,6 +34,10 @@ LOAD_SCORER = """```python
 import rewards
 
 reward = rewards.load("trained", weights="{output}")
+```"""
+
+LOAD_REWRITER = """```bash
+t2ialign rewrite "a pair of crimson balls" --rewriter {output}
 ```"""
 
 
@@ -84,6 +92,25 @@ def write_scorer(
     facts: dict[str, object] = {"Data": data, "Steps": cfg.max_steps, "Trained": trained}
     lead = f"`{reward}` trained on preferences by t2ialign {__version__}."
     return _write(cfg.output, head, lead, facts, [LOAD_SCORER.format(output=cfg.output)], metrics)
+
+
+def write_rewriter(cfg: LanguageConfig, *, method: str, data: str, metrics: dict[str, float]) -> Path:
+    """The same for a rewriter of prompts."""
+    head: dict[str, object] = {
+        "base_model": cfg.model,
+        "license": "other",
+        "license_name": "as-base-model-and-data",
+        "library_name": "peft" if cfg.lora_rank else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["text-to-image", "prompt-rewriting", method, "t2ialign"],
+    }
+    facts: dict[str, object] = {
+        "Data": data,
+        "Steps": cfg.max_steps,
+        "Trained": f"LoRA of rank {cfg.lora_rank}" if cfg.lora_rank else "all weights",
+    }
+    lead = f"`{cfg.model}` trained to rewrite prompts with `{method}` by t2ialign {__version__}."
+    return _write(cfg.output, head, lead, facts, [LOAD_REWRITER.format(output=cfg.output)], metrics)
 
 
 def _write(

@@ -23,7 +23,7 @@ def resume_point(cfg: LoopConfig) -> Path | None:
     """
     root = cfg.output / CHECKPOINTS
     if cfg.resume is None:
-        _check_unused(cfg.output)
+        check_unused(cfg.output)
         return None
     if cfg.resume != "latest":
         return _check_newest(Path(cfg.resume), root)
@@ -52,7 +52,8 @@ def check_same_run(saved: dict[str, Any], cfg: LoopConfig, global_batch: int) ->
         )
 
 
-def _check_unused(output: Path) -> None:
+def check_unused(output: Path) -> None:
+    """Raises ValueError if a fresh start would mix with files that are there."""
     if output.exists() and not output.is_dir():
         raise ValueError(
             f"got output={output}, which is a file; expected a new folder; choose another output"
@@ -78,7 +79,7 @@ def _check_newest(folder: Path, root: Path) -> Path:
     if not checkpoint.is_whole(folder):
         raise ValueError(f"got resume={folder}; expected latest or a whole checkpoint folder; check the path")
     if folder.resolve().parent != root.resolve():
-        _check_unused(root.parent)
+        check_unused(root.parent)
         return folder
     newer = [p.name for p in checkpoint.whole(root) if checkpoint.step_of(p) > checkpoint.step_of(folder)]
     if newer:

@@ -1,0 +1,86 @@
+"""Rows a rewriter learns from: (prompt, thought, rewrite), and user prompts with their key points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.sources import read_rows
+from t2ialign.data.tables import first_of
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "prompt": PROMPT_COLUMNS,
+    "thought": ("thought", "cot"),
+    "rewrite": ("rewrite", "reprompt"),
+    "points": ("points",),
+}
+"""What a row has -> what its column may be called."""
+
+
+@dataclass(frozen=True)
+class Triple:
+    """A user's prompt, how it is understood, and how it is said better."""
+
+    prompt: str
+    thought: str
+    rewrite: str
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A user's prompt, and its key points as JSON where the row has some."""
+
+    prompt: str
+    points: Any | None
+
+
+def read_triples(source: str, *, thought: bool) -> list[Triple]:
+    """Rows of a file, folder or Hub id that `sources.read_rows` opens; without `thought` it may be missing.
+
+    Raises ValueError for a missing column, for a cell without text, and for no rows.
+    """
+    wanted = ["prompt", *(["thought"] if thought else []), "rewrite"]
+    rows = [{name: _text(where, name, row[name]) for name in wanted} for where, row in _rows(source, wanted)]
+    return [Triple(row["prompt"], row.get("thought", ""), row["rewrite"]) for row in rows]
+
+
+def read_wishes(source: str) -> list[Wish]:
+    """The same for prompts alone, with the column `points` where there is one. Raises ValueError likewise."""
+    found = _rows(source, ["prompt"], ["points"])
+    return [Wish(_text(where, "prompt", row["prompt"]), row.get("points")) for where, row in found]
+
+
+def _rows(
+    source: str, wanted: list[str], more: list[str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row under our names); `more` are columns that may be missing. Raises ValueError for no rows."""
+    names, empty = [*wanted, *(more or [])], True
+
+    def known(where: str, columns: Iterable[str]) -> dict[str, str]:
+        found = {name: column for name in names if (column := first_of(columns, COLUMNS[name])) is not None}
+        if lacking := [name for name in wanted if name not in found]:
+            raise ValueError(
+                f"{where}: got columns {', '.join(columns)}; expected {', '.join(wanted)}; rename what "
+                f"stands for {lacking[0]}"
+            )
+        return found
+
+    rows, _ = read_rows(
+        source,
+        select=lambda where, columns: list(known(where, columns).values()),
+        split="train",
+        streaming=True,
+    )
+    for where, row in rows:
+        empty = False
+        yield where, {name: row[column] for name, column in known(where, row).items()}
+    if empty:
+        raise ValueError(f"got no rows in {source}; expected at least one; check the file")
+
+
+def _text(where: str, name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: got {value!r} for {name}; expected text; mend or remove the row")
+    return value.strip()

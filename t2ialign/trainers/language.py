@@ -1,0 +1,216 @@
+"""What the trainers of a rewriter share: TRL runs the loop; here are settings, resume, metrics, the result.
+
+A rewriter is a language model, so `base.Loop` has nothing for it. TRL (the extra [rewrite]) trains it and
+writes its own checkpoints; this file gives it the settings, errors and output folder of our other methods.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from rewards import assets
+from rewards.weights import located
+from t2ialign import config
+from t2ialign.config import Config
+from t2ialign.rewriting.instructions import PRESETS
+from t2ialign.rewriting.load import ASSET, DEFAULT, SHAPES
+from t2ialign.trainers import card
+from t2ialign.trainers.log import METRICS, check_trackers, keep_rows, read_rows
+from t2ialign.trainers.output import CHECKPOINTS, check_unused
+
+CONFIG_FILE, LOGS = "config.yaml", "logs"
+TENSORBOARD = "tensorboard"
+
+
+class LanguageConfig(Config):
+    """Settings of every trainer of a rewriter."""
+
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        {"output", "resume", "max_steps", "checkpoint_every", "trackers", "gradient_checkpointing"}
+    )
+    """What a resumed run may change."""
+
+    output: Path = Path("runs/new")
+    """Folder for the result; one in use is an error unless resumed."""
+    resume: Literal["latest"] | None = None
+    """latest continues the newest checkpoint of output."""
+    seed: int = 0
+    """Of every random draw."""
+    model: str = SHAPES
+    """The rewriter to start from: shapes (embedded), a transformers folder or a Hub id of a causal LM."""
+    lora_rank: int = Field(default=16, ge=0)
+    """Rank of the LoRA on all linear layers; 0 trains all weights, of which GRPO keeps a frozen copy."""
+    preset: str = "trained"
+    """How it is asked: trained (the prompt alone), general, or another of rewriting.instructions."""
+    max_steps: int = Field(default=1000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=8, ge=1)
+    """Texts per process and micro-step."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-steps per optimiser step."""
+    lr: float = Field(default=1e-5, gt=0)
+    """Peak learning rate."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up."""
+    lr_warmup: int = Field(default=0, ge=0)
+    """Optimiser steps over which the learning rate rises from 0."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the model computes in."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Optimiser steps between checkpoints, of which the two newest are kept."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """tensorboard and wandb; metrics.jsonl is written in any case."""
+
+
+def start(cfg: LanguageConfig) -> Path | None:
+    """The checkpoint to go on from, or None; leaves the settings in the output folder.
+
+    Raises ValueError without TRL, for an output in use, for nothing to resume, and for settings that make
+    it another run.
+    """
+    if find_spec("trl") is None:
+        raise ValueError(
+            "got no package trl, which trains rewriters; expected it; pip install 't2ialign[rewrite]'"
+        )
+    from transformers.trainer_utils import get_last_checkpoint
+
+    if cfg.preset not in PRESETS:
+        raise ValueError(f"got preset {cfg.preset!r}; expected one of {', '.join(PRESETS)}; choose one")
+    check_trackers(cfg.trackers)
+    root, found = cfg.output / CHECKPOINTS, None
+    if cfg.resume is None:
+        check_unused(cfg.output)
+    else:
+        newest = get_last_checkpoint(str(root)) if root.is_dir() else None
+        if newest is None:
+            raise ValueError(
+                f"got resume=latest, but {root} holds no checkpoint; expected one to continue; check output, "
+                "or leave resume out to start anew"
+            )
+        found = Path(newest)
+        _check_same(cfg)
+    cfg.output.mkdir(parents=True, exist_ok=True)
+    config.save(cfg, cfg.output / CONFIG_FILE)
+    keep_rows(cfg.output / METRICS, int(found.name.rpartition("-")[2]) if found else -1)
+    return found
+
+
+def load(cfg: LanguageConfig) -> tuple[Any, Any]:
+    """(model, tokenizer): a frozen model under a LoRA in the precision of the run, else fp32.
+
+    Raises ValueError for a model that does not chat, and OSError if there is none.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = torch.bfloat16 if cfg.precision == "bf16" and cfg.lora_rank else torch.float32
+    folder, revision = located(_source(cfg))
+    tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+    if tokenizer.chat_template is None:
+        raise ValueError(f"got {cfg.model} without a chat template; expected a chat model; choose another")
+    if from_lora(cfg):
+        from peft import AutoPeftModelForCausalLM
+
+        model = AutoPeftModelForCausalLM.from_pretrained(folder, torch_dtype=dtype)
+        return model.merge_and_unload(), tokenizer
+    return AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype), tokenizer
+
+
+def from_lora(cfg: LanguageConfig) -> bool:
+    """Whether the rewriter to start from is a LoRA alone; it is merged, and so is the result."""
+    return (Path(located(_source(cfg))[0]) / "adapter_config.json").is_file()
+
+
+def asked(cfg: LanguageConfig, prompt: str) -> list[dict[str, str]]:
+    """The chat that a rewriter answers."""
+    return PRESETS[cfg.preset].messages(prompt, DEFAULT)
+
+
+def arguments(cfg: LanguageConfig) -> dict[str, Any]:
+    """Our settings under the names of transformers' TrainingArguments."""
+    return {
+        "output_dir": str(cfg.output / CHECKPOINTS),
+        "seed": cfg.seed,
+        "max_steps": cfg.max_steps,
+        "per_device_train_batch_size": cfg.batch_size,
+        "gradient_accumulation_steps": cfg.accumulate,
+        "learning_rate": cfg.lr,
+        "lr_scheduler_type": "constant_with_warmup" if cfg.lr_schedule == "constant" else cfg.lr_schedule,
+        "warmup_steps": cfg.lr_warmup,
+        "bf16": cfg.precision == "bf16",
+        "gradient_checkpointing": cfg.gradient_checkpointing,
+        "save_steps": cfg.checkpoint_every,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": [name for name in cfg.trackers if name != TENSORBOARD] or "none",
+    }
+
+
+def lora(cfg: LanguageConfig) -> Any:
+    """The LoRA of all linear layers, or None where all weights are trained."""
+    from peft import LoraConfig
+
+    if not cfg.lora_rank:
+        return None
+    return LoraConfig(
+        r=cfg.lora_rank, lora_alpha=cfg.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def fit(trainer: Any, cfg: LanguageConfig, checkpoint: Path | None, *, method: str, data: str) -> None:
+    """Train to the end with a row of metrics a step, then write weights, tokenizer and card to the output."""
+    from transformers import PrinterCallback
+    from transformers.integrations import TensorBoardCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_rows_of(cfg.output / METRICS))
+    if TENSORBOARD in cfg.trackers:  # transformers takes its folder from the environment alone
+        board = TensorBoardCallback()
+        board.logging_dir = str(cfg.output / LOGS)
+        trainer.add_callback(board)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.accelerator.is_main_process:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        # A second LoRA would name the model below the first one.
+        model = model.merge_and_unload() if cfg.lora_rank and from_lora(cfg) else model
+        model.save_pretrained(cfg.output)
+        trainer.processing_class.save_pretrained(cfg.output)
+        rows = read_rows(cfg.output / METRICS)
+        card.write_rewriter(cfg, method=method, data=data, metrics=rows[-1] if rows else {})
+
+
+def _rows_of(file: Path) -> Any:
+    from transformers import TrainerCallback
+
+    class Rows(TrainerCallback):
+        """Appends what TRL logs, under its names, with the step."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if state.is_world_process_zero and logs:
+                row = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+                with file.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps({"step": state.global_step, **row}) + "\n")
+
+    return Rows()
+
+
+def _source(cfg: LanguageConfig) -> str:
+    return str(assets.folder(ASSET)) if cfg.model == SHAPES else cfg.model
+
+
+def _check_same(cfg: LanguageConfig) -> None:
+    old = config.load(type(cfg), cfg.output / CONFIG_FILE)
+    for name in sorted(set(type(cfg).model_fields) - cfg.FREE):
+        before, now = getattr(old, name), getattr(cfg, name)
+        if before != now:
+            raise ValueError(
+                f"got {name}={now!r} on resume; expected {before!r}, as in {cfg.output / CONFIG_FILE}; "
+                "restore it, or start anew in another output"
+            )
