@@ -1,0 +1,178 @@
+"""Users' prompts that the generator does not understand: as they are, after SFT, after SFT and GRPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rewards.keypoint_oracle import shapes_points
+from rewards.keypoints import kinds
+from t2ialign.evaluation import manifest
+from t2ialign.evaluation.charts import Bar, bars
+from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
+from t2ialign.proofs import rewriter_runs as runs
+from t2ialign.proofs.claim import Claim, Figure, Row
+from t2ialign.proofs.rewriter_pictures import Pictures
+from t2ialign.rewriting.parse import parse
+from t2ialign.shapes.phrasings import Phrasing, draw_phrasings
+
+SHARED = "rewriters"
+"""Beside the claims: the rewriters of each seed, trained by the first claim to need them."""
+RESULT = "pictures.json"
+PROMPT, CAPTION, SHUFFLED = "the user's prompt", "canonical caption", "sft+grpo, thoughts shuffled"
+SFT, PLAIN, GRPO = "sft", "sft without thought", "sft+grpo"
+
+
+class RewriterClaim(Claim):
+    """What claims on the embedded rewriter share: how it is trained, and the prompts held out."""
+
+    paper = "PromptEnhancer, arXiv 2509.04545"
+    sizes: runs.Sizes = runs.Sizes()
+    sft: ClassVar[dict[str, Any]] = runs.SFT_SETTINGS
+    grpo: ClassVar[dict[str, Any]] = runs.GRPO_SETTINGS
+    heldout: int = 600
+
+    def rewriters(self, folder: Path, seed: int) -> Path:
+        """The folder of this seed's rewriters, trained if they are not there; `folder` is the claim's own."""
+        shared = folder.parents[1] / SHARED / f"seed-{seed}"
+        runs.make(shared, seed, self.sizes, self.sft, self.grpo)
+        return shared
+
+    def asked(self, seed: int) -> list[Phrasing]:
+        """Prompts with a turn of phrase and a word that training never shows together."""
+        return draw_phrasings(self.heldout, 3000 + seed, held_out=True)
+
+
+class RewritingClaim(RewriterClaim):
+    """A picture of every held-out prompt and way to say it, from the same noise, judged for what is meant."""
+
+    text = "Oracle accuracy on held-out phrasings: the user's prompt < SFT < SFT+GRPO, intervals apart"
+    plain = "SFT with the thought is better than SFT without"
+    shuffled = "Giving each prompt the thought of another one lowers accuracy"
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Train the rewriters, write every held-out prompt with each, render and judge."""
+        if (folder / RESULT).exists():
+            return
+        rewriters, asked = self.rewriters(folder, seed), self.asked(seed)
+        prompts = [phrasing.prompt for phrasing in asked]
+        outputs = {
+            SFT: runs.written(rewriters / runs.SFT, prompts),
+            PLAIN: runs.written(rewriters / runs.PLAIN, prompts),
+            GRPO: runs.written(rewriters / runs.GRPO, prompts),
+        }
+        thoughts = [parse(output, "").thought for output in outputs[GRPO]]
+        outputs[SHUFFLED] = runs.with_thoughts(rewriters / runs.GRPO, prompts, [*thoughts[1:], thoughts[0]])
+        texts = {PROMPT: prompts, CAPTION: [phrasing.caption for phrasing in asked]} | {
+            name: [parse(output, prompt).answer for output, prompt in zip(each, prompts, strict=True)]
+            for name, each in outputs.items()
+        }
+        fallbacks = {
+            name: sum(parse(output, "").fallback is not None for output in each) / len(each)
+            for name, each in outputs.items()
+        }
+        pictures = Pictures([phrasing.caption for phrasing in asked], first_seed=4_000_000 + 10_000 * seed)
+        matches = {name: pictures.matches(each) for name, each in texts.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest.write_json(
+            folder / RESULT,
+            {
+                "captions": [phrasing.caption for phrasing in asked],
+                "texts": texts,
+                "matches": matches,
+                "fallbacks": fallbacks,
+            },
+        )
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """Three rows over the pictures of all seeds."""
+        found = [runs.read_json(folder / RESULT) for folder in folders]
+        units = [
+            f"{seed} {caption}"
+            for seed, each in zip(self.seeds, found, strict=True)
+            for caption in each["captions"]
+        ]
+        right = {
+            name: [float(all(own)) for each in found for own in each["matches"][name]]
+            for name in found[0]["matches"]
+        }
+        each = {name: bootstrap_ci(values, units) for name, values in right.items()}
+        steps = [each[name] for name in (PROMPT, SFT, GRPO)]
+        gain = paired_difference(right[GRPO], right[SFT], units)
+        measured = {
+            "oracle_accuracy": {name: estimate.to_json() for name, estimate in each.items()},
+            "key_point_accuracy": {
+                name: _mean_match([one["matches"][name] for one in found], units).to_json() for name in right
+            },
+            "by_key_point": {
+                kind: {name: estimate.to_json() for name, estimate in ways.items()}
+                for kind, ways in _by_kind(found).items()
+            },
+            "same_text_as_the_caption": {name: _same(found, name) for name in right},
+            "fallbacks": [one["fallbacks"] for one in found],
+            "gain_of_grpo": gain.to_json(),
+        }
+        thought = paired_difference(right[SFT], right[PLAIN], units)
+        shuffled = paired_difference(right[SHUFFLED], right[GRPO], units)
+        apart = all(low.high < high.low for low, high in pairwise(steps))
+        return [
+            Row(self.text, measured, (gain.low, gain.high), apart),
+            Row(self.plain, {"difference": thought.to_json()}, (thought.low, thought.high), thought.low > 0),
+            Row(
+                self.shuffled,
+                {"difference": shuffled.to_json()},
+                (shuffled.low, shuffled.high),
+                shuffled.high < 0,
+            ),
+        ]
+
+    def figures(self, folders: Sequence[Path]) -> list[Figure]:
+        """Accuracy of each key point: bars of the prompt and of the best rewriter, a table of all ways."""
+        found = [runs.read_json(folder / RESULT) for folder in folders]
+        table = _by_kind(found)
+        drawn = [Bar(kind, ways[PROMPT], ways[GRPO]) for kind, ways in table.items()]
+        return [
+            Figure("Key points shown", bars(drawn, before=PROMPT, after=GRPO), "whiskers: 95 %"),
+            Figure("Key points shown, per cent", _as_html(table), "in the shape of the paper's table"),
+        ]
+
+
+def _mean_match(matches: Sequence[Sequence[Sequence[float]]], units: Sequence[str]) -> Estimate:
+    return bootstrap_ci([sum(own) / len(own) for each in matches for own in each], units)
+
+
+def _same(found: Sequence[dict[str, Any]], name: str) -> float:
+    pairs = [pair for one in found for pair in zip(one["texts"][name], one["captions"], strict=True)]
+    return sum(text == caption for text, caption in pairs) / len(pairs)
+
+
+def _by_kind(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, Estimate]]:
+    """Kind of key point -> way to say the prompt -> share of its key points that are shown."""
+    values: dict[str, dict[str, list[float]]] = {}
+    units: dict[str, list[str]] = {}
+    for seed, one in enumerate(found):
+        for place, caption in enumerate(one["captions"]):
+            for spot, point in enumerate(shapes_points(caption)):
+                kind = kinds()[point.kind].name
+                units.setdefault(kind, []).append(f"{seed} {caption}")
+                for name, each in one["matches"].items():
+                    values.setdefault(kind, {}).setdefault(name, []).append(each[place][spot])
+    return {
+        kind: {name: bootstrap_ci(shown, units[kind]) for name, shown in values[kind].items()}
+        for kind in sorted(values)
+    }
+
+
+def _as_html(table: dict[str, dict[str, Estimate]]) -> str:
+    names = list(next(iter(table.values())))
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("key point", *names))
+    body = "".join(
+        f"<tr><td>{escape(kind)}</td>"
+        + "".join(f"<td>{100 * ways[name].mean:.1f}</td>" for name in names)
+        + "</tr>"
+        for kind, ways in table.items()
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
