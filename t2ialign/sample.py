@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _best_of(args: argparse.Namespace, job: Job, rows: list[Row]) -> int:
     """Render and judge the candidates of each row, and keep the best in its place."""
+    from t2ialign.scoring.journal import answering
+
     name, prompts = args.reward or "evaluator", [row["prompt"] for row in rows]
     options = sampling.parse_options(args.option, "--option")
     reward = best_of.load_reward(name, options, args.model, prompts)
@@ -84,7 +86,7 @@ def _best_of(args: argparse.Namespace, job: Job, rows: list[Row]) -> int:
     missing = pending(folder, plans)
     render(args, missing, folder)
     manifest.rewrite(folder / manifest.NAME, plans)
-    of = {"reward": name, "options": options}
+    of = {"reward": name, "options": answering(options)}
     scored = best_of.score(reward, of, plans, folder, batch_size=args.batch_size)
     kept = best_of.keep(args.output, scored, name)
     finish(args.output, kept)

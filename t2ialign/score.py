@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 def score(args: argparse.Namespace, path: Path, rank: int = 0, world: int = 1) -> tuple[pa.Table, Source]:
     """Score what the journal of `path` lacks -> the table of this process's rows, and the source."""
     from t2ialign.scoring import output
-    from t2ialign.scoring.journal import Journal, path_of
+    from t2ialign.scoring.journal import Journal, answering, path_of
 
     names, options = _rewards(args), _options(args.option)
     output.schema(names)
@@ -120,7 +120,8 @@ def score(args: argparse.Namespace, path: Path, rank: int = 0, world: int = 1) -
         )
     of: dict[str, object] = {
         "source": str(Path(args.source).resolve()) if Path(args.source).exists() else args.source,
-        **{"rewards": {name: options.get(name, {}) for name in names}, "precision": args.precision},
+        "rewards": {name: answering(options.get(name, {})) for name in names},
+        "precision": args.precision,
         **{"rank": rank, "world": world},
     }
     with closing(Journal(book, of, resume=args.resume is not None)) as journal:

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from t2ialign.scoring.items import Item
 SUFFIX = ".journal.jsonl"
 EVERY = 2.0
 """Seconds of rows that a kill may cost: so often they are pushed to disk."""
+CARRIAGE = frozenset({"timeout", "tries", "wait", "workers", "key_env", "device_map", "batch"})
+"""Options that say how a model is reached, not what it answers: a resumed run may change them."""
 
 Row = dict[str, Any]
 
@@ -24,16 +26,37 @@ def path_of(output: Path) -> Path:
     return output.with_name(output.name + SUFFIX)
 
 
-class Journal:
-    """One JSON object a line: first what is scored by what, then rows. Open by one process at a time."""
+def answering(options: Mapping[str, Any]) -> Row:
+    """The options of a model that its answers depend on, for the head of a journal."""
+    return {key: options[key] for key in sorted(options.keys() - CARRIAGE)}
 
-    def __init__(self, path: Path, of: Mapping[str, object], *, resume: bool) -> None:
+
+def is_scored(row: Row) -> bool:
+    """Whether a row has no error."""
+    return row.get("error") is None
+
+
+class Journal:
+    """One JSON object a line: first what is scored by what, then rows. Open by one process at a time.
+
+    The first line comes with the first rows, so that settings which are refused leave nothing behind.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        of: Mapping[str, object],
+        *,
+        resume: bool,
+        done: Callable[[Row], bool] = is_scored,
+    ) -> None:
         """Open a new journal, or with `resume` go on with the one that is there, if any.
 
-        `of` says what the scores are of; it must be the same again. Raises ValueError for a journal that is
-        there without `resume`, of other settings, torn elsewhere than at its end, or open in another process.
+        `of` says what the scores are of; it must be the same again. Rows that are not `done` are tried again.
+        Raises ValueError for a journal that is there without `resume`, of other settings, torn elsewhere than
+        at its end, or open in another process.
         """
-        self.path, self.of = path, dict(of)
+        self.path, self.of, self.is_done = path, dict(of), done
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = path.open("ab", buffering=0)
         try:
@@ -48,7 +71,7 @@ class Journal:
         self.pushed = time.monotonic()
 
     def todo(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items without a score so far; a row with an error is tried again."""
+        """The items that are not done so far."""
         for item in items:
             if (key := item.identity) in self.done:
                 self.kept[key] = item.shard, item.row
@@ -63,7 +86,8 @@ class Journal:
 
     def push(self) -> None:
         """Write what is held and wait for the disk. Raises OSError, with nothing written, if it is full."""
-        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in self.held)
+        rows = [{"of": self.of}, *self.held] if not self.size else self.held
+        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         data = lines.encode("utf-8", "backslashreplace")  # lone surrogates of file names
         left = memoryview(data)
         try:
@@ -85,12 +109,15 @@ class Journal:
         for offset, row in self._lines():
             if offset >= self.start:
                 yield row
-            elif row.get("error") is None and (place := waiting.pop(row["id"], None)):
+            elif self.is_done(row) and (place := waiting.pop(row["id"], None)):
                 yield {**row, "shard": place[0], "row": place[1]}
 
     def close(self) -> None:
-        """Push what is held and let others open the journal."""
-        self.push()
+        """Push what is held and let others open the journal; one that nothing was written to is gone."""
+        if self.held:
+            self.push()
+        if not self.size:
+            self.path.unlink(missing_ok=True)
         self.file.close()
 
     def _lock(self) -> None:
@@ -103,7 +130,7 @@ class Journal:
             ) from error
 
     def _read(self, resume: bool) -> set[str]:
-        """Identities with scores; cuts off a line that a kill left torn, writes the head of a new file."""
+        """Identities that are done; cuts off a line that a kill left torn."""
         if self.path.stat().st_size and not resume:
             raise ValueError(
                 f"got {self.path} from an earlier run; expected none; keep its scores with --resume latest, "
@@ -119,11 +146,9 @@ class Journal:
                 row = self._parse(line, number)
                 if number == 1:
                     self._check(row)
-                elif row.get("error") is None:
+                elif self.is_done(row):
                     done.add(row["id"])
         self.file.truncate(whole)
-        if not whole:
-            self.file.write(json.dumps({"of": self.of}, ensure_ascii=False).encode() + b"\n")
         return done
 
     def _lines(self) -> Iterator[tuple[int, Row]]:

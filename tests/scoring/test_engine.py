@@ -113,7 +113,7 @@ class Writer(Judge):
     def _answer(self, images, questions, rows):
         raise NotImplementedError
 
-    def _write(self, images, questions, rows, tokens):
+    def _write(self, images, questions, rows, tokens, cut):
         self.asked += len(questions)
         return [f"Final Score: {255 * float(images[row, 0].mean()):.0f}" for row in rows]
 

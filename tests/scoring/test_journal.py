@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from t2ialign.scoring.items import Item
-from t2ialign.scoring.journal import Journal, path_of
+from t2ialign.scoring.journal import Journal, answering, path_of
 
 OF = {"source": "x", "rewards": {"red": {}}}
 ITEMS = [Item(0, row, f"{row}.png", f"p{row}", None) for row in range(6)]
@@ -118,7 +118,7 @@ def test_one_run_at_a_time(tmp_path):
 def test_closing_pushes_what_is_held_as_after_a_ctrl_c(tmp_path):
     book = journal(tmp_path)
     book.add([scored(ITEMS[0])])
-    assert len((tmp_path / "s.csv.journal.jsonl").read_text().splitlines()) == 1, "held for now"
+    assert not (tmp_path / "s.csv.journal.jsonl").read_text(), "held for now"
     book.close()
     assert len((tmp_path / "s.csv.journal.jsonl").read_text().splitlines()) == 2
 
@@ -152,3 +152,34 @@ def test_names_that_are_no_text_come_back_as_they_were(tmp_path):
     item = Item(0, 0, b"caf\xe9.png".decode("utf-8", "surrogateescape"), "p", None)
     assert names(run(tmp_path, [item], scored)) == [item.file]
     assert names(run(tmp_path, [item], failed)) == [item.file]
+
+
+def test_a_run_that_scores_nothing_leaves_nothing(tmp_path):
+    book = journal(tmp_path)
+    book.close()
+    assert not list(tmp_path.iterdir())
+    other = journal(tmp_path, resume=False, of={"source": "y"})
+    other.push()
+    other.close()
+    with pytest.raises(ValueError, match="holds scores with source 'y'"):
+        journal(tmp_path)
+
+
+def test_a_caller_says_what_is_done(tmp_path):
+    path = tmp_path / "s.csv.journal.jsonl"
+    for wanted in ([ITEMS[0], ITEMS[1]], [ITEMS[1]]):
+        book = Journal(path, OF, resume=True, done=lambda row: row["scores"]["red"] > 0)
+        todo = list(book.todo(ITEMS[:2]))
+        assert todo == wanted
+        book.add(scored(item, value=float(item.row == 0 or len(todo) == 1)) for item in todo)
+        book.push()
+        assert [row["scores"]["red"] for row in book.rows()] == ([1, 0] if len(todo) == 2 else [1, 1])
+        book.close()
+    last = Journal(path, OF, resume=True, done=lambda row: row["scores"]["red"] > 0)
+    assert not list(last.todo(ITEMS[:2])) and len(list(last.rows())) == 2
+    last.close()
+
+
+def test_how_a_model_is_reached_is_no_part_of_what_it_says():
+    options = {"tokens": 5, "timeout": 3.0, "key_env": "KEY", "dtype": "bfloat16", "workers": 2, "batch": 4}
+    assert answering(options) == {"dtype": "bfloat16", "tokens": 5}
