@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,20 +21,23 @@ if TYPE_CHECKING:
 EXPLAINED = """
 The protocol of T2I-Keypoints-Eval (PromptEnhancer, arXiv 2509.04545): one question a key point, with the
 picture and the user's prompt. --points is its table (prompt, prompt_points, prompt_points_des), UniGenBench's
-CSV or GenEval's metadata; without it the key points are found by rules, or for the oracle in the captions.
+CSV, GenEval's metadata or rows of your own (prompt, points); without it the key points are found by a
+language model (--extract), else by rules, or for the oracle in the captions.
 Answers that cannot be read are asked for twice, then counted apart; the official script counts them as wrong,
 so both figures are given."""
 
-JOURNAL = "journal.jsonl"
+JOURNAL, POINTS = "journal.jsonl", "points.jsonl"
 BACKENDS = ("oracle", "yes_no", "written", "head")
+UNREAD = "could be read, asked twice; expected a JSON list; resume, or take another model with --extract"
 BROKEN = 3
 """Exit code when some key point has no verdict."""
 SHOWN = 5
 """Errors that are quoted on the terminal; the rest are in the result."""
 
 Row = dict[str, Any]
-Points = dict[str, "list[KeyPoint]"]
-"""Prompt -> its key points."""
+Points = dict[str, "list[KeyPoint] | None"]
+"""Prompt -> its key points; None where a model's answer on them could not be read."""
+Finder = Callable[[Sequence[str]], Points]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}.{EXPLAINED}"
     parser.add_argument("samples", help="a folder of t2ialign sample, or any source of t2ialign score")
     parser.add_argument("--points", type=Path, metavar="FILE", help="key points of a benchmark")
+    parser.add_argument(
+        "--extract", metavar="MODEL", help="a language model that finds the key points, into points.jsonl"
+    )
+    parser.add_argument("--extract-url", metavar="URL", help="a server that has it, such as .../v1")
+    parser.add_argument(
+        "--extract-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of it, such as key_env=OPENAI_API_KEY; may be repeated",
+    )
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
@@ -73,28 +88,34 @@ def run(args: argparse.Namespace) -> int:
     from t2ialign.scoring.rows import Columns
     from t2ialign.scoring.sources import open_source
 
-    source = open_source(args.samples, Prompts(), Columns())
+    source, of = open_source(args.samples, Prompts(), Columns()), _of(args)
     points, total = wanted(source, _finder(args))
     args.output.mkdir(parents=True, exist_ok=True)
-    with closing(Journal(args.output / JOURNAL, _of(args), resume=args.resume is not None)) as journal:
+    journal_file = args.output / JOURNAL
+    with closing(Journal(journal_file, of, resume=args.resume is not None, done=is_read)) as journal:
         _judge(args, journal, _asked(source, points), points, total)
         rows = sorted(journal.rows(), key=lambda row: (row["shard"], row["row"]))
     return finish(args, rows, points)
 
 
-def wanted(source: Source, find: Callable[[str], Sequence[KeyPoint]]) -> tuple[Points, int]:
+def is_read(row: Row) -> bool:
+    """Whether a journal's row has all its verdicts; one with an unreadable answer is judged again."""
+    return row["error"] is None and all(verdict["match"] is not None for verdict in row["verdicts"])
+
+
+def wanted(source: Source, find: Finder) -> tuple[Points, int]:
     """The key points of every prompt of a source, before any picture is opened, and how many rows to judge.
 
     Raises ValueError as `find` does, and if there is no prompt or no key point at all.
     """
     prompts = Counter(item.prompt for item in source.items())
-    points = {prompt: list(find(prompt)) for prompt in prompts if prompt}
+    points = find([prompt for prompt in prompts if prompt])
     if not any(points.values()):
         raise ValueError(
             f"got {len(points)} prompts in {source.name} and no key point in them; expected prompts that ask "
             "for something of the 24 kinds; see docs/keypoints.md"
         )
-    return points, sum(count for prompt, count in prompts.items() if not prompt or points[prompt])
+    return points, sum(count for prompt, count in prompts.items() if not prompt or points[prompt] != [])
 
 
 def finish(args: argparse.Namespace, rows: Sequence[Row], points: Points) -> int:
@@ -103,7 +124,7 @@ def finish(args: argparse.Namespace, rows: Sequence[Row], points: Points) -> int
 
     from t2ialign.evaluation import keypoint_report
 
-    bare = sum(not mine for mine in points.values())
+    bare = sum(mine == [] for mine in points.values())
     result, table = keypoint_report.write(args.output, _of(args), rows, prompts_without_key_points=bare)
     Console().print(table)
     for row in result["errors"][:SHOWN]:
@@ -158,7 +179,7 @@ def judged_rows(evaluator: AlignEvaluator, items: Sequence[Item], points: Points
         mine = [rows[pictures.good[rank]] for rank in alike]
         images = torch.stack([pictures.raw[rank] for rank in alike]).permute(0, 3, 1, 2).float() / 255
         prompts = [row["prompt"] for row in mine]
-        found = evaluator.judge(images.to(_device()), prompts, [points[prompt] for prompt in prompts])
+        found = evaluator.judge(images.to(_device()), prompts, [points[prompt] or [] for prompt in prompts])
         for row, one in zip(mine, found, strict=True):
             row["verdicts"] = [
                 {
@@ -171,25 +192,49 @@ def judged_rows(evaluator: AlignEvaluator, items: Sequence[Item], points: Points
 
 
 def _asked(source: Source, points: Points) -> Iterator[Item]:
-    """The items that ask for something, and as errors those without a prompt."""
+    """The items that ask for something, and as errors those of which that is not known."""
     for item in source.items():
-        if not item.prompt and item.error is None:
+        if item.error is not None:
+            yield item
+        elif not item.prompt:
             missing = f"{item.file}: got no prompt; expected a column prompt, or NAME.txt beside it; add it"
             yield replace(item, image=None, error=missing)
-        elif not item.prompt or points[item.prompt]:
+        elif (mine := points[item.prompt]) is None:
+            yield replace(item, image=None, error=f"{item.file}: got no key points that {UNREAD}")
+        elif mine:
             yield item
 
 
-def _finder(args: argparse.Namespace) -> Callable[[str], Sequence[KeyPoint]]:
+def _finder(args: argparse.Namespace) -> Finder:
+    """Who knows the key points of prompts."""
+    if args.extract is not None:
+        return partial(_extracted, args)
+    one: Callable[[str], Sequence[KeyPoint]] = _captioned
     if args.points is not None:
         from t2ialign.evaluation.keypoint_files import PointFile
 
-        return PointFile(args.points)
-    if args.backend == "oracle":
-        return _captioned
-    from rewards.keypoint_rules import extract
+        one = PointFile(args.points)
+    elif args.backend != "oracle":
+        from rewards.keypoint_rules import extract
 
-    return extract
+        one = extract
+    return lambda prompts: {prompt: list(one(prompt)) for prompt in prompts}
+
+
+def _extracted(args: argparse.Namespace, prompts: Sequence[str]) -> Points:
+    from rewards.keypoint_llm import Extractor
+    from rewards.llm import writer
+    from t2ialign.evaluation.keypoint_extraction import extract_all
+
+    options = _options(args.extract_option)
+    tokens = {"tokens": options.pop("tokens")} if "tokens" in options else {}
+    args.output.mkdir(parents=True, exist_ok=True)
+    return extract_all(
+        lambda: Extractor(writer(args.extract, args.extract_url, **options), **tokens),
+        prompts,
+        args.output / POINTS,
+        model=args.extract,
+    )
 
 
 def _captioned(prompt: str) -> list[KeyPoint]:
@@ -234,13 +279,15 @@ def _options(texts: Iterable[str]) -> dict[str, Any]:
 def _of(args: argparse.Namespace) -> dict[str, Any]:
     """What the verdicts are of: a resumed run must be of the same."""
     from t2ialign.data.sources import identity
+    from t2ialign.scoring.journal import answering
 
     there = Path(args.samples).exists()
     return {
         "samples": str(Path(args.samples).resolve()) if there else args.samples,
         "points": identity(str(args.points)) if args.points else None,
+        **{"extract": args.extract, "extract_options": answering(_options(args.extract_option))},
         **{"backend": args.backend, "weights": args.weights, "url": args.url},
-        "options": dict(sorted(_options(args.option).items())),
+        "options": answering(_options(args.option)),
     }
 
 
@@ -251,6 +298,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(
             f"got --points {args.points}, which does not exist; expected a table; check the path"
         )
+    if args.extract is None and (args.extract_url or args.extract_option):
+        raise ValueError(
+            "got --extract-url or --extract-option without --extract; expected its model; name it"
+        )
+    if args.extract is not None and args.points is not None:
+        raise ValueError("got --points and --extract; expected one source of key points; drop the other")
     if args.backend == "head" and args.weights is None:
         raise ValueError("got --backend head without --weights; expected its folder; name it")
     if args.output.exists() and not args.output.is_dir():

@@ -12,6 +12,7 @@ from PIL import Image
 from rewards import evaluator_head
 from rewards.keypoint_oracle import ShapesChecker
 from t2ialign import cli
+from t2ialign.data.rewrites import read_wishes
 from t2ialign.shapes.render import render
 from tests.rewards.chat_server import ChatServer, question
 
@@ -242,6 +243,8 @@ def test_a_server_that_fails_stops_the_run_and_loses_nothing(samples, tmp_path, 
         (("--points", "none.jsonl"), "got --points none.jsonl, which does not exist"),
         (("--backend", "head"), "got --backend head without --weights"),
         (("--weights", "x"), "expected no weights for oracle"),
+        (("--extract-url", "http://127.0.0.1/v1"), "without --extract"),
+        (("--extract", "x", "--points", __file__), "got --points and --extract"),
         (("--option", "tokens"), "got --option 'tokens'; expected KEY=VALUE"),
     ],
 )
@@ -268,3 +271,70 @@ def test_a_continuous_match_is_counted_above_a_half(samples, tmp_path):
     assert [row["correct"] for row in found] == (matches > 0.5).tolist()
     assert result(tmp_path / "out")["accuracy"]["points"]["mean"] == pytest.approx((matches > 0.5).mean())
     assert {row["kind"] for row in found} >= {"counting", "cross_entity_binding", "entity_layout"}, "by rules"
+
+
+def test_what_is_refused_leaves_nothing_behind(samples, tmp_path, capsys):
+    """A key that somebody put where it does not belong is on no disk, and a mended command goes on."""
+    table = tmp_path / "points.jsonl"
+    spec = {"tag": "counting", "include": [{"class": "cross", "count": 3}]}
+    table.write_text("".join(json.dumps(spec | {"prompt": prompt}) + "\n" for prompt in (RIGHT, THREE)))
+    with ChatServer(lambda _: reply("accept")) as server:
+        given = ("--points", str(table), *served(server))
+        for wrong in (("--url", "http://me:SECRET@127.0.0.1/v1"), ("--option", "api_key=SECRET")):
+            assert judge(samples, tmp_path / "out", *given, *wrong) == 2
+            assert not list((tmp_path / "out").glob("*"))
+        assert judge(samples, tmp_path / "out", *given) == 0
+    assert "SECRET" not in (tmp_path / "out" / "journal.jsonl").read_text()
+
+
+def test_a_resumed_run_may_wait_longer_and_asks_again_what_was_unreadable(samples, tmp_path, capsys):
+    table = tmp_path / "points.jsonl"
+    spec = {"tag": "counting", "include": [{"class": "cross", "count": 3}]}
+    table.write_text("".join(json.dumps(spec | {"prompt": prompt}) + "\n" for prompt in (RIGHT, THREE)))
+    readable = False
+    with ChatServer(lambda _: reply("accept" if readable or len(server.requests) == 1 else "hm")) as server:
+        given = ("--points", str(table), "--batch-size", "1", *served(server))
+        assert judge(samples, tmp_path / "out", *given, "--option", "timeout=30") == BROKEN
+        assert result(tmp_path / "out")["unreadable"] == 3 and len(server.requests) == 1 + 2 * 3
+        readable = True
+        more = ("--resume", "latest", "--option", "timeout=60", "--option", "tries=2")
+        assert judge(samples, tmp_path / "out", *given, *more) == 0
+        assert len(server.requests) == 7 + 3, "what was read is not asked again"
+        assert result(tmp_path / "out")["unreadable"] == 0
+        assert means(result(tmp_path / "out")["accuracy"]["kinds"]) == {"counting": (1.0, 4)}
+        assert judge(samples, tmp_path / "out", *given, "--resume", "latest", "--option", "tokens=9") == 2
+    assert "holds scores with options" in capsys.readouterr().err
+
+
+def test_a_language_model_finds_the_key_points_once(samples, tmp_path, capsys):
+    """Its points are kept for --points and training; what it leaves unread is an error, and asked again."""
+    points = [{"kind": "counting", "description": "three crosses"}]
+
+    def answer(request):
+        if "image generator" not in json.dumps(request["messages"]):
+            return reply("I see them. accept")
+        asked_for.append(THREE if THREE in request["messages"][1]["content"] else RIGHT)
+        return reply(json.dumps(points) if asked_for[-1] == THREE or mended else "None come to mind.")
+
+    mended, asked_for = False, list[str]()
+    with ChatServer(answer) as server:
+        given = ("--extract", "reader", "--extract-url", server.url, *served(server))
+        assert judge(samples, tmp_path / "out", *given) == BROKEN
+        assert sorted(asked_for) == [RIGHT, RIGHT, THREE]
+        found = result(tmp_path / "out")
+        assert means(found["accuracy"]["kinds"]) == {"counting": (1.0, 2)}
+        assert [error["file"] for error in found["errors"]] == ["0.png", "1.png"]
+        assert "got no key points that could be read" in found["errors"][0]["error"]
+        mended = True
+        assert judge(samples, tmp_path / "out", "--resume", "latest", *given) == 0
+        assert sorted(asked_for) == [RIGHT] * 3 + [THREE]
+        assert means(result(tmp_path / "out")["accuracy"]["kinds"]) == {"counting": (1.0, 4)}
+        kept = str(tmp_path / "out" / "points.jsonl")
+        assert judge(samples, tmp_path / "again", "--points", kept, *served(server)) == 0
+        assert len(asked_for) == 4
+    assert rows(tmp_path / "again") == rows(tmp_path / "out")
+    assert [wish.prompt for wish in read_wishes(kept)] == [THREE, RIGHT]
+    capsys.readouterr()
+    other = ("--resume", "latest", "--extract", "other", *served(server))
+    assert judge(samples, tmp_path / "out", *other) == 2
+    assert "got key points by 'reader'" in capsys.readouterr().err

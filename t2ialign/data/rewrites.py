@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ class Wish:
 
     prompt: str
     points: Any | None
+    where: str
+    """The row, for messages."""
 
 
 def read_triples(source: str, *, thought: bool) -> list[Triple]:
@@ -47,9 +50,11 @@ def read_triples(source: str, *, thought: bool) -> list[Triple]:
 
 
 def read_wishes(source: str) -> list[Wish]:
-    """The same for prompts alone, with the column `points` where there is one. Raises ValueError likewise."""
-    found = _rows(source, ["prompt"], ["points"])
-    return [Wish(_text(where, "prompt", row["prompt"]), row.get("points")) for where, row in found]
+    """The same for prompts alone, with the column `points`, plain or as JSON text, where there is one.
+
+    Raises ValueError likewise, and for a text that is no JSON.
+    """
+    return [_wish(where, row) for where, row in _rows(source, ["prompt"], ["points"])]
 
 
 def _rows(
@@ -84,3 +89,33 @@ def _text(where: str, name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: got {value!r} for {name}; expected text; mend or remove the row")
     return value.strip()
+
+
+def plain_points(points: Any) -> Any:
+    """A cell of key points as if it came from a JSON file: CSV has text alone, Arrow null for a missing key.
+
+    Raises ValueError for a text that is no JSON.
+    """
+    if isinstance(points, str):
+        try:
+            points = json.loads(points) if points.strip() else None
+        except ValueError as error:
+            raise ValueError(
+                f"got {points!r} for points; expected a list in JSON; mend or empty the cell"
+            ) from error
+    if not isinstance(points, list):
+        return points
+    return [
+        {key: value for key, value in point.items() if value is not None}
+        if isinstance(point, dict)
+        else point
+        for point in points
+    ]
+
+
+def _wish(where: str, row: dict[str, Any]) -> Wish:
+    try:
+        points = plain_points(row.get("points"))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return Wish(_text(where, "prompt", row["prompt"]), points, where)

@@ -1,4 +1,4 @@
-"""Key points of published benchmarks, by prompt: T2I-Keypoints-Eval, UniGenBench, GenEval's metadata."""
+"""Key points of files, by prompt: T2I-Keypoints-Eval, UniGenBench, GenEval's metadata, rows of one's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 from rewards.english import counted
 from rewards.geneval_spec import parse_spec
-from rewards.keypoints import KeyPoint, kinds
+from rewards.keypoints import KeyPoint, from_json, kinds
+from t2ialign.data.rewrites import plain_points
 from t2ialign.data.sources import read_rows
 from t2ialign.evaluation.keypoint_recall import MAPPING
 
@@ -149,10 +150,16 @@ def _clauses(row: Row) -> list[KeyPoint]:
     return points
 
 
+def _own(row: Row) -> list[KeyPoint]:
+    """Rows of our own: key points as `train rewrite_grpo` reads them."""
+    return from_json(plain_points(row["points"]))
+
+
 FORMS = (
     Form("prompt", ("prompt_points", "prompt_points_des"), _listed),
     Form("prompt_en", ("sub_dims_en",), _test_points),
     Form("prompt", ("tag", "include"), _clauses),
+    Form("prompt", ("points",), _own),
 )
 
 

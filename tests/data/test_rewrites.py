@@ -1,9 +1,11 @@
 """Rows that a rewriter learns from: columns under their names and others', key points, and the errors."""
 
+import csv
 import json
 
 import pytest
 
+from rewards.keypoints import KeyPoint, from_json
 from t2ialign.data.rewrites import Triple, Wish, read_triples, read_wishes
 
 
@@ -26,10 +28,57 @@ def test_rows_of_a_table_under_any_known_name(tmp_path):
 
 def test_key_points_come_along_where_there_are_some(tmp_path):
     points = [{"kind": "counting", "description": "there are two dogs"}]
-    found = read_wishes(
-        lines(tmp_path / "a.jsonl", {"prompt": "two dogs", "points": points}, {"prompt": "a cat"})
-    )
-    assert found == [Wish("two dogs", points), Wish("a cat", None)]
+    file = lines(tmp_path / "a.jsonl", {"prompt": "two dogs", "points": points}, {"prompt": "a cat"})
+    assert read_wishes(file) == [
+        Wish("two dogs", points, f"{file} line 1"),
+        Wish("a cat", None, f"{file} line 2"),
+    ]
+
+
+def as_json(file, rows):
+    file.write_text(json.dumps(rows))
+
+
+def as_lines(file, rows):
+    lines(file, *rows)
+
+
+def as_parquet(file, rows):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+def as_csv(file, rows):
+    comma = "\t" if file.suffix == ".tsv" else ","
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["prompt", "points"], delimiter=comma)
+        writer.writeheader()
+        writer.writerows({**row, "points": json.dumps(row["points"])} for row in rows)
+
+
+WRITERS = {".json": as_json, ".jsonl": as_lines, ".parquet": as_parquet, ".csv": as_csv, ".tsv": as_csv}
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_key_points_of_every_format(tmp_path, ending):
+    two, tall = KeyPoint("counting", "there are two dogs", "two"), KeyPoint("size", "a dog is tall")
+    plain = [{"kind": "counting", "description": "there are two dogs", "evidence": "two"}]
+    plain += [{"kind": "size", "description": "a dog is tall"}]  # in parquet its evidence is null
+    rows = [{"prompt": "two dogs", "points": plain}, {"prompt": "a cat", "points": None}]
+    file = tmp_path / f"rows{ending}"
+    WRITERS[ending](file, rows)
+    first, second = read_wishes(str(file))
+    assert from_json(first.points) == [two, tall] and second.points is None
+
+
+def test_key_points_that_are_no_json_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,points\na cat,\ntwo dogs,two of them\n")
+    with pytest.raises(ValueError, match=r"a.csv line 3: got 'two of them' for points; expected a list"):
+        read_wishes(str(tmp_path / "a.csv"))
+    (tmp_path / "a.csv").write_text("prompt,points\na cat,\n")
+    assert read_wishes(str(tmp_path / "a.csv"))[0].points is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rewards.geneval_spec import read_specs
-from rewards.keypoints import KeyPoint, kinds
+from rewards.keypoints import KeyPoint, kinds, to_json
 from t2ialign.evaluation import keypoint_recall
 from t2ialign.evaluation.keypoint_files import PointFile, kind_spelled
 
@@ -112,9 +112,27 @@ def test_malformed_rows_are_named(tmp_path, change, said):
 
 
 def test_a_table_of_another_form_is_refused(tmp_path):
-    said = "got columns prompt, points; expected prompt, prompt_points, prompt_points_des or prompt_en"
+    said = "got columns prompt, dots; expected prompt, prompt_points, prompt_points_des or prompt_en"
     with pytest.raises(ValueError, match=said):
-        PointFile(lines(tmp_path / "t.jsonl", {"prompt": "a", "points": []}))
+        PointFile(lines(tmp_path / "t.jsonl", {"prompt": "a", "dots": []}))
+
+
+def test_rows_of_ones_own(tmp_path):
+    row = {"prompt": "three dogs", "points": to_json(WANTED[:1])}
+    assert PointFile(lines(tmp_path / "t.jsonl", row))("three dogs") == WANTED[:1]
+    for name in ("t.csv", "t.parquet"):  # text in a cell, and null for a key that one of two points lacks
+        table = pa.Table.from_pylist(
+            [{**row, "points": [*row["points"], {"kind": "state", "description": "x"}]}]
+        )
+        if name == "t.parquet":
+            pq.write_table(table, tmp_path / name)
+        else:
+            shown = json.dumps(row["points"]).replace('"', '""')
+            (tmp_path / name).write_text(f'prompt,points\nthree dogs,"{shown}"\n')
+        assert PointFile(tmp_path / name)("three dogs")[0] == WANTED[0]
+    row["points"][0]["kind"] = "weather"
+    with pytest.raises(ValueError, match="line 1: got key point 'weather'"):
+        PointFile(lines(tmp_path / "t.jsonl", row))("three dogs")
 
 
 def test_rows_of_one_prompt_are_joined(tmp_path):
