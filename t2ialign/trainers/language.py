@@ -7,6 +7,7 @@ writes its own checkpoints; this file gives it the settings, errors and output f
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,6 +25,9 @@ from t2ialign.trainers.log import METRICS, check_trackers, keep_rows, read_rows
 from t2ialign.trainers.output import CHECKPOINTS, check_unused
 
 CONFIG_FILE, LOGS = "config.yaml", "logs"
+NAME = "checkpoint-"
+LAST = "trainer_state.json"
+"""What transformers writes last into a checkpoint, which it fills in place."""
 TENSORBOARD = "tensorboard"
 
 
@@ -38,7 +42,7 @@ class LanguageConfig(Config):
     output: Path = Path("runs/new")
     """Folder for the result; one in use is an error unless resumed."""
     resume: Literal["latest"] | None = None
-    """latest continues the newest checkpoint of output."""
+    """latest continues the newest whole checkpoint of output."""
     seed: int = 0
     """Of every random draw."""
     model: str = SHAPES
@@ -72,34 +76,39 @@ class LanguageConfig(Config):
 def start(cfg: LanguageConfig) -> Path | None:
     """The checkpoint to go on from, or None; leaves the settings in the output folder.
 
-    Raises ValueError without TRL, for an output in use, for nothing to resume, and for settings that make
-    it another run.
+    On resume newer checkpoints, which a kill left torn, are removed. Raises ValueError without TRL, for an
+    output in use, for nothing to resume, and for settings that make it another run.
     """
     if find_spec("trl") is None:
         raise ValueError(
             "got no package trl, which trains rewriters; expected it; pip install 't2ialign[rewrite]'"
         )
-    from transformers.trainer_utils import get_last_checkpoint
-
     if cfg.preset not in PRESETS:
         raise ValueError(f"got preset {cfg.preset!r}; expected one of {', '.join(PRESETS)}; choose one")
     check_trackers(cfg.trackers)
-    root, found = cfg.output / CHECKPOINTS, None
+    found = None
     if cfg.resume is None:
         check_unused(cfg.output)
     else:
-        newest = get_last_checkpoint(str(root)) if root.is_dir() else None
-        if newest is None:
+        found = whole_checkpoint(cfg.output)
+        if found is None:
             raise ValueError(
-                f"got resume=latest, but {root} holds no checkpoint; expected one to continue; check output, "
-                "or leave resume out to start anew"
+                f"got resume=latest, but {cfg.output / CHECKPOINTS} holds no whole checkpoint; expected one "
+                "to continue; check output, or start anew in another, without resume"
             )
-        found = Path(newest)
         _check_same(cfg)
+        for torn in _checkpoints(cfg.output):
+            if _step(torn) > _step(found):
+                shutil.rmtree(torn, ignore_errors=True)  # another process may be faster
     cfg.output.mkdir(parents=True, exist_ok=True)
     config.save(cfg, cfg.output / CONFIG_FILE)
-    keep_rows(cfg.output / METRICS, int(found.name.rpartition("-")[2]) if found else -1)
+    keep_rows(cfg.output / METRICS, _step(found) if found else -1)
     return found
+
+
+def whole_checkpoint(output: Path) -> Path | None:
+    """The newest checkpoint below output/checkpoints that was written to its end; None if there is none."""
+    return next((folder for folder in reversed(_checkpoints(output)) if _is_whole(folder)), None)
 
 
 def load(cfg: LanguageConfig) -> tuple[Any, Any]:
@@ -203,6 +212,23 @@ def _rows_of(file: Path) -> Any:
 
 def _source(cfg: LanguageConfig) -> str:
     return str(assets.folder(ASSET)) if cfg.model == SHAPES else cfg.model
+
+
+def _checkpoints(output: Path) -> list[Path]:
+    """From the oldest to the newest, torn ones too."""
+    named = (output / CHECKPOINTS).glob(f"{NAME}*")
+    return sorted((f for f in named if f.name.removeprefix(NAME).isdecimal() and f.is_dir()), key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix(NAME))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return isinstance(json.loads((folder / LAST).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def _check_same(cfg: LanguageConfig) -> None:

@@ -151,21 +151,28 @@ class Trainer:
 def with_points(wishes: Sequence[Wish], reward: rewards.Reward) -> list[tuple[str, list[KeyPoint]]]:
     """Each prompt with its key points: those of its row, else the evaluator's own, else the rules'.
 
-    Raises ValueError, naming the prompt, for points of another form and where none are found.
+    Raises ValueError, naming the row, for points of another form and where none are found.
     """
     from rewards.keypoint_rules import extract
 
     find = reward.points if isinstance(reward, AlignEvaluator) else extract
     found = []
     for wish in wishes:
-        points = list(find(wish.prompt)) if wish.points is None else from_json(wish.points)
+        points = list(find(wish.prompt)) if wish.points is None else _given(wish)
         if not points:
             raise ValueError(
-                f"got {wish.prompt!r} without key points; expected at least one to judge; leave it out, or "
-                "fill the column points"
+                f"{wish.where}: got {wish.prompt!r} without key points; expected at least one to judge; "
+                "leave it out, or fill the column points"
             )
         found.append((wish.prompt, points))
     return found
+
+
+def _given(wish: Wish) -> list[KeyPoint]:
+    try:
+        return from_json(wish.points)
+    except ValueError as error:
+        raise ValueError(f"{wish.where}, points: {error}") from error
 
 
 def draw(

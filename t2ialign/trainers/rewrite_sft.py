@@ -18,6 +18,9 @@ from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.trainers import language
 from t2ialign.trainers.language import LanguageConfig
 
+TAUGHT = tuple(name for name, preset in PRESETS.items() if preset.convention == "tags")
+"""Presets whose outputs are marked as `written` does; those of others are not known well enough to teach."""
+
 
 class Config(LanguageConfig):
     """Settings of train rewrite_sft."""
@@ -27,7 +30,7 @@ class Config(LanguageConfig):
     thought: bool = True
     """Whether the thought is learnt too; without it the rewrite alone."""
     max_length: int = Field(default=1024, ge=8)
-    """Tokens of a whole text; the end of a longer one is cut."""
+    """Most tokens of prompt and output together; a longer row is left out, since cut it would have no end."""
     holdout: float = Field(default=0.05, gt=0, lt=1)
     """Share of the prompts whose loss is measured and not trained on."""
     evaluate_every: int = Field(default=100, ge=1)
@@ -35,21 +38,28 @@ class Config(LanguageConfig):
 
 
 class Trainer:
-    """TRL's SFTTrainer over our settings. Raises ValueError as `language.start` and `read_triples` do."""
+    """TRL's SFTTrainer over our settings.
+
+    Raises ValueError as `language.start`, `read_triples` and `fitting` do, and for a preset not in `TAUGHT`.
+    """
 
     def __init__(self, cfg: Config) -> None:
+        if cfg.preset in PRESETS and cfg.preset not in TAUGHT:
+            raise ValueError(
+                f"got preset={cfg.preset}, whose outputs are marked as {PRESETS[cfg.preset].convention}; "
+                f"expected one of {', '.join(TAUGHT)}, marked by tags as SFT writes them; choose one"
+            )
         self.cfg, self.checkpoint = cfg, language.start(cfg)
         from trl import SFTConfig, SFTTrainer
 
         model, tokenizer = language.load(cfg)
         train, rest = split(read_triples(cfg.data, thought=cfg.thought), cfg.holdout, cfg.seed)
-        self.count = len(train)
         self.trainer = SFTTrainer(
             model=model,
             processing_class=tokenizer,
             args=SFTConfig(
                 **language.arguments(cfg),
-                max_length=cfg.max_length,
+                max_length=None,  # it would cut
                 eval_strategy="steps",
                 eval_steps=cfg.evaluate_every,
             ),
@@ -57,11 +67,18 @@ class Trainer:
             eval_dataset=talks(rest, cfg),
             peft_config=language.lora(cfg),
         )
+        self.trainer.train_dataset = fitting(self.trainer.train_dataset, cfg.max_length)
+        self.trainer.eval_dataset = fitting(self.trainer.eval_dataset, cfg.max_length)
+        self.data = f"{cfg.data}, {len(self.trainer.train_dataset)} rows"
+        left_out = len(train) + len(rest) - len(self.trainer.train_dataset) - len(self.trainer.eval_dataset)
+        if left_out:
+            self.data += f", {left_out} left out as longer than {cfg.max_length} tokens"
+            if self.trainer.accelerator.is_main_process:
+                print(self.data)
 
     def fit(self) -> None:
         """Train, and leave the rewriter in the output folder."""
-        data = f"{self.cfg.data}, {self.count} rows"
-        language.fit(self.trainer, self.cfg, self.checkpoint, method="rewrite_sft", data=data)
+        language.fit(self.trainer, self.cfg, self.checkpoint, method="rewrite_sft", data=self.data)
 
 
 def split(rows: Sequence[Triple], fraction: float, seed: int) -> tuple[list[Triple], list[Triple]]:
@@ -88,6 +105,17 @@ def talks(rows: Sequence[Triple], cfg: Config) -> Any:
             for row in rows
         ]
     )
+
+
+def fitting(rows: Any, most: int) -> Any:
+    """The rows, as TRL tokenised them, of at most `most` tokens. Raises ValueError if none is left."""
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    if min(lengths) > most:
+        raise ValueError(
+            f"got max_length={most}; expected at least {min(lengths)}, the tokens of the shortest of "
+            f"{len(lengths)} rows to train on or hold out; raise it"
+        )
+    return rows.select([place for place, length in enumerate(lengths) if length <= most])
 
 
 def written(row: Triple, *, thought: bool) -> str:

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 import rewards
 from rewards.keypoint_oracle import shapes_points
 from rewards.keypoints import KeyPoint
+from t2ialign.data.rewrites import Wish
 from t2ialign.models.load import load_policy
 from t2ialign.trainers import rewrite_sft
-from t2ialign.trainers.rewrite_grpo import Config, Trainer, draw
+from t2ialign.trainers.rewrite_grpo import Config, Trainer, draw, with_points
 from t2ialign.trainers.rewrite_reward import ImageReward, without_gaps
 from tests.trainers.helpers import numbers
 from tests.trainers.rewriters import PHRASINGS, new_rewriter, write_rows
@@ -96,6 +97,17 @@ def test_what_cannot_be_used_is_judged_as_the_user_s_prompt(judge, monkeypatch):
 def test_a_verdict_that_could_not_be_read_teaches_nothing():
     nan = math.nan
     assert without_gaps([1.0, nan, 0.5, nan, nan], [7, 7, 7, 8, 8]) == [1.0, 0.75, 0.5, 0.0, 0.0]
+
+
+def test_points_are_those_of_the_row_or_found_and_errors_name_the_row(judge):
+    mine = [{"kind": "counting", "description": "there are two"}]
+    wishes = [Wish("two balls", mine, "a.jsonl line 1"), Wish("a red circle", None, "a.jsonl line 2")]
+    (_, given), (_, found) = with_points(wishes, judge.reward)
+    assert given == [KeyPoint("counting", "there are two")] and found == shapes_points("a red circle")
+    with pytest.raises(ValueError, match=r"a.jsonl line 3, points: got key point 'number'; expected one of"):
+        with_points([Wish("a", [{**mine[0], "kind": "number"}], "a.jsonl line 3")], judge.reward)
+    with pytest.raises(ValueError, match=r"a.jsonl line 4: got 'a' without key points"):
+        with_points([Wish("a", [], "a.jsonl line 4")], judge.reward)
 
 
 def test_kinds_are_drawn_evenly_or_prompts_are():

@@ -3,9 +3,14 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerState
 
 from rewards.llm import writer
-from t2ialign.trainers.rewrite_sft import Config, Trainer, split
+from t2ialign.data.rewrites import Triple
+from t2ialign.rewriting.instructions import PRESETS
+from t2ialign.rewriting.parse import Parsed, parse
+from t2ialign.trainers.language import whole_checkpoint
+from t2ialign.trainers.rewrite_sft import TAUGHT, Config, Trainer, split, written
 from tests.trainers.helpers import numbers
 from tests.trainers.rewriters import PHRASINGS, new_rewriter, write_rows
 
@@ -70,6 +75,80 @@ def test_a_resumed_run_is_the_run(config, tmp_path):
         Trainer(part.model_copy(update={"resume": "latest", "lr": 0.1}))
 
 
+def test_a_checkpoint_torn_by_a_kill_is_passed_over(config, tmp_path, monkeypatch):
+    whole, cfg = config(output=tmp_path / "whole"), config(output=tmp_path / "part")
+    Trainer(whole).fit()
+    save = TrainerState.save_to_json
+
+    def killed(state, file):
+        save(state, file)
+        if state.global_step == 4:
+            with open(file, "r+", encoding="utf-8") as stream:
+                stream.truncate(100)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainerState, "save_to_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(cfg).fit()
+    root = cfg.output / "checkpoints"
+    assert (root / "checkpoint-4" / "optimizer.pt").is_file()
+    assert whole_checkpoint(cfg.output) == root / "checkpoint-2"
+    trainer = Trainer(cfg.model_copy(update={"resume": "latest"}))
+    assert not (root / "checkpoint-4").exists() and (root / "checkpoint-2").is_dir()
+    trainer.fit()
+    assert whole_checkpoint(cfg.output) == root / "checkpoint-4"
+    one, two = (load_file(run.output / "model.safetensors") for run in (whole, cfg))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_newest_whole_checkpoint_is_the_one_of_most_steps(tmp_path):
+    assert whole_checkpoint(tmp_path) is None
+    root = tmp_path / "checkpoints"
+    states = {"10": "{}", "9": "{}", "20": None, "30": "", "40": '{"a": ', "last": "{}"}
+    for name, state in states.items():
+        (root / f"checkpoint-{name}").mkdir(parents=True)
+        if state is not None:
+            (root / f"checkpoint-{name}" / "trainer_state.json").write_text(state)
+    assert whole_checkpoint(tmp_path) == root / "checkpoint-10"
+
+
+@pytest.mark.parametrize("thought", [True, False])
+@pytest.mark.parametrize("preset", TAUGHT)
+def test_what_is_taught_is_what_the_preset_reads(preset, thought):
+    text = written(Triple("two dogs", "a pair", "two dogs side by side"), thought=thought)
+    found = parse(text, "two dogs", convention=PRESETS[preset].convention)
+    assert found == Parsed("a pair" if thought else "", "two dogs side by side")
+
+
+def test_a_preset_that_reads_something_else_is_refused(config):
+    assert set(PRESETS) - set(TAUGHT) == {"promptenhancer-32b"}
+    cfg = config(preset="promptenhancer-32b")
+    with pytest.raises(ValueError, match=r"got preset=promptenhancer-32b, whose .* last_think; expected"):
+        Trainer(cfg)
+    assert not cfg.output.exists()
+
+
+def test_a_row_that_is_too_long_is_left_out_and_counted(config, capsys):
+    free = Trainer(config()).trainer
+    assert "left out" not in capsys.readouterr().out
+    parts = [[len(ids) for ids in part["input_ids"]] for part in (free.train_dataset, free.eval_dataset)]
+    most = max(map(max, parts)) - 1
+    left = sum(length > most for part in parts for length in part)
+    cfg = config(max_length=most, max_steps=1)
+    trainer = Trainer(cfg)
+    rows = trainer.trainer.train_dataset
+    end = trainer.trainer.processing_class.eos_token_id
+    assert left and len(rows) == sum(length <= most for length in parts[0])
+    assert all(ids[-1] == end for ids in rows["input_ids"])
+    said = f"{len(rows)} rows, {left} left out as longer than {most} tokens"
+    assert said in capsys.readouterr().out
+    trainer.fit()
+    assert said in (cfg.output / "README.md").read_text()
+    with pytest.raises(ValueError, match=rf"got max_length=8; expected at least {min(parts[0])}, .* raise"):
+        Trainer(config(max_length=8, output=cfg.output.with_name("other")))
+
+
 def test_a_lora_is_saved_alone_and_written_with(config):
     cfg = config(lora_rank=4, max_steps=2)
     Trainer(cfg).fit()
@@ -79,8 +158,6 @@ def test_a_lora_is_saved_alone_and_written_with(config):
 
 
 def test_all_rows_of_a_prompt_are_held_out_together():
-    from t2ialign.data.rewrites import Triple
-
     rows = [Triple(f"p{i % 10}", "t", f"r{i}") for i in range(40)]
     train, held = split(rows, 0.2, seed=0)
     assert len(train) == 32 and len(held) == 8
@@ -94,5 +171,5 @@ def test_errors_say_what_to_do(config, tmp_path):
     (tmp_path / "empty.jsonl").write_text('{"prompt": "a", "thought": " ", "rewrite": "b"}\n')
     with pytest.raises(ValueError, match=r"line 1: got ' ' for thought; expected text"):
         Trainer(config(data=str(tmp_path / "empty.jsonl"), output=tmp_path / "other"))
-    with pytest.raises(ValueError, match="holds no checkpoint"):
+    with pytest.raises(ValueError, match="holds no whole checkpoint"):
         Trainer(config(output=tmp_path / "third", resume="latest"))
