@@ -6,9 +6,10 @@ import pytest
 
 from rewards.keypoint_oracle import shapes_points
 from rewards.shapes_world import COLOURS, SHAPES
+from t2ialign.evaluation.provenance import source_hash
 from t2ialign.proofs import rewriter_runs as runs
 from t2ialign.proofs.rewriter_pictures import Pictures
-from t2ialign.proofs.rewriting_best_of import BestOfClaim, best
+from t2ialign.proofs.rewriting_best_of import REWRITES, SEEDS, BestOfClaim, best
 from t2ialign.proofs.rewriting_gain import (
     CAPTION,
     GRPO,
@@ -18,7 +19,10 @@ from t2ialign.proofs.rewriting_gain import (
     SFT,
     SHUFFLED,
     RewritingClaim,
+    _is_tempting,
 )
+from t2ialign.shapes.phrasings import draw_phrasings
+from t2ialign.shapes.rewriter import build_model, build_tokenizer, output_of
 
 pytest.importorskip("trl")
 
@@ -77,6 +81,7 @@ def test_the_verdict_follows_the_intervals(measured, tmp_path):
     ]
     found = json.loads((folder / RESULT).read_text())
     found |= {"captions": captions, "texts": dict.fromkeys(found["texts"], captions)}
+    found["tempting"] = [place % 2 == 0 for place in range(len(captions))]
 
     def shown(share):
         """The thing always, that there is nothing else in this share of the pictures."""
@@ -88,11 +93,25 @@ def test_the_verdict_follows_the_intervals(measured, tmp_path):
         (tmp_path / RESULT).write_text(json.dumps(found))
         steps, thought, other = claim.rows([tmp_path])
         assert steps.holds is verdict and other.holds is verdict and not thought.holds
+        assert steps.measured["gain_of_grpo_by_seed"][0]["mean"] == pytest.approx(
+            steps.measured["gain_of_grpo"]["mean"]
+        )
+        halves = (steps.measured[name][GRPO]["mean"] for name in ("where_the_teacher_misreads", "elsewhere"))
+        assert sum(halves) / 2 == pytest.approx(steps.measured["oracle_accuracy"][GRPO]["mean"])
+
+
+def test_the_teacher_is_tempted_by_its_habits_alone():
+    drawn = draw_phrasings(200, 5, held_out=True)
+    misread = draw_phrasings(200, 5, held_out=True, misread=1.0)
+    for plain, taken in zip(drawn, misread, strict=True):
+        if plain.prompt == taken.prompt and plain.caption != taken.caption:
+            assert _is_tempting(plain), plain.prompt
+    assert 20 < sum(map(_is_tempting, drawn)) < 180
 
 
 def test_the_rewriters_are_made_once(measured):
     _, folder = measured
-    shared = folder.parents[1] / "rewriters" / "seed-0"
+    shared = folder.parents[1] / "rewriters" / source_hash() / "seed-0"
     before = {
         name: (shared / name / "model.safetensors").stat().st_mtime_ns for name in (runs.SFT, runs.GRPO)
     }
@@ -102,10 +121,36 @@ def test_the_rewriters_are_made_once(measured):
     claim.measure(own, 0)
     after = {name: (shared / name / "model.safetensors").stat().st_mtime_ns for name in (runs.SFT, runs.GRPO)}
     assert before == after
-    first, second = claim.rows([own])
-    means = {name: first.measured[name]["mean"] for name in ("one rewrite", "best of rewrites")}
-    assert means["best of rewrites"] >= means["one rewrite"]
-    assert second.ci95 is not None
+    found = json.loads((own / RESULT).read_text())
+    assert {len(texts) for texts in found["texts"]} == {4} and len(found["texts"]) == 2
+    assert found["matches"][REWRITES][0] == found["matches"][SEEDS][0], "the first of both is one picture"
+
+
+def test_the_best_of_rewrites_is_judged_against_seeds_too(tmp_path):
+    captions = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    wrong, right = [[0.0, 1.0]] * len(captions), [[1.0, 1.0]] * len(captions)
+    claim = small(BestOfClaim())
+    for seeds, verdicts in (([wrong, wrong], (True, True)), ([wrong, right], (True, False))):
+        matches = {REWRITES: [wrong, right], SEEDS: seeds}
+        (tmp_path / RESULT).write_text(json.dumps({"captions": captions, "matches": matches}))
+        first, second = claim.rows([tmp_path])
+        assert (first.holds, second.holds) == verdicts
+        assert first.measured["one rewrite"]["mean"] == 0 and first.measured["gain"]["mean"] == 1
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    rows, prompts = draw_phrasings(20, 0, held_out=False), draw_phrasings(4, 1, held_out=False)
+    runs.write_rows(tmp_path, rows, prompts)
+    tokenizer = build_tokenizer([text for row in rows for text in (row.prompt, output_of(row))])
+    tokenizer.save_pretrained(tmp_path / runs.RAW)
+    build_model(tokenizer, 0).save_pretrained(tmp_path / runs.RAW)
+    values = {**SMALL["sft"], "data": str(tmp_path / runs.ROWS), "model": str(tmp_path / runs.RAW)}
+    output = tmp_path / runs.SFT
+    output.mkdir()
+    (output / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n')
+    (output / "config.yaml").write_text("model: half\n")
+    runs.finish("rewrite_sft", values, output, 0)
+    assert (output / "README.md").is_file() and "half" not in (output / "config.yaml").read_text()
 
 
 def test_the_best_shows_most_and_the_first_wins_a_tie():
@@ -115,7 +160,7 @@ def test_the_best_shows_most_and_the_first_wins_a_tie():
 
 def test_thoughts_that_are_given_are_gone_on_from(measured):
     _, folder = measured
-    rewriter = folder.parents[1] / "rewriters" / "seed-0" / runs.SFT
+    rewriter = folder.parents[1] / "rewriters" / source_hash() / "seed-0" / runs.SFT
     prompts, thoughts = ["a red ball", "a plum wedge, please"], ["red", "plum is purple"]
     outputs = runs.with_thoughts(rewriter, prompts, thoughts)
     assert [text.partition("</think>")[0] for text in outputs] == ["<think>red", "<think>plum is purple"]

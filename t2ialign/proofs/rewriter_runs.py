@@ -6,6 +6,7 @@ Made once for each seed, in a folder that claims share; a second call goes on wi
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +18,7 @@ from rewards.keypoints import to_json
 from t2ialign.evaluation import manifest
 from t2ialign.shapes.phrasings import Phrasing, draw_phrasings
 from t2ialign.shapes.rewriter import build_model, build_tokenizer, output_of
+from t2ialign.trainers.language import whole_checkpoint
 
 ROWS, PROMPTS = "rows.jsonl", "prompts.jsonl"
 RAW, SFT, PLAIN, GRPO = "raw", "sft", "sft-without-thought", "grpo"
@@ -30,7 +32,7 @@ SFT_SETTINGS: dict[str, Any] = {
 }
 GRPO_SETTINGS: dict[str, Any] = {
     **COMMON,
-    **{"max_steps": 60, "batch_size": 128, "group": 8, "lr": 3e-4, "tokens": TOKENS, "checkpoint_every": 10},
+    **{"max_steps": 120, "batch_size": 128, "group": 8, "lr": 3e-4, "tokens": TOKENS, "checkpoint_every": 10},
     **{"num_steps": 8, "guidance": 4.0, "image_batch": 128, "reward_options": {"backend": "oracle"}},
     "preset": "shapes",
 }
@@ -76,17 +78,17 @@ def write_rows(folder: Path, rows: Sequence[Phrasing], prompts: Sequence[Phrasin
 
 
 def finish(method: str, values: dict[str, Any], output: Path, seed: int) -> None:
-    """Run `train METHOD` into `output`, unless it is finished, from its newest checkpoint if there is one."""
+    """Run `train METHOD` into `output`, unless it is finished, from its newest checkpoint or else anew."""
     if (output / "README.md").exists():  # written last of all
         return
+    resume = "latest" if whole_checkpoint(output) else None
+    if resume is None:
+        shutil.rmtree(output, ignore_errors=True)
     module = import_module(f"t2ialign.trainers.{method}")
-    resume = "latest" if list(output.glob("checkpoints/checkpoint-*")) else None
     module.Trainer(module.Config(**values, output=output, seed=seed, resume=resume)).fit()
 
 
-def written(
-    rewriter: Path, prompts: Sequence[str], *, tokens: int = 72, temperature: float = 0.0, seed: int = 0
-) -> list[str]:
+def written(rewriter: Path, prompts: Sequence[str], *, temperature: float = 0.0, seed: int = 0) -> list[str]:
     """Raw outputs of a rewriter."""
     from rewards.llm import writer
 
@@ -97,9 +99,7 @@ def written(
     return found
 
 
-def with_thoughts(
-    rewriter: Path, prompts: Sequence[str], thoughts: Sequence[str], *, tokens: int = 72
-) -> list[str]:
+def with_thoughts(rewriter: Path, prompts: Sequence[str], thoughts: Sequence[str]) -> list[str]:
     """Raw outputs that go on from given thoughts."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

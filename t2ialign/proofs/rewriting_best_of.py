@@ -1,4 +1,8 @@
-"""Several rewrites of a prompt, a picture of each, the best by the key points of the user's prompt kept."""
+"""Several rewrites of a prompt, a picture of each, the best by the key points of the user's prompt kept.
+
+The oracle chooses and measures, so the best of several never shows less than the first of them: what tells
+something of rewriting is the second row, against as many pictures of one rewrite.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from t2ialign.proofs import rewriter_runs as runs
 from t2ialign.proofs.claim import Row
 from t2ialign.proofs.rewriter_pictures import Pictures
 from t2ialign.proofs.rewriting_gain import RESULT, RewriterClaim
+from t2ialign.rewriting.language import AGAIN
 from t2ialign.rewriting.parse import parse
 
 ONE, REWRITES, SEEDS = "one rewrite", "best of rewrites", "best of seeds of one rewrite"
@@ -28,14 +33,17 @@ class BestOfClaim(RewriterClaim):
         """Write, render and judge."""
         if (folder / RESULT).exists():
             return
-        rewriter, asked = self.rewriters(folder, seed) / runs.GRPO, self.asked(seed)
+        rewriter, asked = self.rewriters(folder, seed, plain=False) / runs.GRPO, self.asked(seed)
         prompts = [phrasing.prompt for phrasing in asked]
         texts = [
             [
                 parse(output, prompt).answer
                 for output, prompt in zip(
                     runs.written(
-                        rewriter, prompts, temperature=float(draw > 0), seed=10_000 * seed + 1000 * draw
+                        rewriter,
+                        prompts,
+                        temperature=AGAIN if draw else 0.0,
+                        seed=10_000 * seed + 1000 * draw,
                     ),
                     prompts,
                     strict=True,
@@ -76,7 +84,12 @@ class BestOfClaim(RewriterClaim):
         accuracy = {name: bootstrap_ci(values, units).to_json() for name, values in right.items()}
         gain, over = (paired_difference(right[REWRITES], right[name], units) for name in (ONE, SEEDS))
         return [
-            Row(self.text, {**accuracy, "gain": gain.to_json()}, (gain.low, gain.high), gain.low > 0),
+            Row(
+                self.text,
+                {**accuracy, "gain": gain.to_json(), "chosen_by": "the oracle, which also measures"},
+                (gain.low, gain.high),
+                gain.low > 0,
+            ),
             Row(self.more, {"gain": over.to_json()}, (over.low, over.high), over.low > 0),
         ]
 

@@ -12,12 +12,13 @@ from rewards.keypoint_oracle import shapes_points
 from rewards.keypoints import kinds
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Bar, bars
+from t2ialign.evaluation.provenance import source_hash
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.proofs import rewriter_runs as runs
 from t2ialign.proofs.claim import Claim, Figure, Row
 from t2ialign.proofs.rewriter_pictures import Pictures
 from t2ialign.rewriting.parse import parse
-from t2ialign.shapes.phrasings import Phrasing, draw_phrasings
+from t2ialign.shapes.phrasings import HABITS, Phrasing, draw_phrasings
 
 SHARED = "rewriters"
 """Beside the claims: the rewriters of each seed, trained by the first claim to need them."""
@@ -35,10 +36,13 @@ class RewriterClaim(Claim):
     grpo: ClassVar[dict[str, Any]] = runs.GRPO_SETTINGS
     heldout: int = 600
 
-    def rewriters(self, folder: Path, seed: int) -> Path:
-        """The folder of this seed's rewriters, trained if they are not there; `folder` is the claim's own."""
-        shared = folder.parents[1] / SHARED / f"seed-{seed}"
-        runs.make(shared, seed, self.sizes, self.sft, self.grpo)
+    def rewriters(self, folder: Path, seed: int, *, plain: bool) -> Path:
+        """The folder of this seed's rewriters, trained if they are not there; `folder` is the claim's own.
+
+        Those of other code are left alone. plain: SFT without thought too.
+        """
+        shared = folder.parents[1] / SHARED / source_hash() / f"seed-{seed}"
+        runs.make(shared, seed, self.sizes, self.sft, self.grpo, plain=plain)
         return shared
 
     def asked(self, seed: int) -> list[Phrasing]:
@@ -57,7 +61,7 @@ class RewritingClaim(RewriterClaim):
         """Train the rewriters, write every held-out prompt with each, render and judge."""
         if (folder / RESULT).exists():
             return
-        rewriters, asked = self.rewriters(folder, seed), self.asked(seed)
+        rewriters, asked = self.rewriters(folder, seed, plain=True), self.asked(seed)
         prompts = [phrasing.prompt for phrasing in asked]
         outputs = {
             SFT: runs.written(rewriters / runs.SFT, prompts),
@@ -81,6 +85,7 @@ class RewritingClaim(RewriterClaim):
             folder / RESULT,
             {
                 "captions": [phrasing.caption for phrasing in asked],
+                "tempting": [_is_tempting(phrasing) for phrasing in asked],
                 "texts": texts,
                 "matches": matches,
                 "fallbacks": fallbacks,
@@ -99,6 +104,7 @@ class RewritingClaim(RewriterClaim):
             name: [float(all(own)) for each in found for own in each["matches"][name]]
             for name in found[0]["matches"]
         }
+        tempting = [one for each in found for one in each["tempting"]]
         each = {name: bootstrap_ci(values, units) for name, values in right.items()}
         steps = [each[name] for name in (PROMPT, SFT, GRPO)]
         gain = paired_difference(right[GRPO], right[SFT], units)
@@ -114,6 +120,10 @@ class RewritingClaim(RewriterClaim):
             "same_text_as_the_caption": {name: _same(found, name) for name in right},
             "fallbacks": [one["fallbacks"] for one in found],
             "gain_of_grpo": gain.to_json(),
+            "gain_of_grpo_by_seed": [_gain_of(one).to_json() for one in found],
+            "teacher_misreads": self.sizes.misread,
+            "where_the_teacher_misreads": _part(right, units, tempting, True),
+            "elsewhere": _part(right, units, tempting, False),
         }
         thought = paired_difference(right[SFT], right[PLAIN], units)
         shuffled = paired_difference(right[SHUFFLED], right[GRPO], units)
@@ -138,6 +148,31 @@ class RewritingClaim(RewriterClaim):
             Figure("Key points shown", bars(drawn, before=PROMPT, after=GRPO), "whiskers: 95 %"),
             Figure("Key points shown, per cent", _as_html(table), "in the shape of the paper's table"),
         ]
+
+
+def _is_tempting(phrasing: Phrasing) -> bool:
+    """Whether the teacher of SFT has a habit about its turn of phrase or one of its words."""
+    return any(turn in HABITS or word in HABITS for turn, word in phrasing.pairs)
+
+
+def _gain_of(one: dict[str, Any]) -> Estimate:
+    """Oracle accuracy of one seed's rewriter after GRPO, less that before."""
+    after, before = ([float(all(own)) for own in one["matches"][name]] for name in (GRPO, SFT))
+    return paired_difference(after, before, one["captions"])
+
+
+def _part(
+    right: dict[str, list[float]], units: Sequence[str], tempting: Sequence[bool], wanted: bool
+) -> dict[str, Any]:
+    """Oracle accuracy over the prompts that are tempting, or over those that are not; {} without any."""
+    places = [place for place, one in enumerate(tempting) if one is wanted]
+    if not places:
+        return {}
+    mine = [units[place] for place in places]
+    return {
+        name: bootstrap_ci([values[place] for place in places], mine).to_json()
+        for name, values in right.items()
+    }
 
 
 def _mean_match(matches: Sequence[Sequence[Sequence[float]]], units: Sequence[str]) -> Estimate:
