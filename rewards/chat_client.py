@@ -19,6 +19,8 @@ AGAIN = {408, 409, 429, 500, 502, 503, 504}
 """Statuses that pass: too many requests, and trouble on the server's side."""
 LONGEST = 60.0
 """Seconds of the longest wait between tries."""
+PIECE = 1 << 16
+"""Bytes that are read at a time."""
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -32,10 +34,10 @@ class ChatClient:
     """Asks `model` behind `url` (".../v1"), `workers` requests at a time.
 
     `key_env` names the environment variable that holds the key; no key is sent without it. `extra` joins each
-    request ({"chat_template_kwargs": {"enable_thinking": False}}). A try lasts at most `timeout` seconds;
-    429, 5xx, time-outs and broken replies are tried `tries` times in all, after `wait`, 2 `wait`, ... seconds
-    or what the server asks for. Raises ValueError for a URL that is not one and for a variable that is not
-    set.
+    request ({"chat_template_kwargs": {"enable_thinking": False}}). A try is given up when nothing comes for
+    `timeout` seconds, and when its reply drips for longer than that; time-outs, 429, 5xx and broken replies
+    are tried `tries` times in all, after `wait`, 2 `wait`, ... seconds or what the server asks for. Raises
+    ValueError for a URL that is not one, and for a variable that is not set or holds no key.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class ChatClient:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        plain = "@" not in parts.netloc and not set("?#") & set(url)  # paths are added to it; keys hide there
+        if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
             raise ValueError(
-                "got an endpoint that is no plain address; expected http(s)://HOST:PORT/v1 without a user "
-                "or key; put the key in an environment variable and name it in key_env="
+                "got an endpoint that is no plain address; expected http(s)://HOST:PORT/v1 without a user, "
+                "key, query or fragment; put the key in an environment variable and name it in key_env="
             )
         if min(tries, workers) < 1 or timeout <= 0:
             raise ValueError(
@@ -64,9 +67,7 @@ class ChatClient:
         self.url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self.model, self.extra = model, dict(extra or {})
         self.timeout, self.tries, self.wait, self.workers = timeout, tries, wait, workers
-        self._key = os.environ.get(key_env, "") if key_env else ""
-        if key_env and not self._key:
-            raise ValueError(f"got no value in ${key_env}; expected the endpoint's key; set that variable")
+        self._key = _key(key_env) if key_env else ""
         self._opener = urllib.request.build_opener(_Stay)
 
     def ask(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:
@@ -88,14 +89,18 @@ class ChatClient:
                     future.cancel()
 
     def text(self, reply: Any) -> str:
-        """What the model wrote. Raises ValueError for a reply without a text."""
-        text = at(reply, "choices", 0, "message", "content")
-        if not isinstance(text, str):
+        """What the model wrote; "" where its message has none, as when thoughts used up the tokens.
+
+        Raises ValueError for a reply without a message.
+        """
+        message = at(reply, "choices", 0, "message")
+        text = at(message, "content")
+        if not isinstance(message, dict) or not isinstance(text, str | None):
             raise ValueError(
-                f"got a reply without text from {self.url}; expected choices[0].message.content; check that "
-                f"{self.model!r} answers such questions, and within its tokens"
+                f"got a reply without a message from {self.url}; expected a text in "
+                f"choices[0].message.content; check that the server has a chat model as {self.model!r}"
             )
-        return text
+        return text or ""
 
     def _send(self, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}
@@ -108,12 +113,13 @@ class ChatClient:
                 time.sleep(min(max(asked, self.wait * 2 ** (attempt - 1)), LONGEST))
             asked = 0.0
             request = urllib.request.Request(self.url, data, headers)
+            deadline = time.monotonic() + self.timeout
             try:
                 with self._opener.open(request, timeout=self.timeout) as reply:
-                    return json.loads(reply.read())
+                    found = _body(reply, deadline)
             except urllib.error.HTTPError as error:
                 with error:
-                    trouble = f"status {error.code} ({self._brief(error)})"
+                    trouble = f"status {error.code} ({self._brief(error, deadline)})"
                     asked = _seconds(error.headers.get("Retry-After"))
                 if error.code not in AGAIN:
                     raise ValueError(
@@ -122,20 +128,23 @@ class ChatClient:
                     ) from None
             except (OSError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
                 trouble = self._hidden(f"{type(error).__name__} ({error})")
-            except ValueError:
-                trouble = "a reply that is not JSON"
+            else:
+                try:
+                    return json.loads(found)
+                except ValueError:
+                    trouble = "a reply that is not JSON"
         raise ValueError(
             f"got {trouble} from {self.url} in the last of {self.tries} tries; expected a reply; see that "
             "the server runs, or raise timeout= and tries="
         )
 
-    def _brief(self, error: urllib.error.HTTPError) -> str:
-        """What the server said, on one line."""
+    def _brief(self, error: urllib.error.HTTPError, deadline: float) -> str:
+        """What the server said, on one line; cut once the key is hidden, so that no half of it is left."""
         try:
-            said = error.read(4096).decode(errors="replace")
+            said = _body(error, deadline).decode(errors="replace")
         except (OSError, http.client.HTTPException):
             said = ""
-        return self._hidden(" ".join((said or str(error.reason)).split())[:200])
+        return self._hidden(" ".join((said or str(error.reason)).split()))[:200]
 
     def _hidden(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -149,6 +158,34 @@ def at(reply: Any, *path: str | int) -> Any:
             return None
         reply = reply[step]
     return reply
+
+
+def cut_off(reply: Any) -> bool:
+    """Whether the token limit broke the text off."""
+    return bool(at(reply, "choices", 0, "finish_reason") == "length")
+
+
+def _key(name: str) -> str:
+    """The key in an environment variable. Raises ValueError, without it, for one that no header can hold."""
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ValueError(f"got no value in ${name}; expected the endpoint's key; set that variable")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError(
+            f"got other characters in ${name} than a key has; expected printable ASCII without spaces; copy "
+            "the key alone into that variable"
+        )
+    return key
+
+
+def _body(reply: Any, deadline: float) -> bytes:
+    """All that a server sends. Raises TimeoutError if it is not done at `deadline` of `time.monotonic`."""
+    pieces: list[bytes] = []
+    while piece := reply.read1(PIECE):  # one read of the socket at most, which its own time-out limits
+        if time.monotonic() > deadline:
+            raise TimeoutError("the reply did not end in time")
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _seconds(text: str | None) -> float:

@@ -27,7 +27,9 @@ NAMES: dict[str, dict[str, str]] = {"evaluator": {}}
 
 Source = Callable[[str], Sequence[KeyPoint]]
 """Prompt -> its key points."""
-WANTED = "asked twice; expected accept or reject; raise tokens= or change model"
+WANTED = (
+    "asked twice; expected yes or no, in writing accept or reject; raise tokens= or top=, or change model"
+)
 KEEP = 4096
 """Prompts whose key points are kept."""
 

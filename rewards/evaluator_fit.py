@@ -35,8 +35,8 @@ class Fit:
     head: MatchHead
     losses: list[float]
     """The held-out loss of each epoch; the head is that of the least."""
-    accuracy: float
-    """`balanced_accuracy` on the held-out prompts."""
+    accuracy: float | None
+    """`balanced_accuracy` on the held-out prompts; None where no kind has both labels there."""
 
 
 def fit(
@@ -82,18 +82,16 @@ def fit(
     return Fit(head, losses, balanced_accuracy(head(rest), labels[held], rest.kind))
 
 
-def balanced_accuracy(odds: Tensor, labels: Tensor, kind: Tensor) -> float:
+def balanced_accuracy(odds: Tensor, labels: Tensor, kind: Tensor) -> float | None:
     """Log-odds, labels of 0 and 1, kinds, all (N,) -> how many are told right, in [0, 1]; 0.5 is chance.
 
     Of each kind the mean of the shares of matches and of mismatches that are told, then the mean over pairs;
-    kinds with one label only are left out. Raises ValueError if that leaves none.
+    kinds with one label only are left out. None if that leaves none.
     """
     weights = _weights(kind, labels)
     both = weights != 0.5  # a label that is alone in its kind has half the weight of the kind
     right = ((odds > 0) == (labels > 0.5)).to(weights)
-    if not both.any():
-        raise ValueError("got one label of each kind; expected matches and mismatches; pass both")
-    return float((right * weights)[both].sum() / weights[both].sum())
+    return float((right * weights)[both].sum() / weights[both].sum()) if both.any() else None
 
 
 def _epoch(

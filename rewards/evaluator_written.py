@@ -12,6 +12,8 @@ from rewards.verdicts import Asked, Checker, Verdict
 from rewards.vlm import Judge
 
 _WORD = re.compile(r"\b(accept|reject)(?:s|ed)?\b", re.IGNORECASE)
+CUT = "(cut off)"
+"""What ends the reason where the token limit ended the answer."""
 
 
 def read(answer: str) -> tuple[float | None, str]:
@@ -30,7 +32,8 @@ def read(answer: str) -> tuple[float | None, str]:
 class Written(Checker):
     """1 or 0 a key point; `retried` and `unreadable` count answers so far.
 
-    An answer without either word is asked for once more with a reminder; its match is None if that fails too.
+    An answer without either word, or that the limit of `tokens` broke off, is asked for once more with a
+    reminder; its match is None if that fails too.
     """
 
     def __init__(self, judge: Judge, *, tokens: int = 512) -> None:
@@ -47,9 +50,12 @@ class Written(Checker):
             self.retried += len(missing) if reminder else 0
             questions = [written(*flat[place][1]) + reminder for place in missing]
             rows = [flat[place][0] for place in missing]
-            answers = self.judge.write(images, questions, rows, tokens=self.tokens) if missing else []
-            for place, answer in zip(missing, answers, strict=True):
-                found[place] = read(answer)
+            cut: set[int] = set()
+            answers = (
+                self.judge.write(images, questions, rows, tokens=self.tokens, cut=cut.add) if missing else []
+            )
+            for j, (place, answer) in enumerate(zip(missing, answers, strict=True)):
+                found[place] = (None, " ".join([*answer.split(), CUT])) if j in cut else read(answer)
             missing = [place for place in missing if found[place][0] is None]
         self.unreadable += len(missing)
         left = iter(found)

@@ -30,6 +30,8 @@ For the prompt "three dogs without collars, the smallest one asleep" the answer 
 
 REQUEST = "The prompt:\n{prompt}"
 AGAIN = "This could not be read: {reason}. Answer once more with the whole JSON list and nothing else."
+SILENCE = "(no answer)"
+"""In place of an empty answer: servers and templates refuse a turn without text."""
 
 EXAMPLE = [
     KeyPoint("counting", "there are exactly three dogs", "three dogs"),
@@ -89,9 +91,9 @@ def instruction() -> str:
 def read(answer: str) -> list[KeyPoint]:
     """A model's answer -> key points, from the last list of objects in it, whatever stands around it.
 
-    Thoughts before </think>, code fences, an object around the list, kinds by their names and keys beyond the
-    schema are let pass. Raises ValueError for no list, one that is cut off, and entries that are no key
-    points: half a list is not an answer.
+    An empty list counts only where no other came before it. Thoughts before </think>, code fences, an object
+    around the list, kinds by their names and keys beyond the schema are let pass. Raises ValueError for no
+    list, one that is cut off, and entries that are no key points: half a list is not an answer.
     """
     text = answer.rpartition("</think>")[2]
     found: list[Any] | None = None
@@ -101,7 +103,8 @@ def read(answer: str) -> list[KeyPoint]:
             value, start = json.JSONDecoder().raw_decode(text, opening.start())
         except json.JSONDecodeError as error:
             raise ValueError(f"JSON that breaks off or is wrong: {error.msg} at {error.pos}") from error
-        found = _list_in(value) if _list_in(value) is not None else found
+        mine = _list_in(value)
+        found = mine if mine or found is None else found
     if found is None:
         raise ValueError("no JSON list of key points in the answer")
     return keypoints.from_json([_tidied(row) for row in found])
@@ -140,6 +143,6 @@ def _talk(prompt: str) -> list[Message]:
 
 def _correction(answer: str, reason: str) -> list[Message]:
     return [
-        {"role": "assistant", "content": answer},
+        {"role": "assistant", "content": answer if answer.strip() else SILENCE},
         {"role": "user", "content": AGAIN.replace("{reason}", reason)},
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rewards.chat_client import ChatClient, at
+from rewards.chat_client import ChatClient, cut_off
 from rewards.llm import Cut, Heard, Message, Writer
 
 
@@ -30,10 +30,7 @@ class EndpointWriter(Writer):
         def one(row: int) -> tuple[str, bool]:
             drawn: dict[str, Any] = {"temperature": temperature, "seed": seeds[row]} if temperature else {}
             reply = self.client.ask(talks[row], max_tokens=tokens, **drawn)
-            broken = at(reply, "choices", 0, "finish_reason") == "length"
-            # A model whose thoughts used up the limit may have no text at all.
-            silent = broken and at(reply, "choices", 0, "message", "content") is None
-            return "" if silent and cut is not None else self.client.text(reply), broken
+            return self.client.text(reply), cut_off(reply)
 
         written = self.client.each(one, len(talks))
         for row, (text, broken) in enumerate(written):

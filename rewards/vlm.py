@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rewards.llm import Cut
+
 log = logging.getLogger(__name__)
 
 YES, NO = ("yes",), ("no",)
@@ -41,6 +43,17 @@ class UnreadableAnswer(ValueError):
         self.rows, self.reasons, self.scores, self.scorer = list(reasons), dict(reasons), scores, scorer
 
 
+class NeitherWord(ValueError):
+    """Questions that were answered with neither yes nor no; `reasons` says of each what was answered.
+
+    `answers` (Q, 2) are those of `Judge.answer` to all questions, NaN for these.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[int, str], answers: Tensor) -> None:
+        super().__init__(message)
+        self.reasons, self.answers = dict(reasons), answers
+
+
 class Judge(ABC):
     """Answers questions about images."""
 
@@ -51,15 +64,18 @@ class Judge(ABC):
         """As `answer`, whose checks have passed."""
 
     @abstractmethod
-    def _write(self, images: Tensor, questions: Sequence[str], rows: list[int], tokens: int) -> list[str]:
+    def _write(
+        self, images: Tensor, questions: Sequence[str], rows: list[int], tokens: int, cut: Cut | None
+    ) -> list[str]:
         """As `write`, whose checks have passed."""
 
     def answer(self, images: Tensor, questions: Sequence[str], rows: Sequence[int] | None = None) -> Tensor:
         """images (B, 3, H, W) in [0, 1], Q questions -> (Q, 2) fp32: log P(yes) and log P(no).
 
         Question j is about image rows[j], by default its own. Each is the probability that the first token of
-        the answer is the word, summed over the tokens that spell it (case, space before). Raises ValueError
-        for questions that do not fit the images, and for a model that returns NaN.
+        the answer is the word, summed over the tokens that spell it (case, space before). Raises NeitherWord,
+        which holds the other answers, where a judge that sees no more than the likeliest tokens finds none of
+        these; ValueError for questions that do not fit the images, and for a model that returns NaN.
         """
         answers = self._answer(images, questions, _checked_rows(len(images), questions, rows))
         if not torch.isfinite(answers).all():
@@ -84,13 +100,15 @@ class Judge(ABC):
         rows: Sequence[int] | None = None,
         *,
         tokens: int = 512,
+        cut: Cut | None = None,
     ) -> list[str]:
         """images (B, 3, H, W) in [0, 1], Q questions -> Q answers, decoded greedily, of at most `tokens`
         tokens.
 
-        Raises ValueError for questions that do not fit the images.
+        `cut` gets the places of the questions whose answers were not done at the last token. Raises
+        ValueError for questions that do not fit the images.
         """
-        return self._write(images, questions, _checked_rows(len(images), questions, rows), tokens)
+        return self._write(images, questions, _checked_rows(len(images), questions, rows), tokens, cut)
 
 
 def log_odds(answers: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewards.chat_client import ChatClient, at
-from rewards.vlm import MARKS, NO, YES, Judge, to_pil
+from rewards.chat_client import ChatClient, at, cut_off
+from rewards.llm import Cut
+from rewards.vlm import MARKS, NO, YES, Judge, NeitherWord, to_pil
 
 
 class Endpoint(Judge):
@@ -59,25 +60,46 @@ class Endpoint(Judge):
         urls = _data_urls(images, rows)
         asked = {"max_tokens": 1, "logprobs": True, "top_logprobs": self.top}
 
-        def one(j: int) -> list[float]:
-            reply = self.client.ask(_talk(urls[rows[j]], questions[j]), **asked)
-            return self._read(self._listed(reply))
+        def one(j: int) -> list[float] | str:
+            return self._read(self.client.ask(_talk(urls[rows[j]], questions[j]), **asked))
 
         found = self.client.each(one, len(questions))
-        return torch.tensor(found, dtype=torch.float32, device=images.device).reshape(-1, 2)
+        reasons = {j: said for j, said in enumerate(found) if isinstance(said, str)}
+        values = [[math.nan] * 2 if isinstance(said, str) else said for said in found]
+        answers = torch.tensor(values, dtype=torch.float32, device=images.device).reshape(-1, 2)
+        if reasons:
+            places = ", ".join(str(row) for row in dict.fromkeys(rows[j] for j in reasons))
+            raise NeitherWord(
+                f"got {next(iter(reasons.values()))} to {len(reasons)} of {len(found)} questions (images "
+                f"{places} of the batch); expected yes or no; ask for them in the question, raise top=, or "
+                "switch thinking off with extra=",
+                reasons,
+                answers,
+            )
+        return answers
 
-    def _write(self, images: Tensor, questions: Sequence[str], rows: list[int], tokens: int) -> list[str]:
+    def _write(
+        self, images: Tensor, questions: Sequence[str], rows: list[int], tokens: int, cut: Cut | None
+    ) -> list[str]:
         urls = _data_urls(images, rows)
 
-        def one(j: int) -> str:
-            return self.client.text(self.client.ask(_talk(urls[rows[j]], questions[j]), max_tokens=tokens))
+        def one(j: int) -> tuple[str, bool]:
+            reply = self.client.ask(_talk(urls[rows[j]], questions[j]), max_tokens=tokens)
+            return self.client.text(reply), cut_off(reply)
 
-        return self.client.each(one, len(questions))
+        written = self.client.each(one, len(questions))
+        for j, (_, broken) in enumerate(written):
+            if cut is not None and broken:
+                cut(j)
+        return [text for text, _ in written]
 
     def _listed(self, reply: Any) -> list[tuple[str, float]]:
-        """(token, log-probability) of the likeliest first tokens."""
+        """(token, log-probability) of the likeliest first tokens; none of a message without any."""
         found = at(reply, "choices", 0, "logprobs", "content", 0, "top_logprobs")
         entries = found if isinstance(found, list) else []
+        message = at(reply, "choices", 0, "message")
+        if not entries and isinstance(message, dict) and not message.get("content"):
+            return []
         listed = [(at(entry, "token"), at(entry, "logprob")) for entry in entries]
         if not listed or not all(isinstance(t, str) and isinstance(p, int | float) for t, p in listed):
             raise ValueError(
@@ -87,18 +109,20 @@ class Endpoint(Judge):
             )
         return sorted(set(listed), key=lambda entry: -entry[1])  # some servers list the chosen token twice
 
-    def _read(self, listed: list[tuple[str, float]]) -> list[float]:
-        """log P(yes), log P(no); a word that is not listed gets the most it can have: what the last has."""
+    def _read(self, reply: Any) -> list[float] | str:
+        """log P(yes), log P(no), or what was answered if it was neither.
+
+        A word that is not listed gets the most it can have: what the last has.
+        """
+        listed = self._listed(reply)
         sums = [
             sum(math.exp(p) for token, p in listed if token.strip().lstrip(MARKS).casefold() in words)
             for words in self.words
         ]
         if not any(sums):
             first = ", ".join(repr(token) for token, _ in listed[:5])
-            raise ValueError(
-                f"got {first} ... as the likeliest answers of {self.client.model!r}; expected yes or no; ask "
-                "for them in the question, raise top=, or switch thinking off with extra="
-            )
+            what = f"{first} ... as the likeliest answers of" if first else "no text from"
+            return f"{what} {self.client.model!r}"
         rest = 1 - sum(math.exp(p) for _, p in listed)
         bound = max(min(math.exp(listed[-1][1]), rest), 1e-12)
         return [math.log(total or bound) for total in sums]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rewards.llm import Cut
 from rewards.vlm import DEFAULT, MARKS, NO, YES, Judge, to_pil
 from rewards.vlm_prefix import shared_logits
 from rewards.weights import located
@@ -153,15 +154,27 @@ class LocalJudge(nn.Module, Judge):
         logs = logits.float().log_softmax(-1)
         return torch.stack([logs[:, ids].logsumexp(-1) for ids in (self.yes, self.no)], dim=-1)
 
-    def _write(self, images: Tensor, questions: Sequence[str], rows: list[int], tokens: int) -> list[str]:
+    def _write(
+        self, images: Tensor, questions: Sequence[str], rows: list[int], tokens: int, cut: Cut | None
+    ) -> list[str]:
         written: list[str] = []
+        prompt = "decoder_input_ids" if self.decodes else "input_ids"
         for _, inputs in self._batches(images, questions, rows):
             greedy = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
             ids = self.model.generate(**self._placed(inputs), max_new_tokens=tokens, **greedy)
-            if not self.decodes:
-                ids = ids[:, inputs["input_ids"].shape[1] :]
+            ids = ids[:, inputs[prompt].shape[1] :]
+            for row, ended in enumerate(self._ended(ids), len(written)):
+                if cut is not None and not ended:
+                    cut(row)
             written += self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [self.opening + text for text in written]
+
+    def _ended(self, ids: Tensor) -> list[bool]:
+        """Tokens written (n, L) -> whether the model ended each answer itself."""
+        own = self.model.generation_config.eos_token_id
+        ends = [*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
+        known = torch.tensor([end for end in ends if end is not None], dtype=torch.long)
+        return [bool(ended) for ended in torch.isin(ids.cpu(), known).any(1)]
 
     def _pictures(self, images: Tensor) -> list[Any]:
         return to_pil(images) if self.pixels == "uint8" else list(images.detach().clamp(0, 1))

@@ -4,14 +4,14 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from PIL import Image
 
 Reply = tuple[int, Any, dict[str, str]]
-"""Status, body (bytes as they are, anything else as JSON), headers."""
+"""Status, body (bytes as they are, an iterator of them piece by piece, anything else as JSON), headers."""
 
 
 class ChatServer:
@@ -26,23 +26,26 @@ class ChatServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                request = {"path": self.path, **body}
                 with owner.lock:
-                    owner.requests.append({"path": self.path, **body})
+                    owner.requests.append(request)
                     owner.headers.append(dict(self.headers))
                     owner.now += 1
                     owner.most = max(owner.most, owner.now)
                 try:
-                    status, payload, headers = answer(owner.requests[-1])
+                    status, payload, headers = answer(request)
                 finally:
                     with owner.lock:
                         owner.now -= 1
-                data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+                data = payload if isinstance(payload, bytes | Iterator) else json.dumps(payload).encode()
+                length = {} if isinstance(data, Iterator) else {"Content-Length": str(len(data))}
                 try:
                     self.send_response(status)
-                    for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                    for name, value in {**length, **headers}.items():
                         self.send_header(name, value)
                     self.end_headers()
-                    self.wfile.write(data)
+                    for piece in data if isinstance(data, Iterator) else [data]:
+                        self.wfile.write(piece)
                 except (BrokenPipeError, ConnectionResetError):
                     return  # the client gave up, which is what a time-out test wants
 
@@ -80,5 +83,5 @@ def listing(**logprobs: float) -> dict[str, Any]:
     return {"choices": [{"message": {"content": entries[0]["token"]}, "logprobs": {"content": [first]}}]}
 
 
-def says(text: str) -> dict[str, Any]:
-    return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+def says(text: Any, finish_reason: str = "stop") -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}, "finish_reason": finish_reason}]}

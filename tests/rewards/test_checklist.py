@@ -23,7 +23,7 @@ class Told(Judge):
         yes = torch.tensor([self.told[row][text] for row, text in zip(rows, questions, strict=True)])
         return torch.stack([yes, 1 - yes], dim=1).log()
 
-    def _write(self, images, questions, rows, tokens):
+    def _write(self, images, questions, rows, tokens, cut):
         raise NotImplementedError
 
 

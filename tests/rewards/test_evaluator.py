@@ -11,7 +11,7 @@ import rewards
 from rewards import evaluator_questions as questions
 from rewards.evaluator import AlignEvaluator, read_points
 from rewards.evaluator_written import Written, read
-from rewards.evaluator_yes_no import YesNo
+from rewards.evaluator_yes_no import REMINDER, YesNo
 from rewards.keypoints import KeyPoint, kinds, to_json
 from rewards.verdicts import Verdict, aggregate, rarity
 from rewards.vlm import UnreadableAnswer
@@ -188,6 +188,50 @@ def test_only_what_was_unreadable_is_asked_again():
     assert cat.score == 0.5
     assert (ours.checker.retried, ours.checker.unreadable, len(server.requests)) == (1, 0, 3)
     assert server.requests[0]["max_tokens"] == 9
+
+
+def test_a_verdict_that_was_cut_off_or_is_empty_is_none():
+    def answer(request):
+        asked = question(request)
+        if "pencil" in asked:  # the word of the reason is not the verdict
+            return 200, says("One could reject it, but", "length"), {}
+        if "left of" in asked:
+            again = asked.endswith(questions.REMINDER)
+            return 200, says("It is. accept" if again else None, "stop" if again else "length"), {}
+        return 200, says(None), {}
+
+    with ChatServer(answer) as server:
+        ours = asked_in_writing(server)
+        cat, dogs = ours.judge(images(2), ["a cat", "three dogs"])
+    assert [verdict.match for verdict in cat.verdicts] == [None, 1.0]
+    assert cat.verdicts[0].reason == "One could reject it, but (cut off)"
+    assert dogs.verdicts == (Verdict(COUNT, None, ""),)
+    assert (ours.checker.retried, ours.checker.unreadable, len(server.requests)) == (3, 2, 6)
+
+
+def test_an_answer_of_neither_yes_nor_no_is_asked_for_again_and_then_none():
+    def answer(request):
+        asked = question(request)
+        if "pencil" in asked:
+            return odds(0.6, 0.2) if asked.endswith(REMINDER) else (200, listing(It=-0.1), {})
+        if "structure plausible" in asked:
+            return 200, listing(The=-0.1, hand=-3.0), {}
+        return (200, says(None), {}) if "three dogs" in asked else odds(0.9, 0.1)
+
+    with ChatServer(answer) as server:
+        ours = asked_with_yes(server)
+        cat, cup, dogs = ours.judge(images(3), ["a cat", "a {cup}", "three dogs"])
+        asked = [question(request) for request in server.requests]
+        with pytest.raises(
+            UnreadableAnswer, match=r"got .*the likeliest answers of 'tiny'.* for 1 of 2"
+        ) as caught:
+            ours(images(2), ["a cat", "a {cup}"])
+    assert [verdict.match for verdict in cat.verdicts] == pytest.approx([0.75, 0.9])
+    assert cup.verdicts == (Verdict(HAND, None, "'The', 'hand' ... as the likeliest answers of 'tiny'"),)
+    assert dogs.verdicts == (Verdict(COUNT, None, "no text from 'tiny'"),) and dogs.score is None
+    assert len(asked) == 5 + 3 and sum(text.endswith(REMINDER) for text in asked) == 3
+    assert caught.value.rows == [1] and caught.value.scores[0] == pytest.approx(0.825)
+    assert (ours.checker.retried, ours.checker.unreadable) == (3 + 2, 2 + 1)
 
 
 def test_an_unreadable_verdict_is_an_error_and_never_zero():

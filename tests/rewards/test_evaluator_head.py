@@ -87,8 +87,18 @@ def test_what_a_head_weighs_and_counts_by_hand():
     assert balanced_accuracy(odds, labels, kind) == pytest.approx((4 * 5 / 6 + 2 * 1 / 2) / 6)
     lone = torch.tensor([0, 0, 0, 0, 2, 3])  # kinds of one label say nothing
     assert balanced_accuracy(odds, labels, lone) == pytest.approx(5 / 6)
-    with pytest.raises(ValueError, match="got one label of each kind"):
-        balanced_accuracy(odds, torch.ones(6), kind)
+    assert balanced_accuracy(odds, torch.ones(6), kind) is None
+
+
+def test_a_head_is_fitted_where_no_kind_has_both_labels_in_the_held_out_part():
+    count = 20
+    held = torch.tensor(evaluator_fit._held_out(range(count), Schedule()))
+    labels = torch.arange(count) % 2
+    labels[held] = torch.tensor([0, 0, 1, 1])
+    kind = torch.where(held, labels, 0)  # of the held out, one kind has the mismatches, another the matches
+    image, text = torch.rand(2, count, 3, generator=torch.Generator().manual_seed(0))
+    fitted = fit(Features(image, text, kind), labels.float(), list(range(count)), Schedule(epochs=2))
+    assert fitted.accuracy is None and len(fitted.losses) == 2
 
 
 def test_all_pairs_of_a_prompt_are_on_one_side():

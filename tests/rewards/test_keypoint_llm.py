@@ -71,6 +71,12 @@ def test_an_empty_list_is_an_answer_and_silence_is_none():
         read("none")
 
 
+@pytest.mark.parametrize("stray", ["[]", 'There are no others: [] {"key_points": []}'])
+def test_a_stray_empty_list_wipes_nothing_out(stray):
+    assert read(f"{LIST}\n{stray}") == POINTS
+    assert read(f"[]\n{LIST}\n{stray}") == POINTS
+
+
 def test_the_instruction_names_every_kind_and_its_own_example_is_read():
     text = instruction()
     for kind in keypoints.kinds().values():
@@ -118,6 +124,15 @@ def test_only_what_was_unreadable_is_asked_again_with_the_reason(asked):
     assert [message["role"] for message in cut] == ["system", "user", "assistant", "user"]
     assert "breaks off" in cut[3]["content"] and len(second) == 2
     assert server.requests[0]["temperature"] == 0 and server.requests[0]["max_tokens"] == 99
+
+
+def test_silence_is_asked_again_and_counted(asked):
+    with asked({"late": [(200, says(None), {}), LIST], "never": [(200, says(None), {})]}) as server:
+        ours = extractor(server)
+        assert ours.extract(["late", "never"]) == [POINTS, None]
+    assert (ours.retried, ours.unreadable) == (2, 1)
+    contents = [message["content"] for request in server.requests for message in request["messages"]]
+    assert all(contents)  # some servers refuse an empty turn
 
 
 def test_one_prompt_that_cannot_be_read_is_an_error(asked):

@@ -63,7 +63,7 @@ class Scripted(Judge):
     def _answer(self, images, questions, rows):
         raise NotImplementedError
 
-    def _write(self, images, questions, rows, tokens):
+    def _write(self, images, questions, rows, tokens, cut):
         self.calls.append((list(questions), list(rows), tokens))
         return self.script.pop(0)
 

@@ -261,6 +261,23 @@ def test_writing_is_greedy_and_leaves_out_the_prompt(load):
     assert len(set(texts)) == 3
 
 
+@pytest.mark.parametrize("family", ["qwen", "llava", "blip"])
+def test_answers_that_the_limit_broke_off_are_told(load, family):
+    ours = load(family, batch=2)
+    images, questions = pictures(3), QUESTIONS[:3]
+    cut: list[int] = []
+    ours.write(images, questions, tokens=3, cut=cut.append)
+    assert cut == [0, 1, 2]  # random weights do not end by themselves
+    ids = ours._inputs(to_pil(images[2:]), questions[2:])
+    first = int(ours.model(**ids).logits[0, -1].argmax())
+    for part in (ours.model, getattr(ours.model, "language_model", None)):
+        if hasattr(part, "generation_config"):
+            part.generation_config.eos_token_id = first
+    cut.clear()
+    ours.write(images, questions, tokens=3, cut=cut.append)
+    assert 2 not in cut
+
+
 def test_an_opening_is_part_of_the_answer(load):
     plain, opened = load("qwen"), load("qwen", opening="Answer: ")
     images = pictures(1)

@@ -7,8 +7,13 @@ import time
 import pytest
 import torch
 
+from rewards.vlm import NeitherWord
 from rewards.vlm_endpoint import Endpoint
+from rewards.vqa import VQAScore
+from t2ialign.scoring.engine import Engine
+from t2ialign.scoring.items import Item
 from tests.rewards.chat_server import ChatServer, listing, picture, question, says
+from tests.scoring.pictures import plain, png
 
 LOG = math.log
 GOOD = listing(Yes=LOG(0.6), No=LOG(0.2), yes=LOG(0.1), _no=LOG(0.05), Maybe=LOG(0.01))
@@ -182,6 +187,40 @@ def test_a_reply_that_is_neither_yes_nor_no():
         judge(server).answer(images(), ["a"])
 
 
+@pytest.mark.parametrize(
+    "silent", [says(None), {"choices": [{"message": {"content": ""}, "logprobs": None}]}]
+)
+def test_what_was_neither_is_named_and_the_other_answers_are_kept(silent):
+    def answer(request):
+        if question(request) == "why":
+            return 200, silent, {}
+        return 200, listing(The=-0.1) if question(request) == "what" else GOOD, {}
+
+    with ChatServer(answer) as server, pytest.raises(NeitherWord) as caught:
+        judge(server).answer(images(4), ["a", "what", "b", "why", "what"], [0, 2, 2, 3, 2])
+    assert "got 'The' ... as the likeliest answers of 'tiny' to 3 of 5 questions (images 2, 3 " in str(
+        caught.value
+    )
+    assert list(caught.value.reasons) == [1, 3, 4] and caught.value.reasons[3] == "no text from 'tiny'"
+    wanted = torch.tensor([0.7, math.nan, 0.7, math.nan, math.nan])
+    torch.testing.assert_close(caught.value.answers[:, 0].exp(), wanted, equal_nan=True)
+    assert isinstance(caught.value, ValueError) and len(server.requests) == 5
+
+
+def test_scoring_keeps_the_other_pictures():
+    def answer(request):
+        return 200, listing(Well=-0.1) if "dog" in question(request) else GOOD, {}
+
+    items = [
+        Item(0, i, f"{i}.png", "a dog" if i == 1 else "a cat", png(plain(i, size=(9, 9)))) for i in range(3)
+    ]
+    with ChatServer(answer) as server:
+        engine = Engine({"vqa": VQAScore(judge(server))}, batch_size=3)
+        first, dog, last = (row for rows in engine.score(items) for row in rows)
+    assert first["scores"]["vqa"] == last["scores"]["vqa"] == pytest.approx(0.7 / 0.95)
+    assert "1.png: vqa: got 'Well' ... as the likeliest answers" in dog["error"] and not dog["scores"]
+
+
 def test_a_server_that_does_not_answer_in_time():
     waited = threading.Event()
 
@@ -195,6 +234,21 @@ def test_a_server_that_does_not_answer_in_time():
             judge(server, timeout=0.2, tries=2).answer(images(), ["a"])
         assert time.monotonic() - start < 1.5
         waited.set()
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_reply_that_drips_is_given_up(status):
+    """Each byte comes in time, the reply does not."""
+
+    def answer(_):
+        return status, (time.sleep(0.05) or b" " for _ in range(60)), {}
+
+    said = "TimeoutError" if status == 200 else r"status 500 \(Internal Server Error\)"
+    with ChatServer(answer) as server:
+        start = time.monotonic()
+        with pytest.raises(ValueError, match=rf"got {said}.* in the last of 2 tries"):
+            judge(server, timeout=0.3, tries=2).answer(images(), ["a"])
+        assert time.monotonic() - start < 1.5  # the whole drip takes 3 seconds
 
 
 def test_no_server_at_all():
@@ -226,6 +280,34 @@ def test_the_key_goes_to_the_server_and_nowhere_else(monkeypatch):
         judge(server, key_env="JUDGE_KEY")
 
 
+@pytest.mark.parametrize("before", [190, 195, 4090])
+def test_no_part_of_a_key_is_left_where_the_reply_is_cut(monkeypatch, before):
+    monkeypatch.setenv("JUDGE_KEY", "sk-very-secret")
+    said = b"x" * min(before, 190) + b" " * (before - 190) + b"sk-very-secret and more"
+    with (
+        ChatServer(replies((401, said, {}))) as server,
+        pytest.raises(ValueError, match="got status 401") as caught,
+    ):
+        judge(server, key_env="JUDGE_KEY").answer(images(), ["a"])
+    assert "sk-" not in str(caught.value)
+
+
+def test_a_key_is_stripped_and_checked_when_the_judge_is_made(monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", " sk-very-secret\n")
+    with ChatServer(replies(GOOD)) as server:
+        judge(server, key_env="JUDGE_KEY").answer(images(), ["a"])
+        assert server.headers[0]["Authorization"] == "Bearer sk-very-secret"
+        for wrong in ("sk-very\nsecret", "sk-very secret", "sk-v\u0119ry", "sk-v\u00e9ry", "sk-very\x07"):
+            monkeypatch.setenv("JUDGE_KEY", wrong)
+            with pytest.raises(ValueError, match=r"got other characters in \$JUDGE_KEY") as caught:
+                judge(server, key_env="JUDGE_KEY")
+            assert "sk-" not in str(caught.value)
+        monkeypatch.setenv("JUDGE_KEY", " \n")
+        with pytest.raises(ValueError, match=r"got no value in \$JUDGE_KEY"):
+            judge(server, key_env="JUDGE_KEY")
+    assert len(server.requests) == 1
+
+
 def test_a_redirect_does_not_carry_the_key_away(monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "sk-very-secret")
     with (
@@ -238,7 +320,17 @@ def test_a_redirect_does_not_carry_the_key_away(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000/v1", "file:///etc/passwd", "http://", "http://user:pass@host/v1", ""]
+    "url",
+    [
+        "localhost:8000/v1",
+        "file:///etc/passwd",
+        "http://",
+        "http://user:pass@host/v1",
+        "http://host/v1?key=pass@",
+        "http://host/v1#pass@",
+        "http://host/v1?",
+        "",
+    ],
 )
 def test_addresses_that_are_none(url):
     with pytest.raises(ValueError, match="no plain address") as caught:
@@ -258,11 +350,27 @@ def test_writing():
 
     with ChatServer(answer) as server:
         assert judge(server).write(images(2), ["b", "a"], tokens=9) == ["b! 9 False", "a! 9 False"]
-    with (
-        ChatServer(replies(says(None))) as server,
-        pytest.raises(ValueError, match="got a reply without text"),
-    ):
-        judge(server).write(images(), ["a"])
+
+
+@pytest.mark.parametrize(
+    "reply", [{"choices": []}, {"choices": [{}]}, {"choices": [{"message": "a"}]}, says(7), []]
+)
+def test_silence_is_an_empty_text_and_no_message_is_an_error(reply):
+    with ChatServer(replies(says(None), says(""), {"choices": [{"message": {}}]}, reply)) as server:
+        ours = judge(server, workers=1)
+        assert ours.write(images(3), ["a", "b", "c"]) == ["", "", ""]
+        with pytest.raises(ValueError, match="got a reply without a message from http"):
+            ours.write(images(), ["a"])
+
+
+def test_it_says_what_the_limit_broke_off():
+    def answer(request):
+        return 200, says("half", "length" if question(request) == "b" else "stop"), {}
+
+    cut: list[int] = []
+    with ChatServer(answer) as server:
+        judge(server).write(images(), ["a", "b", "a", "b"], [0] * 4, cut=cut.append)
+    assert cut == [1, 3]
 
 
 def test_an_address_may_name_the_whole_path():

@@ -23,7 +23,7 @@ class Listed(Judge):
         yes = -images[list(rows)].mean((1, 2, 3))
         return torch.stack([yes, torch.tensor([-len(question) / 10 for question in questions])], dim=1)
 
-    def _write(self, images, questions, rows, tokens):
+    def _write(self, images, questions, rows, tokens, cut):
         raise NotImplementedError
 
 
