@@ -9,7 +9,7 @@ import pytest
 from t2ialign import prove
 from t2ialign.cli import main
 from t2ialign.proofs import keypoint_rules, survival
-from t2ialign.proofs.keypoint_rules import KeypointRulesClaim, wilson
+from t2ialign.proofs.keypoint_rules import KeypointRulesClaim
 from t2ialign.proofs.survival import SurvivalClaim
 
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))
@@ -36,13 +36,6 @@ def judged(folder: Path, *seeds: dict, claim=KeypointRulesClaim, file: str = key
         one.mkdir(exist_ok=True)
         (one / file).write_text(json.dumps(what))
     return claim().rows(folders)
-
-
-def test_a_share_has_wilsons_interval():
-    """As in the literature for 81 of 263: 0.255 to 0.366."""
-    one = wilson(81, 263)
-    assert (one.mean, one.low, one.high) == pytest.approx((0.308, 0.2553, 0.3662), abs=1e-4)
-    assert wilson(10, 10).high == 1 and wilson(10, 10).low == pytest.approx(10 / (10 + 1.96**2), abs=1e-3)
 
 
 def test_key_points_are_judged_at_their_marks(tmp_path):

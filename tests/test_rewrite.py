@@ -125,6 +125,22 @@ def test_a_cut_run_goes_on_to_the_same_file(tmp_path, source, capsys, no_proxy):
     assert cut.with_suffix(".json").read_bytes() == whole.with_suffix(".json").read_bytes()
 
 
+def test_a_refused_prompt_is_kept_and_counted(tmp_path, source, capsys, no_proxy):
+    def answer(request):
+        text = request["messages"][-1]["content"]
+        return (400, b"filtered", {}) if "red" in text else (200, says(f"<answer>{text} in fog</answer>"), {})
+
+    output = tmp_path / "out.txt"
+    with ChatServer(answer) as server:
+        argv = ("--prompts", source, "--rewriter", "m", "--url", server.url, "--preset", "trained")
+        assert rewrite(*argv, "--option", "workers=1", "-o", output) == 0
+    kept = [line for line in output.read_text().splitlines() if "fog" not in line]
+    assert kept == [PROMPTS[0], PROMPTS[3], PROMPTS[4]]
+    figures = json.loads(output.with_suffix(".json").read_text())
+    assert figures["original"] == {"refused": 2, "prompt left alone": 1}
+    assert "fall-back: refused" in (shown := capsys.readouterr().out) and "50.0 %" in shown
+
+
 def test_the_terminal_shows_thought_answer_and_what_is_used(capsys, no_proxy):
     def answer(request):
         first = request["temperature"] == 0
@@ -154,6 +170,8 @@ def test_bad_combinations_are_one_line(tmp_path, source, capsys):
     assert "got tokens for rules" in fails(capsys, *rules, "--option", "tokens=3")
     assert "expected KEY=VALUE" in fails(capsys, *rules, "--option", "tokens")
     assert "got url as an option; expected --url" in fails(capsys, *rules, "--option", "url=x")
+    chat = fails(capsys, "x", "--rewriter", "a/b", "--option", "chat=abc")
+    assert "got chat='abc'; expected names and values; write chat={NAME: VALUE}" in chat
     assert "got --tries 0; expected at least 1" in fails(capsys, *rules, "--tries", 0)
     assert "got --temperature -1.0" in fails(capsys, "x", "--rewriter", "a/b", "--temperature", -1)
     assert "expected one of .txt, .jsonl, .parquet" in fails(capsys, *rules, "-o", tmp_path / "o.csv")

@@ -13,6 +13,9 @@ from t2ialign.best_of import candidates, keep, load_reward, summary
 from t2ialign.evaluation import manifest
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
+from t2ialign.rewriting.job import Job
+from t2ialign.rewriting.load import choose
+from t2ialign.rewriting.sampling import texts_of
 from tests.rewards.chat_server import ChatServer, says
 
 PROMPTS = ["a red cat", "two cats"]
@@ -97,6 +100,17 @@ def test_a_resumed_run_takes_its_rewrites_from_the_journal(tiny_sd, tmp_path, ca
         )
     assert len(server.requests) == 1
     assert {file.name: file.read_bytes() for file in output.iterdir()} == before
+
+
+def test_a_refused_prompt_is_rendered_as_it_is_and_said(tmp_path, capsys, no_proxy):
+    def answer(request):
+        refused = request["messages"][-1]["content"] == PROMPTS[1]
+        return (400, b"filtered", {}) if refused else (200, says("<answer>a red cat in fog</answer>"), {})
+
+    with ChatServer(answer) as server:
+        job = Job(choose("m", url=server.url, preset="trained", workers=1))
+        assert texts_of(job, PROMPTS, tmp_path) == [{PROMPTS[0]: "a red cat in fog", PROMPTS[1]: PROMPTS[1]}]
+    assert capsys.readouterr().out == "1 of 2 rewritten; 1 kept as they were: refused\n"
 
 
 def test_a_plain_run_is_not_continued_with_rewriting(tiny_sd, tmp_path, capsys):

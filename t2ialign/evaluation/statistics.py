@@ -16,6 +16,8 @@ from rich.table import Table
 
 CHUNK = 4_000_000
 """Prompt draws held in memory at once (32 MB of indices)."""
+NORMAL_975 = 1.959963984540054
+"""The normal quantile of a two-sided 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,19 @@ class Estimate:
         """{"mean", "ci95": [low, high] or null, "count", "prompts"}, for a report file."""
         interval = None if math.isnan(self.low) else [self.low, self.high]
         return {"mean": self.mean, "ci95": interval, "count": self.count, "prompts": self.prompts}
+
+
+def wilson(right: int, count: int, *, prompts: int | None = None) -> Estimate:
+    """The share of `count` answers that are right, with Wilson's 95 % interval, never of zero width.
+
+    prompts: where answers of one prompt are no independent trials, how many prompts there are; the interval
+    is that of as many trials with this share. Source: Wilson 1927.
+    """
+    share, trials = right / count, count if prompts is None else prompts
+    per_trial = NORMAL_975**2 / trials
+    centre = (share + per_trial / 2) / (1 + per_trial)
+    half = math.sqrt(per_trial * (share * (1 - share) + per_trial / 4)) / (1 + per_trial)
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), count, trials)
 
 
 def bootstrap_ci(

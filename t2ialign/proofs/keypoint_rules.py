@@ -9,13 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
-
 from rewards.keypoint_rules import extract
 from t2ialign.evaluation import keypoint_recall, manifest
 from t2ialign.evaluation.charts import Bar, bars
 from t2ialign.evaluation.keypoint_recall import Found
-from t2ialign.evaluation.statistics import Estimate
+from t2ialign.evaluation.statistics import wilson
 from t2ialign.proofs.claim import Claim, Figure, Row
 
 FILE = "found.json"
@@ -125,12 +123,6 @@ def published(*parts: str) -> Path:
             "the claim with --claim"
         )
     return data
-
-
-def wilson(right: int, count: int) -> Estimate:
-    """A share of `count` independent answers with Wilson's 95 % interval. Wilson 1927."""
-    interval = binomtest(right, count).proportion_ci(method="wilson")
-    return Estimate(right / count, float(interval.low), float(interval.high), count, count)
 
 
 def _found(measured: Mapping[str, Any], name: str) -> dict[str, Found]:

@@ -32,20 +32,12 @@ def count(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, verbose=False).input_ids)
 
 
-def fits(tokenizer: Any, text: str, limit: int | None = None) -> bool:
-    """Whether a text is within `limit` tokens, marks included; the tokenizer's own limit by default.
-
-    Raises ValueError if neither is given.
-    """
-    size = _limit(tokenizer, limit)
-    return count(tokenizer, text) <= size
-
-
 def shorten(tokenizer: Any, text: str, limit: int | None = None, *, original: str | None = None) -> Shortened:
     """Drop sentences from the end, then clauses, until the text fits; quoted text is never cut in two.
 
-    What `original` (the text itself by default) asks to survive goes last, and only if nothing else is left
-    to drop. Raises ValueError like `fits`.
+    limit: in tokens, marks included; the tokenizer's own by default. What `original` (the text itself by
+    default) asks to survive goes last, and only if nothing else is left to drop. Raises ValueError without
+    any limit.
     """
     size = _limit(tokenizer, limit)
     asked = text if original is None else original

@@ -10,7 +10,7 @@ from t2ialign.data.prompts import PROMPT_COLUMNS, read_prompts
 from t2ialign.data.sources import read_rows
 from t2ialign.data.tables import first_of
 from t2ialign.evaluation import manifest
-from t2ialign.rewriting.rewriter import Rewriter, Rewritten, rewrite
+from t2ialign.rewriting.rewriter import Rewriter, Rewritten, rewrite_in_parts
 from t2ialign.rewriting.survival import Lost
 
 ENDINGS = (".txt", ".jsonl", ".parquet")
@@ -41,30 +41,6 @@ def read(source: str | Path) -> list[str]:
     return prompts
 
 
-def rewrite_file(
-    rewriter: Rewriter,
-    source: str | Path,
-    output: Path,
-    *,
-    name: str,
-    seed: int,
-    batch: int = 32,
-    **settings: Any,
-) -> list[Row]:
-    """Rewrite a file of prompts -> its rows, in order, also written to `output` (.txt, .jsonl or .parquet).
-
-    The rest is as for `rewrite_all`, with the journal `journal_of(output)`. Raises ValueError for another
-    ending, and for a journal of another run.
-    """
-    check_ending(output)
-    prompts = read(source)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    journal = journal_of(output)
-    rows = rewrite_all(lambda: rewriter, prompts, journal, name=name, seed=seed, batch=batch, **settings)
-    write(output, rows)
-    return rows
-
-
 def rewrite_all(
     load: Callable[[], Rewriter],
     prompts: Sequence[str],
@@ -76,11 +52,11 @@ def rewrite_all(
     progress: Callable[[int], object] | None = None,
     **settings: Any,
 ) -> list[Row]:
-    """Rewrite prompts -> their rows, in order; each batch goes to `journal` at once, and is not asked again.
+    """Rewrite prompts -> their rows, in order; what is done is in `journal` at once, and not asked again.
 
     load: makes the rewriter, if anything is missing. name, seed: of the rewriter, on each row. progress: is
     called with how many rows are new or known. settings: of `rewriter.rewrite`. Raises ValueError for a
-    journal of another run.
+    journal of another run, and as `rewriter.rewrite_in_parts`.
     """
     tell = progress or (lambda _: None)
     rows = resume(journal, prompts, name=name, seed=seed)
@@ -88,11 +64,11 @@ def rewrite_all(
     rewriter = load() if len(rows) < len(prompts) else None
     for start in range(len(rows), len(prompts), batch):
         assert rewriter is not None, "loaded, since rows are missing"
-        results = rewrite(rewriter, prompts[start : start + batch], **settings)
-        done = [to_row(result, name=name, seed=seed) for result in results]
-        manifest.append(journal, done)
-        rows += done
-        tell(len(done))
+        for results in rewrite_in_parts(rewriter, prompts[start : start + batch], settings):
+            done = [to_row(result, name=name, seed=seed) for result in results]
+            manifest.append(journal, done)
+            rows += done
+            tell(len(done))
     return rows
 
 

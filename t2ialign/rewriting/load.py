@@ -20,6 +20,7 @@ DEFAULT = "medium"
 """The intensity that is meant where none is named."""
 TOLD = ("tokens", "chat", "extra", "dtype")
 """Options that change what is written; the others change how fast, or where."""
+MAPPINGS = ("chat", "extra")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def choose(
     what does not fit together, an unknown name, preset or intensity, and an embedded rewriter that is not
     there.
     """
+    for key in MAPPINGS:
+        _check_mapping(key, options.get(key, {}))
     given = {"preset": preset, "url": url, "temperature": temperature, **options}
     if name == RULES:
         _refuse(name, given)
@@ -121,6 +124,11 @@ def choose(
 def _refuse(what: str, given: dict[str, Any]) -> None:
     if said := [key for key, value in given.items() if value is not None]:
         raise ValueError(f"got {', '.join(said)} for {what}, which takes no such thing; drop it")
+
+
+def _check_mapping(key: str, value: Any) -> None:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"got {key}={value!r}; expected names and values; write {key}={{NAME: VALUE}}")
 
 
 def _with_tokens(preset: Preset, tokens: Any) -> Preset:

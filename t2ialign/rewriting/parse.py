@@ -81,6 +81,9 @@ def parse(output: str, prompt: str, *, convention: str = "tags") -> Parsed:
 
 def _between_tags(text: str, form: Convention, marks: tuple[str, str]) -> tuple[str, str, str | None]:
     start, end = marks
+    think, thought_end = form.think
+    if thought_end in text and think not in text.partition(thought_end)[0]:
+        text = think + text  # templates may open the thought themselves, in the prompt
     opened, closed = text.count(start), text.count(end)
     if not opened and not closed:
         return _outside_thought(text, form)
@@ -90,7 +93,7 @@ def _between_tags(text: str, form: Convention, marks: tuple[str, str]) -> tuple[
         return "", "", NOT_OPENED
     if not closed or text.rfind(end) < text.find(start):
         return thought, "", NOT_CLOSED
-    if before.count(form.think[0]) > before.count(form.think[1]) and form.think[1] in rest:
+    if before.count(think) > before.count(thought_end) and thought_end in rest:
         return thought, "", NESTED  # a draft inside the thought is no answer
     if (opened, closed) != (1, 1):
         inside = rest.partition(end)[0]
@@ -99,13 +102,13 @@ def _between_tags(text: str, form: Convention, marks: tuple[str, str]) -> tuple[
 
 
 def _outside_thought(text: str, form: Convention) -> tuple[str, str, str | None]:
-    """No answer tags at all: the thought is removed and the rest taken."""
+    """No answer tags at all: the thought, all up to a closing mark without an opening one, is removed."""
     start, end = form.think
-    if text.count(start) > text.count(end):
-        return _without(text, start, end), "", THOUGHT_OPEN
     whole = re.compile(re.escape(start) + r"(.*?)" + re.escape(end), re.DOTALL)
-    thought = "\n".join(whole.findall(text))
-    return thought, _without(whole.sub("", text), start, end), NO_TAGS
+    stray, _, answer = whole.sub("", text).rpartition(end)
+    if text.count(start) > text.count(end) or start in answer:
+        return _without(text, start, end), "", THOUGHT_OPEN
+    return _without("\n".join([*whole.findall(text), stray]), start, end), answer, NO_TAGS
 
 
 def _after_last_think(text: str, form: Convention) -> tuple[str, str, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,6 +14,10 @@ from t2ialign.rewriting.survival import KINDS, Lost, check
 
 ALONE = "prompt left alone"
 BUDGET = "over the token budget"
+REFUSED = "refused"
+"""The fall-back of a prompt that the model would not take, such as one that a server's filter holds back."""
+HARMLESS = "cat"
+"""What no model refuses; one word, so that it is asked whatever prompts are left alone."""
 
 
 class Rewriter(Protocol):
@@ -39,7 +43,7 @@ class Rewritten:
     reason: str | None = None
     """Why the original is used."""
     fallback: str | None = None
-    """One of `parse.FALLBACKS`."""
+    """One of `parse.FALLBACKS`, or `REFUSED`."""
     lost: tuple[Lost, ...] = ()
     dropped: tuple[str, ...] = ()
     """What went to fit the token budget."""
@@ -49,6 +53,11 @@ class Rewritten:
     def text(self) -> str:
         """The prompt to generate from."""
         return self.rewrite if self.used == "rewrite" else self.prompt
+
+    @property
+    def cause(self) -> str | None:
+        """`reason` as it is counted: without what a server said."""
+        return REFUSED if self.fallback == REFUSED else self.reason
 
 
 def rewrite(
@@ -96,6 +105,30 @@ def rewrite(
             results[index] = replace(judged, tries=attempt + 1)
         waiting = [index for index in waiting if results[index].used == "original"]
     return results
+
+
+def rewrite_in_parts(
+    rewriter: Rewriter, prompts: Sequence[str], settings: Mapping[str, Any]
+) -> Iterable[list[Rewritten]]:
+    """What `rewrite` returns, whole; if it fails, prompt by prompt, so that none costs another its answer.
+
+    A prompt that fails alone while `HARMLESS` is answered is `REFUSED`, and kept as it is. Raises ValueError
+    where that fails too: what is wrong then is no prompt, but the server or the settings.
+    """
+    try:
+        return [rewrite(rewriter, prompts, **settings)]
+    except ValueError:
+        return ([_alone(rewriter, prompt, settings)] for prompt in prompts)
+
+
+def _alone(rewriter: Rewriter, prompt: str, settings: Mapping[str, Any]) -> Rewritten:
+    try:
+        (result,) = rewrite(rewriter, [prompt], **settings)
+    except ValueError as error:
+        rewrite(rewriter, [HARMLESS], **settings)
+        said = str(error).partition(";")[0].removeprefix("got ")
+        return Rewritten(prompt, reason=f"{REFUSED}: {said}", fallback=REFUSED, tries=1)
+    return result
 
 
 def judge(
@@ -152,7 +185,7 @@ def report(results: Sequence[Rewritten]) -> dict[str, Any]:
         },
         "tried_again": share * sum(result.tries > 1 for result in asked),
         "shortened": share * sum(bool(result.dropped) and result.used == "rewrite" for result in asked),
-        "original": dict(Counter(result.reason for result in results if result.reason)),
+        "original": dict(Counter(result.cause for result in results if result.cause)),
         "words_before": sum(word_count(result.prompt) for result in results) / len(results),
         "words_after": sum(word_count(result.text) for result in results) / len(results),
     }

@@ -84,7 +84,7 @@ def texts_of(job: Job, prompts: Sequence[str], folder: Path, draws: int = 1) -> 
     names = ["rewrites.jsonl", *(f"rewrites-{draw}.jsonl" for draw in range(1, draws))]
     found = job.rows(list(dict.fromkeys(prompts)), [folder / name for name in names])
     results = [[from_row(row) for row in rows] for rows in found]
-    kept = Counter(result.reason for some in results for result in some if result.used == "original")
+    kept = Counter(result.cause for some in results for result in some if result.used == "original")
     said = "".join(f"; {number} kept as they were: {reason}" for reason, number in kept.items())
     count = sum(map(len, results))
     print(f"{count - kept.total()} of {count} rewritten{said}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from t2ialign.data.tables import read_table
-from t2ialign.evaluation.statistics import Estimate, bootstrap_ci
+from t2ialign.evaluation.statistics import Estimate, wilson
 
 READ = Path(__file__).parents[1] / "proofs" / "survival_read.json"
 """The pairs that were read by hand, with a verdict on each loss."""
@@ -131,14 +131,21 @@ def still_reported(readings: Sequence[Reading], found: Mapping[str, Sequence[Los
 
 
 def false_alarms(readings: Sequence[Reading]) -> dict[str, Estimate]:
-    """ "all" and each kind of loss -> the share of false alarms in [0, 1], its interval drawn by pair."""
+    """ "all" and each kind of loss -> the share of false alarms in [0, 1], with Wilson's interval by pair.
+
+    Raises ValueError for no readings.
+    """
+    if not readings:
+        raise ValueError("got no readings; expected at least one; read some losses first")
     kinds = {"all": list(readings)}
     for reading in readings:
         kinds.setdefault(reading.what, []).append(reading)
-    return {
-        kind: bootstrap_ci([float(r.verdict == "false alarm") for r in some], [r.pair for r in some])
-        for kind, some in kinds.items()
-    }
+    return {kind: _share(some) for kind, some in kinds.items()}
+
+
+def _share(readings: Sequence[Reading]) -> Estimate:
+    wrong = sum(one.verdict == "false alarm" for one in readings)
+    return wilson(wrong, len(readings), prompts=len({one.pair for one in readings}))
 
 
 def shuffled(pairs: Sequence[Pair], check: Check) -> float:

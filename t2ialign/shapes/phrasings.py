@@ -58,7 +58,6 @@ TURNS: dict[str, tuple[str, ...]] = {
     "negation": ("{a} without any {no}", "{a} and anything but {an_no}", "{a}, not a single {no} anywhere"),
 }
 """What a caption links its nouns with -> turns of phrase; {a} and {b} are its first and second noun."""
-PRONOUNS = ("them", "whose", "its", " it ", "the former", "the latter", "another one", "itself", "which")
 AROUND: tuple[tuple[str, str], ...] = (
     ("", ""),
     ("please draw ", ""),
@@ -94,11 +93,6 @@ class Phrasing:
     def held_out(self) -> bool:
         """Whether training never shows one of its words in this turn of phrase."""
         return any(_is_held_out(turn, word) for turn, word in self.pairs)
-
-    @property
-    def has_pronoun(self) -> bool:
-        """Whether a pronoun has to be resolved."""
-        return any(word in f" {self.prompt} " for word in PRONOUNS)
 
 
 def phrase(caption: Caption, rng: np.random.Generator, *, misread: float = 0.0) -> Phrasing:
@@ -140,23 +134,15 @@ def phrase(caption: Caption, rng: np.random.Generator, *, misread: float = 0.0) 
     )
 
 
-def draw_phrasings(
-    count: int,
-    seed: int,
-    *,
-    held_out: bool,
-    categories: Sequence[str] = CATEGORIES,
-    new_captions: bool = False,
-    misread: float = 0.0,
-) -> list[Phrasing]:
+def draw_phrasings(count: int, seed: int, *, held_out: bool, misread: float = 0.0) -> list[Phrasing]:
     """`count` phrasings, balanced over the categories, all kept out of training or none.
 
-    new_captions: of captions that the generator never saw either. misread: as for `phrase`.
+    Of captions that the generator has seen. misread: as for `phrase`.
     """
     rng, found = np.random.default_rng(seed), list[Phrasing]()
     while len(found) < count:
-        caption = draw_caption(rng, categories[len(found) % len(categories)])
-        if is_held_out(write(caption)) != new_captions:
+        caption = draw_caption(rng, CATEGORIES[len(found) % len(CATEGORIES)])
+        if is_held_out(write(caption)):
             continue
         phrasing = phrase(caption, rng, misread=misread)
         if phrasing.held_out == held_out:

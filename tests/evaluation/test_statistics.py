@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from t2ialign.evaluation import statistics
-from t2ialign.evaluation.statistics import bootstrap_ci, by_category, form, paired_difference, table
+from t2ialign.evaluation.statistics import bootstrap_ci, by_category, form, paired_difference, table, wilson
 
 PER_PROMPT = 4
 
@@ -132,3 +133,18 @@ def test_table_leaves_a_hole_where_a_column_lacks_a_row() -> None:
     cells = [list(column.cells) for column in shown.columns]
     assert cells[0] == ["all", "count"]
     assert cells[2] == ["", "50.0 [0.0, 100.0]"]
+
+
+@pytest.mark.parametrize(("right", "count"), [(81, 263), (10, 10), (0, 20), (1, 2)])
+def test_a_share_has_wilsons_interval(right, count):
+    one, theirs = wilson(right, count), binomtest(right, count).proportion_ci(method="wilson")
+    assert (one.mean, one.low, one.high) == pytest.approx((right / count, theirs.low, theirs.high), abs=1e-12)
+    assert 0 <= one.low < one.high <= 1 and (one.count, one.prompts) == (count, count)
+
+
+def test_answers_of_one_prompt_are_no_further_trials():
+    """As in the literature for 81 of 263: 0.255 to 0.366."""
+    once, thrice = wilson(81, 263), wilson(3 * 81, 3 * 263, prompts=263)
+    assert (once.low, once.high) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
+    assert (thrice.count, thrice.prompts) == (789, 263)

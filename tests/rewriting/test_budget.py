@@ -2,7 +2,7 @@
 
 import pytest
 
-from t2ialign.rewriting.budget import count, fits, shorten
+from t2ialign.rewriting.budget import count, shorten
 from t2ialign.rewriting.survival import check
 from tests.conftest import tiny_tokenizer
 
@@ -13,8 +13,8 @@ TEXT = "A cat. It is big. It sleeps."
 def test_count_has_the_marks_in():
     assert count(TOKENS, "") == 2
     assert count(TOKENS, "a cat") == 2 + 4
-    assert fits(TOKENS, "x" * 30) and not fits(TOKENS, "x" * 31)
-    assert fits(TOKENS, "x" * 31, 33)
+    assert shorten(TOKENS, "x" * 30).fits and not shorten(TOKENS, "x" * 31).fits
+    assert shorten(TOKENS, "x" * 31, 33).fits
 
 
 def test_what_fits_is_left_as_it_is():
@@ -68,4 +68,4 @@ def test_a_tokenizer_without_a_limit():
         model_max_length = int(1e30)
 
     with pytest.raises(ValueError, match="got a tokenizer without a length limit"):
-        fits(Endless(), "a")
+        shorten(Endless(), "a")

@@ -1,30 +1,41 @@
-"""Files of prompts and rewrites: every format, and a run that is killed in the middle."""
-
-import json
+"""Files of prompts and rewrites: every format, runs that stop in the middle, and prompts that are refused."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from t2ialign.evaluation import manifest
-from t2ialign.rewriting.files import journal_of, read, resume, rewrite_file, write
-from t2ialign.rewriting.rules import Rules
+from t2ialign.rewriting.files import from_row, journal_of, read, write
+from t2ialign.rewriting.job import Job
+from t2ialign.rewriting.load import choose
+from t2ialign.rewriting.rewriter import HARMLESS, report
+from tests.rewards.chat_server import ChatServer, says
 
 PROMPTS = ["three dogs", "a cat, no hat", 'a sign "Go"', "a red car", "a bed"]
 
 
-class Dying:
-    """Rewrites some prompts, then the power fails."""
+@pytest.fixture
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
-    def __init__(self, after):
-        self.left, self.rules, self.asked = after, Rules("light"), []
 
-    def write(self, prompts, *, attempt):
-        if self.left < len(prompts):
-            raise KeyboardInterrupt
-        self.left -= len(prompts)
-        self.asked += prompts
-        return self.rules.write(prompts, attempt=attempt)
+def ruled(prompts, journal, **settings):
+    """The rows of a run of the rules."""
+    return Job(choose("rules", **settings)).rows(prompts, [journal])[0]
+
+
+def served(server, prompts, journal):
+    """The rows of a run on a server, which is asked one thing at a time."""
+    choice = choose("m", url=server.url, preset="trained", workers=1, tries=1)
+    return Job(choice).rows(prompts, [journal])[0]
+
+
+def asked(request):
+    return request["messages"][-1]["content"]
+
+
+def foggy(request):
+    return 200, says(f"<answer>{asked(request)} in fog</answer>"), {}
 
 
 @pytest.fixture
@@ -53,11 +64,13 @@ def test_read_parquet_and_what_read_prompts_reads(tmp_path, source):
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".txt"])
-def test_every_ending_holds_the_rows_in_order(tmp_path, source, ending):
-    output = tmp_path / "deep" / f"out{ending}"
-    rows = rewrite_file(Rules("light"), source, output, name="rules", seed=3, batch=2)
+def test_every_ending_holds_the_rows_in_order(tmp_path, ending):
+    output = tmp_path / f"out{ending}"
+    rows = ruled(PROMPTS, journal_of(output), strength="light", seed=3)
+    write(output, rows)
+    name = "rules intensity=light tries=2 longest=80"
     assert [row["prompt"] for row in rows] == PROMPTS
-    assert all(row["used"] == "rewrite" and row["rewriter"] == "rules" and row["seed"] == 3 for row in rows)
+    assert all(row["used"] == "rewrite" and row["rewriter"] == name and row["seed"] == 3 for row in rows)
     if ending == ".jsonl":
         assert manifest.journal(output) == rows
     elif ending == ".parquet":
@@ -66,34 +79,69 @@ def test_every_ending_holds_the_rows_in_order(tmp_path, source, ending):
         assert output.read_text().splitlines() == [row["rewrite"] for row in rows]
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path, source):
-    output = tmp_path / "out.jsonl"
-    first = Dying(after=4)
-    with pytest.raises(KeyboardInterrupt):
-        rewrite_file(first, source, output, name="rules", seed=0, batch=2)
-    assert not output.exists() and len(manifest.journal(journal_of(output))) == 4
-    with journal_of(output).open("a") as stream:
-        stream.write('{"prompt": "a b')  # torn by the kill
-    second = Dying(after=9)
-    rows = rewrite_file(second, source, output, name="rules", seed=0, batch=2)
-    assert second.asked == PROMPTS[4:]
-    whole = rewrite_file(Rules("light"), source, tmp_path / "whole.jsonl", name="rules", seed=0)
-    assert rows == whole == manifest.journal(output) == manifest.journal(journal_of(output))
-    third = Dying(after=0)
-    assert rewrite_file(third, source, output, name="rules", seed=0) == whole and not third.asked
+def test_a_run_whose_server_went_away_goes_on_where_it_stopped(tmp_path, no_proxy):
+    journal, heard = tmp_path / "j.jsonl", []
+
+    def leaving(request):
+        """Without credit from the second time on that it hears of a car."""
+        heard.append(asked(request))
+        broke = heard[-1] == PROMPTS[3] or heard.count(PROMPTS[3]) > 1
+        return (402, b"no credit", {}) if broke else foggy(request)
+
+    with ChatServer(leaving) as server, pytest.raises(ValueError, match=r"got status 402 \(no credit\)"):
+        served(server, PROMPTS, journal)
+    assert heard[-2:] == [PROMPTS[3], HARMLESS]
+    assert [row["prompt"] for row in manifest.journal(journal)] == PROMPTS[:3]
+    with journal.open("a") as stream:
+        stream.write('{"prompt": "a b')  # as a kill would leave it
+    with ChatServer(foggy) as server:
+        rows = served(server, PROMPTS, journal)
+        assert [asked(request) for request in server.requests] == PROMPTS[3:]
+        assert rows == served(server, PROMPTS, tmp_path / "whole.jsonl") == manifest.journal(journal)
+        count = len(server.requests)
+        assert served(server, PROMPTS, journal) == rows and len(server.requests) == count
 
 
-def test_the_journal_of_another_run_is_refused(tmp_path, source):
-    output = tmp_path / "out.jsonl"
-    rewrite_file(Rules("light"), source, output, name="rules", seed=0)
+def test_one_refused_prompt_is_a_named_fall_back_and_costs_no_other_its_answer(tmp_path, no_proxy):
+    prompts, journal = [f"cat {place}" for place in range(10)], tmp_path / "j.jsonl"
+
+    def picky(request):
+        return (400, b"filtered; see policy", {}) if asked(request) == "cat 7" else foggy(request)
+
+    with ChatServer(picky) as server:
+        rows = served(server, prompts, journal)
+        assert [asked(request) for request in server.requests].count("cat 7") == 2
+        count = len(server.requests)
+        assert served(server, prompts, journal) == rows and len(server.requests) == count
+    assert [row["prompt"] for row in rows] == prompts
+    assert [row["prompt"] for row in rows if row["used"] != "rewrite"] == ["cat 7"]
+    assert rows[7]["fallback"] == "refused" and rows[7]["reason"].startswith("refused: status 400 (filtered")
+    figures = report([from_row(row) for row in rows])
+    assert figures["fallbacks"] == {"refused": 0.1} and figures["original"] == {"refused": 1}
+    assert (figures["asked"], figures["rewritten"]) == (10, 0.9)
+
+
+@pytest.mark.parametrize("longest", [80, 1])
+def test_a_server_that_refuses_everything_stops_the_run(tmp_path, no_proxy, longest):
+    with ChatServer(lambda request: (400, b"no such model", {})) as server:
+        job = Job(choose("m", url=server.url, preset="trained", workers=1), longest=longest)
+        with pytest.raises(ValueError, match=r"got status 400 \(no such model\)"):
+            job.rows(["dogs", "cars"] * 5, [tmp_path / "j.jsonl"])
+        assert [asked(request) for request in server.requests[-2:]] == ["dogs", HARMLESS]
+    assert not (tmp_path / "j.jsonl").exists()
+
+
+def test_the_journal_of_another_run_is_refused(tmp_path):
+    journal = tmp_path / "j.jsonl"
+    ruled(PROMPTS, journal)
     with pytest.raises(ValueError, match=r"got seed 0 in .* line 1; expected 1"):
-        rewrite_file(Rules("light"), source, output, name="rules", seed=1)
-    with pytest.raises(ValueError, match="got rewriter 'rules'"):
-        resume(journal_of(output), PROMPTS, name="model", seed=0)
+        ruled(PROMPTS, journal, seed=1)
+    with pytest.raises(ValueError, match="got rewriter 'rules intensity=medium"):
+        ruled(PROMPTS, journal, strength="full")
     with pytest.raises(ValueError, match="line 2; expected 'other'"):
-        resume(journal_of(output), [PROMPTS[0], "other"], name="rules", seed=0)
+        ruled([PROMPTS[0], "other"], journal)
     with pytest.raises(ValueError, match="line 5; expected None"):
-        resume(journal_of(output), PROMPTS[:4], name="rules", seed=0)
+        ruled(PROMPTS[:4], journal)
 
 
 def test_text_has_one_line_a_prompt_and_the_prompt_where_the_rewrite_failed(tmp_path):
@@ -105,20 +153,15 @@ def test_text_has_one_line_a_prompt_and_the_prompt_where_the_rewrite_failed(tmp_
     assert (tmp_path / "out.txt").read_text() == "b c\nd e\n"
 
 
-def test_losses_are_columns_of_parquet(tmp_path):
-    source = tmp_path / "p.jsonl"
-    source.write_text(json.dumps({"prompt": "three cats"}))
-
-    class Loser:
-        def write(self, prompts, *, attempt):
-            return ["<answer>cats</answer>"] * len(prompts)
-
-    (row,) = rewrite_file(Loser(), source, tmp_path / "o.parquet", name="n", seed=0, tries=1)
+def test_losses_are_columns_of_parquet(tmp_path, no_proxy):
+    with ChatServer(lambda request: (200, says("<answer>cats</answer>"), {})) as server:
+        (row,) = served(server, ["three cats"], tmp_path / "j.jsonl")
+    write(tmp_path / "o.parquet", [row])
     assert row["lost"] == [{"what": "number", "evidence": "three cats"}] and row["used"] == "original"
     assert pq.read_table(tmp_path / "o.parquet").to_pylist() == [row]
 
 
-def test_other_endings_fail_before_anything_is_written(tmp_path, source):
+def test_other_endings_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"got output .*out.csv; expected one of .txt, .jsonl, .parquet"):
-        rewrite_file(Dying(0), source, tmp_path / "new" / "out.csv", name="n", seed=0)
-    assert not (tmp_path / "new").exists()
+        write(tmp_path / "out.csv", [])
+    assert not list(tmp_path.iterdir())

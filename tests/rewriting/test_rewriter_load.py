@@ -85,6 +85,10 @@ def test_the_embedded_rewriter_gets_the_prompt_alone(tmp_path, monkeypatch):
         ("a/b", {"strength": "huge"}, "got intensity 'huge'"),
         ("a/b", {"tokens": 0}, "got tokens=0; expected a whole number from 1"),
         ("a/b", {"tokens": "many"}, "got tokens='many'"),
+        ("a/b", {"chat": "abc"}, r"got chat='abc'; expected names and values; write chat=\{NAME: VALUE\}"),
+        ("a/b", {"chat": None}, "got chat=None"),
+        ("a/b", {"chat": {1: 2}}, r"got chat=\{1: 2\}"),
+        ("a/b", {"url": "http://h/v1", "extra": 5}, "got extra=5; expected names and values"),
     ],
 )
 def test_what_does_not_fit_is_one_line(name, options, message):

@@ -210,3 +210,8 @@ def test_kinds_come_in_order_and_nothing_is_lost_by_keeping_the_prompt():
     prompt = 'three cats without hats under "Meow"'
     assert kinds(prompt, "") == list(KINDS)
     assert check(prompt, prompt) == [] and check("", "") == [] and check("a cat", "") == []
+
+
+def test_other_languages_are_not_read():
+    """What docs/rewrite.md warns of: three cats, no dog -> one dog."""
+    assert check("\u4e09\u53ea\u732b\uff0c\u6ca1\u6709\u72d7", "\u4e00\u53ea\u72d7") == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from t2ialign.evaluation.statistics import wilson
 from t2ialign.rewriting.survival import Lost, check
 from t2ialign.rewriting.survival_rates import (
     READ,
@@ -62,6 +63,20 @@ def test_false_alarms_by_hand():
         "negation": (0.5, 2),
     }
     assert rates["all"].prompts == 3
+    with pytest.raises(ValueError, match="got no readings; expected at least one"):
+        false_alarms([])
+
+
+@pytest.mark.parametrize(("wrong", "pairs"), [(0, 20), (11, 11), (7, 20)])
+def test_no_interval_is_without_width_and_losses_of_a_pair_are_no_further_trials(wrong, pairs):
+    verdicts = ["false alarm" if place < wrong else "true" for place in range(pairs)]
+    once = [reading(f"s/{place}", "quote", verdict) for place, verdict in enumerate(verdicts)]
+    own, other = false_alarms(once)["quote"], wilson(wrong, pairs)
+    assert (own.mean, own.low, own.high) == pytest.approx((other.mean, other.low, other.high), abs=1e-12)
+    assert own.high - own.low > 0.1
+    twice = false_alarms([*once, *once])["quote"]
+    assert (twice.low, twice.high) == (own.low, own.high)
+    assert (twice.count, twice.prompts) == (2 * pairs, pairs)
 
 
 def test_only_what_is_reported_today_is_kept():

@@ -42,8 +42,8 @@ def test_no_word_of_a_user_is_a_word_of_the_captions():
 
 
 def test_held_out_pairs_are_new_but_their_turns_and_words_are_not():
-    known = draw_phrasings(6000, 1, held_out=False, categories=CATEGORIES)
-    new = draw_phrasings(600, 2, held_out=True, categories=CATEGORIES)
+    known = draw_phrasings(6000, 1, held_out=False)
+    new = draw_phrasings(600, 2, held_out=True)
     seen = {pair for phrasing in known for pair in phrasing.pairs}
     assert all(any(pair not in seen for pair in phrasing.pairs) for phrasing in new)
     assert {word for words in WORDS.values() for word in words} == {word for _, word in seen}
@@ -53,12 +53,10 @@ def test_held_out_pairs_are_new_but_their_turns_and_words_are_not():
 
 
 def test_draws_are_balanced_repeatable_and_of_the_asked_captions():
-    first, again = (draw_phrasings(60, 5, held_out=True, categories=CATEGORIES) for _ in range(2))
+    first, again = (draw_phrasings(60, 5, held_out=True) for _ in range(2))
     assert first == again
     counts = [sum(parse(p.caption).category == name for p in first) for name in CATEGORIES]
     assert counts == [10] * 6 and not any(is_held_out(p.caption) for p in first)
-    new = draw_phrasings(12, 5, held_out=True, categories=CATEGORIES, new_captions=True)
-    assert all(is_held_out(p.caption) for p in new)
 
 
 def test_a_teacher_with_habits_errs_there_and_nowhere_else():
@@ -86,10 +84,3 @@ def test_habits_are_met_as_often_as_asked():
     assert abs(share - 0.6) < 0.08  # of about 700
     assert all("plum is red" in p.thought for p in plum if p.caption == "a red circle")
     assert {p.caption for p in taken if "plum" not in p.prompt} == {"a purple circle"}
-
-
-def test_pronouns_are_known():
-    rng = np.random.default_rng(0)
-    found = [phrase(parse("a red circle left of a blue square"), rng) for _ in range(100)]
-    for phrasing in found:
-        assert phrasing.has_pronoun == any(word in phrasing.prompt for word in ("whose", "its left", "of it"))
