@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 from rewards import keypoint_words as words
-from rewards.english import counted, is_plural, singular
+from rewards.english import counted, singular
 from rewards.keypoint_relations import is_stuff, made_of
-from rewards.keypoint_text import Reading, Thing
+from rewards.keypoint_text import Attribute, Reading, Thing
 from rewards.keypoints import KeyPoint
 
 _ALL = re.compile(
@@ -24,11 +24,20 @@ _AS_LARGE = re.compile(
 
 
 def counting(reading: Reading) -> Iterator[KeyPoint]:
-    """Exact numbers of things, from two on; the published kind begins at three."""
+    """Exact numbers of things, from two on, with their looks where several have one name.
+
+    The published kind begins at three.
+    """
+    looks: dict[str, set[tuple[Attribute, ...]]] = {}
     for thing in reading.things:
-        if thing.count < 2 or thing.denied or thing.name.rstrip("s").lower() in words.UNITS or not thing.name:
+        if thing.attributes:
+            looks.setdefault(singular(thing.name), set()).add(thing.attributes)
+    for thing in reading.things:
+        if thing.count < 2 or thing.denied or not thing.name:
             continue
-        noun = thing.name if not is_plural(thing.name) else singular(thing.name)
+        noun = singular(thing.name)
+        if len(looks.get(noun, ())) > 1:
+            noun = " ".join([*(attribute.word for attribute in thing.attributes), noun])
         evidence = f"{thing.determiner} {reading.prompt[thing.start : thing.end]}"
         yield KeyPoint("counting", f"there are exactly {counted(thing.count, noun)}", evidence)
 

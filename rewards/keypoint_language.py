@@ -13,7 +13,8 @@ from rewards.keypoint_verbs import HUMAN, listed
 from rewards.keypoints import KeyPoint
 
 _NOT = re.compile(
-    rf"(?<![\w-])(?:{'|'.join(sorted(NEGATORS))}|neither|\w+n't|cannot|lacks?|lacking|devoid of|free of"
+    r"(?<![\w-])(?:(?:nothing|nobody|none|no[\s-]one|anything)\s+but|no[\s-]one"
+    rf"|{'|'.join(sorted(NEGATORS))}|neither|\w+n't|cannot|lacks?|lacking|devoid of|free of"
     r"|except(?: for)?|absence of|\w+-free)(?![\w-])(?! only)",
     re.IGNORECASE,
 )
@@ -23,6 +24,12 @@ _PRONOUN = re.compile(
     re.IGNORECASE,
 )
 _MEDIA = sorted(set(MEDIA) - {"picture", "image"})
+_BARE = re.compile(
+    r"(?:(?:please|create|draw|design|generate|make|show|me|this|the|an?)\s+)*"
+    r"(?:photo|photograph|picture|image)s?(?:\s+(?:shows|presents|depicts))?",
+    re.IGNORECASE,
+)
+"""A photo and no more, which is what a picture is anyway."""
 _PEOPLE_ONLY = listed("he his him she her hers himself herself")
 _NOUN = "|".join(_MEDIA)
 _MEDIUM = re.compile(
@@ -69,13 +76,22 @@ _SPOT = re.compile(
 def negation(reading: Reading) -> Iterator[KeyPoint]:
     """What the prompt rules out."""
     for found in _NOT.finditer(reading.body):
-        rest = re.split(r"[.,;:!?]|\b(?:and|but)\b", reading.body[found.end() :], maxsplit=1)[0]
+        word = " ".join(found.group().lower().split())
+        only = word.endswith(" but") and word != "anything but"
+        stop = r"[.;:!?]" if only else r"[.,;:!?]|\b(?:and|but)\b"
+        rest = re.split(stop, reading.body[found.end() :], maxsplit=1)[0]
         said = " ".join((found.group() + rest).split())
         thing = reading.after(found.end())
         what = f"it holds that: {said}"
-        if thing and reading.reaches(found.end(), thing) and found.group().lower() in ("no", "without"):
+        if thing and reading.reaches(found.end(), thing) and _absent(word, thing):
             what = f"there {'are' if thing.several else 'is'} no {thing.name}"
         yield KeyPoint("negation", what, said)
+
+
+def _absent(word: str, thing: Thing) -> bool:
+    """Whether a word says that the thing after it is not there; not so "anything but ordinary"."""
+    named = thing.several or thing.determiner not in ("", "anything but")
+    return word in ("no", "without") or (word == "anything but" and named)
 
 
 def pronouns(reading: Reading) -> Iterator[KeyPoint]:
@@ -102,19 +118,18 @@ def _antecedent(reading: Reading, word: str, place: int) -> Thing | None:
 
 
 def style(reading: Reading) -> Iterator[KeyPoint]:
-    """The style or medium; "a photo of" at the start is one."""
+    """The style or medium; "a photo of" is none, "a polaroid photo of" is one."""
     opening = style_noun(reading.body)
-    if opening is not None:
-        (start, end), _ = opening
-        yield KeyPoint(
-            "artistic_style", f"the picture is a {reading.prompt[start:end]}", reading.prompt[start:end]
-        )
+    medium = reading.prompt[slice(*opening[0])] if opening else ""
+    if medium and not _BARE.fullmatch(medium):
+        yield KeyPoint("artistic_style", f"the picture is a {medium}", medium)
     for found in _STYLED.finditer(reading.body):
         said = " ".join((found[1] or found[2]).split())
         yield KeyPoint("artistic_style", f"the style is: {said}", " ".join(found.group().split()))
     for found in _MEDIUM.finditer(reading.body):
         said = found[1] or found[2] or found[3]
-        yield KeyPoint("artistic_style", f"the picture is a {said.lower()}", said)
+        if not _BARE.fullmatch(found.group()):
+            yield KeyPoint("artistic_style", f"the picture is a {said.lower()}", said)
     for word, evidence in _phrases(reading, words.STYLES, opening[0][1] if opening else 0):
         if not _is_handled(reading, evidence):
             yield KeyPoint("artistic_style", f"the style is: {word}", evidence)

@@ -9,17 +9,17 @@ from itertools import pairwise, zip_longest
 
 from rewards import keypoint_words as words
 from rewards.contrast_text import Token, ends_phrase, style_end, tokens
-from rewards.contrast_words import NEGATORS, NOUNS_IN_ING
-from rewards.english import is_plural, plural, value
+from rewards.contrast_words import NOUNS_IN_ING
+from rewards.english import is_plural, plural, singular
 from rewards.keypoint_text import Attribute, Reading, Thing, Verb
 from rewards.keypoint_verbs import ambiguous, lemma, listed
-from rewards.keypoint_words import BE, DETERMINERS, PREPOSITIONS, kind_of
+from rewards.keypoint_words import BE, DENIERS, DETERMINERS, NUMBER, PREPOSITIONS, kind_of, number
 
 _QUOTED = re.compile(
     r"\"([^\"]+)\"|\u201c([^\u201d\"]+)[\u201d\"]|\u2018([^\u2019]+)\u2019(?!\w)"
     r"|(?<!\w)'([^']+(?:'\w[^']*)*)'(?!\w)"
 )
-
+_DENIER = re.compile(r"\b(?:no\s+one|anything\s+but)(?![\w-])", re.IGNORECASE)
 _PREDICATE = re.compile(
     r"\s+(?:is|are|was|were)\s+(?:(?:both|all|very|entirely|painted)\s+)?([\w-]+)(?:\s+and\s+([\w-]+))?",
     re.IGNORECASE,
@@ -35,10 +35,30 @@ def read(prompt: str) -> Reading:
         return " " * len(found.group())
 
     body = _QUOTED.sub(blank, prompt)
-    items = tuple(tokens(body))
+    items = tuple(_items(body))
     verbs = tuple(_verbs(items))
     reading = Reading(prompt, body, tuple(quotes), items, (), verbs)
     return replace(reading, things=tuple(_predicates(reading, _things(reading))))
+
+
+def _items(body: str) -> list[Token]:
+    """The words and marks; numbers of several words and "no one" are one each."""
+    plain = tokens(body)
+    spans = [found.span() for found in _DENIER.finditer(body)]
+    spans += [found.span() for found in NUMBER.finditer(body) if not _twosome(found, plain)]
+    whole = [Token(" ".join(body[slice(*span)].split()), *span) for span in spans]
+    inside = {place for span in spans for place in range(*span)}
+    rest = [token for token in plain if token.start not in inside]
+    return sorted([*whole, *rest], key=lambda token: token.start)
+
+
+def _twosome(found: re.Match[str], plain: list[Token]) -> bool:
+    """Whether a pair that goes together: a pair of glasses."""
+    if "pair" not in found.group().lower():
+        return False
+    rest = (token for token in plain if token.start >= found.end())
+    noun = next((token for token in rest if token.word in words.IN_TWOS or is_plural(token.text)), None)
+    return noun is not None and noun.word in words.IN_TWOS
 
 
 def _verbs(items: tuple[Token, ...]) -> Iterator[Verb]:
@@ -54,7 +74,7 @@ def _verb_at(items: tuple[Token, ...], index: int) -> str | None:
     following = items[index + 1].word if index + 1 < len(items) else ""
     noun_before = bool(before) and before[0].isalnum() and before not in DETERMINERS | PREPOSITIONS
     named = kind_of(before) in (None, "feeling") or (kind_of(before) == "material" and _opens(following))
-    plain = noun_before and named and value(before) is None
+    plain = noun_before and named and number(before) is None
     if found := lemma(word):
         if word.endswith("ing"):
             return found if _is_action(word, before, following) else None
@@ -71,19 +91,52 @@ def _is_action(word: str, before: str, following: str) -> bool:
     """Whether a word in -ing is a verb: "is painting", "a man running"; not "a painting", "flowing water"."""
     if before in BE:
         return True
-    if word in NOUNS_IN_ING or value(before) is not None or kind_of(before) not in (None, "feeling"):
+    if word in NOUNS_IN_ING or number(before) is not None or kind_of(before) not in (None, "feeling"):
         return False
     return _opens(following) or (before not in DETERMINERS and kind_of(word) is None)
 
 
 def _opens(word: str) -> bool:
     """Whether a word opens the object of a verb."""
-    return word in DETERMINERS or word in PREPOSITIONS or value(word) is not None or word in ("", ",", "and")
+    return word in DETERMINERS or word in PREPOSITIONS or number(word) is not None or word in ("", ",", "and")
+
+
+def _ends(token: Token, following: Token | None) -> bool:
+    """Whether a noun phrase cannot go on with this token."""
+    return number(token.word) is not None or token.word in DENIERS or ends_phrase(token, following)
 
 
 def _things(reading: Reading) -> list[Thing]:
-    """The noun phrases; adjectives before "and" without a noun belong to the next ("brown and white")."""
+    """The noun phrases; counted adjectives have the noun of the next ("three red and two blue balls")."""
     found: list[Thing] = []
+    later: list[Token] = []
+    for run in reversed(list(_runs(reading))):
+        if later and _shares(reading.items, run, later):
+            noun = [token for token in later if token.end <= found[-1].end]
+            *stem, last = noun[-len(found[-1].name.split(" ")) :]
+            run = [*run, *stem, replace(last, text=plural(singular(last.text)))]
+        found.append(_thing(reading, run))
+        later = run
+    return found[::-1]
+
+
+def _shares(items: tuple[Token, ...], run: list[Token], later: list[Token]) -> bool:
+    """Whether adjectives after a number are joined to a later phrase with a number of its own."""
+    first, end, there = items.index(run[0]), items.index(run[-1]) + 1, items.index(later[0]) - 1
+    if not first or there <= end or any(token.word not in (",", "and") for token in items[end:there]):
+        return False
+    other = items[there].word
+    both = (number(items[first - 1].word) or 0) > 1 and number(other) is not None and other not in DETERMINERS
+    return both and _bare(run) and not _bare(later)
+
+
+def _bare(run: list[Token]) -> bool:
+    """Whether adjectives without a noun."""
+    return not _counted(run[-1].text) and all(kind_of(t.word) or t.word in words.SHADES for t in run)
+
+
+def _runs(reading: Reading) -> Iterator[list[Token]]:
+    """The words of each phrase; adjectives before "and" belong to the next ("brown and white")."""
     run: list[Token] = []
     carried: list[Token] = []
     items, verbs = reading.items, {verb.index for verb in reading.verbs}
@@ -97,20 +150,21 @@ def _things(reading: Reading) -> list[Thing]:
         if not _breaks(token, following, run, before) and index not in verbs:
             run.append(token)
             continue
-        if token.word == "and" and adjectives and following and not ends_phrase(following, None):
+        if token.word == "and" and adjectives and following and not _ends(following, None):
             carried, run = carried + run, []
             continue
         if run:
-            found.append(_thing(reading, carried + run, run[0]))
+            yield carried + run
         run, carried = [], []
-    return [*found, _thing(reading, carried + run, run[0])] if run else found
+    if run:
+        yield carried + run
 
 
 def _breaks(token: Token, following: Token | None, run: list[Token], before: str) -> bool:
     word = token.word
     if word.endswith("ing") and word not in NOUNS_IN_ING and not run:
         return before in BE | {"and", "while", "for", "by"} or (before == "," and kind_of(word) is None)
-    if ends_phrase(token, following) or word in PREPOSITIONS or word in DETERMINERS or word in NEGATORS:
+    if _ends(token, following) or word in PREPOSITIONS or word in DETERMINERS:
         return True
     if word in _STOPS or (word.endswith("ly") and len(word) > 5 and word not in words.NOUNS_IN_LY):
         return True
@@ -121,7 +175,8 @@ def _breaks(token: Token, following: Token | None, run: list[Token], before: str
     plain = bool(run) and kind_of(run[-1].word) is None
     if plain and word.endswith("ing") and word not in NOUNS_IN_ING:
         return True
-    return plain and word.endswith("ed") and (following is None or ends_phrase(following, None))
+    inflected = word.endswith("ed") and kind_of(word) != "colour"
+    return plain and inflected and (following is None or _ends(following, None))
 
 
 _PARTICIPLES = listed("hidden hung made held built worn seen shown cut lost caught written")
@@ -131,16 +186,16 @@ _STOPS = listed(
 )
 
 
-def _thing(reading: Reading, run: list[Token], opening: Token) -> Thing:
+def _thing(reading: Reading, run: list[Token]) -> Thing:
     items = reading.items
-    index = items.index(opening)
+    index = items.index(run[0])
     determiner = items[index - 1].word if index else ""
-    number = value(determiner) or 1
-    if not (determiner in DETERMINERS or value(determiner) is not None or determiner in NEGATORS):
+    count = _count(determiner, run)
+    if not (determiner in DETERMINERS or number(determiner) is not None or determiner in DENIERS):
         before, determiner = determiner, ""
     else:
         before = items[index - 2].word if index > 1 else ""
-    if number > 1 and (many := [i for i, t in enumerate(run) if _counted(t.text)]):
+    if count > 1 and (many := [i for i, t in enumerate(run) if _counted(t.text)]):
         run = run[: many[-1] + 1]
     elif determiner in ("a", "an"):
         cut = next(
@@ -157,8 +212,16 @@ def _thing(reading: Reading, run: list[Token], opening: Token) -> Thing:
         run[-1].end,
         before,
         determiner,
-        number if number < 1000 else 1,
+        count,
     )
+
+
+def _count(determiner: str, run: list[Token]) -> int:
+    """How many a number before a phrase counts; a year, a measure and adjectives alone count nothing."""
+    found = number(determiner) or 1
+    year = determiner.isdecimal() and found >= 1000
+    measure = run[0].word.rstrip("s") in words.UNITS or (run[0].word == "feet" and len(run) > 1)
+    return 1 if year or measure or _bare(run) else found
 
 
 def _plain_noun(token: Token) -> bool:
@@ -207,4 +270,4 @@ def _only_said(thing: Thing) -> bool:
 
 def _noun_follows(reading: Reading, place: int) -> bool:
     following = next((token for token in reading.items if token.start >= place), None)
-    return following is not None and not ends_phrase(following, None) and lemma(following.word) is None
+    return following is not None and not _ends(following, None) and lemma(following.word) is None

@@ -8,10 +8,10 @@ from functools import cached_property
 
 from rewards import keypoint_words as words
 from rewards.contrast_text import Token
-from rewards.contrast_words import NEGATORS, NOUNS_IN_ING
-from rewards.english import is_plural, singular, value
+from rewards.contrast_words import NOUNS_IN_ING
+from rewards.english import is_plural, singular
 from rewards.keypoint_verbs import lemma
-from rewards.keypoint_words import DETERMINERS, PREPOSITIONS
+from rewards.keypoint_words import DENIERS, DETERMINERS, PREPOSITIONS, number
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Thing:
     @property
     def denied(self) -> bool:
         """Whether the prompt says that it is absent."""
-        return self.determiner in NEGATORS or self.before in NEGATORS
+        return self.determiner in DENIERS or self.before in DENIERS
 
     @property
     def several(self) -> bool:
@@ -128,9 +128,9 @@ class Reading:
         thing = self.after(verb.end)
         if thing is None:
             return None
-        between = set(re.findall(r"[\w']+|[^\w\s]", self.body[verb.end : thing.start].lower()))
-        free = between - DETERMINERS - set(links)
-        free = {word for word in free if value(word) is None and not word.endswith("ly")}
+        between = " ".join(self.body[verb.end : thing.start].lower().split()).removesuffix(thing.determiner)
+        free = set(re.findall(r"[\w']+|[^\w\s]", between)) - DETERMINERS - set(links)
+        free = {word for word in free if number(word) is None and not word.endswith("ly")}
         return None if free else thing
 
     def link(self, verb: Verb) -> str:
@@ -139,8 +139,8 @@ class Reading:
 
     def reaches(self, place: int, thing: Thing) -> bool:
         """Whether only a determiner or a number lies between a place and a thing."""
-        between = self.body[place : thing.start].lower().split()
-        return len(between) < 2 and all(word in DETERMINERS or value(word) is not None for word in between)
+        between = " ".join(self.body[place : thing.start].lower().split())
+        return not between or between in DETERMINERS or number(between) is not None
 
     def clause(self, start: int, end: int) -> str:
         """The words of the prompt between the nearest commas or full stops around a span."""

@@ -1,11 +1,14 @@
-"""Word lists of the key-point rules: attributes, states, feelings, styles, people, places, containers.
+"""Word lists of the key-point rules: attributes, states, feelings, styles, people, places, numbers.
 
 Colours, animals and everyday things are those of `contrast_words`; here is only what it lacks.
 """
 
 from __future__ import annotations
 
-from rewards.contrast_words import ENGLISH
+import re
+
+from rewards.contrast_words import ENGLISH, NEGATORS
+from rewards.english import NUMBERS, value
 from rewards.keypoint_verbs import KNOWN, listed
 
 
@@ -168,8 +171,17 @@ TIMES = listed(
 """Nouns after "on" or "in" that are no place."""
 
 UNITS = listed(
-    """year hour minute second meter metre centimeter kilometer foot inch time percent degree day o'clock"""
+    """year hour minute second meter metre centimeter kilometer foot inch time percent degree day o'clock
+    m cm mm km ft kg g lb ml mile ton gram kilogram liter litre centimetre kilometre"""
 )
+IN_TWOS = listed(
+    """scissors glasses sunglasses goggles binoculars headphones trousers jeans pants shorts tights pajamas
+    pyjamas shoes boots sneakers sandals slippers socks stockings gloves mittens earrings skis skates
+    wings horns antlers eyes ears hands arms legs feet"""
+)
+"""Nouns of which a pair is one thing, or goes together: no two things to count."""
+DENIERS = NEGATORS | {"no one", "no-one", "anything but"}
+"""Words that rule out; `keypoint_parse` reads each as one word."""
 INTANGIBLE = listed(
     """light lights lighting touch tone tones glow music voice sound breeze color colors colour colours lines
     shadow shadows background focus hue hues palette atmosphere wind whisper aroma style mood air night
@@ -218,3 +230,43 @@ def kind_of(word: str) -> str | None:
     if word.endswith(("-shaped", "-shape")):
         return "shape"
     return next((kind for kind, listed in ATTRIBUTES.items() if word in listed), None)
+
+
+_TENS = {
+    **{"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50},
+    **{"sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90},
+}
+_TIMES = {
+    **{"dozen": 12, "hundred": 100, "thousand": 1000},
+    **{"pair": 2, "couple": 2, "duo": 2, "trio": 3, "quartet": 4},
+}
+_ONES, _TEENS, _TEN = "|".join(NUMBERS[1:10]), "|".join(NUMBERS[10:20]), "|".join(_TENS)
+_SMALL = rf"(?:(?:{_TEN})(?:[-\s](?:{_ONES}))?|{_TEENS}|{_ONES}|\d+)"
+NUMBER = re.compile(
+    rf"""(?<![\w.,:/'-])(?:
+        \d{{1,3}}(?:,\d{{3}})+ | \d*\.\d+ | \d+[:/]\d+
+      | (?:half\s+a|an?\s+half|the|a|{_SMALL})\s+dozen(?:\s+of)?
+      | (?:the|a|{_SMALL})\s+(?:pair|couple|duo|trio|quartet)s?\s+of
+      | (?:(?:a|{_SMALL})\s+(?:hundred|thousand)(?:\s+and)?\s+)*(?:a|{_SMALL})\s+(?:hundred|thousand)
+        (?:\s+(?:and\s+)?{_SMALL})?
+      | {_SMALL}
+    )(?![\w-])""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A number, also of several words: two dozen, a pair of, one thousand, 2.5."""
+
+
+def number(words: str) -> int | None:
+    """The number that words name, 1 for "a" and 0 for what counts nothing (2.5); None for other words."""
+    plain = words.replace(",", "").lower()
+    if (known := value(plain)) is not None or not NUMBER.fullmatch(words):
+        return known
+    whole = part = 0
+    for word in re.split(r"[\s-]+", plain):
+        if times := _TIMES.get(word.removesuffix("s")):
+            part = max(part, 1) * times
+        else:
+            part += _TENS.get(word) or value(word) or 0
+        if word == "thousand":
+            whole, part = whole + part, 0
+    return (whole + part) // (2 if "half" in plain else 1)

@@ -99,6 +99,80 @@ def test_every_colour_of_a_thing_is_found(colour):
 
 
 @pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a pair of dogs", ["two dogs"]),
+        ("two pairs of dogs", ["four dogs"]),
+        ("A couple of red cats", ["two cats"]),
+        ("a pair of dogs wearing glasses", ["two dogs"]),
+        ("a trio of dogs and a quartet of cats", ["three dogs", "four cats"]),
+        ("a dozen eggs", ["twelve eggs"]),
+        ("two dozen eggs", ["24 eggs"]),
+        ("half a dozen eggs", ["six eggs"]),
+        ("one thousand balloons", ["1000 balloons"]),
+        ("two hundred and fifty red balloons", ["250 balloons"]),
+        ("one thousand two hundred balloons", ["1200 balloons"]),
+        ("2,500 apples", ["2500 apples"]),
+        ("thirty-five dogs", ["35 dogs"]),
+        ("two black and white cats", ["two cats"]),
+        ("three red and two blue balls", ["three red balls", "two blue balls"]),
+        ("three red balls, two blue balls", ["three red balls", "two blue balls"]),
+        ("three red, two dark red and one blue ball", ["three red balls", "two dark red balls"]),
+        ("three ceramic tiles and two metal tiles", ["three ceramic tiles", "two metal tiles"]),
+        ("three red apples and two dogs", ["three apples", "two dogs"]),
+        ("a monster with four feet", ["four feet"]),
+    ],
+)
+def test_numbers_are_read_as_they_are_said(prompt, expected):
+    assert said(prompt, "counting") == [f"there are exactly {number}" for number in expected]
+    assert all(words.lower() in prompt.lower() for words in shown(prompt, "counting"))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("2.5 apples", "at 7:30 people walk", "1980 cars", "a few dozen eggs", "dozens of eggs"),
+        *("a pair of glasses", "a pair of old brown leather boots", "a pair of scissors", "A couple dances."),
+        *("a cup 2 m tall", "a 2 m tall cup", "a 5 year old child", "a statue two feet tall"),
+        *("three red", "three red and two blue", "five large"),
+    ],
+)
+def test_what_is_no_number_of_things(prompt):
+    assert not said(prompt, "counting")
+
+
+def test_counted_colours_share_a_noun():
+    colours = ["the balls are red", "the balls are blue"]
+    assert said("three red and two blue balls", "cross_entity_binding") == colours
+    assert said("three red tiles and two dogs", "material") == ["the tiles are red"]
+    assert said("a cat next to a pair of dogs", "entity_layout") == ["the cat is next to the dogs"]
+    assert shown("a man holding a pair of balls", "contact_interaction") == ["holding a pair of balls"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("nothing but a chair", "it holds that: nothing but a chair"),
+        ("nothing but a chair and a table", "it holds that: nothing but a chair and a table"),
+        ("a hat that no one wears", "it holds that: no one wears"),
+        ("anything but a red cat", "there is no cat"),
+        ("anything but cats", "there are no cats"),
+        ("anything but ordinary", "it holds that: anything but ordinary"),
+    ],
+)
+def test_negations_of_two_words(prompt, expected):
+    assert [point.description for point in extract(prompt)] == [expected]
+
+
+def test_a_bare_photo_is_no_style():
+    assert said("a photo of a bench", "artistic_style") == []
+    assert not extract("a photo of a bench") and not extract("Please create an image of a bench.")
+    assert not extract("The picture shows a bench.") and not extract("photographs of a bench")
+    for medium in ("black and white photo", "polaroid photo", "photorealistic photo", "sketch"):
+        assert said(f"a {medium} of a bench", "artistic_style")[0] == f"the picture is a {medium}"
+
+
+@pytest.mark.parametrize(
     ("prompt", "kind"),
     [
         ("one dog", "counting"),
