@@ -34,7 +34,7 @@ class RewriterClaim(Claim):
     sizes: runs.Sizes = runs.Sizes()
     sft: ClassVar[dict[str, Any]] = runs.SFT_SETTINGS
     grpo: ClassVar[dict[str, Any]] = runs.GRPO_SETTINGS
-    heldout: int = 600
+    heldout: int = 1000
 
     def rewriters(self, folder: Path, seed: int, *, plain: bool) -> Path:
         """The folder of this seed's rewriters, trained if they are not there; `folder` is the claim's own.
