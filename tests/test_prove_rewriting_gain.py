@@ -71,7 +71,9 @@ def test_rows_and_figures(measured):
     assert not steps.holds  # nothing was learnt in three updates
     assert 0 <= accuracy[CAPTION]["mean"] <= 1 and not thought.holds and not shuffled.holds
     table = claim.figures([folder])[1].body
-    assert table.count("<tr>") == 1 + len(steps.measured["by_key_point"])
+    assert table.count("<tr>") == 2 + len(steps.measured["by_key_point"]), "heads, all, and each kind"
+    assert table.count("<td") == len(accuracy) * (1 + len(steps.measured["by_key_point"]))
+    assert f">{100 * accuracy[CAPTION]['mean']:.1f}</td>" in table
 
 
 def test_the_verdict_follows_the_intervals(measured, tmp_path):

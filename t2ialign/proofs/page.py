@@ -22,7 +22,7 @@ def write(
     numbers = list(dict.fromkeys(row["number"] for row in rows))
     sections = [_section(n, [r for r in rows if r["number"] == n], figures.get(n, ())) for n in numbers]
     count = sum(row["verdict"] == "holds" for row in rows)
-    lead = f"{count} of {len(rows)} rows hold; intervals are bootstrapped over the units that each row names."
+    lead = f"{count} of {len(rows)} rows hold; intervals are at 95 %, over the units that each row names."
     head = f"<header><h1>{escape(title)}</h1><p>{escape(lead)}</p></header>"
     manifest.write_text(file, PAGE.format(title=escape(title), style=STYLE, body=head + "".join(sections)))
 

@@ -26,6 +26,12 @@ RESULT = "pictures.json"
 PROMPT, CAPTION, SHUFFLED = "the user's prompt", "canonical caption", "sft+grpo, thoughts shuffled"
 SFT, PLAIN, GRPO = "sft", "sft without thought", "sft+grpo"
 
+SHORT = {
+    **{PROMPT: "prompt", SFT: "SFT", PLAIN: "no thought", GRPO: "GRPO"},
+    **{SHUFFLED: "shuffled", CAPTION: "caption"},
+}
+"""Ways to say a prompt, as the heads of a table."""
+
 
 class RewriterClaim(Claim):
     """What claims on the embedded rewriter share: how it is trained, and the prompts held out."""
@@ -95,15 +101,7 @@ class RewritingClaim(RewriterClaim):
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Three rows over the pictures of all seeds."""
         found = [runs.read_json(folder / RESULT) for folder in folders]
-        units = [
-            f"{seed} {caption}"
-            for seed, each in zip(self.seeds, found, strict=True)
-            for caption in each["captions"]
-        ]
-        right = {
-            name: [float(all(own)) for each in found for own in each["matches"][name]]
-            for name in found[0]["matches"]
-        }
+        units, right = _units(found), _right(found)
         tempting = [one for each in found for one in each["tempting"]]
         each = {name: bootstrap_ci(values, units) for name, values in right.items()}
         steps = [each[name] for name in (PROMPT, SFT, GRPO)]
@@ -140,9 +138,11 @@ class RewritingClaim(RewriterClaim):
         ]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
-        """Accuracy of each key point: bars of the prompt and of the best rewriter, a table of all ways."""
+        """Accuracy of all and of each key point: bars of the prompt and of the best rewriter, and a table."""
         found = [runs.read_json(folder / RESULT) for folder in folders]
-        table = _by_kind(found)
+        units = _units(found)
+        table = {"all of a prompt": {n: bootstrap_ci(v, units) for n, v in _right(found).items()}}
+        table |= _by_kind(found)
         drawn = [Bar(kind, ways[PROMPT], ways[GRPO]) for kind, ways in table.items()]
         return [
             Figure("Key points shown", bars(drawn, before=PROMPT, after=GRPO), "whiskers: 95 %"),
@@ -175,6 +175,19 @@ def _part(
     }
 
 
+def _units(found: Sequence[dict[str, Any]]) -> list[str]:
+    """What the bootstrap draws: captions, those of each seed apart."""
+    return [f"{seed} {caption}" for seed, one in enumerate(found) for caption in one["captions"]]
+
+
+def _right(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Way to say a prompt -> for each prompt of all seeds whether its picture shows all that is meant."""
+    return {
+        name: [float(all(own)) for one in found for own in one["matches"][name]]
+        for name in found[0]["matches"]
+    }
+
+
 def _mean_match(matches: Sequence[Sequence[Sequence[float]]], units: Sequence[str]) -> Estimate:
     return bootstrap_ci([sum(own) / len(own) for each in matches for own in each], units)
 
@@ -202,12 +215,11 @@ def _by_kind(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, Estimate]]:
 
 
 def _as_html(table: dict[str, dict[str, Estimate]]) -> str:
-    names = list(next(iter(table.values())))
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("key point", *names))
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *SHORT.values()))
     body = "".join(
-        f"<tr><td>{escape(kind)}</td>"
-        + "".join(f"<td>{100 * ways[name].mean:.1f}</td>" for name in names)
+        f"<tr><th>{escape(kind)}</th>"
+        + "".join(f'<td style="overflow-wrap: normal">{100 * ways[way].mean:.1f}</td>' for way in SHORT)
         + "</tr>"
         for kind, ways in table.items()
     )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<table style="font-size: .85rem"><tr>{head}</tr>{body}</table>'
