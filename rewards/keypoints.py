@@ -82,9 +82,9 @@ def kind_named(name: str) -> str:
 
     Raises ValueError for a name that is none of the 24.
     """
-    wanted = _plain(name)
+    wanted = plain(name)
     for row in json.loads(FILE.read_text(encoding="utf-8"))["points"]:
-        if wanted in {_plain(row["id"]), *map(_plain, row["name"].values())}:
+        if wanted in {plain(row["id"]), *map(plain, row["name"].values())}:
             return str(row["id"])
     raise ValueError(f"got key point {name!r}; expected one of {', '.join(kinds())}; correct it")
 
@@ -133,5 +133,6 @@ def _point(row: Any, place: int) -> KeyPoint:
     return KeyPoint(row["kind"], row["description"], evidence)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A name by which its spellings are the same: letters and digits alone, in one case."""
     return "".join(letter for letter in text.casefold() if letter.isalnum())

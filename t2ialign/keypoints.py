@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     with closing(Journal(journal_file, of, resume=args.resume is not None, done=is_read)) as journal:
         _judge(args, journal, _asked(source, points), points, total)
         rows = sorted(journal.rows(), key=lambda row: (row["shard"], row["row"]))
-    return finish(args, rows, points)
+    return finish(args.output, of, rows, points)
 
 
 def is_read(row: Row) -> bool:
@@ -118,18 +118,18 @@ def wanted(source: Source, find: Finder) -> tuple[Points, int]:
     return points, sum(count for prompt, count in prompts.items() if not prompt or points[prompt] != [])
 
 
-def finish(args: argparse.Namespace, rows: Sequence[Row], points: Points) -> int:
+def finish(output: Path, of: dict[str, Any], rows: Sequence[Row], points: Points) -> int:
     """Write the results of the journal's rows and print the table -> the exit code."""
     from rich.console import Console
 
     from t2ialign.evaluation import keypoint_report
 
     bare = sum(mine == [] for mine in points.values())
-    result, table = keypoint_report.write(args.output, _of(args), rows, prompts_without_key_points=bare)
+    result, table = keypoint_report.write(output, of, rows, prompts_without_key_points=bare)
     Console().print(table)
     for row in result["errors"][:SHOWN]:
         print(f"not judged: {row['error']}")
-    print(f"{keypoint_report.lead(result)}; results in {args.output}")
+    print(f"{keypoint_report.lead(result)}; results in {output}")
     return BROKEN if result["errors"] or result["unreadable"] else 0
 
 
@@ -225,8 +225,9 @@ def _extracted(args: argparse.Namespace, prompts: Sequence[str]) -> Points:
     from rewards.keypoint_llm import Extractor
     from rewards.llm import writer
     from t2ialign.evaluation.keypoint_extraction import extract_all
+    from t2ialign.rewriting.arguments import parse_options
 
-    options = _options(args.extract_option)
+    options = parse_options(args.extract_option, "--extract-option")
     tokens = {"tokens": options.pop("tokens")} if "tokens" in options else {}
     args.output.mkdir(parents=True, exist_ok=True)
     return extract_all(
@@ -249,9 +250,11 @@ def _captioned(prompt: str) -> list[KeyPoint]:
 def _evaluator(args: argparse.Namespace) -> AlignEvaluator:
     import rewards
     from rewards.evaluator import AlignEvaluator
+    from t2ialign.rewriting.arguments import parse_options
 
     given = {"weights": args.weights, "url": args.url}
-    options = {key: value for key, value in given.items() if value is not None} | _options(args.option)
+    options = {key: value for key, value in given.items() if value is not None}
+    options |= parse_options(args.option, "--option")
     found = rewards.load("evaluator", backend=args.backend, **options).to(_device())
     assert isinstance(found, AlignEvaluator), "that is what the name stands for"
     return found
@@ -263,31 +266,22 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _options(texts: Iterable[str]) -> dict[str, Any]:
-    """ "tokens=1024" -> {"tokens": 1024}; values are read as YAML."""
-    import yaml
-
-    found = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise ValueError(f"got --option {text!r}; expected KEY=VALUE; write it so")
-        found[key] = yaml.safe_load(value)
-    return found
-
-
 def _of(args: argparse.Namespace) -> dict[str, Any]:
     """What the verdicts are of: a resumed run must be of the same."""
     from t2ialign.data.sources import identity
+    from t2ialign.rewriting.arguments import parse_options
     from t2ialign.scoring.journal import answering
 
     there = Path(args.samples).exists()
     return {
         "samples": str(Path(args.samples).resolve()) if there else args.samples,
         "points": identity(str(args.points)) if args.points else None,
-        **{"extract": args.extract, "extract_options": answering(_options(args.extract_option))},
+        **{
+            "extract": args.extract,
+            "extract_options": answering(parse_options(args.extract_option, "--extract-option")),
+        },
         **{"backend": args.backend, "weights": args.weights, "url": args.url},
-        "options": answering(_options(args.option)),
+        "options": answering(parse_options(args.option, "--option")),
     }
 
 

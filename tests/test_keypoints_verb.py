@@ -245,6 +245,10 @@ def test_a_server_that_fails_stops_the_run_and_loses_nothing(samples, tmp_path, 
         (("--weights", "x"), "expected no weights for oracle"),
         (("--extract-url", "http://127.0.0.1/v1"), "without --extract"),
         (("--extract", "x", "--points", __file__), "got --points and --extract"),
+        (
+            ("--extract", "x", "--extract-option", "tokens"),
+            "got --extract-option 'tokens'; expected KEY=VALUE",
+        ),
         (("--option", "tokens"), "got --option 'tokens'; expected KEY=VALUE"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from rewards.english import counted
 from rewards.geneval_spec import parse_spec
-from rewards.keypoints import KeyPoint, from_json, kinds
+from rewards.keypoints import KeyPoint, from_json, kinds, plain
 from t2ialign.data.rewrites import plain_points
 from t2ialign.data.sources import read_rows
 from t2ialign.evaluation.keypoint_recall import MAPPING
@@ -81,7 +81,7 @@ def kind_spelled(name: str) -> str:
     """
     tail = name.replace(":", " - ").replace("/", " - ").split(" - ")[-1]
     for spelling in (name, tail):
-        if kind := _spellings().get(_plain(spelling)):
+        if kind := _spellings().get(plain(spelling)):
             return kind
     raise ValueError(f"got key point {name!r}; expected one of {', '.join(kinds())}; correct it")
 
@@ -92,14 +92,10 @@ def _spellings() -> dict[str, str]:
     for kind in kinds().values():
         first, _, last = kind.name.rpartition(" ")
         for name in (kind.id, kind.name, *([first] if last in RELATED else [])):
-            found.setdefault(_plain(name), kind.id)
+            found.setdefault(plain(name), kind.id)
     for name, mapped in MAPPING.items():
-        found.setdefault(_plain(name), mapped[0])
+        found.setdefault(plain(name), mapped[0])
     return found
-
-
-def _plain(text: str) -> str:
-    return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def _line(prompt: str) -> str:

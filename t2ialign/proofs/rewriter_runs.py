@@ -9,13 +9,13 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rewards.keypoint_oracle import shapes_points
 from rewards.keypoints import to_json
 from t2ialign.evaluation import manifest
+from t2ialign.proofs import resumed
 from t2ialign.shapes.phrasings import Phrasing, draw_phrasings
 from t2ialign.shapes.rewriter import build_model, build_tokenizer, output_of
 from t2ialign.trainers.language import whole_checkpoint
@@ -79,13 +79,12 @@ def write_rows(folder: Path, rows: Sequence[Phrasing], prompts: Sequence[Phrasin
 
 def finish(method: str, values: dict[str, Any], output: Path, seed: int) -> None:
     """Run `train METHOD` into `output`, unless it is finished, from its newest checkpoint or else anew."""
-    if (output / "README.md").exists():  # written last of all
+    if resumed.is_finished(output):
         return
-    resume = "latest" if whole_checkpoint(output) else None
-    if resume is None:
+    resume = whole_checkpoint(output) is not None
+    if not resume:
         shutil.rmtree(output, ignore_errors=True)
-    module = import_module(f"t2ialign.trainers.{method}")
-    module.Trainer(module.Config(**values, output=output, seed=seed, resume=resume)).fit()
+    resumed.run(method, values, output, seed, resume=resume)
 
 
 def written(rewriter: Path, prompts: Sequence[str], *, temperature: float = 0.0, seed: int = 0) -> list[str]:

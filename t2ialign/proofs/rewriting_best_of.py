@@ -14,7 +14,7 @@ from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
 from t2ialign.proofs import rewriter_runs as runs
 from t2ialign.proofs.claim import Row
 from t2ialign.proofs.rewriter_pictures import Pictures
-from t2ialign.proofs.rewriting_gain import RESULT, RewriterClaim
+from t2ialign.proofs.rewriting_gain import RESULT, RewriterClaim, units_of
 from t2ialign.rewriting.language import AGAIN
 from t2ialign.rewriting.parse import parse
 
@@ -65,11 +65,7 @@ class BestOfClaim(RewriterClaim):
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Two rows over the prompts of all seeds."""
         found = [runs.read_json(folder / RESULT) for folder in folders]
-        units = [
-            f"{seed} {caption}"
-            for seed, each in zip(self.seeds, found, strict=True)
-            for caption in each["captions"]
-        ]
+        units = units_of(found)
         right = {
             ONE: [float(all(own)) for each in found for own in each["matches"][REWRITES][0]],
             **{

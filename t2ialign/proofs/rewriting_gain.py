@@ -101,7 +101,7 @@ class RewritingClaim(RewriterClaim):
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Three rows over the pictures of all seeds."""
         found = [runs.read_json(folder / RESULT) for folder in folders]
-        units, right = _units(found), _right(found)
+        units, right = units_of(found), _right(found)
         tempting = [one for each in found for one in each["tempting"]]
         each = {name: bootstrap_ci(values, units) for name, values in right.items()}
         steps = [each[name] for name in (PROMPT, SFT, GRPO)]
@@ -140,7 +140,7 @@ class RewritingClaim(RewriterClaim):
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Accuracy of all and of each key point: bars of the prompt and of the best rewriter, and a table."""
         found = [runs.read_json(folder / RESULT) for folder in folders]
-        units = _units(found)
+        units = units_of(found)
         table = {"all of a prompt": {n: bootstrap_ci(v, units) for n, v in _right(found).items()}}
         table |= _by_kind(found)
         drawn = [Bar(kind, ways[PROMPT], ways[GRPO]) for kind, ways in table.items()]
@@ -175,7 +175,7 @@ def _part(
     }
 
 
-def _units(found: Sequence[dict[str, Any]]) -> list[str]:
+def units_of(found: Sequence[dict[str, Any]]) -> list[str]:
     """What the bootstrap draws: captions, those of each seed apart."""
     return [f"{seed} {caption}" for seed, one in enumerate(found) for caption in one["captions"]]
 
