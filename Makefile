@@ -1,13 +1,14 @@
-# make demo   align the embedded model and write runs/demo/report.html
-# make test   the test suite (no network, no GPU)
-# Both install what they need into .venv first; a second run starts at once.
+# make demo        align the embedded model and write runs/demo/report.html
+# make test        the tests that give an answer within minutes (no network, no GPU)
+# make test-rest   the others: several processes, kills and resumes, whole trainings
+# Each installs what it needs into .venv first; a second run starts at once.
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
 FIND_PYTHON := for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
 
-.PHONY: install test test-slow demo lint format clean
+.PHONY: install test test-rest test-slow demo lint format clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -25,11 +26,17 @@ $(STAMP): pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-# Small tensors gain nothing from many threads, and a 64-core machine loses to them.
-test test-slow: export OMP_NUM_THREADS ?= 2
+# Small tensors gain nothing from many threads: the tests run in WORKERS processes of one thread each, and a file
+# stays in one process, so that what its tests share is made once.
+WORKERS ?= 2
+test test-rest test-slow: export OMP_NUM_THREADS ?= 1
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --durations 10
 
 test: install
-	$(PY) -m pytest
+	$(PYTEST) -m 'not rest and not slow and not weights'
+
+test-rest: install
+	$(PYTEST) -m 'rest and not slow and not weights'
 
 test-slow: install
 	$(PY) -m pytest -m slow

@@ -6,6 +6,8 @@ import pytest
 
 from scripts import bench_backprop
 
+pytestmark = pytest.mark.rest
+
 
 def test_every_row_comes_out_and_memory_is_counted(tmp_path, capsys):
     file = tmp_path / "bench.json"

@@ -7,6 +7,8 @@ import torch
 
 from scripts import bench_lpo
 
+pytestmark = pytest.mark.rest
+
 
 @pytest.fixture
 def found(tmp_path, capsys):

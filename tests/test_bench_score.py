@@ -7,6 +7,8 @@ import pytest
 from scripts import bench_score
 from scripts.bench_parts import Row, ratio, table
 
+pytestmark = pytest.mark.rest
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):

@@ -15,6 +15,8 @@ from t2ialign.evaluation.provenance import hash_files, source_hash
 from t2ialign.proofs.demo import AT_SUITE, GAIN, Demo
 from t2ialign.shapes.captions import is_held_out
 
+pytestmark = pytest.mark.rest
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     "max_steps": 2,

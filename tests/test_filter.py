@@ -263,6 +263,7 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.mark.rest
 def test_a_killed_run_goes_on(pairs, tmp_path):
     out = tmp_path / "kept.jsonl"
     command = ["filter", str(pairs), "-o", str(out), "--rewards", *TRIO, "--batch-size", "2", *ALL]

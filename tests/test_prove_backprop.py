@@ -16,6 +16,8 @@ from t2ialign.proofs.presets_compared import PresetClaim
 from t2ialign.proofs.textnorm_reward import TextNormRewardClaim
 from t2ialign.trainers.presets import PRESETS
 
+pytestmark = pytest.mark.rest
+
 
 def test_the_gradient_of_every_preset_is_a_finite_difference(tmp_path):
     claim, folder = GradientClaim(), tmp_path / "seed-0"

@@ -14,6 +14,8 @@ from t2ialign.proofs.lpo_ablations import ABLATIONS, SHARED, AblationClaim
 from t2ialign.proofs.stepwise_gain import ACCURACY, SECONDS, StepwiseClaim, _best_within, _speed_up
 from t2ialign.proofs.timed_stages import Stages
 
+pytestmark = pytest.mark.rest
+
 CAPTIONS = ["a red circle", "two blue squares", "a red circle above a blue square"]
 TINY = {
     "captions": 10,

@@ -23,6 +23,8 @@ from t2ialign.proofs.trained import TRAINING, TrainedClaim
 from t2ialign.shapes.captions import is_held_out
 from t2ialign.shapes.render import render
 
+pytestmark = pytest.mark.rest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -12,6 +12,8 @@ from t2ialign.proofs import keypoint_rules, survival
 from t2ialign.proofs.keypoint_rules import KeypointRulesClaim
 from t2ialign.proofs.survival import SurvivalClaim
 
+pytestmark = pytest.mark.rest
+
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))
 PARTS = ("geneval", "t2i-compbench", "unigenbench", "bagel-geneval-long")
 published = pytest.mark.skipif(

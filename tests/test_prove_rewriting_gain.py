@@ -24,6 +24,8 @@ from t2ialign.proofs.rewriting_gain import (
 from t2ialign.shapes.phrasings import draw_phrasings
 from t2ialign.shapes.rewriter import build_model, build_tokenizer, output_of
 
+pytestmark = pytest.mark.rest
+
 pytest.importorskip("trl")
 
 SMALL = {

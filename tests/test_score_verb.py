@@ -149,6 +149,7 @@ def build():
 """
 
 
+@pytest.mark.rest
 def test_sigkill_loses_no_row_and_doubles_none(tmp_path, monkeypatch):
     """With a decoding process, in a process of its own; then the end of the journal is torn too."""
     reds(tmp_path / "i", 30)
@@ -202,6 +203,7 @@ def test_processes_write_parts_that_one_command_joins(tmp_path, monkeypatch, cap
     )
 
 
+@pytest.mark.rest
 def test_two_processes_through_accelerate_launch(tmp_path):
     for shard in range(2):
         members = {f"{i}.png": png(plain(10 * shard + i)) for i in range(5)}

@@ -112,6 +112,7 @@ build_cache({folder!r}, make_records(), load_policy({model!r}, device="cpu"), **
 """
 
 
+@pytest.mark.rest
 def test_kill_9_in_the_middle_of_a_write(sd, whole, tiny_sd, tmp_path):
     tests, folder = Path(__file__).parents[1], tmp_path / "c"
     names = {"tests": str(tests), "root": str(tests.parent), "folder": str(folder), "model": str(tiny_sd)}

@@ -3,6 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.rest
+
 TESTS = Path(__file__).parents[1]
 PAIRS, PROMPTS, MEGABYTE = 20_000, 2_000, 1_000_000
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from t2ialign.diffusion.noise import generator, normal_rows, uniform_rows
@@ -32,6 +33,7 @@ def test_global_seed_is_neither_read_nor_changed():
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.rest
 def test_same_seed_in_another_process():
     code = "from t2ialign.diffusion.noise import generator; print(generator(5, -7, 10**12).initial_seed())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,6 +23,8 @@ from t2ialign.evaluation.keypoint_embedded import embed
 from t2ialign.shapes.captions import draw_captions
 from t2ialign.shapes.render import render
 
+pytestmark = pytest.mark.rest
+
 MADE_OF = {"data": "d"}
 
 

@@ -17,6 +17,8 @@ from rewards.textnorm import shapes_near_misses
 from t2ialign.shapes.captions import draw_captions
 from t2ialign.shapes.render import render
 
+pytestmark = pytest.mark.rest
+
 POINT = KeyPoint("counting", "two red circles")
 
 

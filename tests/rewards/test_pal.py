@@ -158,6 +158,7 @@ def of_taste(prototype, count):
     )
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("kind", ["entropy", "l2"])
 def test_a_new_voter_starts_at_the_population_and_leaves_it_with_votes(kind):
     pal = opinionated()

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from rewards.pal_planted import planted_votes, recover, shapes_tastes
 
+pytestmark = pytest.mark.rest
+
 
 def items(seed=0):
     """400 unit embeddings, and two linear tastes at 120 degrees, which agree on a third of the pairs."""

@@ -260,6 +260,7 @@ def test_contrasts_of_the_embedded_world_stay_in_its_grammar():
         assert all(parse(text) for text in found)
 
 
+@pytest.mark.rest
 def test_it_ranks_counted_things_better_than_its_base():
     """Pictures of a count caption and of its near misses, ranked by the CLIP that hardly counts."""
     reward, oracle, rng = (

@@ -58,6 +58,7 @@ def taught(pairs: dict[str, str]) -> LocalWriter:
     return LocalWriter(model, tokenizer)
 
 
+@pytest.mark.rest
 def test_a_taught_model_rewrites_and_its_failures_are_named():
     good = "<think>crimson is red</think><answer>a red circle</answer>"
     writer = taught(

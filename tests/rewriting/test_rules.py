@@ -82,6 +82,7 @@ def test_outputs_are_parsed_by_their_convention():
         Rules("much")
 
 
+@pytest.mark.rest
 @published
 def test_every_published_prompt_survives():
     prompts = [text for pair in published_pairs(DATA) for text in (pair.prompt, pair.rewrite)]

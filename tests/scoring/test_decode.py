@@ -138,6 +138,7 @@ def test_worker_processes_give_the_same_batches_in_the_same_order(tmp_path):
     assert "zero bytes" in str(here[1].items[1].error) and here[1].good == [0, 2]
 
 
+@pytest.mark.rest
 def test_decoding_imports_no_library_of_models_or_tables():
     """A worker process may start from nothing, and then pays for every import."""
     heavy = [

@@ -11,6 +11,8 @@ from t2ialign import cli
 from t2ialign.scoring import output
 from tests.scoring.pictures import folder, plain, png, reds, tar
 
+pytestmark = pytest.mark.rest
+
 RED, MATCH = "tests.scoring.pictures:build_redness", "tests.scoring.pictures:build_match"
 BROKEN = 3
 installed = pytest.mark.skipif(

@@ -51,6 +51,7 @@ def test_small_and_in_half_precision() -> None:
     assert not [file for file in root().rglob("*") if file.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
 
+@pytest.mark.rest
 def test_the_oracle_reads_what_the_vae_gives_back(policy: UNetPolicy) -> None:
     texts, images = renders(1800, 5)
     oracle = ShapesOracle()
@@ -59,6 +60,7 @@ def test_the_oracle_reads_what_the_vae_gives_back(policy: UNetPolicy) -> None:
         assert rate.mean >= 0.98, f"{category}: {rate.mean}"
 
 
+@pytest.mark.rest
 def test_the_card_tells_the_truth(policy: UNetPolicy) -> None:
     facts = json.loads((folder("shapes") / "facts.json").read_text())
     suite = facts["held_out_suite"]

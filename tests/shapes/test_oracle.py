@@ -27,6 +27,7 @@ def fresh() -> tuple[list[str], torch.Tensor]:
     return texts, as_images(render(texts, 11))
 
 
+@pytest.mark.rest
 def test_reads_fresh_renders_in_every_category(fresh: tuple[list[str], torch.Tensor]) -> None:
     texts, images = fresh
     oracle = ShapesOracle()
@@ -56,6 +57,7 @@ def test_size_is_the_radius_of_the_circle_of_equal_area(shape: str, size: float)
     assert ink.sum() == pytest.approx(np.pi * size**2, rel=2e-2)
 
 
+@pytest.mark.rest
 def test_the_wrong_caption_fails(fresh: tuple[list[str], torch.Tensor]) -> None:
     """Rolled by one category: an image passes as its neighbour's caption only where that is true of it."""
     texts, images = fresh

@@ -122,6 +122,7 @@ def test_the_kl_penalty_is_that_of_torch_s_normals_and_the_l2_one_a_mean_square(
     torch.testing.assert_close(l2.penalty(out, frozen, x_t, t, s), (out - frozen).square().flatten(1).mean(1))
 
 
+@pytest.mark.rest
 def test_a_penalty_holds_the_policy_near_the_reference(backprop_config, tmp_path):
     drift = []
     for weight in (0.0, 30.0):
@@ -160,6 +161,7 @@ def test_one_plan_serves_an_update_and_changes_with_it(backprop_config):
     assert len(set(plans)) > 3
 
 
+@pytest.mark.rest
 def test_a_reward_goes_up_on_images_never_trained_on(backprop_config):
     cfg = backprop_config(
         preset="draft", max_steps=25, lr=3e-3, heldout_prompts="a blue square", evaluate_every=25
@@ -181,6 +183,7 @@ def test_half_the_batch_with_twice_the_accumulation_is_the_same_run(backprop_con
         assert one == pytest.approx(two, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.rest
 def test_a_resumed_run_is_bit_for_bit_the_whole_one(backprop_config, tmp_path, one_thread):
     common = {"record": "mask", "eta": 0.5, "checkpoint_every": 2}
     whole = backprop_config(output=tmp_path / "whole", **common)

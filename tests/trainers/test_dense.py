@@ -113,6 +113,7 @@ def test_steps_are_drawn_by_gamma_to_the_k_and_0_is_the_noisiest(dense_config):
     assert trainer.batch(0, 0).t.tolist() == [751, 751] and trainer.times.tolist() == [751, 501, 251, 1, -1]
 
 
+@pytest.mark.rest
 def test_a_last_step_without_noise_is_left_out(dense_config, tmp_path):
     model = build_sd(tmp_path / "clean_end", set_alpha_to_one=True)
     trainer = started(dense_config(model=str(model), gamma=1, timesteps=200))
@@ -175,6 +176,7 @@ def test_even_ranks_by_hand():
     assert trajectories.spaced_ranks(torch.tensor([[2.0, 1.0]]), 2).tolist() == [[1, 0]]
 
 
+@pytest.mark.rest
 def test_rows_are_ordered_best_first_and_ties_are_shuffled_or_skipped(dense_config):
     trainer = started(dense_config(batch_size=64, compare=3))
     batch = trainer.batch(0, 0)
@@ -200,6 +202,7 @@ def test_one_forward_of_policy_and_reference_with_the_guidance_of_sampling(dense
     assert rows == [2 * 2 * 3 * 2] * 2  # 2 groups x 3 paths x 2 steps, conditional and unconditional
 
 
+@pytest.mark.rest
 def test_a_reward_goes_up_that_has_no_gradient(dense_config):
     cfg = dense_config(
         **{"max_steps": 24, "collect_every": 8, "collect_prompts": 16, "num_steps": 4, "guidance": 1.0},
@@ -213,6 +216,7 @@ def test_a_reward_goes_up_that_has_no_gradient(dense_config):
     assert rows[-1]["heldout/reward"] > rows[0]["heldout/reward"]
 
 
+@pytest.mark.rest
 def test_a_crash_while_collecting_resumes_bit_for_bit_and_keeps_what_was_sampled(
     dense_config, tmp_path, monkeypatch
 ):
@@ -236,6 +240,7 @@ def test_a_crash_while_collecting_resumes_bit_for_bit_and_keeps_what_was_sampled
     assert [p.name for p in (cfg.output / "trajectories").iterdir()] == ["round-0001"]
 
 
+@pytest.mark.rest
 def test_a_signal_while_collecting_leaves_at_once_and_resumes_bit_for_bit(
     dense_config, tmp_path, monkeypatch
 ):
@@ -259,6 +264,7 @@ def test_a_signal_while_collecting_leaves_at_once_and_resumes_bit_for_bit(
     assert numbers(cfg.output) == numbers(whole.output)
 
 
+@pytest.mark.rest
 def test_a_crash_after_a_collection_resumes_from_the_checkpoint_made_for_it(
     dense_config, tmp_path, monkeypatch
 ):

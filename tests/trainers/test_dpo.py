@@ -207,6 +207,7 @@ def test_a_tie_counts_half():
     assert wins(torch.tensor([2.0, 0.0, -1.0])).tolist() == [1.0, 0.5, 0.0]
 
 
+@pytest.mark.rest
 def test_a_crash_in_the_second_epoch_resumes_bit_for_bit(dpo_config, pair_cache, tmp_path, monkeypatch):
     whole = dpo_config(max_steps=10, checkpoint_every=4, accumulate=2, ema=0.9)
     dpo.Trainer(whole, cache=pair_cache).fit()

@@ -269,6 +269,7 @@ config = Config()
 """
 
 
+@pytest.mark.rest
 def test_wandb_gets_settings_rows_pictures_and_an_end(toy_config, tmp_path):
     """A package that writes down its calls, found by a fresh process as the real one would be."""
     (tmp_path / "wandb").mkdir()

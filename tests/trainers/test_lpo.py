@@ -224,6 +224,7 @@ def test_the_step_that_ends_in_x_0_is_left_out_and_stable_diffusion_s_last_is_no
     assert list(judged_steps(policy, policy.times(T), 0, 999)) == list(range(T - 1))
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("preset", ["lpo", "d3po", "grpo"])
 def test_a_resumed_run_is_the_run_that_was_not_cut(lpo_config, tmp_path, preset):
     chosen = {"preset": preset, "reward": BRIGHT, "reward_scale": 100.0, "accumulate": 1}
@@ -237,6 +238,7 @@ def test_a_resumed_run_is_the_run_that_was_not_cut(lpo_config, tmp_path, preset)
         assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", 6) for c in (whole, again)))
 
 
+@pytest.mark.rest
 def test_a_run_killed_past_its_checkpoint_samples_the_same_rounds_again(lpo_config, tmp_path):
     """The checkpoint of step 2 lies within round 0; round 1 was sampled and is forgotten."""
     whole = lpo_config(max_steps=6, checkpoint_every=2, checkpoint_limit=9)

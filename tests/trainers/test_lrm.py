@@ -46,6 +46,7 @@ def config(tiny_sd: Path, dark_pairs: Path, tmp_path: Path) -> Callable[..., Con
     return make
 
 
+@pytest.mark.rest
 def test_it_learns_at_every_noise_and_is_loaded_by_name(config):
     cfg = config(model="shapes", max_steps=40, evaluate_every=20, checkpoint_every=40)
     Trainer(cfg).fit()
@@ -110,6 +111,7 @@ def test_the_best_weights_at_the_first_timestep_are_kept(config, monkeypatch):
     assert all(torch.equal(kept[name], tensor) for name, tensor in middle.items())
 
 
+@pytest.mark.rest
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(config, tmp_path):
     whole, cut = config(), config(output=tmp_path / "cut")
     Trainer(whole).fit()
@@ -130,6 +132,7 @@ def test_weights_that_no_score_depends_on_are_left_alone(config, tiny_sdxl):
     assert any("text_encoder_2" in name for name in trained) and any("mid_block" in name for name in trained)
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_give_the_run_of_one(config, tmp_path):
     cfg = config(max_steps=2)

@@ -155,6 +155,7 @@ def test_the_best_weights_are_those_of_the_best_step(whole):
     assert f"- Best: `best/`: step {step}, shapes-clip" in (output / "README.md").read_text()
 
 
+@pytest.mark.rest
 def test_a_killed_and_resumed_run_has_the_same_rows_pictures_and_best_weights(whole, tmp_path):
     cfg = whole.cfg.model_copy(update={"output": tmp_path / "run"})
     keys = ["max_steps", "checkpoint_every", "ema", "output", "batch_size", "accumulate", "lora_rank", "lr"]
@@ -256,6 +257,7 @@ def test_nothing_ends_while_the_trained_reward_falls_with_the_held_out_one(watch
     assert {row["monitor/hack"] for row in numbers(trainer.cfg.output)} == {0.0}
 
 
+@pytest.mark.rest
 def test_two_processes_end_together(tiny_sd, prompts, tmp_path):
     settings = ["max_steps=6", "batch_size=1", "accumulate=2", "lora_rank=2", "lr=1e-2", "trackers=[]"]
     settings += [f"{key}={value}" for key, value in SMALL.items()]

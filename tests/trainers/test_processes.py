@@ -31,7 +31,7 @@ LPO = (
     *("reward=tests.trainers.brightness", "prompts=a red circle"),
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.rest]
 
 
 def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

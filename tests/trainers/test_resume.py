@@ -28,7 +28,7 @@ def arguments(cfg: toy.Config, *more: str) -> list[str]:
     return ["-m", "tests.trainers.toy", cfg.model, *pairs, "trackers=[]", *more]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.rest]
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,7 @@ def scores(reward: Reward) -> Tensor:
         return reward(images, ["a red circle", "a blue square", "two green crosses", "a red circle"])
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("how", ["full", "lora", "head"])
 def test_it_learns_and_what_is_written_scores_as_what_was_trained(config, how):
     cfg = config(train=how, max_steps=30, evaluate_every=10, lr=1e-2 if how == "head" else 3e-3)
@@ -134,6 +135,7 @@ def test_without_held_out_pairs_the_last_weights_are_written(config):
     assert not any("heldout/loss" in row for row in numbers(trainer.cfg.output))
 
 
+@pytest.mark.rest
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(config, tmp_path):
     whole, cut = config(train="lora", ema=0.5), config(train="lora", ema=0.5, output=tmp_path / "cut")
     Trainer(whole).fit()
@@ -312,6 +314,7 @@ def test_the_command_line_and_its_help(config, capsys):
     assert "even_prompts" in text and "lora_rank" in text and "validation_prompts" not in text
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_give_the_run_of_one(config, tmp_path):
     cfg = config(train="lora", max_steps=3)

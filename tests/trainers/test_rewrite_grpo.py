@@ -148,6 +148,7 @@ def test_a_run_end_to_end(tmp_path):
     assert (cfg.output / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.rest
 def test_a_lora_is_gone_on_from_as_merged(tmp_path):
     base, rows = new_rewriter(tmp_path / "raw"), write_rows(tmp_path / "rows.jsonl", PHRASINGS)
     common = {"lora_rank": 4, "max_steps": 2, "batch_size": 4, "lr": 1e-2, "trackers": ()}

@@ -29,6 +29,7 @@ def config(tmp_path):
     return make
 
 
+@pytest.mark.rest
 def test_it_learns_to_write_thought_and_rewrite(config):
     cfg = config(max_steps=40, evaluate_every=20, checkpoint_every=40, trackers=("tensorboard",))
     Trainer(cfg).fit()
@@ -61,6 +62,7 @@ def test_without_thought_the_rewrite_alone_is_learnt(config):
         assert text.startswith("<answer>") and text.endswith("</answer><|end|>")
 
 
+@pytest.mark.rest
 def test_a_resumed_run_is_the_run(config, tmp_path):
     whole = config(output=tmp_path / "whole")
     Trainer(whole).fit()
@@ -75,6 +77,7 @@ def test_a_resumed_run_is_the_run(config, tmp_path):
         Trainer(part.model_copy(update={"resume": "latest", "lr": 0.1}))
 
 
+@pytest.mark.rest
 def test_a_checkpoint_torn_by_a_kill_is_passed_over(config, tmp_path, monkeypatch):
     whole, cfg = config(output=tmp_path / "whole"), config(output=tmp_path / "part")
     Trainer(whole).fit()
