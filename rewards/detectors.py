@@ -9,7 +9,7 @@ from rewards.detect import Detector, MaskDetector, TransformersDetector
 from rewards.preprocess import Geometry
 from rewards.shapes_detector import ShapesColours, ShapesDetector
 from rewards.two_tower import Tower
-from rewards.weights import find
+from rewards.weights import find, own_memory
 
 GENEVAL = "facebook/mask2former-swin-small-coco-instance"
 """GenEval's detector (Mask2Former, Swin-S, COCO instances; MIT) in `transformers` form."""
@@ -77,4 +77,6 @@ def _pretrained(source: str, sha256: str | None) -> TransformersDetector:
     masks = AutoConfig.from_pretrained(folder).model_type == "mask2former"
     auto = AutoModelForUniversalSegmentation if masks else AutoModelForObjectDetection
     wrap = MaskDetector if masks else TransformersDetector
-    return wrap(auto.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder))
+    model = auto.from_pretrained(folder)
+    own_memory(model)
+    return wrap(model, AutoImageProcessor.from_pretrained(folder))

@@ -21,6 +21,7 @@ from rewards import assets
 from rewards.base import LatentReward, check_scores
 from rewards.latent_mmdit import MMDiTBackbone
 from rewards.latent_unet import Text, UNetBackbone
+from rewards.weights import own_memory
 
 Backbone = UNetBackbone | MMDiTBackbone
 """The layouts there are: one interface, of Stable Diffusion 1, 2 and SDXL, and of Stable Diffusion 3."""
@@ -214,6 +215,7 @@ def _read_backbone(source: str) -> Backbone:
     network, *encoders = [
         part.from_pretrained(source, subfolder=name, use_safetensors=True) for name, part in classes.items()
     ]
+    own_memory(network, *encoders)
     return backbone(network, _read_tokenizers(source, len(encoders)), *encoders)
 
 

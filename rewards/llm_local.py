@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rewards.llm import Cut, Heard, Message, Writer
-from rewards.weights import located
+from rewards.weights import located, own_memory
 
 UNFINISHED = "\ufffd"
 """How the beginning of a letter of several bytes decodes."""
@@ -198,6 +198,7 @@ def local_writer(
             "weights= a folder with its config, safetensors and tokenizer files, or put that folder in "
             "$T2IALIGN_WEIGHTS"
         ) from error
+    own_memory(model)
     return LocalWriter(model, tokenizer, batch=batch, chat=chat)
 
 

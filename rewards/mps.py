@@ -218,5 +218,5 @@ def build(
         part.to(kind)
     for key, table in state.items():
         if key.endswith(".angles"):  # these stay as they were read: bfloat16 would blur positions
-            reward.get_submodule(key.removesuffix(".angles")).angles = table
+            reward.get_submodule(key.removesuffix(".angles")).angles = table.clone()
     return reward.eval().requires_grad_(False)

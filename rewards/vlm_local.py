@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rewards.llm import Cut
 from rewards.vlm import DEFAULT, MARKS, NO, YES, Judge, to_pil
 from rewards.vlm_prefix import shared_logits
-from rewards.weights import located
+from rewards.weights import located, own_memory
 
 log = logging.getLogger(__name__)
 
@@ -278,4 +278,5 @@ def local_judge(
             "image-text-to-text model; pass weights= a folder with its config, safetensors and processor "
             "files, or put that folder in $T2IALIGN_WEIGHTS"
         ) from error
+    own_memory(model)
     return LocalJudge(model, processor, **options)

@@ -1,4 +1,4 @@
-"""Finding weights in a file, a folder or the Hub, and opening them without running anybody's code."""
+"""Finding weights in a file, a folder or the Hub, opening them without running anybody's code; alignment."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 HOME = "T2IALIGN_WEIGHTS"
 """Environment variable: a folder of weights, those of a Hub id in FOLDER/org/name."""
+
+ALIGNMENT = 64
+"""Bytes; the addresses of what torch allocates on a CPU are multiples of it."""
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
@@ -77,6 +81,20 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
             "convert it to .safetensors where you trust it (scripts/convert_weights.py for MPS)"
         ) from error
     return _tensors(loaded, path)
+
+
+def own_memory(*parts: object) -> None:
+    """Align the weights of every module among `parts` as torch aligns what it allocates, by copying.
+
+    A tensor of a mapped file starts wherever the file has it, and matrix kernels round otherwise at another
+    alignment: equal weights in two files would differ in the last bits of what they compute. One tensor at a
+    time is copied; parameters stay the same objects. Other devices than the CPU align what is sent to them.
+    """
+    for part in parts:
+        if isinstance(part, nn.Module):
+            for tensor in chain(part.parameters(), part.buffers()):
+                if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
+                    tensor.data = tensor.data.clone()
 
 
 def digest(path: str | Path) -> str:

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "diffusion": set(),
     "objectives": set(),
     "config": set(),
-    "models": {"diffusion", "rewards.assets"},
+    "models": {"diffusion", "rewards.assets", "rewards.weights"},
     "data": {"models", "diffusion"},
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data"},

@@ -14,6 +14,7 @@ from diffusers import (
 )
 from safetensors import SafetensorError
 
+from rewards.weights import own_memory
 from t2ialign.models.unet import SDXLPolicy, UNetPolicy
 
 FAMILIES: dict[str, tuple[Any, type[UNetPolicy]]] = {
@@ -60,6 +61,7 @@ def load_policy(
     if not pipe.vae.config.force_upcast:
         pipe.vae.to(dtype)
     pipe.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    own_memory(*pipe.components.values())
     policy = policy_class(pipe, dtype=dtype)
     policy.autocast = master_weights
     if attention == "xformers":

@@ -125,6 +125,7 @@ def load_lora(policy: UNetPolicy, path: Path | str, *, weight: float = 1.0) -> N
             adapter_name=name,
             use_safetensors=True,
             local_files_only=True,
+            low_cpu_mem_usage=False,  # copied, so that no weight lies where the file happens to have it
         )
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

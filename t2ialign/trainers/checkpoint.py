@@ -161,10 +161,14 @@ def pack_optimizer(optimizer: Optimizer, names: list[str]) -> tuple[dict[str, Te
 def unpack_optimizer(
     optimizer: Optimizer, names: list[str], tensors: dict[str, Tensor], numbers: dict[str, Any]
 ) -> None:
-    """Undo `pack_optimizer`, in place; learning rate and the like stay what the config says."""
+    """Undo `pack_optimizer`, in place; learning rate and the like stay what the config says.
+
+    Tensors are copied, since an optimiser keeps what it is given: nothing is to live in the file of a
+    checkpoint, which is deleted in time and whose tensors are not aligned as torch's.
+    """
     index = {name: i for i, name in enumerate(names)}
     state: dict[int, dict[str, Any]] = {}
-    for label, value in [*tensors.items(), *numbers.items()]:
+    for label, value in [*((label, tensor.clone()) for label, tensor in tensors.items()), *numbers.items()]:
         key, name = label.split("/", 1)
         outer, nested, inner = key.partition(".")
         entries = state.setdefault(index[name], {})

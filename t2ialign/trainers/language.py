@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from rewards import assets
-from rewards.weights import located
+from rewards.weights import located, own_memory
 from t2ialign import config
 from t2ialign.config import Config
 from t2ialign.rewriting.instructions import PRESETS
@@ -127,9 +127,11 @@ def load(cfg: LanguageConfig) -> tuple[Any, Any]:
     if from_lora(cfg):
         from peft import AutoPeftModelForCausalLM
 
-        model = AutoPeftModelForCausalLM.from_pretrained(folder, torch_dtype=dtype)
-        return model.merge_and_unload(), tokenizer
-    return AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype), tokenizer
+        model = AutoPeftModelForCausalLM.from_pretrained(folder, torch_dtype=dtype).merge_and_unload()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype)
+    own_memory(model)
+    return model, tokenizer
 
 
 def from_lora(cfg: LanguageConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from t2ialign.trainers import checkpoint
 from t2ialign.trainers.optim import learning_rate, make_optimizer
 from t2ialign.trainers.output import check_same_run
 from t2ialign.trainers.settings import LoopConfig
+
+log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
@@ -117,6 +120,7 @@ class TrainState:
         meta: dict[str, Any] = {
             "t2ialign": __version__,
             "global_batch": self.global_batch,
+            "threads": torch.get_num_threads(),
             "optimizer": numbers,
             "ema_step": self.ema.optimization_step if self.ema is not None else 0,
             "scaler": scaler.state_dict() if scaler is not None else None,
@@ -126,9 +130,19 @@ class TrainState:
         return checkpoint.save(root, self.step, tensors, meta, extra=extra)
 
     def restore(self, folder: Path) -> None:
-        """Take everything up again from a checkpoint. Raises ValueError if it is of another run."""
+        """Take everything up again from a checkpoint. Raises ValueError if it is of another run.
+
+        Another number of threads is a warning on a CPU, whose sums are split over them.
+        """
         saved = checkpoint.load(folder)
         check_same_run(saved.meta, self.cfg, self.global_batch)
+        threads, before = torch.get_num_threads(), saved.meta.get("threads")
+        if self.accelerator.device.type == "cpu" and before not in (None, threads):
+            log.warning(
+                "got %d threads on resume, and the checkpoint was written with %d: results may differ in the "
+                "last bits; set OMP_NUM_THREADS=%d to go on bit for bit",
+                *(threads, before, before),
+            )
         checkpoint.copy_tensors(saved.tensors["weights"], self.trained, folder)
         checkpoint.unpack_optimizer(
             self.bare_optimizer, self.names, saved.tensors["optimizer"], saved.meta["optimizer"]

@@ -1,5 +1,6 @@
 """Kills, signals and resumes: what an interrupted run leaves is what the uninterrupted one would have had."""
 
+import json
 import math
 import os
 import resource
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from t2ialign.trainers import base, checkpoint, optim
 from t2ialign.trainers.log import METRICS
 from t2ialign.trainers.stop import StopRequest
+from tests.test_alignment import addresses, shifted
 from tests.trainers import toy
 from tests.trainers.helpers import Nested, assert_same_checkpoint, numbers, run
 
@@ -148,6 +150,39 @@ def test_a_branch_from_a_checkpoint_leaves_the_old_run_alone(toy_config, tmp_pat
     trainer.fit()
     assert sorted((p, p.stat().st_mtime_ns) for p in old.output.rglob("*")) == before
     assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", 4) for c in (old, new)))
+
+
+@pytest.mark.parametrize("count", [8, 24, 40])
+def test_where_a_checkpoint_has_its_tensors_changes_nothing(uninterrupted, tmp_path, count):
+    """A longer header shifts every tensor: weights, moving average and moments are copied out of the file."""
+    start = checkpoint.path(uninterrupted.output / "checkpoints", 4)
+    moved = shifted(start, tmp_path / start.name, count)
+    state = json.loads((moved / "state.json").read_text())
+    state["files"] = {name: (moved / name).stat().st_size for name in state["files"]}
+    (moved / "state.json").write_text(json.dumps(state))
+    cfg = uninterrupted.model_copy(update={"output": tmp_path / "run", "resume": str(moved)})
+    trainer = toy.Trainer(cfg)
+    assert addresses([trainer.policy.unet]) == {0}
+    moments = trainer.state.bare_optimizer.state_dict()["state"].values()
+    assert {t.data_ptr() % 64 for entry in moments for t in entry.values()} == {0}
+    trainer.fit()
+    assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", 6) for c in (cfg, uninterrupted)))
+    assert_same_checkpoint(cfg.output, uninterrupted.output)
+
+
+def test_another_number_of_threads_is_said_in_one_line(uninterrupted, tmp_path, monkeypatch, caplog):
+    start = checkpoint.path(uninterrupted.output / "checkpoints", 4)
+    cfg = uninterrupted.model_copy(update={"output": tmp_path / "run", "resume": str(start)})
+    assert json.loads((start / "state.json").read_text())["threads"] == 1
+    toy.Trainer(cfg)
+    assert "threads" not in caplog.text
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    toy.Trainer(cfg)
+    (line,) = (record.getMessage() for record in caplog.records if "threads" in record.getMessage())
+    assert "\n" not in line
+    assert line.startswith(
+        "got 2 threads on resume, and the checkpoint was written with 1: results may differ"
+    )
 
 
 @pytest.mark.parametrize(
