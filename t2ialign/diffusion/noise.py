@@ -30,3 +30,23 @@ def uniform_rows(keys: Sequence[Key]) -> Tensor:
     if not keys:
         return torch.empty(0, dtype=torch.float64)
     return torch.cat([torch.rand(1, generator=generator(*key), dtype=torch.float64) for key in keys])
+
+
+class SeededRows:
+    """Standard normal noise as diffusers pipelines draw it: row i is what a CPU generator of seeds[i] gives.
+
+    dtype: what the pipeline computes in, since torch draws other numbers in another one. Raises ValueError
+    for seeds that torch does not take.
+    """
+
+    def __init__(self, shape: Sequence[int], seeds: Sequence[int], dtype: torch.dtype) -> None:
+        for seed in seeds:
+            if not -(2**63) <= seed < 2**64:
+                raise ValueError(f"got seed {seed}; expected an integer of 64 bits; choose another")
+        self.shape, self.dtype = (1, *shape), dtype
+        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+
+    def draw(self) -> Tensor:
+        """The next (B, *shape) on CPU: the first draw starts an image, and each noisy step takes one more."""
+        rows = [torch.randn(self.shape, generator=one, dtype=self.dtype) for one in self.generators]
+        return torch.cat(rows)

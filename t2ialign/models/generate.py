@@ -5,12 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from t2ialign.diffusion.noise import normal_rows
-from t2ialign.diffusion.sampler import sample
+from t2ialign.diffusion.noise import SeededRows
+from t2ialign.diffusion.sampler import Noise, sample
 from t2ialign.models.base import Cond, Policy
-
-START = -1
-"""Key of the first noise; step i has key i."""
 
 
 @torch.no_grad()
@@ -29,9 +26,11 @@ def generate(
 ) -> Tensor:
     """Render N rows of (prompt, seed) -> images (N, 3, H, W) fp32 in [0, 1] on CPU.
 
-    Sizes default to the model's own, in pixels. Every unique prompt is encoded once. progress is called with
-    the number of images just finished. Raises ValueError if rows do not match, are none, a size or step count
-    does not fit, or an image is not finite.
+    A row is what a diffusers pipeline with a DDIMScheduler gives for the same prompt, steps, guidance, eta,
+    size and precision with generator=torch.Generator().manual_seed(seed). Sizes default to the model's own, in
+    pixels. Every unique prompt is encoded once. progress is called with the number of images just finished.
+    Raises ValueError if rows do not match, are none, a size, a seed or a step count does not fit, or an image
+    is not finite.
     """
     if len(prompts) != len(seeds) or not prompts:
         raise ValueError(
@@ -50,16 +49,18 @@ def generate(
         rows = range(start, min(start + batch_size, len(prompts)))
         keys = [seeds[row] for row in rows]
         cond = policy.with_size(texts.rows(rows), size, (0, 0), size)
-
-        def noise(step: int, keys: list[int] = keys) -> Tensor:
-            return normal_rows(shape, [(key, step) for key in keys])
-
-        x_T = noise(START).to(policy.device)
-        x_0 = sample(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise if eta > 0 else None)
+        draws = SeededRows(shape, keys, policy.dtype)
+        x_T, noise = draws.draw().to(policy.device), _in_order(draws) if eta > 0 else None
+        x_0 = sample(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise)
         images.append(_finite(policy.decode(x_0).cpu(), [prompts[row] for row in rows], keys))
         if progress is not None:
             progress(len(rows))
     return torch.cat(images)
+
+
+def _in_order(draws: SeededRows) -> Noise:
+    """The noise of each step: the sampler asks for them one after the other, as diffusers does."""
+    return lambda _: draws.draw()
 
 
 def _finite(images: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from t2ialign.diffusion.noise import normal_rows
-from t2ialign.models.generate import START, generate
+from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 
 PROMPTS = ["a cat", "a dog", "a cat", "two cows", "a cat"]
@@ -43,7 +42,8 @@ def test_the_first_noise_comes_from_the_seed_alone(policy):
 
 def test_every_step_draws_its_own_noise(policy):
     """What eta = 1 adds at the first step is that step's own draw, not the next step's."""
-    noise = normal_rows((4, 8, 8), [(9, step) for step in (START, 0, 1)])
+    draws = torch.Generator().manual_seed(9)
+    noise = torch.cat([torch.randn(1, 4, 8, 8, generator=draws) for _ in range(3)])
     seen: list[torch.Tensor] = []
     hook = policy.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     generate(policy, ["a cat"], [9], num_steps=2, guidance=1.0, eta=1.0)
@@ -81,6 +81,7 @@ def test_no_gradients_are_recorded(policy):
     [
         (["a", "b"], [1], {}, "got 2 prompts and 1 seeds"),
         ([], [], {}, "got 0 prompts and 0 seeds"),
+        (["a"], [2**64], {}, "got seed 18446744073709551616; expected an integer of 64 bits"),
         (["a"], [1], {"batch_size": 0}, "got batch_size=0"),
         (["a"], [1], {"height": 30}, "got size 30x32; expected"),
         (["a"], [1], {"num_steps": 0}, "got num_steps=0; expected 1 to 1000"),
