@@ -1,5 +1,6 @@
 """t2ialign sample --rewrite and --best-of: what is rendered, what is judged, and runs that were cut."""
 
+import io
 import json
 from pathlib import Path
 
@@ -99,7 +100,14 @@ def test_a_resumed_run_takes_its_rewrites_from_the_journal(tiny_sd, tmp_path, ca
             capsys, *PROMPTS[:1], *settings(tiny_sd, output), "--resume", "latest"
         )
     assert len(server.requests) == 1
-    assert {file.name: file.read_bytes() for file in output.iterdir()} == before
+    after = {file.name: file.read_bytes() for file in output.iterdir()}
+    assert after.keys() == before.keys()
+    for name, content in after.items():
+        if name.endswith(".png"):  # sampled in another batch: the last bits differ, and may round otherwise
+            pixels, were = (np.asarray(Image.open(io.BytesIO(each)), int) for each in (content, before[name]))
+            assert np.abs(pixels - were).max() <= 1, name
+        else:
+            assert content == before[name], name
 
 
 def test_a_refused_prompt_is_rendered_as_it_is_and_said(tmp_path, capsys, no_proxy):

@@ -27,10 +27,10 @@ def generate(
     """Render N rows of (prompt, seed) -> images (N, 3, H, W) fp32 in [0, 1] on CPU.
 
     A row is what a diffusers pipeline with a DDIMScheduler gives for the same prompt, steps, guidance, eta,
-    size and precision with generator=torch.Generator().manual_seed(seed). Sizes default to the model's own, in
-    pixels. Every unique prompt is encoded once. progress is called with the number of images just finished.
-    Raises ValueError if rows do not match, are none, a size, a seed or a step count does not fit, or an image
-    is not finite.
+    size and precision with generator=torch.Generator().manual_seed(seed). Sizes default to the model's own,
+    in pixels. Every unique prompt is encoded once. progress is called with the number of images just
+    finished. Raises ValueError if rows do not match, are none, a size, a seed or a step count does not fit,
+    or an image is not finite.
     """
     if len(prompts) != len(seeds) or not prompts:
         raise ValueError(
