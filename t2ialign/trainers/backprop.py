@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -28,7 +28,9 @@ from t2ialign.diffusion.sampler import sample
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.base import Cond
 from t2ialign.trainers import base
-from t2ialign.trainers.heldout_reward import mean_reward
+from t2ialign.trainers.backprop_check import check
+from t2ialign.trainers.facts import Facts
+from t2ialign.trainers.heldout_reward import IMAGES, mean_reward, starting_reward
 from t2ialign.trainers.methods import taking_any_reward
 from t2ialign.trainers.pairwise import mean_square
 from t2ialign.trainers.presets import PRESETS
@@ -157,7 +159,8 @@ class Trainer(base.Trainer[Config, Batch]):
         self.reward = reward.to(self.accelerator.device).requires_grad_(False).eval()
         self.prompts = Prompts(policy, read_prompts(cfg.prompts))
         self.heldout = read_prompts(cfg.heldout_prompts) if cfg.heldout_prompts else []
-        self.keep_prompts += self.heldout
+        self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
+        self.keep_prompts += [*self.heldout, *self.shown]
         self.times = policy.times(cfg.num_steps)
         self.size = (cfg.height or policy.native_size[0], cfg.width or policy.native_size[1])
         self.shape = policy.latent_shape(*self.size)
@@ -282,6 +285,34 @@ class Trainer(base.Trainer[Config, Batch]):
             batch_size=max(16, cfg.batch_size),
         )
 
+    def facts(self) -> Facts:
+        """The prompts, how images are sampled, and the reward at the start."""
+        cfg, facts, prompts = self.cfg, super().facts(), len(self.prompts.texts)
+        height, width = self.size
+        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, eta {cfg.eta:g}, {height}x{width} pixels"
+        return replace(
+            facts,
+            unit="prompts",
+            train=prompts,
+            heldout=len(self.heldout),
+            epoch=prompts,
+            more={"sampling": path, "reward": cfg.reward, **facts.more},
+            watched=("reward",),
+            levers={"lr": cfg.lr, "lora_rank": cfg.lora_rank, "guidance": cfg.guidance, "k": cfg.k},
+            start=self.start,
+        )
+
+    def start(self) -> str:
+        """The mean reward of images of the weights at hand."""
+        return starting_reward(
+            self.policy,
+            self.reward,
+            self.shown,
+            name=self.cfg.reward,
+            num_steps=self.cfg.num_steps,
+            guidance=self.cfg.guidance,
+        )
+
     def data_card(self) -> str:
         """Which prompts, and what scored the images."""
         count = len(self.prompts.texts)
@@ -298,35 +329,6 @@ def reward_loss(scores: Tensor, form: str, target: float | None) -> Tensor:
         return -scores
     assert target is not None, "checked with the settings"
     return (scores - target).abs() if form == "target" else (target - scores).clamp_min(0)
-
-
-def check(cfg: Config) -> None:
-    """Raises ValueError for settings that contradict each other; before anything is loaded."""
-    draw_plan(cfg.record, cfg.num_steps, k=cfg.k, early_stop=cfg.early_stop, generator=generator(PLAN))
-    if cfg.loss != "maximise" and cfg.target is None:
-        raise ValueError(
-            f"got loss={cfg.loss} without target; expected a number of the reward's scale; set it"
-        )
-    if cfg.penalty == "kl" and not cfg.eta:
-        raise ValueError(
-            "got penalty=kl with eta=0, whose steps have no density; expected eta above 0; set it, or use l2"
-        )
-    if (cfg.penalty == "none") != (cfg.penalty_weight == 0):
-        raise ValueError(
-            f"got penalty={cfg.penalty} with penalty_weight={cfg.penalty_weight:g}; expected both or "
-            "neither; set both"
-        )
-    if cfg.lv_samples and cfg.eta:
-        raise ValueError(
-            f"got lv_samples={cfg.lv_samples} with eta={cfg.eta:g}; expected eta=0: the re-noised step is a "
-            "deterministic one; set eta=0"
-        )
-    if cfg.lv_samples and (cfg.record, cfg.k, cfg.early_stop) != ("last", 1, 0):
-        raise ValueError(
-            f"got lv_samples={cfg.lv_samples} with record={cfg.record}, k={cfg.k}, "
-            f"early_stop={cfg.early_stop}; expected last, 1 and 0: only re-noised "
-            "steps record; leave them out"
-        )
 
 
 def check_differentiable(name: str, reward: Reward) -> None:

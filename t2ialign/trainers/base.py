@@ -7,7 +7,6 @@ resumed run sees the same noise with no sampler state to save.
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from functools import partial
@@ -24,10 +23,14 @@ from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_all, save_lora, train_all, trainable
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import card, checkpoint, validation
+from t2ialign.trainers.facts import Facts
+from t2ialign.trainers.finite import check_finite
 from t2ialign.trainers.launch import make_accelerator, max_memory_gb
 from t2ialign.trainers.log import METRICS, Log, Meter, read_rows
 from t2ialign.trainers.monitor import check_monitor
+from t2ialign.trainers.movement import Movement
 from t2ialign.trainers.output import CHECKPOINTS, resume_point
+from t2ialign.trainers.plan import announce, image_facts
 from t2ialign.trainers.settings import LoopConfig, TrainConfig
 from t2ialign.trainers.state import TrainState
 from t2ialign.trainers.stop import StopRequest
@@ -99,6 +102,10 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
     def write_card(self, metrics: dict[str, float]) -> None:
         """Write the model card, with the metrics of the last step."""
 
+    def facts(self) -> Facts:
+        """What the run plan says of this run beside the settings of the loop."""
+        return Facts(self.method)
+
     def data_card(self) -> str:
         """One line on the data, for the model card."""
         return "see config.yaml"
@@ -160,6 +167,9 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
             # Without resume: the file is a recipe, and a recipe starts anew.
             config.save(cfg.model_copy(update={"resume": None}), cfg.output / "config.yaml")
         self.log.open(self.state.step, cfg.model_dump(mode="json"))
+        facts = self.facts()
+        announce(self, facts)
+        self.movement = Movement.of(self, facts)
         if self.state.step == 0:
             self.save_once()
             self._report({})
@@ -180,29 +190,19 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
                     return False
         row |= self.meter.read()
         self._agreed = row.pop("stop") > 0
-        self._check_finite(row)
+        check_finite(row, self.cfg, state.step + 1)
         state.step += 1
         seconds = time.perf_counter() - began
         row["images_per_s"] = self.images_per_row * state.global_batch / seconds
         row["max_memory_gb"] = max_memory_gb()
         return True
 
-    def _check_finite(self, row: dict[str, float]) -> None:
-        # fp16 gradients may overflow: the loss scale then falls and the update is skipped, by design.
-        watched = ("loss",) if self.cfg.precision == "fp16" else ("loss", "grad_norm")
-        for name in watched:
-            if not math.isfinite(row[name]):
-                last = checkpoint.whole(self.cfg.output / CHECKPOINTS)[-1:]
-                raise FloatingPointError(
-                    f"got {name} {row[name]} at step {self.state.step + 1}; expected a finite number; "
-                    "lower lr or max_grad_norm, or raise the precision, and add resume=latest: "
-                    f"{last[0] if last else 'the main process has a checkpoint that'} is good"
-                )
-
     def _after_step(self, row: dict[str, float]) -> None:
         cfg, step = self.cfg, self.state.step
         self._report(row)
         self.log.advance(row)
+        for line in self.movement.add(step, row):
+            self.log.say(f"warning: {line}")
         if step % cfg.checkpoint_every == 0 or self.finished:
             self.save_once()
 
@@ -298,6 +298,10 @@ class Trainer(Loop[Cfg, BatchT]):
         save, lora = (save_lora, True) if cfg.lora_rank else (save_all, False)
         write, trained = partial(save, self.policy), trainable(self.policy)
         return TrainState(cfg, self.accelerator, self.policy, trained, write, often=lora, wrap=self.wraps)
+
+    def facts(self) -> Facts:
+        """The model, and the validation images where there are any."""
+        return image_facts(self.cfg, self.policy, len(self.validation_prompts))
 
     @property
     def trained_reward(self) -> Trained | None:

@@ -17,6 +17,7 @@ from t2ialign.data.comparisons import Compared, ComparisonCache, build_compariso
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.sources import identity
 from t2ialign.trainers import base
+from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.log import METRICS, read_rows
 
 Figures = dict[str, float]
@@ -136,6 +137,19 @@ class ComparisonTrainer(base.Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
         cfg = self.cfg
         rows = part.order(cfg.seed, 0)[: cfg.holdout_limit]
         return [rows[i : i + cfg.batch_size] for i in range(0, len(rows), cfg.batch_size)]
+
+    def facts(self) -> Facts:
+        """The pairs; what is trained is the trainer's to say."""
+        pairs, held = len(self.train), 0 if self.heldout is None else len(self.heldout)
+        return Facts(
+            self.method,
+            unit="pairs",
+            train=pairs,
+            heldout=min(held, self.cfg.holdout_limit),
+            accuracy=True,
+            epoch=pairs,
+            repeats=True,
+        )
 
     def dataset(self) -> str | None:
         """The name, where the pairs are neither a file nor a folder."""

@@ -12,8 +12,9 @@ batch_size=4 max_grad_norm=1.
 
 from __future__ import annotations
 
+import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -31,12 +32,16 @@ from t2ialign.objectives.listwise import best_first, plackett_luce, trajectory_l
 from t2ialign.objectives.weighting import discount_probabilities
 from t2ialign.trainers import base, trajectories
 from t2ialign.trainers.collector import Collector
-from t2ialign.trainers.heldout_reward import mean_reward
+from t2ialign.trainers.conversion import Published
+from t2ialign.trainers.facts import Facts
+from t2ialign.trainers.heldout_reward import IMAGES, mean_reward, starting_reward
 from t2ialign.trainers.pairwise import wins
 from t2ialign.trainers.prompts import Prompts
 
 CHOICE, STEPS = 2, 3
 """First part of a random key: a row's paths, an update's steps. The collector has 0 and 1."""
+LEVERS = ("lr", "max_grad_norm", "lora_rank", "guidance", "temperature", "clip")
+"""Settings that decide whether anything moves."""
 
 
 class Config(base.TrainConfig):
@@ -130,7 +135,8 @@ class Trainer(base.Trainer[Config, Batch]):
             )
         self.prompts = Prompts(self.policy, read_prompts(cfg.prompts))
         self.heldout = read_prompts(cfg.heldout_prompts) if cfg.heldout_prompts else []
-        self.keep_prompts += self.heldout
+        self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
+        self.keep_prompts += [*self.heldout, *self.shown]
         self.reward = rewards.load(cfg.reward).to(self.accelerator.device).requires_grad_(False).eval()
         self.collector = Collector(cfg, self.accelerator, self.state, self.prompts, self.reward)
         self.times = policy.times(cfg.num_steps)
@@ -159,7 +165,10 @@ class Trainer(base.Trainer[Config, Batch]):
         if since:
             return {}
         every = np.asarray(self.store.all_scores, dtype=np.float64)
-        return {"reward": float(every.mean()), "reward_std": float(every.std())}
+        spread = float(every.std())
+        # Of the mean: paths of one prompt are alike, so at most one of each counts.
+        error = spread / math.sqrt(len(every))
+        return {"reward": float(every.mean()), "reward_std": spread, "reward_error": error}
 
     def _collect(self, number: int) -> None:
         """Store a round, unless that is done; the checkpoint it is a pure function of is written first."""
@@ -238,6 +247,37 @@ class Trainer(base.Trainer[Config, Batch]):
             num_steps=cfg.num_steps,
             guidance=cfg.guidance,
             batch_size=cfg.rollout_batch,
+        )
+
+    def facts(self) -> Facts:
+        """The prompts, how paths are sampled, the reward at the start, and the settings at this latent."""
+        cfg, facts, fields = self.cfg, super().facts(), Config.model_fields
+        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, eta 1"
+        rounds = f"every {cfg.collect_every} steps {cfg.collect_prompts} prompts x {cfg.rollouts} paths"
+        return replace(
+            facts,
+            unit="prompts",
+            train=len(self.prompts.texts),
+            heldout=len(self.heldout),
+            more={"rounds": rounds, "sampling": path, "reward": cfg.reward, **facts.more},
+            published=(
+                Published("temperature", fields["temperature"].default, cfg.temperature, "strength"),
+                Published("clip", fields["clip"].default, cfg.clip, "bound"),
+            ),
+            watched=("reward",),
+            levers={name: getattr(cfg, name) for name in LEVERS},
+            start=self.start,
+        )
+
+    def start(self) -> str:
+        """The mean reward of images of the weights at hand."""
+        return starting_reward(
+            self.policy,
+            self.reward,
+            self.shown,
+            name=self.cfg.reward,
+            num_steps=self.cfg.num_steps,
+            guidance=self.cfg.guidance,
         )
 
     def data_card(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +21,8 @@ from t2ialign.data.pairs import read_pairs
 from t2ialign.data.sources import identity
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import base
+from t2ialign.trainers.conversion import SD, SDXL, Published
+from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.heldout import HeldOut
 from t2ialign.trainers.pairwise import LATENT, Batch, draw, reference_free_loss, reference_loss
 
@@ -155,6 +158,24 @@ class Trainer(base.Trainer[Config, Batch]):
     def evaluate(self) -> dict[str, float]:
         """Implicit accuracy and loss on the held-out pairs, at the same timesteps and noise every time."""
         return {} if self.heldout is None else self.heldout.measure()
+
+    def facts(self) -> Facts:
+        """The pairs, and beta at the size of their latents; MaPO's weight is of another kind."""
+        cfg, pairs = self.cfg, len(self.train)
+        beta = Published("beta", Config.model_fields["beta"].default, cfg.beta, "strength", (SD, SDXL))
+        return replace(
+            super().facts(),
+            unit="pairs",
+            train=pairs,
+            heldout=0 if self.heldout is None else self.heldout.pairs,
+            accuracy=True,
+            epoch=pairs,
+            repeats=True,
+            published=() if cfg.loss == "mapo" else (beta,),
+            numbers=self.train.batch([0], [(cfg.seed,)]).win[0].numel(),
+            watched=("margin",),
+            levers={"lr": cfg.lr, "lora_rank": cfg.lora_rank, "beta": cfg.beta},
+        )
 
     def dataset(self) -> str | None:
         """The name, where the pairs are neither a file nor a folder."""

@@ -6,6 +6,7 @@ prompts never reach it: by them it is measured, kind by kind.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,9 @@ from t2ialign.evaluation.keypoint_agreement import OVERALL, Agreement, agreement
 from t2ialign.evaluation.keypoint_annotated import read_annotated
 from t2ialign.evaluation.keypoint_embedded import Embedded, embed
 from t2ialign.evaluation.statistics import form
+from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.output import check_unused
+from t2ialign.trainers.plan import count, data_words, device_words, text
 
 CONFIG_FILE, FIGURES, CARD = "config.yaml", "heldout.json", "README.md"
 
@@ -101,6 +104,7 @@ class Trainer:
         alike = ("epochs", "batch_size", "lr", "weight_decay", "width", "patience", "seed")
         same: dict[str, Any] = {name: getattr(cfg, name) for name in alike}
         schedule = Schedule(**same, held_out=cfg.validation)
+        print(self.plan(known, held), file=sys.stderr)
         with tqdm(total=cfg.epochs, desc="fit", unit="epoch", delay=3) as bar:
             fitted = evaluator_fit.fit(*known.part(~held), schedule, after_epoch=lambda _: bar.update())
         figures = measure(fitted.head, *known.part(held))
@@ -116,6 +120,22 @@ class Trainer:
         best = figures[OVERALL].balanced
         told = "not known: every kind has one label only" if best is None else f"{form(best, scale=100)} %"
         print(f"balanced accuracy on held-out prompts {told}; the head is in {cfg.output}")
+
+    def plan(self, known: Embedded, held: np.ndarray) -> str:
+        """The run plan: how many key points are fitted to, and what the held-out ones can show."""
+        cfg, out = self.cfg, int(held.sum())
+        facts = Facts(cfg.reward, unit="key points", train=len(held) - out, heldout=out, accuracy=True)
+        rows = {
+            "model": f"a head of {cfg.width} units on frozen embeddings of {cfg.reward}",
+            "device": device_words(known.labels.device, 1),
+            "precision": "fp32",
+            "trainable": f"{count(MatchHead(known.features.image.shape[-1], width=cfg.width)):,} parameters",
+            "data": data_words(facts),
+            "batch": f"{cfg.batch_size} key points",
+            "epochs": f"at most {cfg.epochs}, fewer after {cfg.patience} without a better validation loss",
+            "checkpoints": "none; embeddings are kept in the cache",
+        }
+        return text("evaluator", rows, [])
 
     def embedded(self) -> Embedded:
         """All key points with their embeddings, from the cache where it has them."""

@@ -33,6 +33,11 @@ class HeldOut:
         self.chunks = [rows[i : i + chunk] for rows in groups.values() for i in range(0, len(rows), chunk)]
         self._reference: list[Tensor] = []
 
+    @property
+    def pairs(self) -> int:
+        """How many are measured."""
+        return sum(map(len, self.chunks))
+
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """Share of pairs with a positive mean margin over the draws (a tie counts half); the DPO loss."""

@@ -9,6 +9,9 @@ from rewards import Reward
 from t2ialign.models.base import Policy
 from t2ialign.models.generate import generate
 
+IMAGES = 8
+"""Of the untrained weights, whose mean reward is printed under the plan of a run."""
+
 
 @torch.no_grad()
 def mean_reward(
@@ -38,3 +41,16 @@ def mean_reward(
         for i in range(0, len(images), batch_size)
     ]
     return {"heldout/reward": float(torch.cat(scores).mean())}
+
+
+def starting_reward(
+    policy: Policy, reward: Reward, prompts: list[str], *, name: str, num_steps: int, guidance: float
+) -> str:
+    """A line with the mean reward of a few images of the first prompts, at the guidance of training."""
+    few = [prompts[i % len(prompts)] for i in range(IMAGES)]
+    options = {"num_steps": num_steps, "batch_size": IMAGES // 2}
+    mean = mean_reward(policy, reward, few, guidance=guidance, **options)["heldout/reward"]
+    return (
+        f"mean {name} before training {mean:.4g}, of {IMAGES} images of {min(len(prompts), IMAGES)} prompts "
+        f"at guidance {guidance:g}"
+    )

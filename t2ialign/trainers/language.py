@@ -20,7 +20,8 @@ from t2ialign import config
 from t2ialign.config import Config
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.rewriting.load import ASSET, DEFAULT, SHAPES
-from t2ialign.trainers import card
+from t2ialign.trainers import card, plan
+from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.log import METRICS, check_trackers, keep_rows, read_rows
 from t2ialign.trainers.output import CHECKPOINTS, check_unused
 
@@ -175,8 +176,13 @@ def lora(cfg: LanguageConfig) -> Any:
     )
 
 
-def fit(trainer: Any, cfg: LanguageConfig, checkpoint: Path | None, *, method: str, data: str) -> None:
-    """Train to the end with a row of metrics a step, then write weights, tokenizer and card to the output."""
+def fit(
+    trainer: Any, cfg: LanguageConfig, checkpoint: Path | None, *, method: str, data: str, facts: Facts
+) -> None:
+    """Train to the end with a row of metrics a step, then write weights, tokenizer and card to the output.
+
+    facts: what the run plan, which is printed first, says of the data.
+    """
     from transformers import PrinterCallback
     from transformers.integrations import TensorBoardCallback
 
@@ -186,6 +192,7 @@ def fit(trainer: Any, cfg: LanguageConfig, checkpoint: Path | None, *, method: s
         board = TensorBoardCallback()
         board.logging_dir = str(cfg.output / LOGS)
         trainer.add_callback(board)
+    plan.announce_language(trainer, cfg, method, facts)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.accelerator.is_main_process:
         model = trainer.accelerator.unwrap_model(trainer.model)

@@ -7,7 +7,7 @@ far enough apart, and the path goes on from a random one. One forward of the pol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,6 +25,9 @@ from t2ialign.models.base import Cond
 from t2ialign.objectives.stepwise import Schedule, clipped_surrogate, group_advantages, sibling_preference
 from t2ialign.trainers import base, checkpoint
 from t2ialign.trainers.base import CHECKPOINTS
+from t2ialign.trainers.conversion import SD, SDXL, Published
+from t2ialign.trainers.facts import Facts
+from t2ialign.trainers.heldout_reward import IMAGES, starting_reward
 from t2ialign.trainers.lpo_presets import LPO, PRESETS
 from t2ialign.trainers.pairwise import wins
 from t2ialign.trainers.prompts import Prompts
@@ -34,6 +37,8 @@ from t2ialign.trainers.step_scorers import LatentScorer, PixelScorer, StepScorer
 
 ORDER = 3
 """First part of the random key of a round's order; the sampler has 0 to 2."""
+BEFORE = -1
+"""Number of the round of paths that shows the reward at the start; training's begin at 0."""
 BANDS = 4
 """Equal parts of 0 .. 999 in which valid rows are counted."""
 BARREN = 20
@@ -141,6 +146,8 @@ class Trainer(base.Trainer[Config, Batch]):
         """Encode every prompt once, load who judges. Raises ValueError for settings that leave no step."""
         cfg = self.cfg
         self.prompts = Prompts(self.policy, read_prompts(cfg.prompts))
+        self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
+        self.keep_prompts += self.shown
         self.reward = rewards.load(cfg.reward, **cfg.reward_options)
         self.sampler = StepSampler(cfg, self.state, self.prompts, self._scorer())
         self.rounds, self.round, self.start = Rounds(cfg.output / "rounds"), -1, 0
@@ -253,6 +260,45 @@ class Trainer(base.Trainer[Config, Batch]):
     def trained_reward(self) -> Trained | None:
         """What the monitor must not take for held out; a latent reward cannot score its pictures."""
         return None if isinstance(self.reward, LatentReward) else (self.cfg.reward, self.reward)
+
+    def facts(self) -> Facts:
+        """The prompts, how paths are sampled, the reward at the start, and beta or clip at this latent."""
+        cfg, facts, preference = self.cfg, super().facts(), self.cfg.loss == "preference"
+        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, eta 1, {cfg.compare} compared"
+        sizes = (SD,) if cfg.preset == "d3po" else (SD, SDXL)
+        beta = Published("beta", PRESETS[cfg.preset]["beta"], cfg.beta, "strength", sizes)
+        clip = Published("clip", PRESETS["grpo"]["clip"], cfg.clip, "bound", (SD, SDXL))
+        return replace(
+            facts,
+            unit="prompts",
+            train=len(self.prompts.texts),
+            more={
+                "rounds": f"{cfg.collect_prompts} prompts",
+                "sampling": path,
+                "reward": cfg.reward,
+                **facts.more,
+            },
+            published=(beta if preference else clip,),
+            watched=("margin", "step_reward") if preference else ("step_reward",),
+            levers={name: getattr(cfg, name) for name in ("lr", "lora_rank", "guidance", "beta", "clip")},
+            start=self.start_reward,
+        )
+
+    def start_reward(self) -> str:
+        """The mean reward of images of the weights at hand; a latent reward judges the states of paths."""
+        cfg = self.cfg
+        if not isinstance(self.reward, LatentReward):
+            return starting_reward(
+                self.policy,
+                self.reward,
+                self.shown,
+                name=cfg.reward,
+                num_steps=cfg.num_steps,
+                guidance=cfg.guidance,
+            )
+        _, scores = self.sampler.rows(BEFORE, range(IMAGES // 2))
+        words = f"of the states of {IMAGES // 2} paths at guidance {cfg.guidance:g}"
+        return f"mean {cfg.reward} before training {float(scores.mean()):.4g}, {words}"
 
     def data_card(self) -> str:
         """Which prompts, and who judged."""

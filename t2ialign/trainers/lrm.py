@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from t2ialign.models.load import load_policy
 from t2ialign.objectives.preference import bradley_terry
 from t2ialign.trainers import card
 from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
+from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.pairwise import wins
 from t2ialign.trainers.reached import reached
 from t2ialign.trainers.state import TrainState
@@ -196,6 +197,12 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         cfg = self.cfg
         about = {"model": cfg.model, "data": cfg.data, "step": self.state.step, "heldout": finite(figures)}
         return latent.save(self.reward, folder, {**about, "t2ialign": __version__})
+
+    def facts(self) -> Facts:
+        """Whose blocks they are, and the latents."""
+        C, h, w = self.shape
+        words = f"latent reward of {self.cfg.model} ({type(self.policy.pipe).__name__}), latent {C}x{h}x{w}"
+        return replace(super().facts(), model=words)
 
     def write_card(self, metrics: dict[str, float]) -> None:
         """What was trained on what, how good it is, and how it is loaded."""

@@ -7,6 +7,7 @@ are PickScore's recipe for CLIP-H: all weights, batches of 128, 4,000 steps.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from t2ialign.models import plain_lora
 from t2ialign.objectives.preference import bradley_terry
 from t2ialign.trainers import card
 from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
+from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.pairwise import wins
 from t2ialign.trainers.reached import reached
 from t2ialign.trainers.scorer import Scorer, Squares, head, probe, train_weights
@@ -156,6 +158,11 @@ class Trainer(ComparisonTrainer[Config, Compared]):
         }
         base_of = {key: about[key] for key in ("reward", "options")}
         return trained.save(folder, tensors, {**base_of, "train": cfg.train, "data": cfg.data, **more})
+
+    def facts(self) -> Facts:
+        """The scorer, and what of it is trained."""
+        words = f"{self.cfg.reward} ({type(self.reward).__name__}), squares of {self.squares.size} pixels"
+        return replace(super().facts(), model=words)
 
     def write_card(self, metrics: dict[str, float]) -> None:
         """What was trained on what, how good it is, and how it is loaded."""

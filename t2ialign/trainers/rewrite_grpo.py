@@ -19,6 +19,7 @@ from rewards.keypoints import KeyPoint, from_json, to_json
 from t2ialign.data.rewrites import Wish, read_wishes
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.trainers import language
+from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.language import LanguageConfig
 from t2ialign.trainers.rewrite_reward import ImageReward
 
@@ -80,6 +81,7 @@ class Trainer:
         model, tokenizer = language.load(cfg)
         reward = rewards.load(cfg.reward, **cfg.reward_options)
         wishes = with_points(read_wishes(cfg.prompts), reward)
+        self.prompts = len(wishes)
         policy = load_policy(cfg.generator)
         self.judge = ImageReward(
             policy,
@@ -111,8 +113,20 @@ class Trainer:
     def fit(self) -> None:
         """Train, and leave the rewriter in the output folder."""
         language.fit(
-            self.trainer, self.cfg, self.checkpoint, method="rewrite_grpo", data=str(self.cfg.prompts)
+            self.trainer,
+            self.cfg,
+            self.checkpoint,
+            method="rewrite_grpo",
+            data=str(self.cfg.prompts),
+            facts=self.facts(),
         )
+
+    def facts(self) -> Facts:
+        """The prompts, of which each has a group of outputs, and what renders and judges their pictures."""
+        cfg = self.cfg
+        images = f"{cfg.generator}, {cfg.num_steps} steps, guidance {cfg.guidance:g}"
+        more = {"sampling": images, "reward": cfg.reward, "group": f"{cfg.group} outputs a prompt"}
+        return Facts(cfg.model, unit="prompts", train=self.prompts, epoch=self.prompts * cfg.group, more=more)
 
     def paid(
         self, completions: Any, completion_ids: Any, wish: Any, points: Any, **given: Any

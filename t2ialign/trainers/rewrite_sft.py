@@ -16,6 +16,7 @@ from t2ialign.data.rewrites import Triple, read_triples
 from t2ialign.data.stored import held_out
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.trainers import language
+from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.language import LanguageConfig
 
 TAUGHT = tuple(name for name, preset in PRESETS.items() if preset.convention == "tags")
@@ -78,7 +79,12 @@ class Trainer:
 
     def fit(self) -> None:
         """Train, and leave the rewriter in the output folder."""
-        language.fit(self.trainer, self.cfg, self.checkpoint, method="rewrite_sft", data=self.data)
+        rows = len(self.trainer.train_dataset)
+        held = len(self.trainer.eval_dataset)
+        facts = Facts(self.cfg.model, train=rows, heldout=held, epoch=rows, repeats=True)
+        language.fit(
+            self.trainer, self.cfg, self.checkpoint, method="rewrite_sft", data=self.data, facts=facts
+        )
 
 
 def split(rows: Sequence[Triple], fraction: float, seed: int) -> tuple[list[Triple], list[Triple]]:
