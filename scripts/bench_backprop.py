@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from scripts.bench_parts import Row, kept_bytes, machine, ratio, rounds, say, table, write
 from t2ialign.diffusion.backprop import Plan, differentiable_sample
+from t2ialign.paths import path
 from t2ialign.trainers.backprop import Batch, Config, Trainer
 
 
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=50, help="T (50)")
     parser.add_argument("--rows", type=int, default=8, help="pictures a training step (8)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds after the first (5)")
-    parser.add_argument("-o", "--output", type=Path, help="JSON of the rows")
+    parser.add_argument("-o", "--output", type=path, help="JSON of the rows")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         cfg = Config(

@@ -28,6 +28,7 @@ from scripts.bench_parts import Row, kept_bytes, machine, number, ratio, rounds,
 from t2ialign.diffusion.siblings import Step
 from t2ialign.models.base import Cond
 from t2ialign.objectives.stepwise import sibling_preference
+from t2ialign.paths import path
 from t2ialign.trainers.lpo import Batch, Config, Trainer
 from t2ialign.trainers.step_scorers import Judge, LatentScorer
 
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=8, help="paths of a roll-out (8)")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (20)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds after the first (5)")
-    parser.add_argument("-o", "--output", type=Path, help="JSON of the rows")
+    parser.add_argument("-o", "--output", type=path, help="JSON of the rows")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         about, rows = measure(args, Path(folder))

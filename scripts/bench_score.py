@@ -54,6 +54,7 @@ from scripts.bench_parts import (
     table,
     write,
 )
+from t2ialign.paths import path as path_type
 
 if TYPE_CHECKING:
     from t2ialign.scoring.engine import Engine
@@ -319,7 +320,7 @@ def main(argv: list[str] | None = None) -> int:
         "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (fp32)"
     )
     parser.add_argument("--small", action="store_true", help="tiny models and batches, to try the script")
-    parser.add_argument("-o", "--output", type=Path, help="JSON of the rows, written after each measure")
+    parser.add_argument("-o", "--output", type=path_type, help="JSON of the rows, written after each measure")
     args = parser.parse_args(argv)
     for given, known in ((args.only, MEASURES), (args.clips, CLIPS)):
         if odd := set(given.split(",")) - set(known):

@@ -8,6 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
+from t2ialign.paths import path
+
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 100
 README = """# shapes-rewriter
@@ -29,10 +31,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "runs" / "build-rewriter", help="intermediate files"
+        "--work", type=path, default=ROOT / "runs" / "build-rewriter", help="intermediate files"
     )
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "assets" / "shapes-rewriter", help="the finished folder"
+        "--output", type=path, default=ROOT / "assets" / "shapes-rewriter", help="the finished folder"
     )
     args = parser.parse_args()
     from t2ialign.proofs import rewriter_runs as runs

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from t2ialign.paths import path
+
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = (("data",), ("vae", "clips"), ("latents",), ("denoiser",), ("pack",))
 STEPS = {"vae": 1600, "clip": 900, "clip-b": 900, "denoiser": 4500}
@@ -25,9 +27,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "runs" / "build-shapes", help="intermediate files"
+        "--work", type=path, default=ROOT / "runs" / "build-shapes", help="intermediate files"
     )
-    parser.add_argument("--output", type=Path, default=ROOT / "assets", help="where the finished folders go")
+    parser.add_argument("--output", type=path, default=ROOT / "assets", help="where the finished folders go")
     parser.add_argument("--stage", choices=[s for group in PLAN for s in group], help="run this stage alone")
     args = parser.parse_args()
     if args.stage:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from rewards.whole_model import KNOWN, read_module
+from t2ialign.paths import path
 
 
 def convert(source: Path, target: Path, known: list[str]) -> int:
@@ -31,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path)
-    parser.add_argument("target", type=Path)
+    parser.add_argument("source", type=path)
+    parser.add_argument("target", type=path)
     parser.add_argument("--known", nargs="+", default=list(KNOWN), help="packages the file may name")
     args = parser.parse_args(argv)
     try:

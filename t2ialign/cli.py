@@ -10,12 +10,13 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from t2ialign import __version__
+from t2ialign.paths import expand_word
 
 # A verb is the file t2ialign/VERB.py with add_arguments(parser) and run(args) -> exit code or None. Only the
 # chosen one is imported, so that the help stays instant whatever a verb needs.
@@ -35,7 +36,14 @@ VERBS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are raised, so that they take the same way out as every other user error."""
+    """argparse that knows ~ wherever a path begins, as in --output=~/x, which no shell expands.
+
+    Its errors are raised, so that they take the same way out as every other user error.
+    """
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """What argparse makes of the words, with every path in full."""
+        return super().parse_known_args([expand_word(word) for word in args or ()], namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises ValueError instead of printing the usage and leaving."""

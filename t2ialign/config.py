@@ -10,8 +10,10 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+
+from t2ialign.paths import expand
 
 PEER_NAMES = {
     "beta_dpo": "beta",
@@ -40,7 +42,10 @@ PEER_NAMES = {
 
 
 class Config(BaseModel):
-    """Frozen settings: an unknown key is an error, and the docstring under a field is its help text."""
+    """Frozen settings: an unknown key is an error, and the docstring under a field is its help text.
+
+    A text or path that begins with ~/ is one below the home folder, whatever the key.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -49,6 +54,11 @@ class Config(BaseModel):
         validate_default=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_home(cls, values: Any) -> Any:
+        return expand(values)
 
 
 C = TypeVar("C", bound=Config)

@@ -255,7 +255,10 @@ def _sample(
     guidance: float = SAMPLER["guidance"],
 ) -> None:
     """Run the verb `sample`, going on with what a killed run left."""
-    options = [f"--{name}={value}" for name, value in {**SAMPLER, "guidance": guidance}.items()]
+    options = [
+        "--model=shapes",
+        *(f"--{name}={value}" for name, value in {**SAMPLER, "guidance": guidance}.items()),
+    ]
     options += [f"-n={per_prompt}", f"--seed={first_seed}", f"--output={folder}"]
     options += [f"--lora={lora}"] if lora else []
     options += ["--resume=latest"] if folder.exists() else []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from t2ialign import best_of
+from t2ialign import best_of, toy
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.sheet import contact_sheet
 from t2ialign.rewriting import sampling
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("prompt", nargs="*", help="what to render; quote each prompt")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="more of them: txt, jsonl, csv or json")
-    parser.add_argument("--model", default="shapes", help="shapes (embedded), a diffusers folder or a Hub id")
+    parser.add_argument("--model", help="a diffusers folder, a Hub id, or shapes (the embedded toy)")
     parser.add_argument(
         "--lora", action="append", default=[], metavar="PATH[:SCALE]", help="apply a LoRA; may be repeated"
     )
@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
     Raises ValueError for bad arguments or a folder in use.
     """
     _check(args)
+    if args.model is None:
+        args.model = toy.NAME
+        toy.announce("--model ")
     prompts, job = _prompts(args), sampling.job_of(args) if args.rewrite else None
     rows = plan(args, prompts, job)
     if job is not None and args.best_of:

@@ -8,8 +8,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+from t2ialign import toy
 from t2ialign.trainers.methods import methods
+
+if TYPE_CHECKING:
+    from t2ialign.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +36,10 @@ def run(args: argparse.Namespace) -> None:
     from t2ialign import config
 
     module = load_method(args.method)
-    module.Trainer(config.load(module.Config, args.config, args.overrides)).fit()
+    settings = config.load(module.Config, args.config, args.overrides)
+    if key := _unnamed_model(settings):
+        toy.announce(f"{key}=")
+    module.Trainer(settings).fit()
 
 
 def load_method(name: str) -> ModuleType:
@@ -49,6 +57,15 @@ def load_method(name: str) -> ModuleType:
     if "/" in name or name.endswith(".py"):
         hint = "name a module of yours as package.module, not as a file"
     raise ValueError(f"got method {name!r}; expected one of {', '.join(methods())}; {hint}")
+
+
+def _unnamed_model(settings: Config) -> str | None:
+    """The key of the image model where nobody set it; None where it is set, or the method has none."""
+    from t2ialign.trainers.settings import TrainConfig
+
+    key = "model" if isinstance(settings, TrainConfig) else "generator"  # of a rewriter, model is another
+    known = type(settings).model_fields
+    return key if key in known and key not in settings.model_fields_set else None
 
 
 def _imported(name: str) -> ModuleType:

@@ -29,7 +29,7 @@ def sampled(
     if not file.exists():
         parser = argparse.ArgumentParser()
         sample.add_arguments(parser)
-        asked = [*options, f"-n={each}", f"--seed={first_seed}", f"--output={folder}"]
+        asked = ["--model=shapes", *options, f"-n={each}", f"--seed={first_seed}", f"--output={folder}"]
         asked += ["--resume=latest"] if folder.exists() else []
         sample.run(parser.parse_args([*captions, *asked]))
         write_pairs(folder, file)

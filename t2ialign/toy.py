@@ -1,0 +1,17 @@
+"""The embedded model is a toy: a command that names no model says so, once, and goes on with it."""
+
+from __future__ import annotations
+
+import logging
+
+NAME = "shapes"
+log = logging.getLogger(__name__)
+
+
+def announce(key: str) -> None:
+    """Say on one line that the toy is used, and how to name another: `key` is "model=" or "--model "."""
+    log.info(  # of several processes only the first one notes
+        "WARNING: NO MODEL WAS NAMED, so this uses the embedded TOY MODEL, which draws coloured shapes of 32 "
+        f"pixels and nothing else; name your own with {key}PATH_OR_HUB_ID, for example "
+        f"{key}stable-diffusion-v1-5/stable-diffusion-v1-5 ({key}{NAME} hides this line)"
+    )
