@@ -222,8 +222,18 @@ def test_training_moves_all_but_the_text_half_of_the_last_block(tiny_sd3):
     assert idle and all(name.startswith((last + "ff_context", last + "attn.to_add_out")) for name in idle)
 
 
+@torch.no_grad()
+def assert_same_reward(again: LRM, reward: LRM) -> None:
+    """Stored weights exactly, computed scores closely."""
+    stored = reward.state_dict()
+    assert again.state_dict().keys() == stored.keys()
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in again.state_dict().items())
+    scores, expected = again(latents(), T, PROMPTS), reward(latents(), T, PROMPTS)
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("folder", ["tiny_sd3", "tiny_sd3_without_t5", "tiny_sd35"])
-def test_a_saved_reward_comes_back_bit_for_bit_by_name(folder, request, tmp_path):
+def test_a_saved_reward_comes_back_by_name(folder, request, tmp_path):
     reward = from_pipeline(request.getfixturevalue(folder))
     with torch.no_grad():
         reward.visual_projection.weight.mul_(1.5)
@@ -231,8 +241,7 @@ def test_a_saved_reward_comes_back_bit_for_bit_by_name(folder, request, tmp_path
     save(reward, tmp_path, {"step": 7})
     again = rewards.load("latent", path=tmp_path)
     assert isinstance(again, LRM) and not again.training
-    with torch.no_grad():
-        assert torch.equal(again(latents(), T, PROMPTS), reward(latents(), T, PROMPTS))
+    assert_same_reward(again, reward)
     assert latent.read_about(tmp_path)["about"] == {"step": 7}
     assert (tmp_path / "tokenizer_3").exists() == (reward.backbone.text_encoder_3 is not None)
     assert {file.suffix for file in tmp_path.rglob("*") if file.is_file()} <= {
@@ -249,8 +258,7 @@ def test_the_layer_is_saved(tiny_sd3, tmp_path):
     save(reward, tmp_path)
     again = latent.build(tmp_path)
     assert again.backbone.layer == len(again.backbone.transformer.transformer_blocks) == 2
-    with torch.no_grad():
-        assert torch.equal(again(latents(), T, PROMPTS), reward(latents(), T, PROMPTS))
+    assert_same_reward(again, reward)
 
 
 def test_half_precision_files_are_read_as_full(tmp_path):
