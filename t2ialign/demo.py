@@ -138,7 +138,7 @@ def show(output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    result = json.loads((output / RESULT).read_text())
+    result = json.loads((output / RESULT).read_text(encoding="utf-8"))
     table = Table(title="oracle accuracy on held-out prompts, per cent", title_justify="left")
     for heading in ("", "base", "aligned"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -219,7 +219,7 @@ def _claim(output: Path, seed: int) -> None:
     settings = output / SETTINGS
     wanted = json.loads(json.dumps({"seed": seed, **TRAINING, **SAMPLER}))
     if settings.exists():
-        found = json.loads(settings.read_text())
+        found = json.loads(settings.read_text(encoding="utf-8"))
         changed = ", ".join(key for key in wanted if found.get(key) != wanted[key])
         if changed:
             raise ValueError(

@@ -69,7 +69,9 @@ class Run:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed, self.note = folder, seed, folder.with_suffix(".json")
-        self.known: dict[str, Any] = json.loads(self.note.read_text()) if self.note.is_file() else {}
+        self.known: dict[str, Any] = (
+            json.loads(self.note.read_text(encoding="utf-8")) if self.note.is_file() else {}
+        )
 
     @property
     def started(self) -> bool:
@@ -103,7 +105,7 @@ def write(output: Path, work: Path, subject: str) -> list[dict[str, Any]]:
     A claim that was never complete on today's code, nor judged earlier, is a row that says "not tested".
     """
     file, tree = output / f"{subject}.json", source_hash()
-    earlier = json.loads(file.read_text()) if file.is_file() else []
+    earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     rows: list[dict[str, Any]] = []
     figures = {}
     for number, claim in load(subject).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,7 +205,8 @@ def finish(output: Path, rows: Sequence[Row]) -> None:
 def parse_lora(text: str) -> tuple[Path, float]:
     """ "PATH" or "PATH:SCALE" -> (path, scale). Raises ValueError for a scale that is not a finite number."""
     path, colon, scale = text.rpartition(":")
-    if not colon or Path(text).exists():
+    drive = re.fullmatch(r"[A-Za-z]:[\\/][^:]*", text)  # of Windows
+    if not colon or drive or Path(text).exists():
         return Path(text), 1.0
     try:
         value = float(scale)

@@ -202,6 +202,8 @@ def test_pixels_that_are_not_finite_are_never_saved(
         ("a/b.safetensors", (Path("a/b.safetensors"), 1.0)),
         ("a/b:0.5", (Path("a/b"), 0.5)),
         ("a:b:-1", (Path("a:b"), -1.0)),
+        (r"C:\runs\x.safetensors", (Path(r"C:\runs\x.safetensors"), 1.0)),
+        ("C:/runs/x.safetensors:0.5", (Path("C:/runs/x.safetensors"), 0.5)),
     ],
 )
 def test_lora_arguments(text: str, expected: tuple[Path, float]) -> None:

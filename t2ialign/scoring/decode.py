@@ -135,7 +135,8 @@ def load(
 
 def default_workers() -> int:
     """Processes to decode with: one less than the processors this process may use, between 1 and 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, allowed - 1))
 
 
 def _same(batch: Any) -> Any:

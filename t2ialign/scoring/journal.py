@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from t2ialign.scoring.items import Item
 
@@ -58,12 +60,14 @@ class Journal:
         """
         self.path, self.of, self.is_done = path, dict(of), done
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(path.with_name(path.name + ".lock"), blocking=False)
+        self._lock()
         self.file = path.open("ab", buffering=0)
         try:
-            self._lock()
             self.done = self._read(resume)
         except BaseException:
             self.file.close()
+            self._unlock()
             raise
         self.size = self.start = path.stat().st_size
         self.kept: dict[str, tuple[int, int]] = {}
@@ -116,18 +120,25 @@ class Journal:
         """Push what is held and let others open the journal; one that nothing was written to is gone."""
         if self.held:
             self.push()
+        self.file.close()
         if not self.size:
             self.path.unlink(missing_ok=True)
-        self.file.close()
+        self._unlock()
 
     def _lock(self) -> None:
+        """By a lock of the operating system on a file beside, which a killed process leaves but not holds."""
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            self.lock.acquire()
+        except Timeout as error:
             raise ValueError(
                 f"got {self.path}, which another run is writing; expected one run an output; wait for it, or "
                 "choose another --output"
             ) from error
+
+    def _unlock(self) -> None:
+        with suppress(PermissionError):  # Windows deletes no open file: there the lock does, once released
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+        self.lock.release()
 
     def _read(self, resume: bool) -> set[str]:
         """Identities that are done; cuts off a line that a kill left torn."""

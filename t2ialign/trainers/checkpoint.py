@@ -205,7 +205,14 @@ def _no_space(root: Path, step: int, tensors: Tensors, error: Exception) -> str:
 
 
 def _fsync(item: Path) -> None:
-    descriptor = os.open(item, os.O_RDONLY)
+    if item.is_file():
+        with item.open("r+b") as file:
+            os.fsync(file.fileno())
+        return
+    try:
+        descriptor = os.open(item, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder, and flushes what it holds by itself
+        return
     try:
         os.fsync(descriptor)
     finally:

@@ -180,6 +180,8 @@ class Trainer(base.Trainer[Config, Batch]):
         done = self.collector.fill(filling, number, stopping=lambda: self.stopping)
         self.accelerator.wait_for_everyone()
         if done and main:
+            if self.round >= 0:
+                del self.store  # Windows deletes no mapped file
             for old in self.root.glob("round-*"):
                 shutil.rmtree(old)
             filling.rename(folder)

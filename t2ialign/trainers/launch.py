@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 from datetime import timedelta
 
 import torch
@@ -36,4 +36,16 @@ def max_memory_gb() -> float:
     """Peak GPU memory in use by tensors, or on a CPU the process's peak resident memory, in GB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return _resident_bytes() / 1e9
+
+
+def _resident_bytes() -> int:
+    """The process's peak resident memory; where the system counts no peak, what is resident now."""
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # Windows
+        import psutil
+
+        used = psutil.Process().memory_info()
+        return int(getattr(used, "peak_wset", used.rss))
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 Array = np.ndarray
+CHUNK = 2**24
+"""Bytes written at a time where the system reserves no disk space by itself."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def create(folder: Path, shape: Shape) -> None:
         if name == "scores":  # NaN is "not sampled yet"; the states, gigabytes of them, are zeros as reserved
             array[...] = math.nan
         array.flush()
+        del array  # Windows renames no mapped file
         part.rename(file)
 
 
@@ -127,7 +131,10 @@ def _reserve(file: Path, size: tuple[int, ...], dtype: str) -> np.memmap:
     try:
         array = open_memmap(file, mode="w+", dtype=dtype, shape=size)
         with file.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+            else:
+                _write_zeros(opened, array.offset, file.stat().st_size)
     except OSError as error:
         file.unlink(missing_ok=True)
         gigabytes = math.prod(size) * np.dtype(dtype).itemsize / 1e9
@@ -136,3 +143,9 @@ def _reserve(file: Path, size: tuple[int, ...], dtype: str) -> np.memmap:
             "that much free disk; free some, or lower collect_prompts or keep, and add resume=latest"
         ) from error
     return array
+
+
+def _write_zeros(opened: BinaryIO, start: int, end: int) -> None:
+    opened.seek(start)
+    for first in range(start, end, CHUNK):
+        opened.write(bytes(min(CHUNK, end - first)))
