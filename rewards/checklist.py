@@ -159,7 +159,7 @@ def fit_weights(win: Tensor, lose: Tensor, strength: float = 1.0) -> list[float]
         raise ValueError(
             f"got points {tuple(win.shape)} and {tuple(lose.shape)}; expected two (P, N); pair them"
         )
-    difference = (win - lose).double().cpu()
+    difference = (win - lose).cpu().double()
     rows = torch.cat([difference, -difference]).numpy()
     labels = [1] * len(win) + [0] * len(win)
     fitted = LogisticRegression(C=strength, fit_intercept=False, max_iter=1000).fit(rows, labels)

@@ -164,7 +164,7 @@ def reference_quantiles(
     rows: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(row)
-    values = scores.detach().double()
+    values = scores.detach().cpu().double()
     return {prompt: float(values[index].quantile(quantile)) for prompt, index in rows.items()}
 
 

@@ -183,10 +183,10 @@ def fit_scale(rows: Sequence[Tensor], labels: Tensor, *, steps: int = 60) -> Fit
     """
     if len(rows) != len(labels) or not len(rows):
         raise ValueError(f"got {len(rows)} rows and {len(labels)} labels; expected as many; pair them up")
-    target = labels.detach().double().cpu()
+    target = labels.detach().cpu().double()
     if not (target.min() >= 0 and target.max() <= 1 and target.min() < target.max()):
         raise ValueError("got labels all equal or outside [0, 1]; expected both kinds; add images")
-    raw = _padded([row.detach().double().cpu() for row in rows])
+    raw = _padded([row.detach().cpu().double() for row in rows])
     apart = raw - raw[:, :1]
     spread = float(apart[apart.isfinite()].square().mean().sqrt())
     if not (spread > 0 and math.isfinite(spread)):

@@ -68,9 +68,9 @@ def score(
     What the journal there has is not asked again, but for errors. Raises ValueError for a journal of another
     reward than `of` says, and for a reward that fails on the first images one and all.
     """
-    import torch
     from tqdm import tqdm
 
+    from rewards.device import default_device
     from t2ialign.scoring.engine import Engine
     from t2ialign.scoring.items import Item, stamp
     from t2ialign.scoring.journal import Journal
@@ -80,7 +80,7 @@ def score(
         Item(0, place, row["file"], row["prompt"], file, stamp(file))
         for place, (row, file) in enumerate(zip(rows, files, strict=True))
     ]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     with closing(Journal(folder / SCORES, of, resume=True)) as journal:
         todo = list(journal.todo(items))
         engine = Engine({"reward": reward}, device=device, batch_size=batch_size, proven=bool(journal.done))

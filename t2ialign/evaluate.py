@@ -61,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
     }
     _claim(output, of, resume=args.resume is not None)
 
-    import torch
     from tqdm import tqdm
 
     import rewards
+    from rewards.device import default_device
     from t2ialign.evaluation.score import score_manifest
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     reward = rewards.load(args.reward).to(device)
     options = {"batch_size": args.batch_size, "device": device}
     with tqdm(total=sum(map(len, sets.values())), desc="score", unit="image") as bar:

@@ -160,6 +160,7 @@ def judged_rows(evaluator: AlignEvaluator, items: Sequence[Item], points: Points
     """
     import torch
 
+    from rewards.device import default_device
     from t2ialign.scoring.decode import Decoder
 
     pictures = Decoder([], raw=True).decode(items)
@@ -179,7 +180,9 @@ def judged_rows(evaluator: AlignEvaluator, items: Sequence[Item], points: Points
         mine = [rows[pictures.good[rank]] for rank in alike]
         images = torch.stack([pictures.raw[rank] for rank in alike]).permute(0, 3, 1, 2).float() / 255
         prompts = [row["prompt"] for row in mine]
-        found = evaluator.judge(images.to(_device()), prompts, [points[prompt] or [] for prompt in prompts])
+        found = evaluator.judge(
+            images.to(default_device()), prompts, [points[prompt] or [] for prompt in prompts]
+        )
         for row, one in zip(mine, found, strict=True):
             row["verdicts"] = [
                 {
@@ -249,21 +252,16 @@ def _captioned(prompt: str) -> list[KeyPoint]:
 
 def _evaluator(args: argparse.Namespace) -> AlignEvaluator:
     import rewards
+    from rewards.device import default_device
     from rewards.evaluator import AlignEvaluator
     from t2ialign.rewriting.arguments import parse_options
 
     given = {"weights": args.weights, "url": args.url}
     options = {key: value for key, value in given.items() if value is not None}
     options |= parse_options(args.option, "--option")
-    found = rewards.load("evaluator", backend=args.backend, **options).to(_device())
+    found = rewards.load("evaluator", backend=args.backend, **options).to(default_device())
     assert isinstance(found, AlignEvaluator), "that is what the name stands for"
     return found
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _of(args: argparse.Namespace) -> dict[str, Any]:

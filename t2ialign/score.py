@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="of a data set (train)")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="pictures at a time (64)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; 0 is none (up to 8)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (a GPU if there is one)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="(fp32)")
     parser.add_argument("--resume", choices=("latest",), help="continue the run of --output")
     parser.add_argument("--merge", nargs="+", metavar="FILE", help="join the outputs of several processes")
@@ -147,17 +147,23 @@ def _here(args: argparse.Namespace, journal: Journal, items: Iterable[Any]) -> I
     import torch
 
     import rewards
+    from rewards.device import default_device
     from t2ialign.scoring.decode import default_workers
     from t2ialign.scoring.engine import Engine
 
-    own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    own = default_device()
+    if own.type == "cuda":
+        own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     try:
         device = torch.device(args.device or own)
     except RuntimeError as error:
-        raise ValueError(f"got --device {args.device}; expected cpu, cuda or cuda:1; change it") from error
+        raise ValueError(
+            f"got --device {args.device}; expected cpu, cuda, cuda:1 or mps; change it"
+        ) from error
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, True):
+        raise ValueError(f"got --device {device} on a machine without it; expected cpu; change it")
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"got --device {device} on a machine without it; expected cpu; change it")
         torch.cuda.set_device(device)
     engine = Engine(
         rewards.load_all(_rewards(args), _options(args.option)),

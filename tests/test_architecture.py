@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "objectives": set(),
     "paths": set(),
     "config": {"paths"},
-    "models": {"diffusion", "rewards.assets", "rewards.weights"},
+    "models": {"diffusion", "rewards.assets", "rewards.device", "rewards.weights"},
     "data": {"models", "diffusion"},
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data"},

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rewards import TwoTower
+from rewards.device import default_device
 from rewards.evaluator_head import Features, paired
 from t2ialign.data.images import open_rgb
 from t2ialign.data.shards import whole_file
@@ -99,8 +100,8 @@ def _square(scorer: TwoTower, picture: Image.Image) -> Tensor:
 
 
 def _stored(files: Sequence[Path], numbers: np.ndarray, prompts: list[str]) -> Embedded:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shards = [load_file(file, device=device) for file in files]
+    device = default_device()
+    shards = [load_file(file, device=str(device)) for file in files]
     image = torch.cat([shard["image"][shard["row"]] for shard in shards])
     text, kind, label = (torch.cat([shard[name] for shard in shards]) for name in ("text", "kind", "label"))
     return Embedded(Features(image, text, kind), label, numbers, prompts)

@@ -94,7 +94,7 @@ def _score(reward: Reward, name: str, batch: Sequence[_Item], device: torch.devi
     values: Iterator[float] = iter(())
     if whole:
         images = torch.stack([image for _, image in whole]).to(device)
-        values = iter(reward(images, [prompt for prompt, _ in whole]).double().tolist())
+        values = iter(reward(images, [prompt for prompt, _ in whole]).cpu().double().tolist())
     return [
         dict(zip(KEY, key, strict=True))
         | {"reward": name}

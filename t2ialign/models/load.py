@@ -14,6 +14,7 @@ from diffusers import (
 )
 from safetensors import SafetensorError
 
+from rewards.device import default_device
 from rewards.weights import own_memory
 from t2ialign.models.unet import SDXLPolicy, UNetPolicy
 
@@ -60,7 +61,7 @@ def load_policy(
         ) from error
     if not pipe.vae.config.force_upcast:
         pipe.vae.to(dtype)
-    pipe.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    pipe.to(torch.device(device or default_device()))
     own_memory(*pipe.components.values())
     policy = policy_class(pipe, dtype=dtype)
     policy.autocast = master_weights

@@ -68,9 +68,9 @@ class Choice:
         told = {**(self.preset.chat if self.preset else {})}
         if self.url is not None:
             return {"extra": {"chat_template_kwargs": told}, **options} if told else options
-        import torch
+        from rewards.device import default_device
 
-        if torch.cuda.is_available():
+        if default_device().type != "cpu":
             options.setdefault("device_map", "auto")
         return {**options, "chat": {**told, **options.get("chat", {})}}
 

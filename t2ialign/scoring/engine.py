@@ -66,6 +66,7 @@ class Engine:
         taken to be set up wrongly, and raises.
         """
         self.device, self.batch_size, self.workers = torch.device(device), batch_size, workers
+        self.exact = torch.float32 if self.device.type == "mps" else torch.float64  # there is no fp64 on mps
         self.rewards = {name: reward.to(self.device).eval() for name, reward in rewards.items()}
         self.fixed = {name: r for name, r in self.rewards.items() if isinstance(r, Prepared)}
         self.needing = needing(self.rewards)
@@ -153,7 +154,7 @@ class Engine:
         try:
             found = score_all(rewards, given.images, given.prompts, given.squares)
             self.worked |= found.keys()
-            return {name: values.double() for name, values in found.items()}
+            return {name: values.to(self.exact) for name, values in found.items()}
         except ValueError as error:
             if len(rewards) > 1:
                 each = (self._scored({name: reward}, given, wrong) for name, reward in rewards.items())
@@ -166,7 +167,7 @@ class Engine:
                     self.worked.add(name)
                 for row, reason in error.reasons.items():
                     self._note(name, given.places[row], reason, wrong, error)
-                return {name: error.scores.double()}
+                return {name: error.scores.to(self.exact)}
             if len(given.places) > 1:
                 rows = [
                     self._scored(rewards, given.one(row), wrong)[name] for row in range(len(given.places))
@@ -183,7 +184,7 @@ class Engine:
             raise error
 
     def _nothing(self, rows: int) -> Tensor:
-        return torch.full((rows,), math.nan, dtype=torch.float64, device=self.device)
+        return torch.full((rows,), math.nan, dtype=self.exact, device=self.device)
 
     def _batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         stream, size = iter(items), self.batch_size

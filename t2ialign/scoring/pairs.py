@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rewards import Reward
+from rewards.device import default_device
 from t2ialign.data.images import ImageSource
 from t2ialign.data.keys import picture_key, text_key
 from t2ialign.data.pairs import PairRecord
@@ -85,9 +86,9 @@ def score_pairs(
     first = next(items, None)
     if first is None:
         return found
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     engine = Engine(rewards(), device=device, batch_size=batch_size)
-    batches, pin = _batches(chain([first], items), batch_size), device == "cuda"
+    batches, pin = _batches(chain([first], items), batch_size), device.type == "cuda"
     with tqdm(desc="scoring pictures", unit="picture", delay=3) as bar:
         for batch in load(batches, engine.decoder, workers=default_workers(), pin=pin):
             scores, failures = _scored(engine, batch)

@@ -14,6 +14,7 @@ import torch
 
 import rewards
 from rewards import Prepared
+from rewards.device import default_device
 from rewards.preprocess import Geometry
 from t2ialign.scoring.decode import Decoder, Pictures
 from t2ialign.scoring.engine import (
@@ -167,7 +168,7 @@ class _Score:
     """An actor that holds the rewards: decoded rows -> lines of (kind, journal row)."""
 
     def __init__(self, job: Job, geometries: Sequence[Geometry], proven: bool) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = default_device()
         loaded = rewards.load_all(job.names, job.options)
         size, precision = job.batch_size, job.precision
         self.engine = Engine(loaded, device=device, batch_size=size, precision=precision, proven=proven)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import rewards
 from rewards import evaluator_fit, evaluator_head
+from rewards.device import default_device
 from rewards.evaluator_fit import Schedule
 from rewards.evaluator_head import Features, MatchHead
 from rewards.keypoints import kinds
@@ -151,7 +152,7 @@ class Trainer:
 
     def base(self) -> rewards.TwoTower:
         """The scorer with the frozen towers. Raises ValueError for one without two."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = default_device()
         loaded = rewards.load(self.cfg.reward, **self.options())
         return evaluator_head.two_tower(loaded).to(device).eval()
 

@@ -21,7 +21,7 @@ def make_accelerator(cfg: LoopConfig) -> Accelerator:
     """Set up this process. Raises ValueError for fp16 without a GPU, or a tracker that is not installed."""
     check_trackers(cfg.trackers)
     if cfg.precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("got precision=fp16 and no GPU; expected fp32 or bf16 on a CPU; set precision=bf16")
+        raise ValueError("got precision=fp16 and no CUDA GPU; expected fp32 or bf16; set precision=bf16")
     AcceleratorState._reset_state()  # a singleton, which would refuse a second run of another precision
     return Accelerator(
         mixed_precision="no" if cfg.precision == "fp32" else cfg.precision,

@@ -193,7 +193,7 @@ class Monitor:
         if embedded is not None:
             figures |= self._of_embeddings(embedded, base, prompt, step)
         kinds = {
-            kind: {name: value.double().tolist() for name, value in table.items()}
+            kind: {name: value.cpu().double().tolist() for name, value in table.items()}
             for kind, table in (("scores", scores), ("statistics", figures))
         }
         self._check_finite(kinds["scores"], prompt, seeds)

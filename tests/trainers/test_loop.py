@@ -206,7 +206,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(toy_config, tmp_path):
 
 def test_what_this_machine_cannot_do_is_said_before_anything_is_loaded(toy_config):
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match=r"precision=fp16 and no GPU.*bf16"):
+        with pytest.raises(ValueError, match=r"precision=fp16 and no CUDA GPU.*bf16"):
             toy.Trainer(toy_config(precision="fp16"))
     if importlib.util.find_spec("wandb") is None:
         with pytest.raises(ValueError, match="pip install wandb"):
