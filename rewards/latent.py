@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from rewards import assets
 from rewards.base import LatentReward, check_scores
+from rewards.hub import check_repository
 from rewards.latent_mmdit import MMDiTBackbone
 from rewards.latent_unet import Text, UNetBackbone
 from rewards.weights import own_memory
@@ -125,6 +126,27 @@ def from_pipeline(
             f"got model {str(model)!r}; expected Stable Diffusion 1, 2 or SDXL for diffusers, or Stable "
             f"Diffusion 3 ({reason})"
         ) from error
+    return _untrained(backbone, dim, guidance, text_projection, seed)
+
+
+def from_networks(
+    pipe: Any,
+    *,
+    dim: int | None = None,
+    guidance: float = GUIDANCE,
+    text_projection: str | Path | None = None,
+    seed: int = 0,
+) -> LRM:
+    """The same of a loaded diffusers pipeline of Stable Diffusion 1, 2 or XL, whose networks it takes over."""
+    second = getattr(pipe, "text_encoder_2", None)
+    words = [pipe.tokenizer] if second is None else [pipe.tokenizer, pipe.tokenizer_2]
+    backbone = UNetBackbone(pipe.unet, words, pipe.text_encoder, second)
+    return _untrained(backbone, dim, guidance, text_projection, seed)
+
+
+def _untrained(
+    backbone: Backbone, dim: int | None, guidance: float, text_projection: str | Path | None, seed: int
+) -> LRM:
     reward = LRM(backbone, dim=dim, guidance=guidance, seed=seed).float()
     if text_projection is not None:
         _start_projection(reward, text_projection)
@@ -207,6 +229,7 @@ def _read_backbone(source: str) -> Backbone:
     """Of a diffusers folder or a Hub id. Raises OSError or ValueError for one that lacks a part."""
     from diffusers import DiffusionPipeline
 
+    check_repository(source, "model_index.json")
     parts = DiffusionPipeline.load_config(source)
     kind = parts.get("transformer", (None, None))[1]
     if kind not in (None, "SD3Transformer2DModel"):

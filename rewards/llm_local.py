@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewards.hub import check_repository
 from rewards.llm import Cut, Heard, Message, Writer
 from rewards.weights import located, own_memory
 
@@ -183,6 +184,7 @@ def local_writer(
     source, revision = located(weights)
     common: dict[str, Any] = {"revision": revision} if revision else {}
     try:
+        check_repository(source, "config.json", revision)
         base = _base_of(source)
         config = AutoConfig.from_pretrained(base or source, **({} if base else common))
         sees = config.get_text_config() is not config

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rewards.hub import check_repository
 from rewards.llm import Cut
 from rewards.vlm import DEFAULT, MARKS, NO, YES, Judge, to_pil
 from rewards.vlm_prefix import shared_logits
@@ -267,6 +268,7 @@ def local_judge(
     source, revision = located(weights or DEFAULT)
     common: dict[str, Any] = {"revision": revision} if revision else {}
     try:
+        check_repository(source, "config.json", revision)
         processor = AutoProcessor.from_pretrained(source, **common)
         model = AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype, device_map=device_map, use_safetensors=True, **common

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewards.hub import check_repository
+
 HOME = "T2IALIGN_WEIGHTS"
 """Environment variable: a folder of weights, those of a Hub id in FOLDER/org/name."""
 
@@ -129,18 +131,21 @@ def _from_hub(source: str, names: list[str]) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     offline = False
-    for name in names:
-        try:
-            path = hf_hub_download(match["id"], name, revision=match["revision"], local_files_only=offline)
-            return Path(path)
-        except LocalEntryNotFoundError as error:  # no network: the other names may lie in the cache
-            reason: Exception = error
-            offline = True
-        except EntryNotFoundError as error:
-            reason = error
-        except (OSError, ValueError) as error:
-            reason = error
-            break
+    try:
+        check_repository(match["id"], names[0], match["revision"])
+        for name in names:
+            try:
+                path = hf_hub_download(
+                    match["id"], name, revision=match["revision"], local_files_only=offline
+                )
+                return Path(path)
+            except LocalEntryNotFoundError as error:  # no network: the other names may lie in the cache
+                reason: Exception = error
+                offline = True
+            except EntryNotFoundError as error:
+                reason = error
+    except (OSError, ValueError) as error:
+        reason = error
     raise ValueError(
         f"got no {_either(names)} of {source} ({type(reason).__name__}); expected a network or the file; "
         f"put it at ${HOME}/{match['id']}/{names[0]}, or pass weights=FILE_OR_FOLDER"

@@ -35,12 +35,12 @@ ALLOWED: dict[str, set[str]] = {
     "objectives": set(),
     "paths": set(),
     "config": {"paths"},
-    "models": {"diffusion", "rewards.assets", "rewards.device", "rewards.weights"},
+    "models": {"diffusion", "rewards.assets", "rewards.device", "rewards.hub", "rewards.weights"},
     "data": {"models", "diffusion"},
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data"},
     "scoring": {"rewards", "data", "evaluation"},
-    "rewriting": {"rewards", "data", "evaluation"},
+    "rewriting": {"rewards", "models", "data", "evaluation"},
     "trainers": {
         "rewards",
         "models",

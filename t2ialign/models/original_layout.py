@@ -46,19 +46,26 @@ _OPEN_CLIP_ENDS = {
 def to_original(pipe: Any) -> dict[str, Tensor]:
     """The weights of a StableDiffusionPipeline or StableDiffusionXLPipeline in the released layout.
 
-    A Stable Diffusion pipeline whose encoder computes gelu is taken for version 2, whose encoder came from
-    open_clip; that encoder has lost its unused last layer in diffusers, so the file lacks it as well. Raises
-    ValueError for a network with parts that the layout cannot name.
+    The encoder of Stable Diffusion 2 has lost its unused last layer in diffusers, so the file lacks it as
+    well. Raises ValueError for a network with parts that the layout cannot name.
     """
     weights = {UNET + name: value for name, value in unet_to_original(pipe.unet).items()}
     weights |= {VAE + name: value for name, value in vae_to_original(pipe.vae).items()}
-    if hasattr(pipe, "text_encoder_2"):
+    family = family_of(pipe)
+    if family == "sdxl":
         weights |= _clip(pipe.text_encoder, CLIP_XL) | _open_clip(pipe.text_encoder_2, OPEN_CLIP_XL)
-    elif pipe.text_encoder.config.hidden_act == "gelu":
+    elif family == "sd2":
         weights |= _open_clip(pipe.text_encoder, CLIP_2)
     else:
         weights |= _clip(pipe.text_encoder, CLIP_1)
     return {name: value.detach().contiguous() for name, value in weights.items()}
+
+
+def family_of(pipe: Any) -> str:
+    """ "sd1", "sd2" or "sdxl"; open_clip's text encoder of version 2 computes gelu, OpenAI's quick_gelu."""
+    if hasattr(pipe, "text_encoder_2"):
+        return "sdxl"
+    return "sd2" if pipe.text_encoder.config.hidden_act == "gelu" else "sd1"
 
 
 def unet_to_original(unet: Any) -> dict[str, Tensor]:

@@ -46,18 +46,39 @@ def encode(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> Any:
 
 
 @torch.no_grad()
-def encode_one(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> Tensor:
-    """Stable Diffusion 1 and 2: the last hidden state, (B, positions, width)."""
-    return encode(tokenizer, encoder, prompts)[0]
+def encode_one(tokenizer: Any, encoder: Any, prompts: Sequence[str], clip_skip: int | None = None) -> Tensor:
+    """Stable Diffusion 1 and 2: the last hidden state but `clip_skip`, normalised, (B, positions, width)."""
+    out = encode(tokenizer, encoder, prompts)
+    if not clip_skip:
+        return out[0]
+    tower = getattr(encoder, "text_model", encoder)  # transformers before 5.6 wraps it
+    normalised: Tensor = tower.final_layer_norm(_layer(out, clip_skip))
+    return normalised
 
 
 @torch.no_grad()
 def encode_two(
-    tokenizers: Sequence[Any], encoders: Sequence[Any], prompts: Sequence[str]
+    tokenizers: Sequence[Any],
+    encoders: Sequence[Any],
+    prompts: Sequence[str],
+    clip_skip: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """SDXL: both encoders' last but one hidden states side by side, and the second's pooled embedding.
 
-    Returns (B, positions, width_1 + width_2) and (B, projection). Podell et al. 2023, section 2.1.
+    clip_skip: layers before those, as diffusers counts. Returns (B, positions, width_1 + width_2) and
+    (B, projection). Podell et al. 2023, section 2.1.
     """
     outputs = [encode(*pair, prompts) for pair in zip(tokenizers, encoders, strict=True)]
-    return torch.cat([out.hidden_states[-2] for out in outputs], dim=-1), outputs[-1].text_embeds
+    hidden = [_layer(out, 1 + (clip_skip or 0)) for out in outputs]
+    return torch.cat(hidden, dim=-1), outputs[-1].text_embeds
+
+
+def _layer(out: Any, skipped: int) -> Tensor:
+    """The hidden state before the last `skipped` layers. Raises ValueError if there are not so many."""
+    if skipped >= len(out.hidden_states):
+        raise ValueError(
+            f"got a clip_skip that leaves out {skipped} layers of {len(out.hidden_states) - 1}; expected "
+            "fewer; lower clip_skip"
+        )
+    state: Tensor = out.hidden_states[-1 - skipped]
+    return state

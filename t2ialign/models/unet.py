@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from t2ialign.diffusion.schedule import path_table, timesteps
 from t2ialign.models import text
 from t2ialign.models.adapters import adapters_off
 from t2ialign.models.base import Cond, Policy
+from t2ialign.models.options import ModelOptions
+from t2ialign.models.original_layout import family_of
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,9 @@ Size = Tensor | tuple[int, int]
 class UNetPolicy(Policy):
     """StableDiffusionPipeline as a policy. Raises ValueError for a network or a schedule it cannot train."""
 
-    def __init__(self, pipe: Any, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, pipe: Any, *, dtype: torch.dtype = torch.float32, clip_skip: int | None = None
+    ) -> None:
         self.pipe, self.unet, self.vae = pipe, pipe.unet.requires_grad_(False), pipe.vae.requires_grad_(False)
         self.net: nn.Module = self.unet
         self.device, self.dtype = self.unet.device, dtype
@@ -33,13 +38,23 @@ class UNetPolicy(Policy):
         """Whether the network holds fp32 weights (LoRA, or all) and computes in `dtype`."""
         self.frozen: nn.Module | None = None
         """The reference when all weights are trained; with LoRA the reference is the adapter switched off."""
+        self.family = family_of(pipe)
+        self.clip_skip = clip_skip
+        """How many of the last text encoder layers are left out, as diffusers counts."""
+        self.options = ModelOptions(clip_skip=clip_skip)
+        """How the model was read, where that was set."""
+        self.file: Path | None = None
+        """The single file it was read from, if it was."""
+        self.distilled: str | None = None
+        """Why it seems to be distilled to a few sampling steps, if it does."""
         self.loras: dict[str, float] = {}
         """Loaded LoRAs and their strengths."""
         self._stand_in: nn.Module | None = None
         self._null: Cond | None = None
         self._kept: dict[str, Cond] = {}
         self.schedule = _schedule(pipe)
-        self.kind = KINDS[self.schedule["prediction_type"]]
+        self.prediction_type: str = self.schedule["prediction_type"]
+        self.kind = KINDS[self.prediction_type]
         self.table = path_table(self.schedule).to(self.device)
         self._check()
         self.image_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
@@ -61,7 +76,8 @@ class UNetPolicy(Policy):
             )
         if self.kind == "eps" and self.table[:-1].min() <= 0:
             raise ValueError(
-                "got eps prediction on a zero-terminal-SNR grid; expected v prediction; fix the scheduler"
+                "got eps prediction on a zero-terminal-SNR grid; expected v prediction; set "
+                "prediction_type=v_prediction, or rescale_betas_zero_snr=false, as the model was trained"
             )
 
     def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,9 +112,9 @@ class UNetPolicy(Policy):
         return None
 
     def null_cond(self, cond: Cond) -> Cond:
-        """The encoding of "" for every row of cond."""
+        """The encoding of "" for every row of cond; no layer is skipped for it, as in diffusers."""
         if self._null is None:
-            self._null = self.encode_prompts([""])
+            self._null = self._encode([""], None)
         return {name: self._null[name].expand_as(value).to(value) for name, value in cond.items()}
 
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
@@ -111,7 +127,7 @@ class UNetPolicy(Policy):
             text.warn_if_cut(
                 self.pipe.tokenizer, prompts, text.window(self.pipe.tokenizer, self.pipe.text_encoder)
             )
-            return self._encode(prompts)
+            return self._encode(prompts, self.clip_skip)
         if missing := [prompt for prompt in prompts if prompt not in self._kept]:
             raise ValueError(
                 f"got prompt {missing[0]!r} after the text encoders were freed; expected a kept prompt; "
@@ -120,8 +136,9 @@ class UNetPolicy(Policy):
         rows = [self._kept[prompt] for prompt in prompts]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
-    def _encode(self, prompts: Sequence[str]) -> Cond:
-        return {"prompt_embeds": text.encode_one(self.pipe.tokenizer, self.pipe.text_encoder, prompts)}
+    def _encode(self, prompts: Sequence[str], clip_skip: int | None) -> Cond:
+        tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
+        return {"prompt_embeds": text.encode_one(tokenizer, encoder, prompts, clip_skip)}
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,11 +229,10 @@ class SDXLPolicy(UNetPolicy):
             "time_ids": cond["time_ids"].to(self.device),
         }
 
-    def _encode(self, prompts: Sequence[str]) -> Cond:
+    def _encode(self, prompts: Sequence[str], clip_skip: int | None) -> Cond:
         pipe = self.pipe
-        hidden, pooled = text.encode_two(
-            (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2), prompts
-        )
+        tokenizers, encoders = (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2)
+        hidden, pooled = text.encode_two(tokenizers, encoders, prompts, clip_skip)
         size = self.native_size
         return self.with_size({"prompt_embeds": hidden, "pooled": pooled}, size, (0, 0), size)
 

@@ -5,40 +5,58 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+EMBEDDED = "shapes"
+
 
 def budget_of(model: str) -> tuple[Any, int]:
-    """ "shapes", a diffusers folder, a run that trained all weights, or a Hub id -> (tokenizer, its window).
+    """The name of a model or of a run on one -> (its tokenizer, its window); a folder may lack weights.
 
     The window is in tokens, begin and end marks included. Raises ValueError if there is no such pipeline.
     """
     from transformers import AutoTokenizer, PreTrainedConfig
 
-    source = _source(model)
+    from rewards.hub import check_repository
+    from t2ialign.models.sources import locate
+
+    place = _base_of(model) or model
+    if place == EMBEDDED or not Path(place).is_dir():
+        source = locate(place)
+        if source.file is not None:
+            return _budget_of_file(source.file)
+        place = source.place
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer")
-        config, _ = PreTrainedConfig.get_config_dict(source, subfolder="text_encoder")
+        check_repository(place, "tokenizer/tokenizer_config.json")
+        tokenizer = AutoTokenizer.from_pretrained(place, subfolder="tokenizer")
+        config, _ = PreTrainedConfig.get_config_dict(place, subfolder="text_encoder")
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ValueError(
             f"got model {model!r} without a tokenizer that loads ({reason}); expected shapes, a diffusers "
-            "folder or a Hub id; check the name"
+            "folder, a single file of weights or a Hub id; check the name"
         ) from error
     longest = int(tokenizer.model_max_length)
     return tokenizer, min(longest, int(config.get("max_position_embeddings", longest)))
 
 
-def _source(model: str) -> str:
-    """The folder or id that holds the tokenizer: of a run that trained all weights, its base model's."""
-    if model == "shapes":
-        from rewards.assets import folder
-
-        return str(folder("shapes"))
-    path = Path(model).expanduser()
+def _base_of(name: str) -> str | None:
+    """The folder of a pipeline, or the base model of a run in it; None for what is no folder here."""
+    path = Path(name).expanduser()
+    if name == EMBEDDED or not path.is_dir():
+        return None
     settings = path / "config.yaml"
     if settings.is_file() and not (path / "model_index.json").is_file():
         import yaml
 
         base = yaml.safe_load(settings.read_text(encoding="utf-8")).get("model")
-        if isinstance(base, str) and base != model:
-            return _source(base)
-    return str(path) if path.is_dir() else model
+        if isinstance(base, str) and Path(base).expanduser() != path:
+            return _base_of(base) or base
+    return str(path)
+
+
+def _budget_of_file(file: Path) -> tuple[Any, int]:
+    from t2ialign.models.file_configs import text_configs, tokenizers
+    from t2ialign.models.file_facts import read_facts
+
+    facts = read_facts(file)
+    tokenizer, config = tokenizers(facts.family)["tokenizer"], text_configs(facts)["text_encoder"]
+    return tokenizer, min(int(tokenizer.model_max_length), int(config["max_position_embeddings"]))

@@ -131,7 +131,8 @@ class Trainer(base.Trainer[Config, Batch]):
         cfg, components = self.cfg, self.policy.pipe.components
         encoders = [m for name in ("vae", "text_encoder", "text_encoder_2") if (m := components.get(name))]
         read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
-        return {**read, "contents": identity(cfg.data), "encoders": digest(encoders)}
+        skip = {"clip_skip": self.policy.clip_skip} if self.policy.clip_skip else {}
+        return {**read, **skip, "contents": identity(cfg.data), "encoders": digest(encoders)}
 
     def batch(self, step: int, micro: int) -> Batch:
         """The pairs, timesteps and noises of this process's rows, each drawn by its own key."""

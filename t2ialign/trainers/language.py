@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from rewards import assets
+from rewards.hub import check_repository
 from rewards.weights import located, own_memory
 from t2ialign import config
 from t2ialign.config import Config
@@ -122,6 +123,7 @@ def load(cfg: LanguageConfig) -> tuple[Any, Any]:
 
     dtype = torch.bfloat16 if cfg.precision == "bf16" and cfg.lora_rank else torch.float32
     folder, revision = located(_source(cfg))
+    check_repository(folder, "config.json", revision)
     tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
     if tokenizer.chat_template is None:
         raise ValueError(f"got {cfg.model} without a chat template; expected a chat model; choose another")

@@ -44,7 +44,7 @@ class Config(ComparisonConfig):
     """Settings of train lrm."""
 
     model: str
-    """The diffusion model whose blocks become the reward: "shapes", a diffusers folder or a Hub id."""
+    """The diffusion model whose blocks become the reward: "shapes", a diffusers folder, a file or a Hub id."""
     text_projection: str | None = None
     """A CLIP whose text projection is the start (openai/clip-vit-large-patch14 for Stable Diffusion 1)."""
     vfe: float = Field(default=7.5, ge=1)
@@ -109,8 +109,8 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         """The diffusion model for its VAE and noise levels, and an untrained latent reward of it."""
         cfg, device = self.cfg, self.accelerator.device
         self.policy = load_policy(cfg.model, device=device)
-        self.reward = latent.from_pipeline(
-            cfg.model, guidance=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
+        self.reward = latent.from_networks(
+            self.policy.pipe, guidance=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
         ).to(device)
         self.times = self.policy.times(cfg.num_steps)[:-1]
         size = cfg.resolution or min(self.policy.native_size)

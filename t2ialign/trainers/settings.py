@@ -77,7 +77,17 @@ class TrainConfig(LoopConfig):
     }
 
     model: str = "shapes"
-    """The model to align: shapes (embedded), a diffusers folder, or a Hub id."""
+    """The model to align: shapes (embedded), a diffusers folder, a single file of weights, or a Hub id."""
+    variant: str | None = None
+    """Which weight files of a folder or a Hub id to read, where there are several, as fp16."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub id."""
+    clip_skip: int | None = Field(default=None, ge=0)
+    """Last text encoder layers to leave out, as diffusers counts: 1 is what A1111 calls clip skip 2."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What the network predicts, in place of what the model's files say."""
+    rescale_betas_zero_snr: bool | None = None
+    """Whether the last training step is pure noise, in place of what the model's files say."""
     attention: Literal["sdpa", "xformers"] = "sdpa"
     """Attention kernels; xformers is the extra of that name."""
     gradient_checkpointing: bool = False

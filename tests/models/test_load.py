@@ -23,11 +23,16 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("/no/such/folder", "no folder here"),
-        ("./nowhere", "no folder here"),
-        ("nowhere", '"shapes", a folder or a Hub id'),
-        ("model.safetensors", "a single file; .*from_single_file"),
-        ("model.ckpt", "a single file"),
+        ("/no/such/folder", "no such folder or file"),
+        ("./nowhere", "no such folder or file"),
+        ("a/b/c", "no such folder or file"),
+        ("tests/nowhere", "no such folder or file"),
+        ("D:nowhere", "no such folder or file"),
+        ("models\\nowhere", "no such folder or file"),
+        ("nowhere", "no folder or file here; .*or a Hub id"),
+        ("model.safetensors", "no such file"),
+        ("org/model.ckpt", "no such file"),
+        ("pyproject.toml", "a file of another kind"),
     ],
 )
 def test_names_that_cannot_be(model, message):
@@ -39,7 +44,7 @@ def test_names_that_cannot_be(model, message):
 def test_a_hub_model_without_a_network(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="no folder here and no model the Hub gave") as error:
+    with pytest.raises(ValueError, match="no folder or file here and no model the Hub gave") as error:
         load_policy("nobody/no-such-model")
     assert "check the name, the network and your Hub login" in one_line(error)
 
@@ -85,7 +90,7 @@ def test_a_run_folder_that_is_no_model_says_why(tiny_sd, tmp_path):
         return str(caught.value)
 
     gone = run_folder(tmp_path / "gone", tmp_path / "nowhere", tiny_sd / "unet")
-    assert f"{gone}/config.yaml: got model" in refused(gone) and "no folder here" in refused(gone)
+    assert f"{gone}/config.yaml: got model" in refused(gone) and "no such folder" in refused(gone)
     itself = run_folder(tmp_path / "itself", tmp_path / "itself", tiny_sd / "unet")
     assert "the base model of that run" in refused(itself)
     (itself / "config.yaml").write_text("a: [1")

@@ -139,6 +139,7 @@ def test_without_network_the_cache_is_tried_for_every_name(monkeypatch):
         raise (EntryNotFoundError if name == "one.pt" else LocalEntryNotFoundError)(name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr("rewards.weights.check_repository", lambda *_: None)  # a cached repository
     assert find("org/name@v2", ("one.pt", "two.pt", "three.pt")) == Path("/cache/three.pt")
     assert asked == [
         ("org/name", "one.pt", "v2", False),

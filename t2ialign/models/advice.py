@@ -1,0 +1,38 @@
+"""What a user should know of a model: that it is distilled, or names a sampler that is not followed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+_WORDS = {"turbo", "lightning", "hyper", "hypersd", "lcm", "schnell", "dmd", "tcd"}
+_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
+FOLLOWED = ("DDIMScheduler",)
+
+
+def distilled(place: str, scheduler: Mapping[str, Any]) -> str | None:
+    """Why a model seems to be distilled to a few steps: by the name of its file, folder or Hub id, or by the
+    config of its scheduler; None if it does not.
+    """
+    name = "/".join(PurePath(place).parts[-2:]) if place.count("/") == 1 else PurePath(place).name
+    words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+    if marks := sorted(words & _WORDS):
+        return f"its name has {marks[0]!r}"
+    kind = str(scheduler.get("_class_name"))
+    if kind in _SCHEDULERS:
+        return f"its scheduler is {kind}"
+    if kind == "EulerAncestralDiscreteScheduler" and scheduler.get("timestep_spacing") == "trailing":
+        return (
+            "its scheduler is EulerAncestralDiscreteScheduler with trailing steps, as the Turbo models have"
+        )
+    return None
+
+
+def not_followed(scheduler: Mapping[str, Any]) -> str | None:
+    """One line on a sampler that the model's config names and that is not used here; None for DDIM."""
+    kind = scheduler.get("_class_name")
+    if kind is None or kind in FOLLOWED:
+        return None
+    return f"the model names {kind}; images are sampled with DDIM on its noise schedule instead"

@@ -1,0 +1,129 @@
+"""Reading a diffusers folder or a Hub repository: which weight files, and which parts are not needed."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from safetensors import SafetensorError
+
+from rewards.hub import check_repository
+from t2ialign.models.options import ModelOptions
+from t2ialign.models.sources import EXPECTED, Source
+
+log = logging.getLogger(__name__)
+
+CLASSES = {
+    "StableDiffusionPipeline": StableDiffusionPipeline,
+    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
+}
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+"""The parts whose weights are read."""
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts that an index may name, and whose folders may be missing: nothing here uses them."""
+_WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors"
+)
+
+
+def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.dtype]) -> Any:
+    """The pipeline in a folder or of a Hub id, its safetensors in `dtypes` by part.
+
+    Raises ValueError for another class of pipeline, and for files that are not there or not whole.
+    """
+    place, revision = source.place, {"revision": options.revision} if options.revision else {}
+    if source.folder is not None and revision:
+        raise ValueError(f"got revision={options.revision!r} for a folder; expected it for a Hub id; drop it")
+    pipeline = _pipeline_class(source, options.revision)
+    given: dict[str, Any] = dict.fromkeys(UNUSED)
+    if pipeline is StableDiffusionPipeline:
+        given["requires_safety_checker"] = False
+    variant = options.variant if source.folder is None else _variant(source.folder, options.variant)
+    if source.unet is not None:
+        given["unet"] = trained_unet(source.unet, dtypes["unet"])
+    with readable(place):
+        return pipeline.from_pretrained(
+            place, dtype=dtypes, use_safetensors=True, variant=variant, **revision, **given
+        )
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Within this block a library's error about the files of a model is a ValueError of one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(
+            f"got model {place!r}; expected a whole diffusers model in safetensors ({_line(error)})"
+        ) from error
+
+
+def trained_unet(folder: Path, dtype: torch.dtype) -> Any:
+    """The U-Net of a run that trained all weights."""
+    with readable(str(folder)):
+        return UNet2DConditionModel.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+
+
+def _pipeline_class(source: Source, revision: str | None) -> Any:
+    """The class that the index names. Raises ValueError if it is not one of ours, or there is no index."""
+    place = source.place
+    try:
+        if source.folder is None:
+            check_repository(place, "model_index.json", revision)
+        name = str(DiffusionPipeline.load_config(place, revision=revision).get("_class_name"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"got model {place!r}, no folder or file here and no model the Hub gave ({_line(error)}); "
+            f"expected {EXPECTED}; check the name, the network and your Hub login"
+        ) from error
+    if name not in CLASSES:
+        raise ValueError(f"got model {place!r} of class {name}; expected one of {', '.join(CLASSES)}")
+    return CLASSES[name]
+
+
+def variants(part: Path) -> set[str | None]:
+    """The variants of weights in the folder of a part; None stands for the plain files."""
+    matches = [_WEIGHTS.fullmatch(file.name) for file in part.glob("*.safetensors")]
+    return {match["variant"] for match in matches if match}
+
+
+def _variant(folder: Path, wanted: str | None) -> str | None:
+    """The variant to read. Raises ValueError for one that is nowhere, and where only several others are."""
+    parts = {name: names for name in PARTS if (names := variants(folder / name))}
+    named = sorted({str(name) for names in parts.values() for name in names if name})
+    if wanted is not None:
+        if wanted not in named:
+            raise ValueError(
+                f"got variant={wanted!r} for {folder}; expected one of {', '.join(named) or 'none'}, whose "
+                "files it holds"
+            )
+        return wanted
+    lacking = {name: names for name, names in parts.items() if None not in names}
+    if not lacking:
+        return None
+    everywhere = sorted(str(name) for name in set.intersection(*map(set, lacking.values())))
+    if len(everywhere) != 1:
+        raise ValueError(
+            f"got {folder}, whose {', '.join(lacking)} has no plain weights but {', '.join(named)}; expected "
+            "one variant for all parts; choose it with variant=NAME"
+        )
+    log.info("%s holds only %s weights, so these are read", folder, everywhere[0])
+    return everywhere[0]
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, without the full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,51 @@
+"""Settings of how a model is read, which its files leave open or get wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to read a model; None leaves it to its files. Raises ValueError for a value out of range."""
+
+    variant: str | None = None
+    """Which weight files of a folder or a Hub repository, where there are several: "fp16"."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub repository."""
+    clip_skip: int | None = None
+    """How many of the last text encoder layers are left out, as diffusers counts: 1 is the last but one."""
+    prediction_type: str | None = None
+    """One of PREDICTION_TYPES, in place of the scheduler's."""
+    rescale_betas_zero_snr: bool | None = None
+    """Whether the last training step is pure noise (Lin et al. 2024), in place of the scheduler's."""
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in (None, *PREDICTION_TYPES):
+            raise ValueError(
+                f"got prediction_type={self.prediction_type!r}; expected one of {', '.join(PREDICTION_TYPES)}"
+            )
+        if self.clip_skip is not None and self.clip_skip < 0:
+            raise ValueError(f"got clip_skip={self.clip_skip}; expected 0, which skips no layer, or more")
+
+    def given(self) -> dict[str, Any]:
+        """The options that are set, by name: what a manifest or a model card records."""
+        return {name: value for name in NAMES if (value := getattr(self, name)) is not None}
+
+    def over(self, others: ModelOptions) -> ModelOptions:
+        """These options, and those of `others` where these leave the choice open."""
+        return replace(others, **self.given())
+
+
+AS_IT_IS = ModelOptions()
+"""Every choice is left to the model's files."""
+NAMES = tuple(field.name for field in fields(ModelOptions))
+"""Names of the options, as settings and flags have them too."""
+
+
+def options_of(settings: object) -> ModelOptions:
+    """The options among the attributes of a configuration or of parsed arguments."""
+    return ModelOptions(**{name: getattr(settings, name) for name in NAMES})
