@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from t2ialign.models.lora import Factors
+    from t2ialign.models.lora_files import Factors, Lora
+
+log = logging.getLogger(__name__)
 
 EXPLAINED = """
 The change of every layer is ALPHA times that of A plus (1 - ALPHA) times that of B: what two runs with two
@@ -20,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description = f"{parser.description}.{EXPLAINED}"
     parser.add_argument(
-        "a", type=Path, metavar="A", help="a run's folder, or a .safetensors file of diffusers"
+        "a", type=Path, metavar="A", help="a run's folder, or a .safetensors file in any known format"
     )
     parser.add_argument("b", type=Path, metavar="B", help="another one, for the same model")
     parser.add_argument(
@@ -33,18 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the mixture and its card. Raises ValueError for bad arguments, files or pairs of LoRAs."""
-    from t2ialign.models.lora import read_lora, save_factors
+    from t2ialign.models import lora_family
+    from t2ialign.models.lora_files import FILE, read_lora, write_diffusers
 
     _check(args)
-    one, other = read_lora(args.a), read_lora(args.b)
-    layers = mix(one, other, args.alpha)
+    first, second = read_lora(args.a), read_lora(args.b)
+    one, other = first.layers, second.layers
+    layers, shared = mix(one, other, args.alpha), len(one.keys() & other.keys())
+    _say(first, second, shared)
     bases = list(dict.fromkeys(base for path in (args.a, args.b) if (base := _base(path))))
     args.output.mkdir(parents=True, exist_ok=True)
-    file = save_factors(layers, args.output)
+    header = {**lora_family.carried(first.header), "modelspec.title": args.output.resolve().name}
+    file = write_diffusers(layers, args.output / FILE, header)
     rank = max(factors.rank for factors in layers.values())
     what = f"{args.alpha:g} x {args.a} + {1 - args.alpha:g} x {args.b}"
-    _write_card(args.output, what, bases, rank)
-    count = f"{len(layers)} layers ({len(one.keys() & other.keys())} in both)"
+    names = [path.resolve().name for path in (args.a, args.b)]
+    _write_card(args.output, f"{args.alpha:g} x {names[0]} + {1 - args.alpha:g} x {names[1]}", bases, rank)
+    count = f"{len(layers)} layers ({shared} in both)"
     use = ["--lora", str(args.output), *(["--model", bases[0]] if bases and bases[0] != "shapes" else [])]
     print(f'{file}: {what}, rank {rank}, {count}; t2ialign sample "a prompt" {shlex.join(use)}')
 
@@ -58,7 +66,7 @@ def mix(one: dict[str, Factors], other: dict[str, Factors], alpha: float) -> dic
     """
     import torch
 
-    from t2ialign.models.lora import Factors
+    from t2ialign.models.lora_files import Factors
 
     mixed = {}
     for layer in sorted(one.keys() | other.keys()):
@@ -73,15 +81,29 @@ def mix(one: dict[str, Factors], other: dict[str, Factors], alpha: float) -> dic
     return mixed
 
 
+def _say(first: Lora, second: Lora, shared: int) -> None:
+    """How many layers of each the other has too. Raises ValueError if there are none."""
+    for lora in (first, second):
+        count = f"LoRA {lora.file} ({lora.format}): {shared} of {len(lora.layers)} layers matched"
+        if not shared:
+            raise ValueError(f"got {count} by the other LoRA; expected two LoRAs for the same model")
+        if shared < len(lora.layers):
+            log.warning("WARNING: %s by the other LoRA; the rest is mixed with 0", count)
+        else:
+            log.info("%s", count)
+
+
 def _check(args: argparse.Namespace) -> None:
     if not 0 <= args.alpha <= 1:  # also catches NaN
         raise ValueError(f"got --alpha {args.alpha}; expected the share of A, from 0 to 1; change it")
     output = args.output
     if output.exists() and not output.is_dir():
         raise ValueError(f"got --output {output}, which is a file; expected a folder; choose another")
-    from t2ialign.models.lora import PARTIAL
+    from t2ialign.models.lora_files import FILE, partial_name
 
-    there = sorted(p.name for p in output.iterdir() if p.name != PARTIAL) if output.is_dir() else []
+    there = (
+        sorted(p.name for p in output.iterdir() if p.name != partial_name(FILE)) if output.is_dir() else []
+    )
     if there:
         raise ValueError(
             f"got --output {output}, which is in use (it holds {there[0]}); expected a new or empty folder; "
@@ -107,14 +129,13 @@ def _base(path: Path) -> str | None:
 def _write_card(output: Path, what: str, bases: list[str], rank: int) -> None:
     import yaml
 
-    from rewards.assets import folder
     from t2ialign import __version__
     from t2ialign.evaluation import manifest
-    from t2ialign.trainers.card import LOAD_LORA
+    from t2ialign.trainers import usage
 
-    sources = [str(folder("shapes")) if base == "shapes" else base for base in bases]
+    public = [name for base in bases if (name := usage.hub_id(base))]
     head = {
-        **({"base_model": bases} if bases else {}),
+        **({"base_model": public} if public else {}),
         "license": "other",
         "license_name": "as-base-model-and-data",
         "library_name": "diffusers",
@@ -130,12 +151,12 @@ def _write_card(output: Path, what: str, bases: list[str], rank: int) -> None:
         "",
         f"`{what}` in weight space, by `t2ialign mix` {__version__}.",
         "",
-        f"- Base model: {' and '.join(bases) or 'that of the two'}",
+        f"- Base model: {' and '.join(map(usage.shown, bases)) or 'that of the two'}",
         f"- Rank: {rank}, with the scales of both in the weights: load it at weight 1",
         "- Licence: that of the base model and of the data of both",
         "",
-        "## Load it",
+        "## Use it",
         "",
-        LOAD_LORA.format(model=sources[0] if sources else "the base model", output=output),
+        usage.lora(bases[0] if bases else usage.BASE, output, kohya=None),
     ]
     manifest.write_text(output / "README.md", "\n".join(lines) + "\n")

@@ -196,7 +196,7 @@ def render(args: argparse.Namespace, rows: Sequence[Row], output: Path) -> None:
 
     from t2ialign.models.generate import generate
     from t2ialign.models.load import load_policy
-    from t2ialign.models.lora import load_lora
+    from t2ialign.models.lora_apply import load_lora
 
     adapters = [parse_lora(text) for text in args.lora]
     policy = load_policy(
@@ -300,14 +300,9 @@ def _check_same(found: Row, wanted: Row | None, file: Path) -> None:
 
 def _hash(lora: Path) -> str:
     """Of the LoRA's weights: a run that trains on writes other ones to the same path."""
-    from t2ialign.models.lora import FILE
+    from t2ialign.models.lora_files import lora_file
 
-    file = lora / FILE if lora.is_dir() else lora
-    if not file.is_file():
-        raise ValueError(
-            f"got --lora {lora} without {FILE}; expected a file, or a folder with it; check the path"
-        )
-    with file.open("rb") as stream:
+    with lora_file(lora).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 

@@ -18,20 +18,9 @@ from t2ialign import cli
 from t2ialign.mix import mix
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import (
-    ADAPTER,
-    FILE,
-    METADATA,
-    PARTIAL,
-    TARGETS,
-    Factors,
-    add_lora,
-    load_lora,
-    read_lora,
-    save_factors,
-    save_lora,
-    trainable,
-)
+from t2ialign.models.lora import ADAPTER, TARGETS, add_lora, save_lora, trainable
+from t2ialign.models.lora_apply import load_lora
+from t2ialign.models.lora_files import FILE, METADATA, Factors, partial_name, read_lora, write_diffusers
 
 SHAPES = str(assets.folder("shapes"))
 CONVS = (*TARGETS, "conv1", "conv2")
@@ -187,10 +176,10 @@ def test_a_mixture_can_be_mixed(a: Path, b: Path, tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_back(b: Path, tmp_path: Path) -> None:
     """Layers of several ranks are filled with zeros, which change no product."""
-    layers = read_lora(b)
+    layers = read_lora(b).layers
     name = next(name for name in layers if layers[name].down.ndim == 4)
     layers[name] = Factors(layers[name].down[:1], layers[name].up[:, :1])
-    again = read_lora(save_factors(layers, tmp_path))
+    again = read_lora(write_diffusers(layers, tmp_path / FILE, {})).layers
     assert again.keys() == layers.keys()
     for layer, (down, up) in layers.items():
         found = again[layer]
@@ -229,13 +218,19 @@ def test_what_the_card_and_the_last_line_say_works(
     output = tmp_path / "my soup"
     assert run(a, b, 0.3, output) == 0
     line = capsys.readouterr().out
-    shared = len(read_lora(a))
-    assert line.startswith(f"{output / FILE}: 0.3 x {a} + 0.7 x {b}, rank 7, {len(read_lora(b))} layers ")
+    shared = len(read_lora(a).layers)
+    assert line.startswith(
+        f"{output / FILE}: 0.3 x {a} + 0.7 x {b}, rank 7, {len(read_lora(b).layers)} layers "
+    )
     assert f"({shared} in both)" in line and len(line.splitlines()) == 1
     command = shlex.split(line.partition("; t2ialign ")[2])
     assert cli.main([*command, "--steps", "1", "--output", str(tmp_path / "sample")]) == 0
     card = (output / "README.md").read_text()
-    assert card.startswith("---\nbase_model:\n- shapes\n") and f"`0.3 x {a} + 0.7 x {b}`" in card
+    assert (
+        "base_model" not in card
+        and f"`0.3 x {a.name} + 0.7 x {b.name}`" in card
+        and str(tmp_path) not in card
+    )
     found = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert found is not None
     scope: dict[str, object] = {}
@@ -256,8 +251,7 @@ def test_a_full_disk_leaves_nothing_and_the_same_command_passes_later(
     err = capsys.readouterr().err
     assert err.startswith("t2ialign: error: cannot write") and len(err.splitlines()) == 1
     assert not any(output.iterdir())
-    (output / PARTIAL).mkdir()
-    (output / PARTIAL / FILE).write_bytes(b"torn by a kill")
+    (output / partial_name(FILE)).write_bytes(b"torn by a kill")
     assert run(a, b, 0.3, output) == 0
     assert sorted(p.name for p in output.iterdir()) == sorted(["README.md", FILE])
 
@@ -337,4 +331,4 @@ def test_the_metadata_says_what_the_weights_are(a: Path, b: Path, tmp_path: Path
     with safe_open(tmp_path / "out" / FILE, "pt") as stream:
         settings = json.loads(stream.metadata()[METADATA])
     assert settings["unet.r"] == settings["unet.lora_alpha"] == 7
-    assert set(settings["unet.target_modules"]) == set(read_lora(b))
+    assert set(settings["unet.target_modules"]) == set(read_lora(b).layers)

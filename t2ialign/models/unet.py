@@ -184,6 +184,10 @@ class UNetPolicy(Policy):
         shift, spread = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (mean, std))
         return shift, config.scaling_factor / spread
 
+    def forget_prompts(self) -> None:
+        """Encode the empty prompt again when it is next needed: the text encoders have changed."""
+        self._null = None
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """The frozen copy, or the network with its adapters off; nothing records gradients."""

@@ -17,7 +17,8 @@ from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
 from t2ialign.mix import mix
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import load_lora, read_lora, save_factors
+from t2ialign.models.lora_apply import load_lora
+from t2ialign.models.lora_files import FILE, read_lora, write_diffusers
 from t2ialign.proofs.claim import Claim, Figure, Row
 from t2ialign.proofs.judged_run import RUN, TRAINING, train
 
@@ -93,10 +94,10 @@ class MixingClaim(Claim):
     def _scored(
         self, folder: Path, alpha: float, captions: list[str], judges: Mapping[str, Reward]
     ) -> dict[str, list[float]]:
-        first, second = (read_lora(folder / name / RUN) for name in self.rewards)
+        first, second = (read_lora(folder / name / RUN).layers for name in self.rewards)
         place = folder / f"mix-{alpha:g}"
         place.mkdir(exist_ok=True)
-        save_factors(mix(first, second, alpha), place)
+        write_diffusers(mix(first, second, alpha), place / FILE, {})
         policy = load_policy("shapes")
         load_lora(policy, place)
         images = generate(

@@ -86,7 +86,7 @@ def judged(lora: Path | None, prompts: list[str], seed: int) -> list[float]:
     import rewards
     from t2ialign.models.generate import generate
     from t2ialign.models.load import load_policy
-    from t2ialign.models.lora import load_lora
+    from t2ialign.models.lora_apply import load_lora
 
     policy = load_policy("shapes")
     if lora is not None:

@@ -21,7 +21,7 @@ from t2ialign import config
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, save_all, save_lora, train_all, trainable
+from t2ialign.models.lora import add_lora, save_all, save_kohya, save_lora, train_all, trainable
 from t2ialign.models.options import options_of
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import card, checkpoint, validation
@@ -306,13 +306,20 @@ class Trainer(Loop[Cfg, BatchT]):
             train_all(self.policy)
         if cfg.gradient_checkpointing:
             self.policy.checkpoint_gradients()
-        save, lora = (save_lora, True) if cfg.lora_rank else (save_all, False)
+        save, lora = (partial(save_lora, title=cfg.output.name), True) if cfg.lora_rank else (save_all, False)
         write, trained = partial(save, self.policy), trainable(self.policy)
         return TrainState(cfg, self.accelerator, self.policy, trained, write, often=lora, wrap=self.wraps)
 
     def facts(self) -> Facts:
         """The model, and the validation images where there are any."""
         return image_facts(self.cfg, self.policy, len(self.validation_prompts))
+
+    def result(self, folder: Path | None = None) -> Path:
+        """Write the weights as diffusers loads them, and a LoRA as other programs do too -> the first."""
+        written = self.state.export(folder or self.cfg.output)
+        if self.cfg.lora_rank:
+            save_kohya(self.policy, written, card.kohya_file(self.cfg.output, written.parent))
+        return written
 
     @property
     def trained_reward(self) -> Trained | None:
@@ -343,7 +350,6 @@ class Trainer(Loop[Cfg, BatchT]):
 
     def write_card(self, metrics: dict[str, float]) -> None:
         """What was trained on what, and how diffusers loads it."""
-        source = str(self.policy.pipe.config.get("_name_or_path") or self.cfg.model)
         data, dataset = self.data_card(), self.dataset()
         more = self.watch.facts()
         if options := self.policy.options.given():
@@ -353,7 +359,7 @@ class Trainer(Loop[Cfg, BatchT]):
         card.write(
             self.cfg,
             method=self.method,
-            source=source,
+            schedule=self.policy.schedule,
             data=data,
             dataset=dataset,
             metrics=metrics,

@@ -4,48 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from t2ialign import __version__
 from t2ialign.evaluation import manifest
+from t2ialign.trainers import usage
 from t2ialign.trainers.settings import LoopConfig, TrainConfig
 
 if TYPE_CHECKING:
     from t2ialign.trainers.language import LanguageConfig
-
-LOAD_LORA = """```python
-from diffusers import DiffusionPipeline
-
-pipe = DiffusionPipeline.from_pretrained("{model}")
-pipe.load_lora_weights("{output}")
-```"""
-
-LOAD_ALL = """```python
-from diffusers import DiffusionPipeline, UNet2DConditionModel
-
-unet = UNet2DConditionModel.from_pretrained("{output}", subfolder="unet")
-pipe = DiffusionPipeline.from_pretrained("{model}", unet=unet)
-```"""
-
-
-LOAD_SCORER = """```python
-import rewards
-
-reward = rewards.load("trained", weights="{output}")
-```"""
 
 LOAD_REWRITER = """```bash
 t2ialign rewrite "a pair of crimson balls" --rewriter {output}
 ```"""
 
 
+def kohya_file(output: Path, folder: Path) -> Path:
+    """Where the LoRA of a run lies for ComfyUI, A1111 and Forge: called after the run, as they list names."""
+    best = () if folder == output else (folder.name,)
+    return folder / f"{'_'.join((output.resolve().name, *best))}_kohya.safetensors"
+
+
 def write(
     cfg: TrainConfig,
     *,
     method: str,
-    source: str,
+    schedule: Mapping[str, Any],
     data: str,
     dataset: str | None = None,
     metrics: dict[str, float],
@@ -53,12 +39,12 @@ def write(
 ) -> Path:
     """Write README.md into the output folder, with the tags that model hubs read.
 
-    source: where diffusers finds the base model; data: one line; dataset: its name on the Hub, if it is
-    there; metrics: those of the last step; more: facts to add, or to put in place of the usual ones.
+    schedule: the config of a DDIM scheduler of the base model; data: one line; dataset: its name on the Hub,
+    if it is there; metrics: those of the last step; more: facts to add, or to put in place of the usual ones.
     """
     tags = ["text-to-image", "diffusers", "lora" if cfg.lora_rank else "full-weights", method, "t2ialign"]
     head: dict[str, object] = {
-        "base_model": cfg.model,
+        **({"base_model": base} if (base := usage.hub_id(cfg.model)) else {}),
         "license": "other",
         "license_name": "as-base-model-and-data",
         **({"datasets": [dataset]} if dataset else {}),
@@ -66,7 +52,11 @@ def write(
         "pipeline_tag": "text-to-image",
         "tags": tags,
     }
-    load = (LOAD_LORA if cfg.lora_rank else LOAD_ALL).format(model=source, output=cfg.output)
+    load = (
+        usage.lora(cfg.model, cfg.output, kohya=kohya_file(cfg.output, cfg.output), schedule=schedule)
+        if cfg.lora_rank
+        else usage.all_weights(cfg.model, cfg.output, schedule=schedule)
+    )
     shown = sorted((cfg.output / "validation").glob("step-*.png"))
     facts: dict[str, object] = {
         "Data": data,
@@ -74,15 +64,24 @@ def write(
         "Trained": f"LoRA of rank {cfg.lora_rank}" if cfg.lora_rank else "all weights",
         **(more or {}),
     }
-    lead = f"`{cfg.model}` aligned with `{method}` by t2ialign {__version__}."
+    lead = f"`{usage.shown(cfg.model)}` aligned with `{method}` by t2ialign {__version__}."
     tail = ["", f"![validation images](validation/{shown[-1].name})"] if shown else []
     return _write(cfg.output, head, lead, facts, [load, *tail], metrics)
 
 
 def write_scorer(
-    cfg: LoopConfig, *, reward: str, data: str, dataset: str | None, trained: str, metrics: dict[str, float]
+    cfg: LoopConfig,
+    *,
+    reward: str,
+    data: str,
+    dataset: str | None,
+    trained: str,
+    metrics: dict[str, float],
+    load: str = usage.SCORER,
 ) -> Path:
-    """The same for a trained scorer: reward is the name of its base, trained says what of it was trained."""
+    """The same for a trained scorer: reward is the name of its base, trained says what of it was trained, and
+    load how it is loaded.
+    """
     head: dict[str, object] = {
         "license": "other",
         "license_name": "as-base-model-and-data",
@@ -91,7 +90,7 @@ def write_scorer(
     }
     facts: dict[str, object] = {"Data": data, "Steps": cfg.max_steps, "Trained": trained}
     lead = f"`{reward}` trained on preferences by t2ialign {__version__}."
-    return _write(cfg.output, head, lead, facts, [LOAD_SCORER.format(output=cfg.output)], metrics)
+    return _write(cfg.output, head, lead, facts, [load.format(folder=cfg.output.resolve().name)], metrics)
 
 
 def write_rewriter(cfg: LanguageConfig, *, method: str, data: str, metrics: dict[str, float]) -> Path:
@@ -134,7 +133,7 @@ def _write(
         "- Every setting: `config.yaml`; every step's numbers: `metrics.jsonl`",
         "- Licence: that of the base model and of the data",
         "",
-        "## Load it",
+        "## Use it",
         "",
         load[0],
         "",

@@ -29,7 +29,7 @@ from t2ialign.data.transform import frame
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.models.load import load_policy
 from t2ialign.objectives.preference import bradley_terry
-from t2ialign.trainers import card
+from t2ialign.trainers import card, usage
 from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.pairwise import wins
@@ -208,9 +208,10 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         """What was trained on what, how good it is, and how it is loaded."""
         card.write_scorer(
             self.cfg,
-            reward=f"latent reward of {self.cfg.model}",
+            reward=f"latent reward of {usage.shown(self.cfg.model)}",
             data=self.data_card(),
             dataset=self.dataset(),
             trained="down and middle blocks, text encoders, projections",
             metrics=metrics,
+            load=usage.LATENT,
         )

@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self, trainer: Trainer[Any, Any]) -> None:
         self.cfg, self.accelerator, self.state = trainer.cfg, trainer.accelerator, trainer.state
-        self.log, self.save = trainer.log, trainer.save_once
+        self.log, self.save, self.write = trainer.log, trainer.save_once, trainer.result
         self.monitor: Monitor | None = None
         if self.cfg.monitor_prompts is not None and self.accelerator.is_main_process:
             reward = trainer.trained_reward
@@ -53,7 +53,7 @@ class Watch:
     def keep_best(self) -> None:
         """Export the weights if they are the best so far by the reward that was asked for."""
         if self.monitor is not None:
-            self.monitor.keep_best(self.state.step, self.save, self.state.export)
+            self.monitor.keep_best(self.state.step, self.save, self.write)
 
     def facts(self) -> dict[str, object]:
         """Lines for the model card."""

@@ -1,0 +1,133 @@
+"""A saved LoRA on a model: which of its layers are there; put in beside others, or folded into weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from torch import nn
+
+from t2ialign.models.lora_files import Factors, Layers, Lora, filled, read_lora
+from t2ialign.models.lora_names import COMPONENTS, layout_of
+from t2ialign.models.unet import UNetPolicy
+
+log = logging.getLogger(__name__)
+
+SHOWN = 3
+"""How many of the layers that do not match are named."""
+
+
+def load_lora(policy: UNetPolicy, path: Path | str, *, weight: float = 1.0) -> None:
+    """Add one saved LoRA (a file, or a folder that holds one) to the policy, beside those already loaded.
+
+    weight: how much of it, in the text encoders too; prompts encoded before know nothing of it. Raises
+    ValueError if the file is missing or no layer of it is in the model.
+    """
+    layers = read_for(policy, path)
+    name = f"lora_{len(policy.loras)}"
+    for component in COMPONENTS:
+        prefix = f"{component}."
+        part = {key.removeprefix(prefix): f for key, f in layers.items() if key.startswith(prefix)}
+        if part:
+            _put_in(getattr(policy.pipe, component), part, name)
+    policy.loras[name] = weight
+    policy.pipe.set_adapters(list(policy.loras), list(policy.loras.values()))
+    for component in COMPONENTS:
+        module = getattr(policy.pipe, component, None)
+        if module is not None:
+            module.requires_grad_(False)
+    policy.forget_prompts()
+
+
+def read_for(policy: UNetPolicy, path: Path | str) -> Layers:
+    """The layers of a saved LoRA that the policy's model has too, by their names in the pipeline.
+
+    Says how many matched, and warns where it is a part. Raises ValueError if none does.
+    """
+    layout = layout_of(name for name, _ in policy.unet.named_parameters())
+    return matched(read_lora(path, layers_per_block=layout.layers_per_block), policy.pipe)
+
+
+def matched(lora: Lora, pipe: Any) -> Layers:
+    """The layers of a LoRA that the pipeline has too, in the same shape, by their names in it; says how many.
+
+    Raises ValueError if there is none.
+    """
+    there = {
+        f"{component}.{name}": module
+        for component in COMPONENTS
+        for name, module in _layers(getattr(pipe, component, None))
+    }
+    layers, missing = {}, []
+    for key, factors in lora.layers.items():
+        # Newer CLIPs of transformers have no text_model of their own.
+        name = key if key in there else key.replace(".text_model.", ".", 1)
+        fitting = _reshaped(factors, there[name].weight.shape) if name in there else None
+        if fitting is None:
+            missing.append(key)
+        else:
+            layers[name] = fitting
+    count = f"LoRA {lora.file} ({lora.format}): {len(layers)} of {len(lora.layers)} layers matched"
+    named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+    if not layers:
+        raise ValueError(f"got {count} (first: {named}); expected a LoRA made for this model")
+    if missing:
+        log.warning(
+            "WARNING: %s; the other %d change nothing, since this model has no such layer of that shape: %s",
+            *(count, len(missing), named),
+        )
+    else:
+        log.info("%s", count)
+    return layers
+
+
+@torch.no_grad()
+def fold(pipe: Any, layers: Mapping[str, Factors], *, weight: float = 1.0) -> None:
+    """Add the change of every layer, `weight` times, to the pipeline's own weights, computed in fp32."""
+    for key, factors in layers.items():
+        component, _, path = key.partition(".")
+        own = getattr(pipe, component).get_submodule(path).weight
+        own.copy_(own.float() + weight * factors.delta.to(own.device))
+
+
+def _layers(module: nn.Module | None) -> Iterator[tuple[str, Any]]:
+    """The linear and convolutional layers by name, with adapters in them or not."""
+    for name, part in module.named_modules() if module is not None else ():
+        own = getattr(part, "base_layer", part)
+        if (
+            isinstance(own, nn.Linear | nn.Conv2d)
+            and not name.endswith(".base_layer")
+            and ".lora_" not in name
+        ):
+            yield name, own
+
+
+def _put_in(module: Any, layers: Mapping[str, Factors], name: str) -> None:
+    """Add an adapter of these factors to the layers of a network of diffusers or transformers."""
+    rank = max(factors.rank for factors in layers.values())
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers), init_lora_weights=False)
+    with torch.random.fork_rng(devices=[]):  # peft draws weights, which are replaced at once
+        module.add_adapter(config, name)
+    for path, factors in layers.items():
+        layer = module.get_submodule(path)
+        down, up = (part.to(layer.weight) for part in filled(factors, rank))
+        layer.lora_A[name].weight.data, layer.lora_B[name].weight.data = down, up
+
+
+def _reshaped(factors: Factors, shape: torch.Size) -> Factors | None:
+    """The factors for a weight of this shape; None if they are for another one.
+
+    A convolution of 1x1 pixels and a linear layer are the same thing, and files have one for the other.
+    """
+    if factors.shape == tuple(shape):
+        return factors
+    if factors.shape[:2] != tuple(shape[:2]) or {*factors.shape[2:], *shape[2:]} - {1}:
+        return None
+    ends = [1] * (len(shape) - 2)
+    return Factors(
+        factors.down.reshape(*factors.down.shape[:2], *ends), factors.up.reshape(*factors.up.shape[:2], *ends)
+    )

@@ -1,0 +1,87 @@
+"""Which base model a LoRA is for, and what its file's header says of that.
+
+The keys are those of Stability's model specification 1.0.0 and of kohya's sd-scripts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SD1, SD2, SD2_V, SDXL = (
+    "stable-diffusion-v1",
+    "stable-diffusion-v2-512",
+    "stable-diffusion-v2-768-v",
+    "stable-diffusion-xl-v1-base",
+)
+"""Architectures by their names in the model specification."""
+VERSIONS = {SD1: "sd_v1", SD2: "sd_v2", SD2_V: "sd_v2_v", SDXL: "sdxl_base_v1-0"}
+"""The same in sd-scripts."""
+WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
+"""How wide the encoded prompts are that the cross-attention of each reads."""
+ARCHITECTURE, PREDICTION, VERSION = (
+    "modelspec.architecture",
+    "modelspec.prediction_type",
+    "ss_base_model_version",
+)
+_GENERATIVE_MODELS = "https://github.com/Stability-AI/generative-models"
+
+
+def of_pipe(pipe: Any) -> str:
+    """The architecture of a Stable Diffusion pipeline, of whatever size it is."""
+    if getattr(pipe, "text_encoder_2", None) is not None or pipe.unet.config.addition_embed_type is not None:
+        return SDXL
+    if pipe.unet.config.cross_attention_dim != 1024:
+        return SD1
+    return SD2_V if pipe.scheduler.config.prediction_type == "v_prediction" else SD2
+
+
+def of_header(header: Mapping[str, str]) -> str | None:
+    """The architecture that a file's header names, if it is one of ours."""
+    name = re.sub(r"[/-]lora$", "", header.get(ARCHITECTURE, ""))
+    if name in VERSIONS:
+        return name
+    version = header.get(VERSION, "")
+    known = {"sd_v1_v": SD1, **{version: name for name, version in VERSIONS.items()}}
+    return known.get(version)
+
+
+def of_shapes(shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """The architecture by the keys of a LoRA's layers and the shapes of the weights they change, if those
+    tell it.
+    """
+    if any(key.startswith("text_encoder_2.") for key in shapes):
+        return SDXL
+    if any(re.search(r"\.transformer_blocks\.[1-9]", key) for key in shapes):  # SD 1 and 2 have one each
+        return SDXL
+    widths = {shape[1] for key, shape in shapes.items() if re.search(r"\.attn2\.to_[kv]$", key)}
+    return WIDTHS.get(widths.pop()) if len(widths) == 1 else None
+
+
+def header(architecture: str, *, title: str, prediction: str | None = None) -> dict[str, str]:
+    """What a LoRA's header says of its base. prediction: "epsilon" or "v"; None if nobody knows."""
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        ARCHITECTURE: f"{architecture}/lora",
+        "modelspec.implementation": _GENERATIVE_MODELS if architecture == SDXL else "diffusers",
+        "modelspec.title": title,
+        **({PREDICTION: prediction} if prediction else {}),
+    }
+
+
+def kohya_header(architecture: str, rank: int, prediction: str | None = None) -> dict[str, str]:
+    """What sd-scripts writes besides, which A1111 and Forge sort LoRAs by."""
+    suffix = "_v" if architecture == SD1 and prediction == "v" else ""
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(float(rank)),
+        VERSION: VERSIONS[architecture] + suffix,
+        "ss_v2": str(architecture in (SD2, SD2_V)),
+    }
+
+
+def carried(header: Mapping[str, str]) -> dict[str, str]:
+    """The entries of a file's header that stay true when its LoRA is written in another format."""
+    return {name: value for name, value in header.items() if name.startswith("modelspec.")}
