@@ -24,6 +24,7 @@ VERBS = {
     "train": "align a model: t2ialign train dpo -c recipe.yaml lr=1e-5",
     "sample": "render images from prompts, with any number of LoRAs",
     "mix": "two LoRAs into one, alpha * A + (1 - alpha) * B, exactly",
+    "export": "a LoRA for ComfyUI, A1111 and diffusers, or merged into its base model",
     "score": "any number of rewards over any number of pictures, into one table",
     "evaluate": "score a folder of samples with a reward, with confidence intervals",
     "rewrite": "prompts said better before generation, checked against what the user asked for",

@@ -12,7 +12,7 @@ from torch import nn
 
 from t2ialign.models import lora_family
 from t2ialign.models.lora_files import FILE, Factors, read_lora, write_diffusers, write_kohya
-from t2ialign.models.lora_names import UNET, layout_of
+from t2ialign.models.lora_names import UNET
 from t2ialign.models.unet import UNetPolicy
 
 ADAPTER = "default"
@@ -94,10 +94,9 @@ def save_kohya(policy: UNetPolicy, lora: Path, file: Path) -> Path:
 
     Raises ValueError for a U-Net whose layers have no name there, OSError if the file cannot be written.
     """
-    layout = layout_of(name for name, _ in policy.unet.named_parameters())
-    layers = read_lora(lora, layers_per_block=layout.layers_per_block).layers
+    layers = read_lora(lora, layout=policy.unet.config).layers
     header, architecture = header_of(policy, file.stem), lora_family.of_pipe(policy.pipe)
-    return write_kohya(layers, file, header, architecture=architecture, layout=layout)
+    return write_kohya(layers, file, header, architecture=architecture, layout=policy.unet.config)
 
 
 def header_of(policy: UNetPolicy, title: str) -> dict[str, str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from diffusers.utils import set_weights_and_activate_adapters
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from t2ialign.models.lora_files import Factors, Layers, Lora, filled, read_lora
-from t2ialign.models.lora_names import COMPONENTS, layout_of
+from t2ialign.models.lora_names import COMPONENTS
 from t2ialign.models.unet import UNetPolicy
 
 log = logging.getLogger(__name__)
@@ -31,46 +33,47 @@ def load_lora(policy: UNetPolicy, path: Path | str, *, weight: float = 1.0) -> N
     name = f"lora_{len(policy.loras)}"
     for component in COMPONENTS:
         prefix = f"{component}."
-        part = {key.removeprefix(prefix): f for key, f in layers.items() if key.startswith(prefix)}
+        module = getattr(policy.pipe, component, None)
+        part = {
+            _name_in(module, key.removeprefix(prefix)): factors
+            for key, factors in layers.items()
+            if key.startswith(prefix)
+        }
         if part:
-            _put_in(getattr(policy.pipe, component), part, name)
+            _put_in(module, part, name)
     policy.loras[name] = weight
-    policy.pipe.set_adapters(list(policy.loras), list(policy.loras.values()))
     for component in COMPONENTS:
         module = getattr(policy.pipe, component, None)
         if module is not None:
+            set_weights_and_activate_adapters(module, list(policy.loras), list(policy.loras.values()))
             module.requires_grad_(False)
     policy.forget_prompts()
 
 
 def read_for(policy: UNetPolicy, path: Path | str) -> Layers:
-    """The layers of a saved LoRA that the policy's model has too, by their names in the pipeline.
+    """The layers of a saved LoRA that the policy's model has too.
 
     Says how many matched, and warns where it is a part. Raises ValueError if none does.
     """
-    layout = layout_of(name for name, _ in policy.unet.named_parameters())
-    return matched(read_lora(path, layers_per_block=layout.layers_per_block), policy.pipe)
+    return matched(read_lora(path, layout=policy.unet.config), policy.pipe)
 
 
 def matched(lora: Lora, pipe: Any) -> Layers:
-    """The layers of a LoRA that the pipeline has too, in the same shape, by their names in it; says how many.
+    """The layers of a LoRA that the pipeline has too, in the shape they have there; says how many.
 
     Raises ValueError if there is none.
     """
-    there = {
-        f"{component}.{name}": module
-        for component in COMPONENTS
-        for name, module in _layers(getattr(pipe, component, None))
-    }
+    parts = {component: getattr(pipe, component, None) for component in COMPONENTS}
+    shapes = {f"{part}.{name}": shape for part in parts for name, shape in _shapes(parts[part])}
     layers, missing = {}, []
     for key, factors in lora.layers.items():
-        # Newer CLIPs of transformers have no text_model of their own.
-        name = key if key in there else key.replace(".text_model.", ".", 1)
-        fitting = _reshaped(factors, there[name].weight.shape) if name in there else None
+        part, _, path = key.partition(".")
+        shape = shapes.get(f"{part}.{_name_in(parts[part], path)}")
+        fitting = _reshaped(factors, shape) if shape is not None else None
         if fitting is None:
             missing.append(key)
         else:
-            layers[name] = fitting
+            layers[key] = fitting
     count = f"LoRA {lora.file} ({lora.format}): {len(layers)} of {len(lora.layers)} layers matched"
     named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
     if not layers:
@@ -90,12 +93,18 @@ def fold(pipe: Any, layers: Mapping[str, Factors], *, weight: float = 1.0) -> No
     """Add the change of every layer, `weight` times, to the pipeline's own weights, computed in fp32."""
     for key, factors in layers.items():
         component, _, path = key.partition(".")
-        own = getattr(pipe, component).get_submodule(path).weight
+        module = getattr(pipe, component)
+        own = module.get_submodule(_name_in(module, path)).weight
         own.copy_(own.float() + weight * factors.delta.to(own.device))
 
 
-def _layers(module: nn.Module | None) -> Iterator[tuple[str, Any]]:
-    """The linear and convolutional layers by name, with adapters in them or not."""
+def _name_in(module: nn.Module | None, path: str) -> str:
+    """What a layer is called in the network: newer CLIPs of transformers have no text_model of their own."""
+    return path if hasattr(module, "text_model") else path.removeprefix("text_model.")
+
+
+def _shapes(module: nn.Module | None) -> Iterator[tuple[str, torch.Size]]:
+    """The shapes of the linear and convolutional layers by name, with adapters in them or not."""
     for name, part in module.named_modules() if module is not None else ():
         own = getattr(part, "base_layer", part)
         if (
@@ -103,15 +112,17 @@ def _layers(module: nn.Module | None) -> Iterator[tuple[str, Any]]:
             and not name.endswith(".base_layer")
             and ".lora_" not in name
         ):
-            yield name, own
+            yield name, own.weight.shape
 
 
 def _put_in(module: Any, layers: Mapping[str, Factors], name: str) -> None:
     """Add an adapter of these factors to the layers of a network of diffusers or transformers."""
     rank = max(factors.rank for factors in layers.values())
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers), init_lora_weights=False)
-    with torch.random.fork_rng(devices=[]):  # peft draws weights, which are replaced at once
-        module.add_adapter(config, name)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft draws weights, which are replaced at once, and warns of every second adapter.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(config, module, name)
     for path, factors in layers.items():
         layer = module.get_submodule(path)
         down, up = (part.to(layer.weight) for part in filled(factors, rank))

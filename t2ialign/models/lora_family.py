@@ -59,11 +59,15 @@ def of_shapes(shapes: Mapping[str, Sequence[int]]) -> str | None:
     return WIDTHS.get(widths.pop()) if len(widths) == 1 else None
 
 
-def header(architecture: str, *, title: str, prediction: str | None = None) -> dict[str, str]:
-    """What a LoRA's header says of its base. prediction: "epsilon" or "v"; None if nobody knows."""
+def header(
+    architecture: str, *, title: str, prediction: str | None = None, adapter: str = "/lora"
+) -> dict[str, str]:
+    """What a LoRA's header says of its base. prediction: "epsilon" or "v"; None if nobody knows. adapter: ""
+    for a whole model.
+    """
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        ARCHITECTURE: f"{architecture}/lora",
+        ARCHITECTURE: f"{architecture}{adapter}",
         "modelspec.implementation": _GENERATIVE_MODELS if architecture == SDXL else "diffusers",
         "modelspec.title": title,
         **({PREDICTION: prediction} if prediction else {}),

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from t2ialign.models import lora_family
-from t2ialign.models.lora_names import COMPONENTS, Layout, key_of, spelling, to_kohya
+from t2ialign.models.lora_names import COMPONENTS, SDXL_LAYOUT, key_of, spelling, to_kohya
 
 FILE, PEFT_FILE, PEFT_SETTINGS = (
     "pytorch_lora_weights.safetensors",
@@ -91,15 +91,16 @@ class Lora(NamedTuple):
     """All that the file says of itself."""
 
 
-def read_lora(path: Path | str, *, layers_per_block: int = 2) -> Lora:
+def read_lora(path: Path | str, *, layout: Any = SDXL_LAYOUT) -> Lora:
     """A saved LoRA (a file, or a folder with one) of a U-Net and its text encoders, in any known format.
 
-    layers_per_block: of the U-Net it is for. Raises ValueError for a missing file, one that is not
-    safetensors, another kind of adapter, and keys that no known format has.
+    layout: the config of the U-Net it is for, which SGM's names depend on. Raises ValueError for a missing
+    file, one that is not safetensors, another kind of adapter, and keys that no known format has.
     """
     file = lora_file(path)
     tensors, header = _open(file)
-    names, alphas = _sorted(file, tensors, layers_per_block)
+    count = layout.layers_per_block  # of ResNets; SGM's names have one number for all blocks
+    names, alphas = _sorted(file, tensors, count if isinstance(count, int) else 2)
     settings = _settings(file, header)
     layers = {}
     for key, pair in names.items():
@@ -156,17 +157,17 @@ def write_kohya(
     header: Mapping[str, str],
     *,
     architecture: str,
-    layout: Layout,
+    layout: Any = SDXL_LAYOUT,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Write the file that ComfyUI, A1111, Forge and sd-scripts load, whole or not at all -> its path.
 
-    layout: of the U-Net, for SDXL's names. Ranks are filled up as in `write_diffusers`. Raises OSError if it
-    cannot be written.
+    layout: the U-Net's config, for SDXL's names. Ranks are filled up as in `write_diffusers`. Raises OSError
+    if it cannot be written.
     """
     rank, state = max(f.rank for f in layers.values()), dict[str, Tensor]()
     for key, factors in layers.items():
-        name = to_kohya(key, layout if architecture == lora_family.SDXL else None)
+        name = to_kohya(key, sdxl=architecture == lora_family.SDXL, layout=layout)
         down, up = filled(factors, rank)
         state[f"{name}.lora_down.weight"], state[f"{name}.lora_up.weight"] = down, up
         state[f"{name}.alpha"] = torch.tensor(float(rank))

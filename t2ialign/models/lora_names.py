@@ -7,8 +7,10 @@ spellings are read into. SGM numbers its blocks through, so its names depend on 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from t2ialign.models.original_layout import unet_name
 
 UNET, TEXT, TEXT_2 = "unet", "text_encoder", "text_encoder_2"
 COMPONENTS = (UNET, TEXT, TEXT_2)
@@ -28,29 +30,16 @@ WORDS = (
 )
 """Names of single modules that hold an underscore: kohya's spelling has no other dots."""
 
+OUTSIDE = (
+    *("conv_in", "conv_norm_out", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"),
+    *("add_embedding.linear_1", "add_embedding.linear_2"),
+)
+"""Layers of a U-Net outside its blocks."""
+IN_RESNET = ("norm1", "conv1", "time_emb_proj", "norm2", "conv2", "conv_shortcut")
+"""Layers of a ResNet."""
+
 _TOKEN = re.compile(rf"(?:^|_)({'|'.join(sorted(WORDS, key=len, reverse=True))}|[a-z0-9]+)(?=_|$)")
-_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
-_MIDDLE = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
 _SGM = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.?(.*)|(middle_block)\.(\d+)\.(.+)")
-_OUTSIDE = {
-    "conv_in": "input_blocks.0.0",
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
-_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-_OUTSIDE_BACK = {sgm: path for path, sgm in _OUTSIDE.items()}
-_RESNET_BACK = {sgm: path for path, sgm in _RESNET.items()}
 _UNET_PATH = re.compile(
     r"((down|up)_blocks\.\d+|mid_block)\..+|conv_in|conv_out|(time|add)_embedding\.linear_[12]"
 )
@@ -58,58 +47,20 @@ _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "ou
 
 
 class Layout(NamedTuple):
-    """What SGM's block numbers depend on; the defaults are those of SDXL, and of SD 1 and 2 when reading."""
+    """What SGM's block numbers depend on, by the names of a UNet2DConditionModel's config; SDXL's."""
 
     layers_per_block: int = 2
-    """ResNets of a down block; an up block has one more."""
-    plain: frozenset[int] = frozenset()
-    """Up blocks without attention, whose upsampler comes right after the ResNet."""
+    up_block_types: Sequence[str] = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
 
 
-def layout_of(names: Iterable[str]) -> Layout:
-    """The layout of a U-Net by the names of its modules or parameters.
-
-    Raises ValueError if its blocks have several numbers of layers.
-    """
-    names = list(names)
-    down = {(m[1], m[2]) for name in names if (m := re.match(r"down_blocks\.(\d+)\.resnets\.(\d+)\.", name))}
-    counts = {sum(block == other for other, _ in down) for block, _ in down}
-    if len(counts) != 1:
-        raise ValueError(
-            f"got down blocks of {sorted(counts)} layers; expected one number of them; use --format diffusers"
-        )
-    up = {int(m[1]) for name in names if (m := re.match(r"up_blocks\.(\d+)\.", name))}
-    attends = {int(m[1]) for name in names if (m := re.match(r"up_blocks\.(\d+)\.attentions\.", name))}
-    return Layout(counts.pop(), frozenset(up - attends))
-
-
-def to_sgm(path: str, layout: Layout) -> str:
-    """diffusers' path of a U-Net's layer -> SGM's. Raises ValueError for a layer that SGM does not have."""
-    if path in _OUTSIDE:
-        return _OUTSIDE[path]
-    per_block = layout.layers_per_block + 1
-    if match := _MIDDLE.fullmatch(path):
-        kind, j, inner = match[1], int(match[2]), match[3]
-        number = 2 * j + (kind == "attentions")
-        return f"middle_block.{number}.{inner if kind == 'attentions' else _in_resnet(inner, path)}"
-    match = _BLOCK.fullmatch(path)
-    if match is None:
-        raise ValueError(f"got layer {path!r}; expected one of a U-Net's blocks; it has no SGM name")
-    side, i, kind, j, inner = match[1], int(match[2]), match[3], int(match[4]), match[5]
-    if kind == "downsamplers":
-        return f"input_blocks.{(i + 1) * per_block}.0.op"
-    if kind == "upsamplers":
-        return f"output_blocks.{i * per_block + layout.layers_per_block}.{1 if i in layout.plain else 2}.conv"
-    number = (
-        f"input_blocks.{1 + i * per_block + j}" if side == "down" else f"output_blocks.{i * per_block + j}"
-    )
-    return f"{number}.1.{inner}" if kind == "attentions" else f"{number}.0.{_in_resnet(inner, path)}"
+SDXL_LAYOUT = Layout()
 
 
 def from_sgm(name: str, layers_per_block: int = 2) -> str | None:
     """SGM's path of a U-Net's layer -> diffusers'; None if it is none."""
-    if name in _OUTSIDE_BACK:
-        return _OUTSIDE_BACK[name]
+    for path in OUTSIDE:
+        if name == unet_name(path, SDXL_LAYOUT):
+            return path
     match = _SGM.fullmatch(name)
     if match is None:
         return None
@@ -136,12 +87,16 @@ def dotted(name: str) -> str:
     return ".".join(_TOKEN.findall(name))
 
 
-def to_kohya(key: str, layout: Layout | None) -> str:
-    """A key -> kohya's name. layout: SDXL's, whose names are SGM's; None for SD 1 and 2."""
+def to_kohya(key: str, *, sdxl: bool, layout: Any = SDXL_LAYOUT) -> str:
+    """A key -> kohya's name, which for SDXL's U-Net is SGM's. layout: the U-Net's config, or a `Layout`.
+
+    A U-Net whose blocks differ in their numbers of layers has no SGM names, and keeps diffusers'.
+    """
     component, _, path = key.partition(".")
     if component == UNET:
-        return "lora_unet_" + (to_sgm(path, layout) if layout else path).replace(".", "_")
-    prefix = "lora_te_" if layout is None else "lora_te1_" if component == TEXT else "lora_te2_"
+        numbered = sdxl and isinstance(layout.layers_per_block, int)
+        return "lora_unet_" + (unet_name(path, layout) if numbered else path).replace(".", "_")
+    prefix = "lora_te_" if not sdxl else "lora_te1_" if component == TEXT else "lora_te2_"
     return prefix + path.replace(".", "_")
 
 
@@ -187,13 +142,10 @@ def _key(component: str, path: str, layers_per_block: int) -> str | None:
     )
 
 
-def _in_resnet(inner: str, path: str) -> str:
-    if inner not in _RESNET:
-        raise ValueError(f"got layer {path!r}; expected one of a U-Net's blocks; it has no SGM name")
-    return _RESNET[inner]
-
-
 def _inside(block: str, attention: int, inner: str) -> str | None:
     if attention:
         return f"{block}.{inner}"
-    return f"{block}.{_RESNET_BACK[inner]}" if inner in _RESNET_BACK else None
+    for part in IN_RESNET:
+        if unet_name(f"mid_block.resnets.0.{part}", SDXL_LAYOUT) == f"middle_block.0.{inner}":
+            return f"{block}.{part}"
+    return None

@@ -267,7 +267,7 @@ def test_saved_full_weights_load_in_diffusers(tiny_sd, tmp_path):
         assert torch.equal(ours, theirs), name
 
 
-def test_bad_requests_are_errors(tiny_sd, tiny_sdxl, tmp_path):
+def test_bad_requests_are_errors(tiny_sd, tiny_sdxl, tmp_path, caplog):
     policy = load_policy(str(tiny_sd))
     with pytest.raises(ValueError, match="got a policy without a LoRA"):
         save_lora(policy, tmp_path)
@@ -282,8 +282,8 @@ def test_bad_requests_are_errors(tiny_sd, tiny_sdxl, tmp_path):
     with pytest.raises(ValueError, match=r"got LoRA '.*nowhere'; expected a .safetensors file"):
         load_lora(policy, tmp_path / "nowhere")
     save_lora(policy, tmp_path)
-    with pytest.raises(ValueError, match="expected one made for this model"):
-        load_lora(load_policy(str(tiny_sdxl)), tmp_path)
+    load_lora(load_policy(str(tiny_sdxl)), tmp_path)  # the widths of its prompts differ, the rest is the same
+    assert "WARNING: LoRA" in caplog.text and "24 of 32 layers matched; the other 8" in caplog.text
     (tmp_path / "broken.safetensors").write_bytes(b"not a tensor")
     with pytest.raises(ValueError, match=r"got LoRA '.*broken.safetensors'"):
         load_lora(load_policy(str(tiny_sd)), tmp_path / "broken.safetensors")
