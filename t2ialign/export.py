@@ -79,7 +79,7 @@ def _alone(path: Path) -> Read:
     lora = read_lora(path)
     log.info("LoRA %s (%s): %d layers read", lora.file, lora.format, len(lora.layers))
     shapes = {key: factors.shape for key, factors in lora.layers.items()}
-    architecture = lora_family.of_header(lora.header) or lora_family.of_shapes(shapes)
+    architecture = lora_family.of_lora(lora.header, shapes)
     header = lora_family.header(architecture, title="") if architecture else {}
     return {**header, **lora.header}, lora.layers, architecture, SDXL_LAYOUT
 

@@ -15,6 +15,8 @@ SHARE = 0.1
 """A fall below this share of the base's standard deviation over prompts counts as none."""
 ERRORS = 2
 """Standard errors that a fall has to exceed."""
+FEWEST = 5
+"""Measurements after the base's below which a run in which nothing fell is too short to tell."""
 
 Series = Mapping[int, Sequence[float]]
 """Step -> the mean score of each prompt's images, prompts in one order; the first step is the base's."""
@@ -134,3 +136,10 @@ def words(fall: Fall) -> str:
         f"{fell}, while the trained reward rose from {fall.usable:.4g} to {fall.trained:.4g}; "
         f"usable reward: {fall.usable:.4g}"
     )
+
+
+def none_found(measured: int) -> str:
+    """The same for a run in which nothing fired, measured so many times after the base."""
+    if measured < FEWEST:
+        return f"too short to tell: {measured} measurements after the base's, and it takes {FEWEST} or more"
+    return "no over-optimisation found"

@@ -8,7 +8,7 @@ from html import escape
 from t2ialign.data.images import open_rgb
 from t2ialign.evaluation.charts import COLOURS, Chart, Curve, lines
 from t2ialign.evaluation.cross_reward import Change
-from t2ialign.evaluation.hack_index import Fall, falls, first_fired, in_base_std, words
+from t2ialign.evaluation.hack_index import Fall, falls, first_fired, in_base_std, none_found, words
 from t2ialign.evaluation.monitor_journal import MEAN, TRAINED, Journal
 from t2ialign.evaluation.report import PAGE, PIXEL_ART, STYLE, data_uri
 from t2ialign.evaluation.statistics import form
@@ -51,8 +51,9 @@ def verdict(journal: Journal) -> tuple[Fall | None, str]:
     fired = first_fired(found)
     if fired is None:
         near = max(found, key=lambda fall: fall.index)
-        said = f"No over-optimisation found up to step {journal.steps[-1]}"
-        said += f": the largest index is {near.index:.2f}, of {near.reward} at step {near.step}."
+        none = none_found(sum(step > 0 for step in journal.steps))
+        said = f"{none[0].upper()}{none[1:]}; up to step {journal.steps[-1]} the largest index is "
+        said += f"{near.index:.2f}, of {near.reward} at step {near.step}."
         return None, said + _diverges(journal)
     return fired, f"{words(fired)}."
 

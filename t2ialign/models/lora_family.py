@@ -51,12 +51,22 @@ def of_shapes(shapes: Mapping[str, Sequence[int]]) -> str | None:
     """The architecture by the keys of a LoRA's layers and the shapes of the weights they change, if those
     tell it.
     """
-    if any(key.startswith("text_encoder_2.") for key in shapes):
-        return SDXL
-    if any(re.search(r"\.transformer_blocks\.[1-9]", key) for key in shapes):  # SD 1 and 2 have one each
-        return SDXL
-    widths = {shape[1] for key, shape in shapes.items() if re.search(r"\.attn2\.to_[kv]$", key)}
-    return WIDTHS.get(widths.pop()) if len(widths) == 1 else None
+    widths = _widths(shapes)
+    if widths:
+        return WIDTHS.get(widths.pop()) if len(widths) == 1 else None
+    second = any(key.startswith("text_encoder_2.") for key in shapes)
+    deep = any(re.search(r"\.transformer_blocks\.[1-9]", key) for key in shapes)  # SD 1 and 2 have one each
+    return SDXL if second or deep else None
+
+
+def of_lora(header: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """The architecture that the header names, or the shapes tell; None if nobody knows, or if it is SDXL in
+    another size, where only the model tells its block numbers.
+    """
+    stated = of_header(header)
+    if stated == SDXL and _widths(shapes) - {2048}:
+        return None
+    return stated or of_shapes(shapes)
 
 
 def header(
@@ -89,3 +99,7 @@ def kohya_header(architecture: str, rank: int, prediction: str | None = None) ->
 def carried(header: Mapping[str, str]) -> dict[str, str]:
     """The entries of a file's header that stay true when its LoRA is written in another format."""
     return {name: value for name, value in header.items() if name.startswith("modelspec.")}
+
+
+def _widths(shapes: Mapping[str, Sequence[int]]) -> set[int]:
+    return {shape[1] for key, shape in shapes.items() if re.search(r"\.attn2\.to_[kv]$", key)}

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from rewards.image_stats import statistics
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation import diversity, manifest
-from t2ialign.evaluation.hack_index import Fall, best_step, first_fired, words
+from t2ialign.evaluation.hack_index import Fall, best_step, first_fired, none_found, words
 from t2ialign.evaluation.monitor_journal import ABOUT, DIVERSITY, TRAINED, Journal, Row, image_file
 from t2ialign.evaluation.panel import Panel, Trained
 from t2ialign.evaluation.score import read_image
@@ -127,7 +127,8 @@ class Monitor:
     def facts(self) -> dict[str, object]:
         """Lines for the model card."""
         held = ", ".join(self.cfg.monitor_rewards) or "image statistics only"
-        found, best = words(self.fired) if self.fired else "no over-optimisation found", self.best()
+        measured, best = sum(step > 0 for step in self.journal.steps), self.best()
+        found = words(self.fired) if self.fired else none_found(measured)
         facts: dict[str, object] = {"Monitor": f"{held} on {len(self.prompts)} prompts: {found}"}
         if best is not None:
             facts["Best"] = f"`{BEST}/`: step {best['step']}, {best['reward']} {best['mean']:.5g}"

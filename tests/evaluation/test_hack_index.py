@@ -11,6 +11,7 @@ from t2ialign.evaluation.hack_index import (
     first_fired,
     heldout_mean,
     in_base_std,
+    none_found,
     words,
 )
 
@@ -138,3 +139,8 @@ def test_one_prompt_is_refused():
 def test_curves_are_in_units_of_the_base_s_spread():
     assert in_base_std({0: BASE, 10: moved(1), 20: moved(-3)}) == {0: 0, 10: 0.5, 20: -1.5}
     assert in_base_std({0: [5.0, 5.0], 10: [4.0, 4.0]}) is None
+
+
+def test_a_run_of_few_measurements_tells_nothing():
+    assert none_found(4).startswith("too short to tell: 4 measurements after the base's")
+    assert none_found(5) == "no over-optimisation found"

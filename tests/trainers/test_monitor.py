@@ -152,7 +152,10 @@ def test_the_best_weights_are_those_of_the_best_step(whole):
         torch.equal(tensor, best[name])
         for name, tensor in load_file(there / "pytorch_lora_weights.safetensors").items()
     )
-    assert f"- Best: `best/`: step {step}, shapes-clip" in (output / "README.md").read_text()
+    card = (output / "README.md").read_text()
+    assert f"- Best: `best/`: step {step}, shapes-clip" in card
+    assert "prompts: too short to tell: 4 measurements after the base's, and it takes 5 or more" in card
+    assert (output / "best" / "run_best_kohya.safetensors").is_file()
 
 
 @pytest.mark.rest

@@ -111,7 +111,7 @@ def test_it_learns_and_what_is_written_scores_as_what_was_trained(config, how):
     if best["step"] == cfg.max_steps:
         torch.testing.assert_close(scores(loaded), scores(trainer.reward), rtol=1e-4, atol=1e-5)
     card = (cfg.output / "README.md").read_text()
-    assert "40 preference pairs" in card and f'weights="{cfg.output}"' in card
+    assert "40 preference pairs" in card and f'weights="{cfg.output.name}"' in card
 
 
 def test_the_best_weights_are_kept_not_the_last(config, monkeypatch):
