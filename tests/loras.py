@@ -73,7 +73,8 @@ def draw(pipe: Any, *, seed: int = 0, only: str | None = None, mixed: bool = Tru
     generator, parts = torch.Generator().manual_seed(seed), {}
     for component, module, targets in networks(pipe):
         for i, path in enumerate(targeted(module, targets)):
-            out, into, *kernel = module.get_submodule(path).weight.shape
+            layer: Any = module.get_submodule(path)
+            out, into, *kernel = layer.weight.shape
             rank = 1 + i % 3 if mixed else 2
             down = torch.randn(rank, into, *kernel, generator=generator) / into**0.5
             up = 0.3 * torch.randn(out, rank, *(1 for _ in kernel), generator=generator)

@@ -21,6 +21,7 @@ from t2ialign.models.load import load_policy
 from t2ialign.models.lora import ADAPTER, TARGETS, add_lora, save_lora, trainable
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_files import FILE, METADATA, Factors, partial_name, read_lora, write_diffusers
+from tests import loras
 
 SHAPES = str(assets.folder("shapes"))
 CONVS = (*TARGETS, "conv1", "conv2")
@@ -155,14 +156,41 @@ def test_one_rank_and_alpha_is_true_of_every_layer(a: Path, b: Path, tmp_path: P
         torch.testing.assert_close(with_it, without, rtol=1e-6, atol=1e-7)
 
 
-def test_old_half_precision_files_are_read(b: Path, tmp_path: Path) -> None:
+def test_old_half_precision_files_are_read(a: Path, b: Path, tmp_path: Path) -> None:
     """Other names of the factors, 16 bits, no metadata: diffusers' own training scripts wrote such files."""
     state = {
         key.replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up."): tensor.bfloat16()
         for key, tensor in load_file(b / FILE).items()
     }
     save_file(state, tmp_path / "old.safetensors")
-    check(SHAPES, tmp_path / "old.safetensors", b, 0.3, tmp_path / "out")
+    check(SHAPES, tmp_path / "old.safetensors", a, 0.3, tmp_path / "out")
+
+
+def test_kohya_files_with_text_encoders_are_mixed(tiny_sd: Path, tmp_path: Path) -> None:
+    pipe = DiffusionPipeline.from_pretrained(tiny_sd)
+    one, other = loras.draw(pipe, seed=1), loras.draw(pipe, seed=2, mixed=False)
+    files = [
+        loras.write(kind, parts, tmp_path / kind, pipe.unet)
+        for kind, parts in (("kohya", one), ("diffusers", other))
+    ]
+    assert run(*files, 0.3, tmp_path / "out") == 0
+    mixed = read_lora(tmp_path / "out").layers
+    assert mixed.keys() == one.keys()
+    for key, factors in mixed.items():
+        expected = 0.3 * one[key].delta + 0.7 * other[key].delta
+        torch.testing.assert_close(factors.delta, expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_loras_that_share_no_layer_are_refused(
+    tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = DiffusionPipeline.from_pretrained(tiny_sd)
+    files = [
+        loras.write("kohya", loras.draw(pipe, only=part), tmp_path / part, pipe.unet)
+        for part in ("unet", "text_encoder")
+    ]
+    assert run(*files, 0.5, tmp_path / "out") == 2
+    assert re.search(r"got LoRA .* \(kohya\): 0 of \d+ layers matched by the other", capsys.readouterr().err)
 
 
 def test_a_mixture_can_be_mixed(a: Path, b: Path, tmp_path: Path) -> None:
@@ -213,9 +241,10 @@ def test_a_mixture_renders_as_the_two_side_by_side(a: Path, b: Path, tmp_path: P
 
 
 def test_what_the_card_and_the_last_line_say_works(
-    a: Path, b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    a: Path, b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "my soup"
+    monkeypatch.chdir(tmp_path)
     assert run(a, b, 0.3, output) == 0
     line = capsys.readouterr().out
     shared = len(read_lora(a).layers)
@@ -234,9 +263,12 @@ def test_what_the_card_and_the_last_line_say_works(
     found = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert found is not None
     scope: dict[str, object] = {}
-    exec(found[1], scope)
+    exec(found[1].replace('"BASE"', repr(SHAPES)), scope)
     assert scope["pipe"].get_active_adapters() == ["default_0"]  # type: ignore[attr-defined]
     assert sorted(p.name for p in output.iterdir()) == sorted(["README.md", FILE])
+    convert = re.search(r"```bash\nt2ialign (.*?)\n```", card)
+    assert convert is not None and cli.main(shlex.split(convert[1])) == 0
+    assert (tmp_path / "my soup_kohya.safetensors").is_file() and "`<lora:my soup_kohya:1>`" in card
 
 
 def test_a_full_disk_leaves_nothing_and_the_same_command_passes_later(

@@ -6,6 +6,7 @@ base model its name on the Hub, or none.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ In A1111 and Forge: put the same file into `models/Lora`, and write `<lora:{stem
 CONVERT = """In ComfyUI, A1111 and Forge, once it is in the format that they load:
 
 ```bash
-t2ialign export {folder} --format kohya -o {folder}_kohya.safetensors
+t2ialign export {quoted} --format kohya -o {file}
 ```
 
 Put the file into `ComfyUI/models/loras` for the node *Load LoRA*, or into `models/Lora` for
@@ -83,7 +84,13 @@ def lora(model: str, folder: Path, *, kohya: Path | None, schedule: Mapping[str,
     """
     name = folder.resolve().name
     first = LORA.format(file=FILE, **_pipeline(model, folder, schedule))
-    second = UIS.format(file=kohya.name, stem=kohya.stem) if kohya else CONVERT.format(folder=name)
+    second = (
+        UIS.format(file=kohya.name, stem=kohya.stem)
+        if kohya
+        else CONVERT.format(
+            folder=name, quoted=shlex.quote(name), file=shlex.quote(f"{name}_kohya.safetensors")
+        )
+    )
     return f"{first}\n\n{second}"
 
 
