@@ -297,7 +297,7 @@ class Trainer(base.Trainer[Config, Batch]):
             heldout=len(self.heldout),
             epoch=prompts,
             more={"sampling": path, "reward": cfg.reward, **facts.more},
-            watched=("reward",),
+            watched={"reward": None},
             levers={"lr": cfg.lr, "lora_rank": cfg.lora_rank, "guidance": cfg.guidance, "k": cfg.k},
             start=self.start,
         )

@@ -170,9 +170,9 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
             cfg.output.mkdir(parents=True, exist_ok=True)
             # Without resume: the file is a recipe, and a recipe starts anew.
             config.save(cfg.model_copy(update={"resume": None}), cfg.output / "config.yaml")
-        self.log.open(self.state.step, cfg.model_dump(mode="json"))
         facts = self.facts()
         announce(self, facts)
+        self.log.open(self.state.step, cfg.model_dump(mode="json"))
         self.movement = Movement.of(self, facts)
         if self.state.step == 0:
             self.save_once()

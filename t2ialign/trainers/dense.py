@@ -266,7 +266,7 @@ class Trainer(base.Trainer[Config, Batch]):
                 Published("temperature", fields["temperature"].default, cfg.temperature, "strength"),
                 Published("clip", fields["clip"].default, cfg.clip, "bound"),
             ),
-            watched=("reward",),
+            watched={"reward": None},
             levers={name: getattr(cfg, name) for name in LEVERS},
             start=self.start,
         )

@@ -32,8 +32,8 @@ class Facts:
     """Settings that depend on the size of the latent."""
     numbers: int = 0
     """C h w of the latent that is trained on."""
-    watched: tuple[str, ...] = ()
-    """Metrics that should rise in the first tenth of the run."""
+    watched: Mapping[str, float | None] = field(default_factory=dict)
+    """Metrics that should rise in the first tenth of the run; for one that starts at 0 its least mean."""
     levers: Mapping[str, object] = field(default_factory=dict)
     """Settings to change where they do not, with their values."""
     start: Callable[[], str] | None = None

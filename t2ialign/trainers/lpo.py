@@ -279,7 +279,7 @@ class Trainer(base.Trainer[Config, Batch]):
                 **facts.more,
             },
             published=(beta if preference else clip,),
-            watched=("margin", "step_reward") if preference else ("step_reward",),
+            watched={"step_reward": None} | ({"margin": 0.0} if preference else {}),
             levers={name: getattr(cfg, name) for name in ("lr", "lora_rank", "guidance", "beta", "clip")},
             start=self.start_reward,
         )

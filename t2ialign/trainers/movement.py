@@ -19,19 +19,24 @@ LEAST = 10
 class Movement:
     """Collects the watched numbers of every step, and judges each of them once, after a tenth of the run.
 
-    watched: the metrics that should rise. levers: the settings that make them rise, with their values. What
-    is judged depends on the rows of metrics.jsonl alone, so a resumed run goes on as if it had not stopped.
+    watched: the metrics that should rise, each with None, or if it is 0 before training by construction, with
+    the least mean that counts. levers: the settings that make them rise, with their values. first: the step
+    from which on they are judged. What is said depends on the rows of metrics.jsonl alone, so a resumed run
+    goes on as if it had not stopped.
     """
 
-    def __init__(self, watched: Sequence[str], levers: Mapping[str, object], max_steps: int) -> None:
-        self.levers, self.first = levers, math.ceil(max_steps / 10)
+    def __init__(
+        self, watched: Mapping[str, float | None], levers: Mapping[str, object], *, first: int
+    ) -> None:
+        self.levers, self.floors, self.first = levers, dict(watched), first
         self._series: dict[str, list[tuple[float, float]]] = {name: [] for name in watched}
 
     @classmethod
     def of(cls, loop: Loop[Any, Any], facts: Facts) -> Movement:
         """Of a run on its main process, with the rows it had before it was resumed; they warned already."""
-        main, file = loop.accelerator.is_main_process, loop.cfg.output / METRICS
-        movement = cls(facts.watched if main else (), facts.levers, loop.cfg.max_steps)
+        cfg, main = loop.cfg, loop.accelerator.is_main_process
+        first = min(cfg.lr_warmup + math.ceil(cfg.max_steps / 10), cfg.max_steps)
+        movement, file = cls(facts.watched if main else {}, facts.levers, first=first), cfg.output / METRICS
         for row in read_rows(file) if main and file.exists() else []:
             movement.add(int(row["step"]), row)
         return movement
@@ -47,18 +52,24 @@ class Movement:
                 values.append((row[name], row.get(f"{name}_error", math.nan)))
             errors = all(math.isfinite(error) for _, error in values)
             if step >= self.first and len(values) >= (2 if errors else LEAST):
+                warnings += self._judged(name, errors, step)
                 del self._series[name]
-                change, error = difference(values) if errors else trend([value for value, _ in values])
-                if not change > 2 * error:
-                    warnings.append(self._warning(name, change, error, step))
         return warnings
 
-    def _warning(self, name: str, change: float, error: float, step: int) -> str:
+    def _judged(self, name: str, errors: bool, step: int) -> list[str]:
+        floor, values = self.floors[name], [value for value, _ in self._series[name]]
+        if floor is not None:
+            change, error = mean(values)
+        else:
+            change, error = difference(self._series[name]) if errors else trend(values)
         levers = ", ".join(f"{setting} (now {value})" for setting, value in self.levers.items())
-        return (
-            f"{name} has not risen by twice its standard error in {step} steps (change {change:+.3g}, "
-            f"standard error {error:.3g}): the run may be learning nothing; look at {levers}"
-        )
+        if not change > 2 * error:
+            why = f"has not risen by twice its standard error in {step} steps (change {change:+.3g}, "
+            return [f"{name} {why}standard error {error:.3g}): the run may learn nothing; look at {levers}"]
+        if floor is not None and change < floor:
+            why = f"is {change:.3g} on average over {step} steps, below {floor:.3g}: at this pace"
+            return [f"{name} {why} the model will hardly differ from the reference; look at {levers}"]
+        return []
 
 
 def trend(values: Sequence[float]) -> tuple[float, float]:
@@ -70,11 +81,17 @@ def trend(values: Sequence[float]) -> tuple[float, float]:
     """
     n = len(values)
     assert n > 2, "two points have no residual"
-    mean, spread = math.fsum(values) / n, n * (n * n - 1) / 12
-    points = [(i - (n - 1) / 2, value - mean) for i, value in enumerate(values)]  # a constant has slope 0
+    middle, spread = math.fsum(values) / n, n * (n * n - 1) / 12
+    points = [(i - (n - 1) / 2, value - middle) for i, value in enumerate(values)]  # a constant has slope 0
     slope = math.fsum(x * y for x, y in points) / spread
     residual = math.fsum((y - slope * x) ** 2 for x, y in points)
     return (n - 1) * slope, (n - 1) * math.sqrt(residual / (n - 2) / spread)
+
+
+def mean(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of independent values and its standard error, sqrt(sum (v - mean)^2 / (n - 1) / n)."""
+    n, middle = len(values), math.fsum(values) / len(values)
+    return middle, math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (n - 1) / n)
 
 
 def difference(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
