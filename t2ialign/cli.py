@@ -22,6 +22,7 @@ from t2ialign.paths import expand_word
 # chosen one is imported, so that the help stays instant whatever a verb needs.
 VERBS = {
     "train": "align a model: t2ialign train dpo -c recipe.yaml lr=1e-5",
+    "recipes": "the settings that ship, for train -c NAME: what each is for and what it needs",
     "sample": "render images from prompts, with any number of LoRAs",
     "mix": "two LoRAs into one, alpha * A + (1 - alpha) * B, exactly",
     "export": "a LoRA for ComfyUI, A1111 and diffusers, or merged into its base model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -64,16 +65,25 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def load(cls: type[C], file: Path | None = None, overrides: tuple[str, ...] | list[str] = ()) -> C:
+def load(
+    cls: type[C],
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    folders: Sequence[Path] = (),
+) -> C:
     """Settings of class `cls`; later wins: class defaults < YAML file < overrides such as `lr=1e-4`.
 
-    Raises ValueError, on one line, for an unreadable file, an override without `=`, an unknown key
-    (naming the nearest known one), a missing key or a wrong value.
+    A value of the YAML file that names no file from here, but one in one of `folders`, is that file. Raises
+    ValueError, on one line, for an unreadable file, an override without `=`, an unknown key (naming the
+    nearest known one), a missing key or a wrong value.
     """
     values = read_yaml(file) if file else {}
     for key, value in values.items():
         if isinstance(value, str) and key in cls.model_fields and _is_words(cls.model_fields[key]):
             values[key] = [] if value.lower() == "none" else [value]
+        elif isinstance(value, str):
+            values[key] = _located(value, folders)
     for item in overrides:
         key, found, text = item.partition("=")
         if not found or not key:
@@ -118,6 +128,13 @@ def describe(cls: type[Config]) -> str:
             title = " ".join((owner.__doc__ or owner.__name__).split())
             parts.append("\n".join([title, *(_describe_field(name, left.pop(name)) for name in own)]))
     return "\n\n".join(parts)
+
+
+def _located(value: str, folders: Sequence[Path]) -> str:
+    """The file of that name in the first folder that has it, unless there is one in the working folder."""
+    if not 0 < len(value) < 256 or Path(value).exists():  # longer ones are prompts
+        return value
+    return next((str(folder / value) for folder in folders if (folder / value).is_file()), value)
 
 
 def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:

@@ -6,11 +6,10 @@ import argparse
 import difflib
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from t2ialign import toy
+from t2ialign import recipes, toy
 from t2ialign.trainers.methods import methods
 
 if TYPE_CHECKING:
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments; `--help` is one of them: after a method it lists that method's settings."""
     parser.add_argument("method", nargs="?", help=f"{', '.join(methods())}, or a package.module of yours")
-    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="a YAML recipe; holds what differs")
+    parser.add_argument(
+        "-c", "--config", metavar="RECIPE", help="a YAML file, or a name that t2ialign recipes lists"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe: lr=1e-5")
     parser.add_argument("-h", "--help", action="store_true", help="show this; after a method, its settings")
     parser.set_defaults(usage=parser.format_help)
@@ -36,7 +37,9 @@ def run(args: argparse.Namespace) -> None:
     from t2ialign import config
 
     module = load_method(args.method)
-    settings = config.load(module.Config, args.config, args.overrides)
+    file = recipes.find(args.config) if args.config else None
+    folders = (file.parent, recipes.folder()) if file else ()
+    settings = config.load(module.Config, file, args.overrides, folders=folders)
     if key := _unnamed_model(settings):
         toy.announce(f"{key}=")
     module.Trainer(settings).fit()

@@ -62,17 +62,23 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
     assert {"t2ialign/py.typed", "rewards/py.typed", "t2ialign/cli.py", "rewards/base.py"} <= set(names)
     shipped = {p.relative_to(ROOT / "assets") for p in (ROOT / "assets").rglob("*") if p.is_file()}
     assert {f"rewards/assets/{p.as_posix()}" for p in shipped} <= set(names)
+    recipes = {p.name for p in (ROOT / "scripts" / "configs").iterdir()}
+    assert {f"t2ialign/recipes/{name}" for name in recipes} <= set(names)
     code = (
         f"import sys; sys.path[:0] = [{str(tmp_path / 'site')!r}]\n"
         "import rewards; from rewards import assets\n"
-        "print(rewards.__file__); print(assets.root())"
+        "print(rewards.__file__); print(assets.root())\n"
+        "from t2ialign import recipes; recipes.find('dpo_sd15_small')\n"
+        "print(recipes.folder(), len(recipes.files()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    where, assets = done.stdout.splitlines()
+    where, assets, shipped_recipes = done.stdout.splitlines()
     assert where == str(tmp_path / "site" / "rewards" / "__init__.py")
     assert assets == str(tmp_path / "site" / "rewards" / "assets")
+    count = sum(name.endswith(".yaml") for name in recipes)
+    assert shipped_recipes == f"{tmp_path / 'site' / 't2ialign' / 'recipes'} {count}"
 
 
 def test_the_embedded_files_stay_small() -> None:

@@ -3,17 +3,21 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
-from t2ialign import demo
+from t2ialign import cli, demo, recipes
 from t2ialign.config import load
 from t2ialign.data.prompts import read_prompts
 from t2ialign.train import load_method, methods
 
 ROOT = Path(__file__).resolve().parent.parent
+IMAGE_METHODS = ("dpo", "dense", "backprop", "lrm", "lpo")
 RECIPES = sorted((ROOT / "scripts" / "configs").glob("*.yaml"))
 
 
@@ -24,17 +28,11 @@ def method_of(recipe: Path) -> str:
 def test_there_is_a_recipe_for_every_method_and_family() -> None:
     names = {recipe.stem for recipe in RECIPES}
     assert {
-        "dpo_shapes",
-        "dpo_sd15",
-        "dpo_sdxl",
-        "dense_shapes",
-        "dense_sd15",
-        "backprop_shapes",
-        "backprop_sd15",
-        "lrm_shapes",
-        "lrm_sd15",
-        "lpo_shapes",
-        "lpo_sd15",
+        *(f"{name}_{family}" for name in IMAGE_METHODS for family in ("shapes", "sd15", "sdxl")),
+        "dpo_sd15_small",
+        "dpo_sdxl_small",
+        "dpo_small_model",
+        "reward_shapes",
         "rewrite_sft_llm",
         "rewrite_grpo_sd15",
     } <= names
@@ -48,13 +46,36 @@ def test_recipe_is_a_valid_configuration(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
-def test_recipe_begins_with_command_hardware_time_and_result(recipe: Path) -> None:
+def test_recipe_begins_with_purpose_command_hardware_time_and_result(recipe: Path) -> None:
     text = recipe.read_text()
-    found = re.findall(r"^# (Command|Hardware|Time|Result): +(.+)$", text, re.M)
-    assert [name for name, _ in found] == ["Command", "Hardware", "Time", "Result"]
-    path = recipe.relative_to(ROOT)
-    assert f"{method_of(recipe)} -c {path}" in found[0][1]
-    assert text.startswith("# Command:")
+    found = re.findall(r"^# (\w+): {2,}.+$", text, re.M)
+    assert found == ["Purpose", "Command", "Hardware", "Time", "Result"] == list(recipes.header_of(recipe))
+    assert text.startswith("# Purpose:")
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch) -> Callable[..., Any]:
+    """Runs the verb in an empty folder, as of an installed package, with a trainer that trains nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str) -> Any:
+        started: list[Any] = []
+        trainer = lambda settings: started.append(settings) or SimpleNamespace(fit=lambda: None)  # noqa: E731
+        monkeypatch.setattr(load_method(argv[0]), "Trainer", trainer)
+        assert cli.main(["train", *argv]) == 0
+        return started[0]
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_the_command_of_a_recipe_is_one_that_works(recipe: Path, start) -> None:
+    command = recipes.header_of(recipe)["Command"].partition(" (after")[0]
+    before, _, words = command.partition("t2ialign train ")
+    assert before in ("", "accelerate launch --quiet -m ")
+    method, *rest = words.split()
+    assert (method, rest[:2]) == (method_of(recipe), ["-c", recipe.stem])
+    assert str(start(method, *rest).output) == f"runs/{recipe.stem}"
 
 
 def test_the_shapes_recipe_trains_as_the_demo_does() -> None:
@@ -74,19 +95,14 @@ def test_prompts_of_the_shapes_recipe_hold_nothing_out_by_mistake() -> None:
     assert {parse(prompt).category for prompt in train} == {parse(prompt).category for prompt in held}
 
 
-def test_accelerate_adds_no_traceback_to_a_users_error() -> None:
+@pytest.mark.parametrize("program", [["scripts/train.py"], ["-m", "t2ialign", "train"]], ids=" ".join)
+def test_accelerate_adds_no_traceback_to_a_users_error(program: list[str]) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1"]
-    argv = [*launch, str(ROOT / "scripts" / "train.py"), "dop", "data=x"]
+    argv = [*launch, *program, "dop", "data=x"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1, "the launcher's own code, as docs/training.md says"
     assert "Traceback" not in done.stderr
     assert done.stderr.count("t2ialign: error: got method 'dop'") == 1
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
-def test_recipes_launch_quietly(recipe: Path) -> None:
-    assert all("--quiet" in line for line in recipe.read_text().splitlines() if "accelerate launch s" in line)
-    assert "accelerate launch scripts" not in recipe.read_text()
 
 
 def test_make_clean_keeps_what_users_made() -> None:
@@ -100,3 +116,76 @@ def test_the_launcher_is_the_verb() -> None:
     done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("t2ialign: error: got method 'dop'; expected one of")
+
+
+def test_prompts_beside_a_recipe_are_found_from_anywhere(start, tmp_path: Path) -> None:
+    """Those of the shipped recipes, of a copy of one, and first of all a file of that name in the folder."""
+    shipped = recipes.folder() / "shapes_prompts.txt"
+    settings = start("backprop", "-c", "backprop_shapes")
+    assert settings.prompts == str(shipped) and len(read_prompts(shipped)) > 50
+    assert settings.monitor_prompts == str(recipes.folder() / "shapes_heldout_prompts.txt")
+    (tmp_path / "copy.yaml").write_text(recipes.find("backprop_shapes").read_text())
+    assert start("backprop", "-c", "copy").prompts == str(shipped)
+    (tmp_path / "shapes_prompts.txt").write_text("a red circle\n")
+    assert start("backprop", "-c", "backprop_shapes").prompts == "shapes_prompts.txt"
+    assert start("backprop", "-c", "backprop_shapes", "prompts=a blue cross").prompts == "a blue cross"
+
+
+def test_a_name_is_a_file_here_or_else_a_recipe(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recipes.find("dpo_sd15") == recipes.folder() / "dpo_sd15.yaml"
+    (tmp_path / "dpo_sd15.yaml").write_text("lr: 1.0e-3\n")
+    assert recipes.find("dpo_sd15") == Path("dpo_sd15.yaml")
+    for path in ("absent.yaml", "runs/absent", "./dpo_sdxl"):
+        assert recipes.find(path) == Path(path)
+
+
+def test_a_wrong_name_is_one_line_with_the_nearest(capsys) -> None:
+    for argv in (["train", "dpo", "-c", "dpo_sd15_smal"], ["recipes", "dpo_sd15_smal"]):
+        assert cli.main(argv) == 2
+        assert capsys.readouterr().err == (
+            "t2ialign: error: got recipe 'dpo_sd15_smal'; expected a YAML file or the name of a recipe; "
+            "did you mean dpo_sd15_small?\n"
+        )
+
+
+def test_the_list_names_each_recipe_with_what_it_is_for_and_needs(capsys) -> None:
+    assert cli.main(["recipes"]) == 0
+    text = capsys.readouterr().out
+    for recipe in RECIPES:
+        about = recipes.describe(recipe)
+        assert about.method == method_of(recipe)
+        assert f"{recipe.stem}  ({about.method}, {about.model})\n    {about.purpose}\n" in text
+        assert f"Hardware: {about.hardware}\n" in text
+        assert len(about.purpose) <= 100 and about.purpose[-1] != "."
+    model = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert f"dpo_sd15_small  (dpo, {model})" in text
+    assert len(RECIPES) == text.count("Hardware: ")
+
+
+def test_a_recipe_is_printed_as_it_is(capsys) -> None:
+    assert cli.main(["recipes", "dpo_sd15_small"]) == 0
+    assert capsys.readouterr().out == recipes.find("dpo_sd15_small").read_text()
+
+
+def values(name: str) -> dict[str, Any]:
+    return yaml.safe_load((recipes.folder() / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["dpo_sd15_small", "dpo_sdxl_small"])
+def test_small_recipes_go_through_300_pairs_no_more_than_20_times(name: str) -> None:
+    recipe = values(name)
+    pairs = 300 * (1 - recipe["holdout"])
+    visits = recipe["max_steps"] * recipe["batch_size"] * recipe["accumulate"]
+    assert 10 < visits / pairs < 20
+    assert 0.005 < recipe["lr"] * recipe["max_steps"] <= 0.02, "as far as 2,000 steps of 1e-5 go, or less"
+
+
+def test_values_of_other_latents_are_converted() -> None:
+    """Means over D numbers stand for sums: SD1.5 has 16,384, SDXL 65,536, the small model 256."""
+    assert values("dpo_small_model")["beta"] == round(5000 * 256 / 16384)
+    small, large = values("dense_sd15"), values("dense_sdxl")
+    assert large["temperature"] == 4 * small["temperature"] and large["clip"] == small["clip"] / 4
+    assert (
+        large["gamma"] == pytest.approx(small["gamma"] ** 2) and large["num_steps"] == small["num_steps"] / 2
+    )
