@@ -1,4 +1,4 @@
-"""accelerate launch --quiet scripts/train.py dpo -c scripts/configs/dpo_sd15.yaml lr=1e-5
+"""accelerate launch --quiet scripts/train.py dpo -c dpo_sd15 lr=1e-5
 
 The same as `t2ialign train`, as a file that `accelerate launch` can start on several GPUs or machines.
 """
