@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from t2ialign import __version__
 from t2ialign.paths import expand_word
@@ -43,9 +43,11 @@ class Parser(argparse.ArgumentParser):
     Its errors are raised, so that they take the same way out as every other user error.
     """
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # type: ignore[override]  # of all its overloads the one that is used
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         """What argparse makes of the words, with every path in full."""
-        return super().parse_known_args([expand_word(word) for word in args or ()], namespace)
+        return super().parse_known_args([expand_word(word) for word in args], namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises ValueError instead of printing the usage and leaving."""

@@ -60,7 +60,11 @@ def start(tmp_path: Path, monkeypatch) -> Callable[..., Any]:
 
     def run(*argv: str) -> Any:
         started: list[Any] = []
-        trainer = lambda settings: started.append(settings) or SimpleNamespace(fit=lambda: None)  # noqa: E731
+
+        def trainer(settings: Any) -> SimpleNamespace:
+            started.append(settings)
+            return SimpleNamespace(fit=lambda: None)
+
         monkeypatch.setattr(load_method(argv[0]), "Trainer", trainer)
         assert cli.main(["train", *argv]) == 0
         return started[0]
