@@ -137,7 +137,7 @@ def from_networks(
     text_projection: str | Path | None = None,
     seed: int = 0,
 ) -> LRM:
-    """The same of a loaded diffusers pipeline of Stable Diffusion 1, 2 or XL, whose networks it takes over."""
+    """The same of a loaded pipeline of Stable Diffusion 1, 2 or XL, whose networks it takes over."""
     second = getattr(pipe, "text_encoder_2", None)
     words = [pipe.tokenizer] if second is None else [pipe.tokenizer, pipe.tokenizer_2]
     backbone = UNetBackbone(pipe.unet, words, pipe.text_encoder, second)

@@ -23,7 +23,8 @@ from rewards.detectors import load_detector
 from rewards.llm_local import local_writer
 from rewards.vlm_local import local_judge
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, load_lora, save_lora
+from t2ialign.models.lora import add_lora, save_lora
+from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import language, rewrite_sft
 from tests.rewards import tiny_clip, tiny_llm, tiny_vlm
