@@ -136,7 +136,9 @@ class Journal:
             ) from error
 
     def _unlock(self) -> None:
-        with suppress(PermissionError):  # Windows deletes no open file: there the lock does, once released
+        with suppress(
+            PermissionError
+        ):  # of Windows, which deletes no open file; one that stays locks nothing
             Path(self.lock.lock_file).unlink(missing_ok=True)
         self.lock.release()
 
