@@ -207,7 +207,7 @@ class Trainer(base.Trainer[Config, Batch]):
 
     def _states(self, groups: Tensor, paths: Tensor, steps: Tensor) -> Tensor:
         picked = np.asarray(self.store.states[groups.numpy(), paths.numpy(), steps.numpy()])
-        return torch.from_numpy(picked).float()
+        return torch.tensor(picked, dtype=torch.float32)  # a copy: numpy aligns otherwise than torch
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Plackett-Luce over the compared paths' discounted, clipped log-ratios."""
