@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import rewards
 from rewards import latent, trained
 from rewards.base import Reward
+from rewards.detect import MaskDetector
 from rewards.detectors import load_detector
 from rewards.llm_local import local_writer
 from rewards.vlm_local import local_judge
@@ -123,6 +124,7 @@ def judge(folder: Path) -> Loaded:
 
 def detector(folder: Path) -> Loaded:
     found = load_detector(str(folder / "detector"))
+    assert isinstance(found, MaskDetector)
     found.lowest = 0.0
     scores = [thing.score for thing in found(random(1, 3, 40, 56))[0]]
     return [found.model], torch.tensor(scores)

@@ -25,7 +25,7 @@ POSIX_ONLY = {
 }
 
 CODE = """
-import builtins, fcntl, os, shutil, sys
+import builtins, fcntl, multiprocessing, os, shutil, sys
 
 ROOT, ABSENT = {root!r}, {absent!r}
 import_, open_, fsync, rmtree = builtins.__import__, os.open, os.fsync, shutil.rmtree
@@ -77,6 +77,8 @@ for name in ("rename", "replace", "unlink", "remove"):
 for name in ("posix_fallocate", "sched_getaffinity"):
     delattr(os, name)
 
+multiprocessing.set_start_method("spawn")
+
 from t2ialign.cli import main
 
 for argv in {commands!r}:
@@ -118,7 +120,7 @@ def nodes(kind: type[ast.AST], files: list[Path] = SOURCES) -> Iterator[tuple[st
 def test_names_that_only_posix_has_are_asked_for_first():
     found = set()
     for where, text, node in nodes(ast.Attribute):
-        module, name = ast.unparse(node.value), node.attr  # type: ignore[attr-defined]
+        module, name = ast.unparse(node.value), node.attr
         if name in POSIX_ONLY.get(module, "").split():
             found.add(name)
             assert f'hasattr({module}, "{name}")' in text, f"{where}: {module}.{name}"
@@ -129,7 +131,7 @@ def test_text_files_have_a_stated_encoding():
     """Without one Windows takes that of the country."""
     seen = 0
     for where, _, node in nodes(ast.Call, [file for file in SOURCES if file.parent.name not in BUILDERS]):
-        call = ast.unparse(node.func)  # type: ignore[attr-defined]
+        call = ast.unparse(node.func)
         opened = call.endswith(".open") and any(f"('{mode}'" in ast.unparse(node) for mode in ("r", "w", "a"))
         if opened or (call.endswith((".read_text", ".write_text")) and not call.startswith("manifest.")):
             seen += 1

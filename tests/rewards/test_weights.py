@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rewards.weights import digest, find, load_state
+from rewards.weights import digest, find, load_state, own_memory
 
 TENSORS = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
 
@@ -162,3 +162,17 @@ def test_no_network_names_the_file_and_where_to_put_it(tmp_path):
         "expected a network or the file; put it at "
         "$T2IALIGN_WEIGHTS/yuvalkirstain/PickScore_v1/model.safetensors, or pass weights=FILE_OR_FOLDER"
     )
+
+
+def test_weights_are_aligned_by_copies_where_they_are_not():
+    """A view that starts 4 bytes late stands for a mapped file; what is tied stays tied, meta stays meta."""
+    raw = torch.arange(5.0)
+    late, tied, empty = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, device="meta")
+    late.weight = tied.weight = torch.nn.Parameter(raw[1:].view(2, 2))
+    weight, bias = late.weight, late.bias.data_ptr()
+    own_memory(torch.nn.ModuleList([late, tied, empty]), None, "no module")
+    assert late.weight is tied.weight is weight and weight.data_ptr() % 64 == 0
+    assert weight.tolist() == [[1, 2], [3, 4]] and weight.requires_grad
+    assert late.bias.data_ptr() == bias, "it was aligned"
+    raw.zero_()
+    assert weight.tolist() == [[1, 2], [3, 4]] and empty.weight.is_meta
