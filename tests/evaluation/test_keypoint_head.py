@@ -118,6 +118,10 @@ def test_a_run_goes_on_from_its_cache_and_an_output_in_use_is_told(head, file, c
     assert "which is in use" in capsys.readouterr().err
     weights = (head / "head.safetensors").read_bytes()
     assert cli.main([*train, "resume=latest"]) == 0
+    plan = capsys.readouterr().err
+    assert (
+        "run plan: evaluator" in plan and "key points, " in plan and "their accuracy must change by" in plan
+    )
     assert {path.name: path.stat().st_mtime_ns for path in (head / "cache").glob("*.safetensors")} == before
     assert (head / "head.safetensors").read_bytes() == weights, "the same fit twice"
     assert cli.main([*train, "resume=latest", "pictures=8"]) == 2

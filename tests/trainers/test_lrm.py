@@ -160,5 +160,8 @@ def test_the_command_line(config, tiny_sd, capsys):
     settings += [f"model={tiny_sd}", f"data={cfg.data}", f"output={cfg.output}", "max_steps=1"]
     assert main(["train", "lrm", *settings]) == 0
     assert (cfg.output / latent.WEIGHTS).is_file()
+    plan = capsys.readouterr().err
+    assert f"latent reward of {tiny_sd} (StableDiffusionPipeline), latent 4x8x8" in plan
+    assert " pairs, " in plan and "their accuracy" in plan
     assert main(["train", "lrm", "--help"]) == 0
     assert "heldout_timesteps" in capsys.readouterr().out

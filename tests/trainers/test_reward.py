@@ -309,6 +309,8 @@ def test_the_command_line_and_its_help(config, capsys):
     settings += [f"data={cfg.data}", f"output={cfg.output}", "reward=shapes-clip", "accumulate=1"]
     assert main(["train", "reward", *settings]) == 0
     assert (cfg.output / "reward.safetensors").is_file()
+    plan = capsys.readouterr().err
+    assert "run plan: reward" in plan and "model        shapes-clip (" in plan and "none held out" in plan
     assert main(["train", "reward", "--help"]) == 0
     text = capsys.readouterr().out
     assert "even_prompts" in text and "lora_rank" in text and "validation_prompts" not in text

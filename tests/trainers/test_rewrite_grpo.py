@@ -121,7 +121,7 @@ def test_kinds_are_drawn_evenly_or_prompts_are():
     assert first == draw([*style, rare], 40, seed=1, balance=True)[:20]  # a longer run begins the same
 
 
-def test_a_run_end_to_end(tmp_path):
+def test_a_run_end_to_end(tmp_path, capsys):
     cfg = Config(
         model=str(new_rewriter(tmp_path / "raw")),
         prompts=str(write_rows(tmp_path / "rows.jsonl", PHRASINGS)),
@@ -141,6 +141,9 @@ def test_a_run_end_to_end(tmp_path):
     seeds = trainer.trainer.train_dataset["image_seed"]
     assert seeds == [0, 1]  # a prompt a step, whose group shares its noise
     trainer.fit()
+    plan = capsys.readouterr().err
+    assert "run plan: rewrite_grpo" in plan and "shapes, 2 steps, guidance 5" in plan
+    assert f"{len(PHRASINGS)} prompts, none held out" in plan
     rows = [row for row in numbers(cfg.output) if "reward" in row]
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["rewrite/fallback"] == 1.0 for row in rows)  # it has learnt nothing yet

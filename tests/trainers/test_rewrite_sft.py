@@ -148,6 +148,9 @@ def test_a_row_that_is_too_long_is_left_out_and_counted(config, capsys):
     assert said in capsys.readouterr().out
     trainer.fit()
     assert said in (cfg.output / "README.md").read_text()
+    plan = capsys.readouterr().err
+    assert "run plan: rewrite_sft" in plan and f"{len(rows)} rows, " in plan
+    assert f"steps        1, {8 / len(rows):.1f} epochs" in plan and "(100 %)" in plan
     with pytest.raises(ValueError, match=rf"got max_length=8; expected at least {min(parts[0])}, .* raise"):
         Trainer(config(max_length=8, output=cfg.output.with_name("other")))
 
