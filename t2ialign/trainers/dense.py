@@ -280,6 +280,7 @@ class Trainer(base.Trainer[Config, Batch]):
             name=self.cfg.reward,
             num_steps=self.cfg.num_steps,
             guidance=self.cfg.guidance,
+            batch_size=self.cfg.rollout_batch,
         )
 
     def data_card(self) -> str:

@@ -44,12 +44,22 @@ def mean_reward(
 
 
 def starting_reward(
-    policy: Policy, reward: Reward, prompts: list[str], *, name: str, num_steps: int, guidance: float
+    policy: Policy,
+    reward: Reward,
+    prompts: list[str],
+    *,
+    name: str,
+    num_steps: int,
+    guidance: float,
+    batch_size: int,
 ) -> str:
-    """A line with the mean reward of a few images of the first prompts, at the guidance of training."""
+    """A line with the mean reward of a few images of the first prompts, at the guidance of training.
+
+    batch_size: images that training too has in memory at once.
+    """
     few = [prompts[i % len(prompts)] for i in range(IMAGES)]
-    options = {"num_steps": num_steps, "batch_size": IMAGES // 2}
-    mean = mean_reward(policy, reward, few, guidance=guidance, **options)["heldout/reward"]
+    sampling = {"num_steps": num_steps, "batch_size": min(batch_size, IMAGES)}
+    mean = mean_reward(policy, reward, few, guidance=guidance, **sampling)["heldout/reward"]
     return (
         f"mean {name} before training {mean:.4g}, of {IMAGES} images of {min(len(prompts), IMAGES)} prompts "
         f"at guidance {guidance:g}"

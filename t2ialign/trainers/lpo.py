@@ -295,6 +295,7 @@ class Trainer(base.Trainer[Config, Batch]):
                 name=cfg.reward,
                 num_steps=cfg.num_steps,
                 guidance=cfg.guidance,
+                batch_size=cfg.rollout_batch,
             )
         _, scores = self.sampler.rows(BEFORE, range(IMAGES // 2))
         words = f"of the states of {IMAGES // 2} paths at guidance {cfg.guidance:g}"

@@ -151,7 +151,7 @@ def test_prompts_are_encoded_once_and_each_comes_before_any_comes_again(backprop
     seen = torch.cat([trainer.batch(step, 0).numbers for step in range(5)])
     assert sorted(seen[:5].tolist()) == sorted(seen[5:].tolist()) == [0, 1, 2, 3, 4]
     trainer.fit()
-    assert len(calls) == 4  # the prompts in one batch, "" for the guidance, the images of the plan in two
+    assert len(calls) == 5  # the prompts in one batch, "" for the guidance, two images of the plan at a time
 
 
 def test_one_plan_serves_an_update_and_changes_with_it(backprop_config):
@@ -238,7 +238,7 @@ def test_a_reward_that_breaks_keeps_the_last_checkpoint(backprop_config, tmp_pat
     assert checkpoint.whole(cfg.output / "checkpoints")
     cfg = backprop_config(reward="tests.trainers.redness:WrongShape", output=tmp_path / "shape")
     with pytest.raises(
-        ValueError, match=r"got float32 \(4, 1\) from WrongShape.score; expected float \(4,\)"
+        ValueError, match=r"got float32 \(2, 1\) from WrongShape.score; expected float \(2,\)"
     ):
         backprop.Trainer(cfg).fit()
 
