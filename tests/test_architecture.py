@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "paths": set(),
     "config": {"paths"},
     "models": {"diffusion", "rewards.assets", "rewards.device", "rewards.hub", "rewards.weights"},
-    "data": {"models", "diffusion"},
+    "data": {"models", "diffusion", "paths"},
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data"},
     "scoring": {"rewards", "data", "evaluation"},

@@ -2,13 +2,16 @@
 
 import argparse
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from t2ialign.cli import VERBS, Parser
+from t2ialign.cli import VERBS, Parser, main
 from t2ialign.config import Config, _members, load
+from t2ialign.data.pairs import read_pairs
 from t2ialign.paths import expand, expand_word, path
 from t2ialign.train import load_method
 from t2ialign.trainers.methods import methods
@@ -46,6 +49,22 @@ def test_a_path_begins_a_word_or_follows_its_key(home, before):
 
 def test_of_a_list_in_one_word_every_path(home):
     assert expand_word("--rewards=hpsv2,~/a,~/b") == f"--rewards=hpsv2,{home}/a,{home}/b"
+
+
+def test_a_row_of_a_table_may_name_an_image_below_the_home_folder(home):
+    folder, table = home / "some where", home / "elsewhere" / "pairs.jsonl"
+    folder.mkdir()
+    table.parent.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    row = {"prompt": "p", "chosen": "~/some where/a.png", "rejected": "~/some where/b.png"}
+    table.write_text(json.dumps(row) + "\n")
+    (record,) = read_pairs(str(table))
+    assert {record.win, record.lose} == {folder / "a.png", folder / "b.png"}
+    table.write_text(json.dumps({"prompt": "a red circle", "file": "~/some where/a.png"}) + "\n")
+    argv = ["score", "~/elsewhere/pairs.jsonl", "--rewards=shapes-oracle", "--output=~/scores.jsonl"]
+    assert main([*argv, "--workers=0"]) == 0
+    assert json.loads((home / "scores.jsonl").read_text())["shapes-oracle"] == 0
 
 
 def test_the_type_for_scripts(home):

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from t2ialign.paths import expand
+
 ImageSource = bytes | Path | Image.Image
 """Encoded bytes, a file, or an open picture."""
 
@@ -40,7 +42,7 @@ def picture_of(where: str, value: Any, base: Path) -> ImageSource:
     if isinstance(value, str) and "://" in value:
         return _fetched(where, value)
     if isinstance(value, str | Path) and str(value):
-        return base / value
+        return base / expand(value)
     if isinstance(value, bytes | Image.Image):
         return value
     raise ValueError(
