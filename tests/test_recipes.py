@@ -99,10 +99,9 @@ def test_prompts_of_the_shapes_recipe_hold_nothing_out_by_mistake() -> None:
     assert {parse(prompt).category for prompt in train} == {parse(prompt).category for prompt in held}
 
 
-@pytest.mark.parametrize("program", [["scripts/train.py"], ["-m", "t2ialign", "train"]], ids=" ".join)
-def test_accelerate_adds_no_traceback_to_a_users_error(program: list[str]) -> None:
+def test_accelerate_adds_no_traceback_to_a_users_error() -> None:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1"]
-    argv = [*launch, *program, "dop", "data=x"]
+    argv = [*launch, "-m", "t2ialign", "train", "dop", "data=x"]  # as the recipes do
     done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1, "the launcher's own code, as docs/training.md says"
     assert "Traceback" not in done.stderr
