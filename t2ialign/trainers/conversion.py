@@ -46,7 +46,7 @@ def described(settings: tuple[Published, ...], numbers: int) -> list[str]:
     """A line for each setting whose published value converts to another one at this size."""
     return [
         f"{one.setting} {one.value:g} is for latents of {one.nearest(numbers):,} numbers; for {numbers:,} it "
-        f"converts to {one.converted(numbers):.3g} (set to {one.used:g})"
+        f"converts to {short(one.converted(numbers))} (set to {one.used:g})"
         for one in settings
         if numbers not in one.latents
     ]
@@ -61,7 +61,12 @@ def far_off(settings: tuple[Published, ...], numbers: int) -> list[str]:
         if numbers not in one.latents and factor > FAR:
             size = "larger" if one.used > wanted else "smaller"
             warnings.append(
-                f"{one.setting}={one.used:g} is {factor:.3g} times {size} than {wanted:.3g}, to which the "
-                f"published {one.value:g} converts for latents of {numbers:,} numbers"
+                f"{one.setting}={one.used:g} is {short(factor)} times {size} than {short(wanted)}, to which "
+                f"the published {one.value:g} converts for latents of {numbers:,} numbers"
             )
     return warnings
+
+
+def short(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

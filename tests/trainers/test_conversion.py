@@ -61,3 +61,5 @@ def test_at_a_published_size_nothing_is_converted_or_warned_of():
         assert not far_off((far,), size) and not described((far,), size)
     (line,) = described((BETA,), 256)
     assert line == "beta 5000 is for latents of 16,384 numbers; for 256 it converts to 78.1 (set to 5000)"
+    (line,) = described((BETA,), 4 * 96 * 96)  # Stable Diffusion 2.1
+    assert line.endswith("of 65,536 numbers; for 36,864 it converts to 2812 (set to 5000)")

@@ -254,6 +254,21 @@ def test_a_run_killed_past_its_checkpoint_samples_the_same_rounds_again(lpo_conf
     assert_same_checkpoint(*(checkpoint.path(o / "checkpoints", 6) for o in (whole.output, kept)))
 
 
+def test_a_latent_reward_shows_where_it_starts_and_training_is_the_same(
+    lpo_config, tmp_path, capsys, monkeypatch
+):
+    trainer = started(lpo_config())
+    _, scores = trainer.sampler.rows(lpo.BEFORE, range(4))
+    assert (
+        f"before training {scores.mean():.4g}, of the states of 4 paths at guidance 2"
+        in capsys.readouterr().err
+    )
+    monkeypatch.setattr(lpo.Trainer, "start_reward", lambda self: "none")
+    plain = started(lpo_config(output=tmp_path / "plain"))
+    for name, values in trainer.data.items():
+        assert torch.equal(values, plain.data[name]), name
+
+
 def test_groups_are_all_siblings_and_their_first_loss_is_0(lpo_config):
     """At the sampling policy every ratio is 1 and standard scores have mean 0."""
     trainer = started(lpo_config(preset="grpo"))
