@@ -25,7 +25,7 @@ POSIX_ONLY = {
 }
 
 CODE = """
-import builtins, fcntl, multiprocessing, os, shutil, sys
+import builtins, fcntl, gc, multiprocessing, os, shutil, sys
 
 ROOT, ABSENT = {root!r}, {absent!r}
 import_, open_, fsync, rmtree = builtins.__import__, os.open, os.fsync, shutil.rmtree
@@ -84,6 +84,7 @@ from t2ialign.cli import main
 for argv in {commands!r}:
     code = main(argv)
     assert not code, (argv, code)
+    gc.collect()  # as the end of a process does, so that no file of this run stays open in the next
 """
 
 
