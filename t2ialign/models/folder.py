@@ -30,8 +30,8 @@ CLASSES = {
 }
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 """The parts whose weights are read."""
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts that an index may name, and whose folders may be missing: nothing here uses them."""
+UNUSED = ("feature_extractor", "image_encoder")
+"""Parts that an index may name, and whose folders may be missing, as the safety checker's: none is used."""
 _WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors"
 )
@@ -48,7 +48,7 @@ def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.d
     pipeline = _pipeline_class(source, options.revision)
     given: dict[str, Any] = dict.fromkeys(UNUSED)
     if pipeline is StableDiffusionPipeline:
-        given["requires_safety_checker"] = False
+        given |= {"safety_checker": None, "requires_safety_checker": False}
     variant = options.variant if source.folder is None else _variant(source.folder, options.variant)
     if source.unet is not None:
         given["unet"] = trained_unet(source.unet, dtypes["unet"])
@@ -61,12 +61,21 @@ def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.d
 @contextmanager
 def readable(place: str) -> Iterator[None]:
     """Within this block a library's error about the files of a model is a ValueError of one line."""
+    logger = logging.getLogger("diffusers.models.modeling_utils")
+    logger.addFilter(_news)
     try:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
             f"got model {place!r}; expected a whole diffusers model in safetensors ({_line(error)})"
         ) from error
+    finally:
+        logger.removeFilter(_news)
+
+
+def _news(record: logging.LogRecord) -> bool:
+    """diffusers 0.42 warns of each change of precision that no module must stay in fp32."""
+    return "should be kept in float32: []" not in record.getMessage()
 
 
 def trained_unet(folder: Path, dtype: torch.dtype) -> Any:

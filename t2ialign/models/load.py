@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from rewards.device import default_device
 from rewards.weights import own_memory
 from t2ialign.models.advice import distilled, not_followed
-from t2ialign.models.folder import load_folder
+from t2ialign.models.folder import load_folder, readable
 from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.models.single_file import load_file
 from t2ialign.models.sources import locate
@@ -49,7 +49,8 @@ def load_policy(
     else:
         pipe = load_file(source.file, source.unet, options, dtypes)
     if not pipe.vae.config.force_upcast:
-        pipe.vae.to(dtype)
+        with readable(source.place):
+            pipe.vae.to(dtype)
     config = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
     if (line := not_followed(config)) is not None:
         log.info("%s", line)

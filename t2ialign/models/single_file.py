@@ -43,19 +43,31 @@ def load_file(path: Path, unet: Path | None, options: ModelOptions, dtypes: dict
     cls = StableDiffusionXLPipeline if facts.family == "sdxl" else StableDiffusionPipeline
     with TemporaryDirectory() as folder:
         write_configs(facts, prediction_type, zero_snr(facts, options), Path(folder))
-        common: dict[str, Any] = {"config": folder, "local_files_only": True}
         parts = tokenizers(facts.family)
         if unet is not None:
             parts["unet"] = trained_unet(unet, dtypes["unet"])
         with readable(str(path)):
-            for name, part in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
-                if name not in parts:
-                    parts[name] = part.from_single_file(
-                        str(path), subfolder=name, torch_dtype=dtypes[name], **common
-                    )
-            pipe = cls.from_single_file(str(path), torch_dtype=dtypes["default"], **parts, **common)
+            pipe = _read(cls, path, parts, dtypes, {"config": folder, "local_files_only": True})
     _check_whole(pipe, path)
     return pipe
+
+
+def _read(
+    cls: Any,
+    path: Path,
+    parts: dict[str, Any],
+    dtypes: dict[str, torch.dtype],
+    common: dict[str, Any],
+) -> Any:
+    """The pipeline of the parts that are there and those in the file."""
+    try:
+        for name, part in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+            if name not in parts:
+                dtype = dtypes[name]
+                parts[name] = part.from_single_file(str(path), subfolder=name, torch_dtype=dtype, **common)
+        return cls.from_single_file(str(path), torch_dtype=dtypes["default"], **parts, **common)
+    except NotImplementedError as error:  # torch's, on moving a weight without a value
+        raise ValueError("some weights are missing") from error
 
 
 def prediction(facts: FileFacts, options: ModelOptions) -> tuple[str, str]:

@@ -44,7 +44,7 @@ class Config(ComparisonConfig):
     """Settings of train lrm."""
 
     model: str
-    """Its blocks become the reward: "shapes", a diffusers folder, a single file or a Hub id."""
+    """The diffusion model whose blocks become the reward: "shapes", a folder, a single file or a Hub id."""
     text_projection: str | None = None
     """A CLIP whose text projection is the start (openai/clip-vit-large-patch14 for Stable Diffusion 1)."""
     vfe: float = Field(default=7.5, ge=1)
