@@ -15,6 +15,7 @@ from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_lora, trainable
 from t2ialign.sample import parse_lora
+from tests.models.released import pipeline, released, write
 
 PROMPTS = ["a red circle", "two blue squares"]
 
@@ -220,3 +221,28 @@ def test_a_colon_in_a_real_path_is_no_scale(tmp_path: Path) -> None:
     (tmp_path / "run:2").mkdir()
     assert parse_lora(f"{tmp_path}/run:2") == (tmp_path / "run:2", 1.0)
     assert parse_lora(f"{tmp_path}/run:2:0.5") == (tmp_path / "run:2", 0.5)
+
+
+def test_how_the_model_is_read_is_in_the_manifest_and_changes_the_images(
+    tiny_sd_v: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--clip-skip", "1", "--prediction-type", "v_prediction", "--rescale-betas-zero-snr", "true")
+    assert sample(tiny_sd_v, tmp_path / "plain") == 0
+    assert sample(tiny_sd_v, tmp_path / "set", *options) == 0
+    files = [tmp_path / name / manifest.NAME for name in ("plain", "set")]
+    plain, row = (json.loads(file.read_text().splitlines()[0]) for file in files)
+    added = {"clip_skip": 1, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    assert {key: row[key] for key in row.keys() - plain.keys()} == added
+    assert not same(pixels(tmp_path / "plain"), pixels(tmp_path / "set"))
+    capsys.readouterr()
+    assert sample(tiny_sd_v, tmp_path / "set", "--resume", "latest") == 2
+    assert "got clip_skip=1 for 00000.png" in capsys.readouterr().err
+    assert sample(tiny_sd_v, tmp_path / "no", "--rescale-betas-zero-snr", "yes") == 2
+    assert "expected true or false" in capsys.readouterr().err
+
+
+def test_a_single_file_is_sampled(tmp_path: Path) -> None:
+    file = write(released(pipeline("sd1")), tmp_path / "model.safetensors")
+    size = ("--height", "16", "--width", "16", "--rewrite", "rules")
+    assert sample(Path(file), tmp_path / "out", *size) == 0
+    assert len(manifest.read(tmp_path / "out")) == 2

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from huggingface_hub import constants
 
+from rewards.llm_local import local_writer
 from t2ialign.models.load import load_policy
+from t2ialign.models.options import ModelOptions
+from t2ialign.rewriting.fit import budget_of
 
 
 def one_line(error: pytest.ExceptionInfo) -> str:
@@ -26,7 +30,6 @@ def one_line(error: pytest.ExceptionInfo) -> str:
         ("/no/such/folder", "no such folder or file"),
         ("./nowhere", "no such folder or file"),
         ("a/b/c", "no such folder or file"),
-        ("tests/nowhere", "no such folder or file"),
         ("D:nowhere", "no such folder or file"),
         ("models\\nowhere", "no such folder or file"),
         ("nowhere", "no folder or file here; .*or a Hub id"),
@@ -47,6 +50,44 @@ def test_a_hub_model_without_a_network(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="no folder or file here and no model the Hub gave") as error:
         load_policy("nobody/no-such-model")
     assert "check the name, the network and your Hub login" in one_line(error)
+
+
+def test_a_missing_folder_beside_others_is_no_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    with pytest.raises(ValueError, match="'runs/mine': no such folder or file"):
+        load_policy("runs/mine")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
+    """huggingface_hub's own retries of a repository that is not cached take 23 s a file."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match=r"no model the Hub gave .*Connect") as error:
+        load_policy("nobody/no-such-model")
+    one_line(error)
+    with pytest.raises(ValueError, match=r"which does not load .*Connect"):
+        local_writer("nobody/no-such-model")
+    with pytest.raises(ValueError, match=r"without a tokenizer that loads .*Connect"):
+        budget_of("nobody/no-such-model")
+    assert time.perf_counter() - began < 10
+
+
+def test_a_cached_repository_is_read_without_a_network(tiny_sd, monkeypatch, tmp_path):
+    """The layout of the cache: a snapshot by its commit, and a name for the commit."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "models--me--mine"
+    shutil.copytree(tiny_sd, home / "snapshots" / commit)
+    (home / "refs").mkdir()
+    for revision in ("main", "v2"):
+        (home / "refs" / revision).write_text(commit)
+    assert load_policy("me/mine", device="cpu").family == "sd1"
+    assert load_policy("me/mine", device="cpu", options=ModelOptions(revision="v2")).options.revision == "v2"
+    with pytest.raises(ValueError, match="no model the Hub gave"):
+        load_policy("me/mine", options=ModelOptions(revision="v3"))
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path):
