@@ -61,6 +61,12 @@ def load_policy(
     policy = policy_class(pipe, dtype=dtype, clip_skip=options.clip_skip)
     policy.autocast, policy.options, policy.file = master_weights, options, source.file
     policy.distilled = distilled(source.place, config)
+    if policy.schedule["rescale_betas_zero_snr"] and policy.schedule["timestep_spacing"] != "trailing":
+        log.info(
+            "the noise schedule ends in pure noise, which the %s steps of the model's config never visit; "
+            "rescale_betas_zero_snr=true samples with trailing steps",
+            policy.schedule["timestep_spacing"],
+        )
     if attention == "xformers":
         use_xformers(policy.unet, policy.device)
     elif attention != "sdpa":

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from t2ialign.models.clip_tokenizer import SIZE, clip_tokenizer
-from t2ialign.models.original_layout import CLIP_2, to_original
+from t2ialign.models.original_layout import CLIP_1, CLIP_2, CLIP_XL, OPEN_CLIP_XL, to_original
 
 SCHEDULE = {
     "beta_start": 0.00085,
@@ -103,16 +103,20 @@ def pipeline(family: str, seed: int = 0):
 
 
 def released(pipe) -> dict[str, torch.Tensor]:
-    """Its weights as the authors publish them: Stable Diffusion 2's encoder with the layer nobody reads."""
-    weights = to_original(pipe)
-    last = max((name for name in weights if ".resblocks." in name), default="").split(".resblocks.")[-1]
-    if any(name.startswith(CLIP_2) for name in weights):
-        number = int(last.split(".")[0])
-        for name in [name for name in weights if f".resblocks.{number}." in name]:
-            spare = name.replace(f".resblocks.{number}.", f".resblocks.{number + 1}.")
-            weights[spare] = torch.randn_like(weights[name])
-        weights[CLIP_2 + "text_projection"] = torch.randn(64, 64)
-        weights[CLIP_2 + "logit_scale"] = torch.tensor(4.6)
+    """Its weights as the authors publish them, with what their training programs left beside them.
+
+    Stable Diffusion 2's encoder has one more layer and a projection, which nobody reads.
+    """
+    weights = to_original(pipe) | {"alphas_cumprod": torch.ones(1000), "model_ema.decay": torch.ones(())}
+    for prefix in (CLIP_1, CLIP_XL):
+        if any(name.startswith(prefix) for name in weights):
+            weights[prefix + "text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    last = [name for name in weights if name.startswith(CLIP_2 + "transformer.resblocks.1.")]
+    if last:
+        spare = {name.replace(".resblocks.1.", ".resblocks.2."): weights[name] + 1 for name in last}
+        weights |= {**spare, CLIP_2 + "text_projection": torch.ones(64, 64)}
+    if any(name.startswith(OPEN_CLIP_XL) for name in weights) or last:
+        weights[(CLIP_2 if last else OPEN_CLIP_XL) + "logit_scale"] = torch.tensor(4.6)
     return weights
 
 

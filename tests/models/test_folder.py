@@ -117,11 +117,13 @@ def test_zero_terminal_snr_samples_as_diffusers_advises(request, model):
         torch.testing.assert_close(ours, x_t, rtol=1e-5, atol=1e-5)
 
 
-def test_zero_terminal_snr_can_be_switched_off(tiny_sd_v, tmp_path):
+def test_zero_terminal_snr_can_be_switched_off(tiny_sd_v, tmp_path, caplog):
     pipe = StableDiffusionPipeline.from_pretrained(tiny_sd_v, safety_checker=None)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, rescale_betas_zero_snr=True)
     pipe.save_pretrained(tmp_path)
-    assert load_policy(str(tmp_path), device="cpu").table[999] == 0
+    with caplog.at_level(logging.INFO, logger="t2ialign"):
+        assert load_policy(str(tmp_path), device="cpu").table[999] == 0
+    assert "which the leading steps of the model's config never visit" in caplog.messages[-1]
     policy = load_policy(str(tmp_path), device="cpu", options=ModelOptions(rescale_betas_zero_snr=False))
     assert policy.table[999] > 0
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModelWithProjection
 
 from rewards import latent
-from rewards.latent import LRM, build, from_pipeline, save
+from rewards.latent import LRM, build, from_networks, from_pipeline, save
 from rewards.latent_unet import UNetBackbone
 
 SD15 = {
@@ -202,3 +202,14 @@ def test_wrong_shapes_are_told_at_the_door(tiny_sd):
         reward(latents(reward), torch.tensor([1]), PROMPTS)
     with pytest.raises(ValueError, match="got 2 prompts for 3 rows"):
         reward(latents(reward), T, PROMPTS[:2])
+
+
+@torch.no_grad()
+def test_a_loaded_pipeline_gives_the_reward_of_its_folder(tiny_sd, tiny_sdxl):
+    """What `train lrm` makes of a single file, which has no folder."""
+    for folder in (tiny_sd, tiny_sdxl):
+        pipe = DiffusionPipeline.from_pretrained(folder)
+        ours, theirs = from_networks(pipe, guidance=2, seed=3), from_pipeline(folder, guidance=2, seed=3)
+        latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        t, prompts = torch.tensor([1, 500]), ["a cat", "a dog"]
+        torch.testing.assert_close(ours.score(latents, t, prompts), theirs.score(latents, t, prompts))
