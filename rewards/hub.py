@@ -21,10 +21,10 @@ def check_repository(name: str, file: str, revision: str | None = None) -> None:
 
 def _silent() -> type:
     """A progress bar of one small file that shows nothing."""
-    from tqdm import tqdm
+    from huggingface_hub.utils import tqdm
 
-    class Silent(tqdm):  # type: ignore[misc]
+    class Silent(tqdm):
         def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, **{**options, "disable": True})
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
     return Silent

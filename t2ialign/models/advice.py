@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 _WORDS = {"turbo", "lightning", "hyper", "hypersd", "lcm", "schnell", "dmd", "tcd"}
 _SCHEDULERS = ("LCMScheduler", "TCDScheduler")
-FOLLOWED = ("DDIMScheduler",)
+_FOLLOWED = "DDIMScheduler"
 
 
 def distilled(place: str, scheduler: Mapping[str, Any]) -> str | None:
@@ -30,9 +33,19 @@ def distilled(place: str, scheduler: Mapping[str, Any]) -> str | None:
     return None
 
 
+def warn_before_training(reason: str | None) -> None:
+    """Log one warning if there is a reason to take the model for a distilled one."""
+    if reason is not None:
+        log.warning(
+            "the model seems to be distilled to a few steps (%s); training on all 1000 timesteps undoes the "
+            "distillation; train the model it was distilled from",
+            reason,
+        )
+
+
 def not_followed(scheduler: Mapping[str, Any]) -> str | None:
     """One line on a sampler that the model's config names and that is not used here; None for DDIM."""
     kind = scheduler.get("_class_name")
-    if kind is None or kind in FOLLOWED:
+    if kind is None or kind == _FOLLOWED:
         return None
     return f"the model names {kind}; images are sampled with DDIM on its noise schedule instead"

@@ -32,8 +32,13 @@ class ModelOptions:
             raise ValueError(f"got clip_skip={self.clip_skip}; expected 0, which skips no layer, or more")
 
     def given(self) -> dict[str, Any]:
-        """The options that are set, by name: what a manifest or a model card records."""
+        """The options that are set, by name: what a manifest records."""
         return {name: value for name in NAMES if (value := getattr(self, name)) is not None}
+
+    def facts(self) -> dict[str, object]:
+        """A line for the model card, where anything is set."""
+        values = ", ".join(f"{name}={value}" for name, value in self.given().items())
+        return {"Model read with": values} if values else {}
 
     def over(self, others: ModelOptions) -> ModelOptions:
         """These options, and those of `others` where these leave the choice open."""

@@ -7,7 +7,6 @@ resumed run sees the same noise with no sampler state to save.
 
 from __future__ import annotations
 
-import logging
 import time
 from abc import ABC, abstractmethod
 from functools import partial
@@ -20,6 +19,7 @@ from torch import Tensor
 from t2ialign import config
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
+from t2ialign.models.advice import warn_before_training
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_all, save_kohya, save_lora, train_all, trainable
 from t2ialign.models.options import options_of
@@ -39,8 +39,6 @@ from t2ialign.trainers.stop import StopRequest
 from t2ialign.trainers.watch import Watch
 
 __all__ = ["Loop", "LoopConfig", "TrainConfig", "Trainer"]
-
-log = logging.getLogger(__name__)
 
 AnyCfg = TypeVar("AnyCfg", bound=LoopConfig)
 Cfg = TypeVar("Cfg", bound=TrainConfig)
@@ -294,12 +292,7 @@ class Trainer(Loop[Cfg, BatchT]):
             master_weights=cfg.lora_rank == 0,
             options=options_of(cfg),
         )
-        if self.policy.distilled is not None:
-            log.warning(
-                "the model seems to be distilled to a few steps (%s); training on all 1000 timesteps undoes "
-                "the distillation; train the model it was distilled from",
-                self.policy.distilled,
-            )
+        warn_before_training(self.policy.distilled)
         if cfg.lora_rank:
             add_lora(self.policy, cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets, seed=cfg.seed)
         else:
@@ -351,9 +344,7 @@ class Trainer(Loop[Cfg, BatchT]):
     def write_card(self, metrics: dict[str, float]) -> None:
         """What was trained on what, and how diffusers loads it."""
         data, dataset = self.data_card(), self.dataset()
-        more = self.watch.facts()
-        if options := self.policy.options.given():
-            more["Model read with"] = ", ".join(f"{name}={value}" for name, value in options.items())
+        more = {**self.policy.options.facts(), **self.watch.facts()}
         if self.halted:
             more["Steps"] = f"{self.state.step} of {self.cfg.max_steps}, ended by the monitor"
         card.write(
