@@ -165,3 +165,19 @@ def test_a_missing_lora_and_one_for_another_model_are_errors(tiny_sd, tmp_path, 
         assert export(tmp_path / "other.safetensors", kind, tmp_path / "out", "--model", str(tiny_sd)) == 2
         assert "0 of 1 layers matched" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_single_file_of_a_v_prediction_model_says_so(tiny_sd_v, tmp_path):
+    """By the key that UIs look for, and by the header."""
+    pipe = DiffusionPipeline.from_pretrained(tiny_sd_v)
+    lora = loras.write("kohya", loras.draw(pipe), tmp_path / "lora", pipe.unet)
+    assert export(lora, "merged", tmp_path / "v.safetensors", "--model", str(tiny_sd_v)) == 0
+    with safe_open(tmp_path / "v.safetensors", "pt") as stream:
+        assert "v_pred" in stream.keys() and "ztsnr" not in stream.keys()  # noqa: SIM118 (no iterator)
+        about = stream.metadata()
+    assert about["modelspec.prediction_type"] == "v"
+    assert about["modelspec.architecture"] == "stable-diffusion-v1"
+    again = StableDiffusionPipeline.from_single_file(
+        tmp_path / "v.safetensors", config=str(tiny_sd_v), local_files_only=True
+    )
+    assert torch.equal(again.unet.conv_in.weight, pipe.unet.conv_in.weight)

@@ -93,7 +93,7 @@ def test_diversity_that_falls_further_than_the_rewards_rise_is_found_by_their_me
 def test_a_run_that_does_not_over_optimise_says_so(tmp_path, capsys):
     run = make(tmp_path / "run", {"trained": TRAINED, "hpsv2.1": RISES})
     monitor(run, "-o", tmp_path / "page.html")
-    said = "and it takes 5 or more; up to step 20 the largest index is 0.00, of hpsv2.1 at step 0."
+    said = "it takes 5 or more); up to step 20 the largest index is 0.00, of hpsv2.1 at step 0."
     assert said in capsys.readouterr().out
     assert json.loads((tmp_path / "page.json").read_text())[str(run)]["fired"] is None
     only = make(tmp_path / "statistics", {"trained": TRAINED})
@@ -105,7 +105,7 @@ def test_a_run_whose_own_reward_falls_is_said_to_diverge(tmp_path, capsys):
     """Both fall from 3 to 1 on average, alike for both prompts: nothing rises that could be hacked."""
     monitor(make(tmp_path / "run", {"trained": FALLS, "hpsv2.1": FALLS}), "-o", tmp_path / "page.html")
     found = capsys.readouterr().out
-    assert "Too short to tell: 2 measurements after the base's" in found
+    assert "Too short to tell (measurements after the base: 2;" in found
     assert "trained reward itself lies 2 below its best of step 10: the run diverges; lower lr" in found
     monitor(make(tmp_path / "well", {"trained": RISES, "hpsv2.1": RISES}), "-o", tmp_path / "page.html")
     assert "diverges" not in capsys.readouterr().out

@@ -141,5 +141,5 @@ def words(fall: Fall) -> str:
 def none_found(measured: int) -> str:
     """The same for a run in which nothing fired, measured so many times after the base."""
     if measured < FEWEST:
-        return f"too short to tell: {measured} measurements after the base's, and it takes {FEWEST} or more"
+        return f"too short to tell (measurements after the base: {measured}; it takes {FEWEST} or more)"
     return "no over-optimisation found"

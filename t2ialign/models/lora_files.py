@@ -102,6 +102,8 @@ def read_lora(path: Path | str, *, layout: Any = SDXL_LAYOUT) -> Lora:
     count = layout.layers_per_block  # of ResNets; SGM's names have one number for all blocks
     names, alphas = _sorted(file, tensors, count if isinstance(count, int) else 2)
     settings = _settings(file, header)
+    if not names:
+        raise ValueError(f"got LoRA {str(file)!r} without factors; expected two of each layer; restore it")
     layers = {}
     for key, pair in names.items():
         down, up = pair.get("down"), pair.get("up")
@@ -219,7 +221,12 @@ def _sorted(
             )
         if match:
             side = {"A": "down", "B": "up"}.get(match["peft"], match["kohya"] or match["old"])
-            factors.setdefault(key, {})[side] = tensor
+            if side in factors.setdefault(key, {}):
+                raise ValueError(
+                    f"got LoRA {str(file)!r} with two factors {side} of {key}, one as {name!r}; expected "
+                    "one spelling of a layer; drop one"
+                )
+            factors[key][side] = tensor
         else:
             alphas[key] = float(tensor)
     return factors, alphas
@@ -251,12 +258,17 @@ def _scale(alpha: float | None, settings: Mapping[str, Any], path: str, rank: in
 
     Of alpha_pattern the first that fits the end of the name counts; an alpha of 0 is none (sd-scripts).
     """
-    patterns = settings.get("alpha_pattern") or {}
-    fitting = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", path))
     if alpha is not None:
         return (alpha or rank) / rank
-    alpha = next(fitting, settings.get("lora_alpha")) or rank
-    return float(alpha / (rank**0.5 if settings.get("use_rslora") else rank))
+    patterns = settings.get("alpha_pattern") or {}
+    try:
+        fitting = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", path))
+        alpha = float(next(fitting, settings.get("lora_alpha")) or rank)
+    except (re.error, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"got a LoRA with settings that peft could not read ({error}); restore it"
+        ) from error
+    return alpha / (rank**0.5 if settings.get("use_rslora") else rank)
 
 
 def _write(state: dict[str, Tensor], file: Path, header: dict[str, str], dtype: torch.dtype) -> Path:

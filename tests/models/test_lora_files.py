@@ -251,6 +251,23 @@ def test_a_linear_layer_is_a_convolution_of_one_pixel(tiny_sd, tmp_path):
     close(ours(tiny_sd, (file, 1.0)), image(loras.fold(pipe, parts)))
 
 
+def test_torn_and_doubled_files_are_refused(tmp_path):
+    file, key = tmp_path / "a.safetensors", "unet.mid_block.attentions.0.proj_in"
+    down, up = {f"{key}.lora_A.weight": torch.ones(2, 4)}, {f"{key}.lora_B.weight": torch.ones(3, 2)}
+    again = {f"{key.removeprefix('unet.')}.lora.down.weight": torch.ones(2, 4)}
+    pattern = {METADATA: json.dumps({"unet.alpha_pattern": {"(": 1}})}
+    for state, header, message in (
+        (down, None, "half of unet.mid_block"),
+        ({f"{key}.alpha": torch.tensor(1.0)}, None, "without factors"),
+        ({**down, **up, **again}, None, "with two factors down of unet.mid_block.attentions.0.proj_in"),
+        ({**down, **up}, pattern, "with settings that peft could not read"),
+        ({**down, **up}, {METADATA: "{"}, "with settings that are no JSON"),
+    ):
+        save_file(state, file, metadata=header)
+        with pytest.raises(ValueError, match=f"got (a )?LoRA.* {message}"):
+            read_lora(file)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
