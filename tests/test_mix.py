@@ -173,7 +173,7 @@ def test_kohya_files_with_text_encoders_are_mixed(tiny_sd: Path, tmp_path: Path)
         loras.write(kind, parts, tmp_path / kind, pipe.unet)
         for kind, parts in (("kohya", one), ("diffusers", other))
     ]
-    assert run(*files, 0.3, tmp_path / "out") == 0
+    assert run(files[0], files[1], 0.3, tmp_path / "out") == 0
     mixed = read_lora(tmp_path / "out").layers
     assert mixed.keys() == one.keys()
     for key, factors in mixed.items():
@@ -189,7 +189,7 @@ def test_loras_that_share_no_layer_are_refused(
         loras.write("kohya", loras.draw(pipe, only=part), tmp_path / part, pipe.unet)
         for part in ("unet", "text_encoder")
     ]
-    assert run(*files, 0.5, tmp_path / "out") == 2
+    assert run(files[0], files[1], 0.5, tmp_path / "out") == 2
     assert re.search(r"got LoRA .* \(kohya\): 0 of \d+ layers matched by the other", capsys.readouterr().err)
 
 
