@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}.{EXPLAINED}"
     parser.add_argument("lora", metavar="LORA[:SCALE]", help="the LoRA, and how much of it (1)")
     parser.add_argument("--format", required=True, choices=("kohya", "diffusers", "merged"))
-    parser.add_argument("--model", help="its base model: shapes (embedded), a diffusers folder or a Hub id")
+    parser.add_argument(
+        "--model", help="its base model: shapes (embedded), a diffusers folder, a file, or a Hub id"
+    )
     parser.add_argument(
         "--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="of the written weights (fp32)"
     )
@@ -111,7 +113,7 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
         )
     output, policy = args.output, load_policy(args.model, device="cpu")
     fold(policy.pipe, read_for(policy, path), weight=scale)
-    pipe = policy.pipe.to(PRECISIONS[args.precision])
+    pipe = policy.pipe if args.precision == "fp32" else policy.pipe.to(PRECISIONS[args.precision])
     partial = output.with_name(f".{output.name}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     if _is_file(output):

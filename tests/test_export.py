@@ -15,8 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from t2ialign import cli
+from t2ialign.models.load import load_policy
 from t2ialign.models.lora_files import FILE, read_lora
 from tests import loras
+from tests.models.released import pipeline, released, write
 
 
 def export(lora: Path | str, kind: str, output: Path, *more: str) -> int:
@@ -181,3 +183,27 @@ def test_a_single_file_of_a_v_prediction_model_says_so(tiny_sd_v, tmp_path):
         tmp_path / "v.safetensors", config=str(tiny_sd_v), local_files_only=True
     )
     assert torch.equal(again.unet.conv_in.weight, pipe.unet.conv_in.weight)
+
+
+@pytest.mark.parametrize(
+    ("family", "version"), [("sd1", "sd_v1"), ("sd2", "sd_v2_v"), ("sdxl", "sdxl_base_v1-0")]
+)
+def test_one_file_in_one_file_out(family, version, tmp_path, capsys):
+    """A checkpoint as people have it, with a LoRA of its U-Net and text encoders, and no network to reach."""
+    pipe = pipeline(family)
+    parts = loras.draw(pipe)
+    lora = loras.write("diffusers", parts, tmp_path / "lora", pipe.unet)
+    model = write(released(pipe), tmp_path / "model.safetensors")
+    for kind, name in (("kohya", "k"), ("merged", "merged")):
+        assert export(lora, kind, tmp_path / f"{name}.safetensors", "--model", model) == 0
+        assert f"{len(parts)} of {len(parts)} layers matched" in capsys.readouterr().err
+    with safe_open(tmp_path / "k.safetensors", "pt") as stream:
+        assert stream.metadata()["ss_base_model_version"] == version
+    merged = load_policy(str(tmp_path / "merged.safetensors"), device="cpu")
+    assert (merged.family, merged.prediction_type) == (family, pipe.scheduler.config.prediction_type)
+    loras.fold(pipe, parts)
+    for component in ("unet", "text_encoder", "text_encoder_2"):
+        if (module := getattr(pipe, component, None)) is not None:
+            state = getattr(merged.pipe, component).state_dict()
+            for key, tensor in module.state_dict().items():
+                torch.testing.assert_close(state[key], tensor, rtol=1e-5, atol=1e-6)

@@ -189,6 +189,23 @@ def test_two_loras_with_text_encoders_add_up_by_weight(tiny_sd, tmp_path):
     close(ours(tiny_sd, (files[0], 0.7), (files[1], -0.5)), expected)
 
 
+def test_a_bf16_model_takes_a_lora(tiny_sd, tmp_path):
+    policy = load_policy(str(tiny_sd), device="cpu", precision="bf16")
+    file = loras.write("kohya", loras.draw(policy.pipe), tmp_path, policy.unet)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    load_lora(policy, file)
+    assert torch.equal(torch.get_rng_state(), state), "peft's draws must not move the global generator"
+    names = [
+        name for name, p in policy.unet.named_parameters() if "lora_" in name and p.dtype == torch.bfloat16
+    ]
+    assert len(names) == 2 * 49
+    with torch.no_grad():
+        cond = policy.encode_prompts([PROMPT])
+        half = policy.decode(sample(policy, cond, noise(), policy.times(3), eta=0.0, guidance=2.0))
+    torch.testing.assert_close(half, ours(tiny_sd, (file, 1.0)), rtol=0, atol=0.05)
+
+
 def test_prompts_are_encoded_anew_after_a_text_encoder_changes(tiny_sd, tmp_path):
     policy = load_policy(str(tiny_sd), device="cpu")
     cond = policy.encode_prompts([PROMPT])

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import load_lora
+from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.options import ModelOptions
 from t2ialign.trainers import dpo
 from tests.models.released import pipeline, released, write

@@ -153,6 +153,24 @@ def test_a_base_model_is_named_as_on_the_hub_or_not_at_all(model, found, tmp_pat
     assert usage.hub_id("stabilityai/stable-diffusion-xl-base-1.0") is None  # a folder here
 
 
+def test_how_the_base_was_read_is_in_the_snippet(tmp_path):
+    settings = {
+        "set_alpha_to_one": False,
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+        "variant": "fp16",
+        "clip_skip": 1,
+    }
+    text = usage.lora("owner/model", tmp_path / "run", kohya=None, settings=settings)
+    assert 'from_pretrained("owner/model", variant="fp16")\n' in text
+    assert (
+        "clip_sample=False, set_alpha_to_one=False, "
+        'prediction_type="v_prediction", rescale_betas_zero_snr=True)'
+    ) in text
+    assert "guidance_scale=5.0, clip_skip=1).images[0]" in text
+    assert "t2ialign export run --format kohya -o run_kohya.safetensors" in text
+
+
 def test_the_snippet_of_a_latent_reward_loads_it(tiny_sd, dark_pairs, tmp_path, monkeypatch):  # noqa: F811
     values = {
         "model": str(tiny_sd),
