@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from t2ialign.sample import parse_lora
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from t2ialign.models.lora_files import Layers
+    from t2ialign.models.unet import UNetPolicy
 
     Read = tuple[dict[str, str], Layers, str | None, Any]
 
@@ -95,17 +98,16 @@ def _of_model(model: str, path: Path) -> Read:
 
     policy = load_policy(model, device="cpu")
     layers = read_for(policy, path)
-    return header_of(policy, ""), layers, lora_family.of_pipe(policy.pipe), policy.unet.config
+    return header_of(policy, ""), layers, lora_family.of_policy(policy), policy.unet.config
 
 
 def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
     """Fold the LoRA into the model in fp32, then write all of it in the precision that was asked for."""
     from safetensors.torch import save_file
 
-    from t2ialign.models import lora_family
     from t2ialign.models.load import PRECISIONS, load_policy
+    from t2ialign.models.lora import header_of
     from t2ialign.models.lora_apply import fold, read_for
-    from t2ialign.models.original_layout import to_original
 
     if args.model is None:
         raise ValueError(
@@ -117,8 +119,8 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
     partial = output.with_name(f".{output.name}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     if _is_file(output):
-        header = lora_family.header(lora_family.of_pipe(pipe), title=output.stem, adapter="")
-        save_file(to_original(pipe), partial, metadata={"format": "pt", **header})
+        header = header_of(policy, output.stem, adapter="")
+        save_file(_one_file(policy), partial, metadata={"format": "pt", **header})
     else:
         shutil.rmtree(partial, ignore_errors=True)
         pipe.save_pretrained(partial)
@@ -126,6 +128,20 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
             output.rmdir()  # it is empty
     partial.rename(output)
     return output
+
+
+def _one_file(policy: UNetPolicy) -> dict[str, Tensor]:
+    """The released layout, with the keys by which v-prediction files of SD 1 and SDXL are known."""
+    import torch
+
+    from t2ialign.models.original_layout import to_original
+
+    weights = to_original(policy.pipe)
+    if policy.kind == "v" and policy.family != "sd2":
+        weights["v_pred"] = torch.zeros(0)
+        if policy.schedule.get("rescale_betas_zero_snr"):
+            weights["ztsnr"] = torch.zeros(0)
+    return weights
 
 
 def _is_file(output: Path) -> bool:

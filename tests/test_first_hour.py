@@ -1,6 +1,6 @@
 """The first hour of somebody with one .safetensors file and a folder of photographs, from files to images.
 
-The checkpoint has random weights and the key layout of the released files; the photographs are scikit-image's.
+The checkpoint has random weights in the key layout of the released files; the photographs are scikit-image's.
 """
 
 import os

@@ -95,14 +95,15 @@ def save_kohya(policy: UNetPolicy, lora: Path, file: Path) -> Path:
     Raises ValueError for a U-Net whose layers have no name there, OSError if the file cannot be written.
     """
     layers = read_lora(lora, layout=policy.unet.config).layers
-    header, architecture = header_of(policy, file.stem), lora_family.of_pipe(policy.pipe)
+    header, architecture = header_of(policy, file.stem), lora_family.of_policy(policy)
     return write_kohya(layers, file, header, architecture=architecture, layout=policy.unet.config)
 
 
-def header_of(policy: UNetPolicy, title: str) -> dict[str, str]:
-    """What the header of a LoRA for this policy says of its base model."""
+def header_of(policy: UNetPolicy, title: str, *, adapter: str = "/lora") -> dict[str, str]:
+    """What the header of a LoRA for this policy says of its base model; adapter: "" for a whole model."""
     prediction = "v" if policy.kind == "v" else "epsilon"
-    return lora_family.header(lora_family.of_pipe(policy.pipe), title=title, prediction=prediction)
+    architecture = lora_family.of_policy(policy)
+    return lora_family.header(architecture, title=title, prediction=prediction, adapter=adapter)
 
 
 def save_all(policy: UNetPolicy, folder: Path | str) -> Path:

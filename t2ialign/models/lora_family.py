@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from t2ialign.models.unet import UNetPolicy
 
 SD1, SD2, SD2_V, SDXL = (
     "stable-diffusion-v1",
@@ -28,13 +29,10 @@ ARCHITECTURE, PREDICTION, VERSION = (
 _GENERATIVE_MODELS = "https://github.com/Stability-AI/generative-models"
 
 
-def of_pipe(pipe: Any) -> str:
-    """The architecture of a Stable Diffusion pipeline, of whatever size it is."""
-    if getattr(pipe, "text_encoder_2", None) is not None or pipe.unet.config.addition_embed_type is not None:
-        return SDXL
-    if pipe.unet.config.cross_attention_dim != 1024:
-        return SD1
-    return SD2_V if pipe.scheduler.config.prediction_type == "v_prediction" else SD2
+def of_policy(policy: UNetPolicy) -> str:
+    """The architecture of a Stable Diffusion model, of whatever size it is."""
+    second = SD2_V if policy.kind == "v" else SD2
+    return {"sd1": SD1, "sd2": second, "sdxl": SDXL}[policy.family]
 
 
 def of_header(header: Mapping[str, str]) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -21,7 +20,7 @@ from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.advice import warn_before_training
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, save_all, save_kohya, save_lora, train_all, trainable
+from t2ialign.models.lora import trainable
 from t2ialign.models.options import options_of
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import card, checkpoint, validation
@@ -33,6 +32,7 @@ from t2ialign.trainers.monitor import check_monitor
 from t2ialign.trainers.movement import Movement
 from t2ialign.trainers.output import CHECKPOINTS, resume_point
 from t2ialign.trainers.plan import announce, image_facts
+from t2ialign.trainers.result import make_trainable, write_kohya
 from t2ialign.trainers.settings import LoopConfig, TrainConfig
 from t2ialign.trainers.state import TrainState
 from t2ialign.trainers.stop import StopRequest
@@ -293,15 +293,11 @@ class Trainer(Loop[Cfg, BatchT]):
             options=options_of(cfg),
         )
         warn_before_training(self.policy.distilled)
-        if cfg.lora_rank:
-            add_lora(self.policy, cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets, seed=cfg.seed)
-        else:
-            train_all(self.policy)
+        write, often = make_trainable(self.policy, cfg), cfg.lora_rank > 0
         if cfg.gradient_checkpointing:
             self.policy.checkpoint_gradients()
-        save, lora = (partial(save_lora, title=cfg.output.name), True) if cfg.lora_rank else (save_all, False)
-        write, trained = partial(save, self.policy), trainable(self.policy)
-        return TrainState(cfg, self.accelerator, self.policy, trained, write, often=lora, wrap=self.wraps)
+        trained = trainable(self.policy)
+        return TrainState(cfg, self.accelerator, self.policy, trained, write, often=often, wrap=self.wraps)
 
     def facts(self) -> Facts:
         """The model, and the validation images where there are any."""
@@ -309,10 +305,7 @@ class Trainer(Loop[Cfg, BatchT]):
 
     def result(self, folder: Path | None = None) -> Path:
         """Write the weights as diffusers loads them, and a LoRA as other programs do too -> the first."""
-        written = self.state.export(folder or self.cfg.output)
-        if self.cfg.lora_rank:
-            save_kohya(self.policy, written, card.kohya_file(self.cfg.output, written.parent))
-        return written
+        return write_kohya(self.policy, self.cfg, self.state.export(folder or self.cfg.output))
 
     @property
     def trained_reward(self) -> Trained | None:
@@ -343,16 +336,11 @@ class Trainer(Loop[Cfg, BatchT]):
 
     def write_card(self, metrics: dict[str, float]) -> None:
         """What was trained on what, and how diffusers loads it."""
-        data, dataset = self.data_card(), self.dataset()
+        model = {**self.policy.schedule, **self.policy.options.given()}
         more = {**self.policy.options.facts(), **self.watch.facts()}
         if self.halted:
             more["Steps"] = f"{self.state.step} of {self.cfg.max_steps}, ended by the monitor"
+        data, dataset, method = self.data_card(), self.dataset(), self.method
         card.write(
-            self.cfg,
-            method=self.method,
-            schedule=self.policy.schedule,
-            data=data,
-            dataset=dataset,
-            metrics=metrics,
-            more=more,
+            self.cfg, method=method, model=model, data=data, dataset=dataset, metrics=metrics, more=more
         )

@@ -11,6 +11,7 @@ import yaml
 from t2ialign import __version__
 from t2ialign.evaluation import manifest
 from t2ialign.trainers import usage
+from t2ialign.trainers.result import kohya_file
 from t2ialign.trainers.settings import LoopConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -21,17 +22,11 @@ t2ialign rewrite "a pair of crimson balls" --rewriter {output}
 ```"""
 
 
-def kohya_file(output: Path, folder: Path) -> Path:
-    """Where the LoRA of a run lies for ComfyUI, A1111 and Forge: called after the run, as they list names."""
-    best = () if folder == output else (folder.name,)
-    return folder / f"{'_'.join((output.resolve().name, *best))}_kohya.safetensors"
-
-
 def write(
     cfg: TrainConfig,
     *,
     method: str,
-    schedule: Mapping[str, Any],
+    model: Mapping[str, Any],
     data: str,
     dataset: str | None = None,
     metrics: dict[str, float],
@@ -39,8 +34,9 @@ def write(
 ) -> Path:
     """Write README.md into the output folder, with the tags that model hubs read.
 
-    schedule: the config of a DDIM scheduler of the base model; data: one line; dataset: its name on the Hub,
-    if it is there; metrics: those of the last step; more: facts to add, or to put in place of the usual ones.
+    model: how the base was read, its DDIM scheduler's config included; data: one line; dataset: its name on
+    the Hub, if it is there; metrics: those of the last step; more: facts to add, or to put in place of the
+    usual ones.
     """
     tags = ["text-to-image", "diffusers", "lora" if cfg.lora_rank else "full-weights", method, "t2ialign"]
     head: dict[str, object] = {
@@ -53,9 +49,9 @@ def write(
         "tags": tags,
     }
     load = (
-        usage.lora(cfg.model, cfg.output, kohya=kohya_file(cfg.output, cfg.output), schedule=schedule)
+        usage.lora(cfg.model, cfg.output, kohya=kohya_file(cfg.output, cfg.output), settings=model)
         if cfg.lora_rank
-        else usage.all_weights(cfg.model, cfg.output, schedule=schedule)
+        else usage.all_weights(cfg.model, cfg.output, settings=model)
     )
     shown = sorted((cfg.output / "validation").glob("step-*.png"))
     facts: dict[str, object] = {

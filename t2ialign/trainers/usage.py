@@ -6,6 +6,7 @@ base model its name on the Hub, or none.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +22,10 @@ LORA = """In diffusers, with the scheduler whose steps the run took:
 ```python
 from diffusers import DDIMScheduler, DiffusionPipeline
 
-pipe = DiffusionPipeline.from_pretrained("{base}"){note}
+pipe = DiffusionPipeline.from_pretrained("{base}"{read}){note}
 pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, {scheduler})
 pipe.load_lora_weights("{folder}", weight_name="{file}")  # this folder
-image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0).images[0]
+image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0{skip}).images[0]
 ```
 
 `clip_sample=False` is needed: a DDIM scheduler made of a PNDM config clips latents as if they were pixels."""
@@ -47,9 +48,9 @@ ALL = """```python
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 
 unet = UNet2DConditionModel.from_pretrained("{folder}", subfolder="unet")  # this folder
-pipe = DiffusionPipeline.from_pretrained("{base}", unet=unet){note}
+pipe = DiffusionPipeline.from_pretrained("{base}", unet=unet{read}){note}
 pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, {scheduler})
-image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0).images[0]
+image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0{skip}).images[0]
 ```"""
 
 SCORER = """```python
@@ -77,13 +78,13 @@ def shown(model: str) -> str:
     return hub_id(model) or Path(model).name
 
 
-def lora(model: str, folder: Path, *, kohya: Path | None, schedule: Mapping[str, Any] | None = None) -> str:
+def lora(model: str, folder: Path, *, kohya: Path | None, settings: Mapping[str, Any] | None = None) -> str:
     """How to load the LoRA in `folder`; kohya: its file for ComfyUI, A1111 and Forge, if there is one.
 
-    schedule: the config of a DDIM scheduler of the base model, if it is known.
+    settings: how the base model was read, its DDIM scheduler's config included, if that is known.
     """
     name = folder.resolve().name
-    first = LORA.format(file=FILE, **_pipeline(model, folder, schedule))
+    first = LORA.format(file=FILE, **_pipeline(model, folder, settings))
     second = (
         UIS.format(file=kohya.name, stem=kohya.stem)
         if kohya
@@ -94,15 +95,32 @@ def lora(model: str, folder: Path, *, kohya: Path | None, schedule: Mapping[str,
     return f"{first}\n\n{second}"
 
 
-def all_weights(model: str, folder: Path, *, schedule: Mapping[str, Any]) -> str:
+def all_weights(model: str, folder: Path, *, settings: Mapping[str, Any]) -> str:
     """How to load the network in `folder`."""
-    return ALL.format(**_pipeline(model, folder, schedule))
+    return ALL.format(**_pipeline(model, folder, settings))
 
 
-def _pipeline(model: str, folder: Path, schedule: Mapping[str, Any] | None) -> dict[str, str]:
-    settings = "clip_sample=False"
-    if schedule is not None:  # a config that does not state it would get the scheduler's own default
-        settings += f", set_alpha_to_one={bool(schedule['set_alpha_to_one'])}"
-    base = hub_id(model)
-    note = "" if base else f"  # {BASE}: the base model, by its name on the Hub or its folder"
-    return {"base": base or BASE, "note": note, "scheduler": settings, "folder": folder.resolve().name}
+def _pipeline(model: str, folder: Path, settings: Mapping[str, Any] | None) -> dict[str, str]:
+    """What fills the snippets: settings that a config may lack, and those that were given in place of it."""
+    known, base = dict(settings or {}), hub_id(model)
+    named = {"clip_sample": False}
+    if "set_alpha_to_one" in known:
+        named["set_alpha_to_one"] = bool(known["set_alpha_to_one"])
+    if known.get("prediction_type", "epsilon") != "epsilon":
+        named["prediction_type"] = known["prediction_type"]
+    if known.get("rescale_betas_zero_snr"):
+        named["rescale_betas_zero_snr"] = True
+    reading = {name: known[name] for name in ("variant", "revision") if base and known.get(name)}
+    skip = {"clip_skip": known["clip_skip"]} if known.get("clip_skip") else {}
+    return {
+        "base": base or BASE,
+        "note": "" if base else f"  # {BASE}: the base model, by its name on the Hub or its folder",
+        "scheduler": ", ".join(_words(named)),
+        "read": "".join(f", {word}" for word in _words(reading)),
+        "skip": "".join(f", {word}" for word in _words(skip)),
+        "folder": folder.resolve().name,
+    }
+
+
+def _words(arguments: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={json.dumps(v) if isinstance(v, str) else v}" for name, v in arguments.items()]
