@@ -52,14 +52,15 @@ def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.d
     variant = options.variant if source.folder is None else _variant(source.folder, options.variant)
     if source.unet is not None:
         given["unet"] = trained_unet(source.unet, dtypes["unet"])
-    with readable(place):
+    hint = "" if source.folder or variant else "; set variant=fp16 if it has only such files"
+    with readable(place, hint):
         return pipeline.from_pretrained(
             place, dtype=dtypes, use_safetensors=True, variant=variant, **revision, **given
         )
 
 
 @contextmanager
-def readable(place: str) -> Iterator[None]:
+def readable(place: str, hint: str = "") -> Iterator[None]:
     """Within this block a library's error about the files of a model is a ValueError of one line."""
     logger = logging.getLogger("diffusers.models.modeling_utils")
     logger.addFilter(_news)
@@ -67,7 +68,7 @@ def readable(place: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
-            f"got model {place!r}; expected a whole diffusers model in safetensors ({_line(error)})"
+            f"got model {place!r}; expected a whole diffusers model in safetensors ({_line(error)}){hint}"
         ) from error
     finally:
         logger.removeFilter(_news)

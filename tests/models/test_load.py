@@ -75,8 +75,9 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
     assert time.perf_counter() - began < 10
 
 
-def test_a_cached_repository_is_read_without_a_network(tiny_sd, monkeypatch, tmp_path):
-    """The layout of the cache: a snapshot by its commit, and a name for the commit."""
+@pytest.fixture
+def repository(tiny_sd, monkeypatch, tmp_path):
+    """A cached repository without a network: a snapshot by its commit, and names for the commit."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "models--me--mine"
@@ -84,10 +85,23 @@ def test_a_cached_repository_is_read_without_a_network(tiny_sd, monkeypatch, tmp
     (home / "refs").mkdir()
     for revision in ("main", "v2"):
         (home / "refs" / revision).write_text(commit)
+    return home / "snapshots" / commit
+
+
+def test_a_cached_repository_is_read_without_a_network(repository):
     assert load_policy("me/mine", device="cpu").family == "sd1"
     assert load_policy("me/mine", device="cpu", options=ModelOptions(revision="v2")).options.revision == "v2"
     with pytest.raises(ValueError, match="no model the Hub gave"):
         load_policy("me/mine", options=ModelOptions(revision="v3"))
+
+
+def test_a_repository_of_fp16_files_says_which_setting_reads_it(repository):
+    for file in repository.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    with pytest.raises(ValueError, match="set variant=fp16 if it has only such files") as error:
+        load_policy("me/mine", device="cpu")
+    one_line(error)
+    assert load_policy("me/mine", device="cpu", options=ModelOptions(variant="fp16")).family == "sd1"
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path):
