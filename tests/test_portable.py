@@ -25,7 +25,7 @@ POSIX_ONLY = {
 }
 
 CODE = """
-import builtins, fcntl, gc, multiprocessing, os, shutil, sys
+import builtins, fcntl, gc, os, shutil, sys
 
 ROOT, ABSENT = {root!r}, {absent!r}
 import_, open_, fsync, rmtree = builtins.__import__, os.open, os.fsync, shutil.rmtree
@@ -76,8 +76,6 @@ for name in ("rename", "replace", "unlink", "remove"):
     setattr(os, name, careful(getattr(os, name)))
 for name in ("posix_fallocate", "sched_getaffinity"):
     delattr(os, name)
-
-multiprocessing.set_start_method("spawn")
 
 from t2ialign.cli import main
 
