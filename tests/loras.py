@@ -97,8 +97,8 @@ def fold(pipe: Any, parts: dict[str, Part], weight: float = 1.0) -> Any:
         component, _, path = key.partition(".")
         module = getattr(pipe, component)
         path = path if hasattr(module, "text_model") else path.removeprefix("text_model.")
-        own = module.get_submodule(path).weight
-        own.copy_(own.double() + weight * part.delta)
+        base = module.get_submodule(path).weight
+        base.copy_(base.double() + weight * part.delta)
     return pipe
 
 
@@ -169,11 +169,11 @@ def write(kind: str, parts: dict[str, Part], folder: Path, unet: UNet2DCondition
         component: {
             "r": 7,
             "lora_alpha": 9,
-            "rank_pattern": {name: len(part.down) for name, part in found},
-            "alpha_pattern": {name: part.alpha for name, part in found},
+            "rank_pattern": {name: len(part.down) for name, part in named},
+            "alpha_pattern": {name: part.alpha for name, part in named},
         }
         for component in prefixes
-        if (found := [(k.partition(".")[2], p) for k, p in parts.items() if k.startswith(f"{component}.")])
+        if (named := [(k.partition(".")[2], p) for k, p in parts.items() if k.startswith(f"{component}.")])
     }
     if kind == "diffusers":
         flat = {f"{part}.{name}": value for part, known in settings.items() for name, value in known.items()}

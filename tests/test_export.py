@@ -96,8 +96,8 @@ def test_kohya_and_diffusers_and_back(case, known, tmp_path, capsys):
     one, other = load_file(tmp_path / "run" / FILE), load_file(tmp_path / "again" / FILE)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     for key, part in parts.items():
-        found = read_lora(tmp_path / "run").layers[key].delta
-        torch.testing.assert_close(found, part.delta.float(), rtol=1e-5, atol=1e-6)
+        delta = read_lora(tmp_path / "run").layers[key].delta
+        torch.testing.assert_close(delta, part.delta.float(), rtol=1e-5, atol=1e-6)
     kohya = load_file(tmp_path / "a.safetensors")
     starts = ("lora_unet_", *(("lora_te1_", "lora_te2_") if xl else ("lora_te_",)))
     assert all(key.startswith(starts) for key in kohya)

@@ -94,8 +94,8 @@ def fold(pipe: Any, layers: Mapping[str, Factors], *, weight: float = 1.0) -> No
     for key, factors in layers.items():
         component, _, path = key.partition(".")
         module = getattr(pipe, component)
-        own = module.get_submodule(_name_in(module, path)).weight
-        own.copy_(own.float() + weight * factors.delta.to(own.device))
+        base = module.get_submodule(_name_in(module, path)).weight
+        base.copy_(base.float() + weight * factors.delta.to(base.device))
 
 
 def _name_in(module: nn.Module | None, path: str) -> str:
@@ -106,13 +106,13 @@ def _name_in(module: nn.Module | None, path: str) -> str:
 def _shapes(module: nn.Module | None) -> Iterator[tuple[str, torch.Size]]:
     """The shapes of the linear and convolutional layers by name, with adapters in them or not."""
     for name, part in module.named_modules() if module is not None else ():
-        own = getattr(part, "base_layer", part)
+        base = getattr(part, "base_layer", part)
         if (
-            isinstance(own, nn.Linear | nn.Conv2d)
+            isinstance(base, nn.Linear | nn.Conv2d)
             and not name.endswith(".base_layer")
             and ".lora_" not in name
         ):
-            yield name, own.weight.shape
+            yield name, base.weight.shape
 
 
 def _put_in(module: Any, layers: Mapping[str, Factors], name: str) -> None:

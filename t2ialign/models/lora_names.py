@@ -130,8 +130,8 @@ def _key(component: str, path: str, layers_per_block: int) -> str | None:
     if component == UNET:
         path = re.sub(r"\.processor\.(to_[qkv]|to_out)$", r".\1", path)
         path = re.sub(r"\.to_out$", ".to_out.0", path)
-        found = path if _UNET_PATH.fullmatch(path) else from_sgm(path, layers_per_block)
-        return f"{UNET}.{found}" if found else None
+        known = path if _UNET_PATH.fullmatch(path) else from_sgm(path, layers_per_block)
+        return f"{UNET}.{known}" if known else None
     before, _, last = path.rpartition(".")
     path = f"{before}.{_OLD_TEXT.get(last, last)}" if before else last
     path = f"text_model.{path}" if path.startswith("encoder.") else path  # newer CLIPs have one level less

@@ -128,9 +128,9 @@ class Monitor:
         """Lines for the model card."""
         held = ", ".join(self.cfg.monitor_rewards) or "image statistics only"
         measured, best = sum(step > 0 for step in self.journal.steps), self.best()
-        found = none_found(measured) if self._falls() else "the hack index was not measured"
-        found = words(self.fired) if self.fired else found
-        facts: dict[str, object] = {"Monitor": f"{held} on {len(self.prompts)} prompts: {found}"}
+        verdict = none_found(measured) if self._falls() else "the hack index was not measured"
+        verdict = words(self.fired) if self.fired else verdict
+        facts: dict[str, object] = {"Monitor": f"{held} on {len(self.prompts)} prompts: {verdict}"}
         if best is not None:
             facts["Best"] = f"`{BEST}/`: step {best['step']}, {best['reward']} {best['mean']:.5g}"
         return facts

@@ -81,18 +81,18 @@ def test_a_pndm_config_made_into_ddim_clips_latents(pndm_sd):
 def test_the_card_s_snippet_gives_the_images_of_sample(toy_config, pndm_sd, monkeypatch):
     cfg = toy_config(model=str(pndm_sd), max_steps=3, lr=0.1)
     toy.Trainer(cfg).fit()
-    found = printed(cfg.output / "README.md", pndm_sd, monkeypatch)
-    assert found.isfinite().all() and found.std() > 0.01
+    images = printed(cfg.output / "README.md", pndm_sd, monkeypatch)
+    assert images.isfinite().all() and images.std() > 0.01
     expected = ours(str(pndm_sd), cfg.output)
     assert (expected - ours(str(pndm_sd), None)).abs().max() > 1e-2
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-3)
 
 
 def test_the_card_of_full_weights_gives_the_images_of_sample(toy_config, pndm_sd, monkeypatch):
     cfg = toy_config(model=str(pndm_sd), max_steps=2, lora_rank=0)
     toy.Trainer(cfg).fit()
-    found = printed(cfg.output / "README.md", pndm_sd, monkeypatch)
-    torch.testing.assert_close(found, ours(str(cfg.output), None), rtol=0, atol=1e-3)
+    images = printed(cfg.output / "README.md", pndm_sd, monkeypatch)
+    torch.testing.assert_close(images, ours(str(cfg.output), None), rtol=0, atol=1e-3)
 
 
 def test_a_run_has_a_file_for_each_program_and_the_card_names_them(dpo_config):
@@ -136,7 +136,7 @@ def test_the_embedded_model_is_no_base_model(toy_config):
 
 
 @pytest.mark.parametrize(
-    ("model", "found"),
+    ("model", "name"),
     [
         ("stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-xl-base-1.0"),
         ("shapes", None),
@@ -146,9 +146,9 @@ def test_the_embedded_model_is_no_base_model(toy_config):
         ("a/b/c", None),
     ],
 )
-def test_a_base_model_is_named_as_on_the_hub_or_not_at_all(model, found, tmp_path, monkeypatch):
+def test_a_base_model_is_named_as_on_the_hub_or_not_at_all(model, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert usage.hub_id(model) == found
+    assert usage.hub_id(model) == name
     (tmp_path / "stabilityai" / "stable-diffusion-xl-base-1.0").mkdir(parents=True)
     assert usage.hub_id("stabilityai/stable-diffusion-xl-base-1.0") is None  # a folder here
 
