@@ -9,7 +9,7 @@ from rewards.detect import Detector, MaskDetector, TransformersDetector
 from rewards.preprocess import Geometry
 from rewards.shapes_detector import ShapesColours, ShapesDetector
 from rewards.two_tower import Tower
-from rewards.weights import find, own_memory
+from rewards.weights import align_weights, find
 
 GENEVAL = "facebook/mask2former-swin-small-coco-instance"
 """GenEval's detector (Mask2Former, Swin-S, COCO instances; MIT) in `transformers` form."""
@@ -78,5 +78,5 @@ def _pretrained(source: str, sha256: str | None) -> TransformersDetector:
     auto = AutoModelForUniversalSegmentation if masks else AutoModelForObjectDetection
     wrap = MaskDetector if masks else TransformersDetector
     model = auto.from_pretrained(folder)
-    own_memory(model)
+    align_weights(model)
     return wrap(model, AutoImageProcessor.from_pretrained(folder))

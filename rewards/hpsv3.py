@@ -22,7 +22,7 @@ from rewards.base import Reward, check_prompts, check_scores
 from rewards.keys import check_fit, load_exactly, precision, renamed
 from rewards.preprocess import CLIP_MEAN, CLIP_STD
 from rewards.rubric import RUBRIC, TOKEN, published, read_rubric
-from rewards.weights import find, load_state, own_memory
+from rewards.weights import align_weights, find, load_state
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -248,7 +248,7 @@ def from_state(
         None, config=settings, state_dict=own, dtype=torch.bfloat16, output_loading_info=True
     )
     check_fit(info["missing_keys"], [*info["unexpected_keys"], *map(str, info["mismatched_keys"])], source)
-    own_memory(backbone)
+    align_weights(backbone)
     reward = HPSv3(backbone, tokenizer, **options)
     at = tokenizer.convert_tokens_to_ids(TOKEN)
     if at >= settings.text_config.vocab_size:

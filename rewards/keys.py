@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from rewards.weights import own_memory
+from rewards.weights import align_weights
 
 Module = TypeVar("Module", bound=nn.Module)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,7 +52,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str | P
                 "check that the file is of this architecture"
             )
     module.load_state_dict(dict(state), assign=True)
-    own_memory(module)
+    align_weights(module)
     for name, buffer in module.named_buffers():
         if buffer.is_meta:
             assert name.endswith("position_ids"), f"{name} is neither loaded nor known how to make"

@@ -22,7 +22,7 @@ from rewards.base import LatentReward, check_scores
 from rewards.hub import check_repository
 from rewards.latent_mmdit import MMDiTBackbone
 from rewards.latent_unet import Text, UNetBackbone
-from rewards.weights import own_memory
+from rewards.weights import align_weights
 
 Backbone = UNetBackbone | MMDiTBackbone
 """The layouts there are: one interface, of Stable Diffusion 1, 2 and SDXL, and of Stable Diffusion 3."""
@@ -238,7 +238,7 @@ def _read_backbone(source: str) -> Backbone:
     network, *encoders = [
         part.from_pretrained(source, subfolder=name, use_safetensors=True) for name, part in classes.items()
     ]
-    own_memory(network, *encoders)
+    align_weights(network, *encoders)
     return backbone(network, _read_tokenizers(source, len(encoders)), *encoders)
 
 

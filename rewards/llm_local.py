@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rewards.hub import check_repository
 from rewards.llm import Cut, Heard, Message, Writer
-from rewards.weights import located, own_memory
+from rewards.weights import align_weights, located
 
 UNFINISHED = "\ufffd"
 """How the beginning of a letter of several bytes decodes."""
@@ -200,7 +200,7 @@ def local_writer(
             "weights= a folder with its config, safetensors and tokenizer files, or put that folder in "
             "$T2IALIGN_WEIGHTS"
         ) from error
-    own_memory(model)
+    align_weights(model)
     return LocalWriter(model, tokenizer, batch=batch, chat=chat)
 
 

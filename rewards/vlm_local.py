@@ -15,7 +15,7 @@ from rewards.hub import check_repository
 from rewards.llm import Cut
 from rewards.vlm import DEFAULT, MARKS, NO, YES, Judge, to_pil
 from rewards.vlm_prefix import shared_logits
-from rewards.weights import located, own_memory
+from rewards.weights import align_weights, located
 
 log = logging.getLogger(__name__)
 
@@ -280,5 +280,5 @@ def local_judge(
             "image-text-to-text model; pass weights= a folder with its config, safetensors and processor "
             "files, or put that folder in $T2IALIGN_WEIGHTS"
         ) from error
-    own_memory(model)
+    align_weights(model)
     return LocalJudge(model, processor, **options)

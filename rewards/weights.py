@@ -85,7 +85,7 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     return _tensors(loaded, path)
 
 
-def own_memory(*parts: object) -> None:
+def align_weights(*parts: object) -> None:
     """Align the weights of every module among `parts` as torch aligns what it allocates, by copying.
 
     A tensor of a mapped file starts wherever the file has it, and matrix kernels round otherwise at another

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from rewards.device import default_device
-from rewards.weights import own_memory
+from rewards.weights import align_weights
 from t2ialign.models.advice import distilled, not_followed
 from t2ialign.models.folder import load_folder, readable
 from t2ialign.models.options import AS_IT_IS, ModelOptions
@@ -56,7 +56,7 @@ def load_policy(
         log.info("%s", line)
     _override_scheduler(pipe, options)
     pipe.to(torch.device(device or default_device()))
-    own_memory(*pipe.components.values())
+    align_weights(*pipe.components.values())
     policy_class = SDXLPolicy if hasattr(pipe, "text_encoder_2") else UNetPolicy
     policy = policy_class(pipe, dtype=dtype, clip_skip=options.clip_skip)
     policy.autocast, policy.options, policy.file = master_weights, options, source.file

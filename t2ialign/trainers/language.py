@@ -16,7 +16,7 @@ from pydantic import Field
 
 from rewards import assets
 from rewards.hub import check_repository
-from rewards.weights import located, own_memory
+from rewards.weights import align_weights, located
 from t2ialign import config
 from t2ialign.config import Config
 from t2ialign.rewriting.instructions import PRESETS
@@ -133,7 +133,7 @@ def load(cfg: LanguageConfig) -> tuple[Any, Any]:
         model = AutoPeftModelForCausalLM.from_pretrained(folder, torch_dtype=dtype).merge_and_unload()
     else:
         model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype)
-    own_memory(model)
+    align_weights(model)
     return model, tokenizer
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rewards.weights import digest, find, load_state, own_memory
+from rewards.weights import align_weights, digest, find, load_state
 
 TENSORS = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
 
@@ -170,7 +170,7 @@ def test_weights_are_aligned_by_copies_where_they_are_not():
     late, tied, empty = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, device="meta")
     late.weight = tied.weight = torch.nn.Parameter(raw[1:].view(2, 2))
     weight, bias = late.weight, late.bias.data_ptr()
-    own_memory(torch.nn.ModuleList([late, tied, empty]), None, "no module")
+    align_weights(torch.nn.ModuleList([late, tied, empty]), None, "no module")
     assert late.weight is tied.weight is weight and weight.data_ptr() % 64 == 0
     assert weight.tolist() == [[1, 2], [3, 4]] and weight.requires_grad
     assert late.bias.data_ptr() == bias, "it was aligned"
