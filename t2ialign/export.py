@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign.models import options
 from t2ialign.sample import parse_lora
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help="its base model: shapes (embedded), a diffusers folder, a file, or a Hub id"
     )
+    options.add_arguments(parser)
     parser.add_argument(
         "--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="of the written weights (fp32)"
     )
@@ -59,7 +61,7 @@ def _convert(args: argparse.Namespace, path: Path, scale: float) -> Path:
     from t2ialign.models.load import PRECISIONS
     from t2ialign.models.lora_files import FILE, write_diffusers, write_kohya
 
-    header, layers, architecture, layout = _of_model(args.model, path) if args.model else _alone(path)
+    header, layers, architecture, layout = _of_model(args, path) if args.model else _alone(path)
     layers = {key: factors.times(scale) for key, factors in layers.items()}
     name = FILE if args.format == "diffusers" else f"{path.resolve().stem}_kohya.safetensors"
     file = args.output if _is_file(args.output) else args.output / name
@@ -89,14 +91,14 @@ def _alone(path: Path) -> Read:
     return {**header, **lora.header}, lora.layers, architecture, SDXL_LAYOUT
 
 
-def _of_model(model: str, path: Path) -> Read:
+def _of_model(args: argparse.Namespace, path: Path) -> Read:
     """The layers of the LoRA that its base model has, and what that model is."""
     from t2ialign.models import lora_family
     from t2ialign.models.load import load_policy
     from t2ialign.models.lora import header_of
     from t2ialign.models.lora_apply import read_for
 
-    policy = load_policy(model, device="cpu")
+    policy = load_policy(args.model, device="cpu", options=options.options_of(args))
     layers = read_for(policy, path)
     return header_of(policy, ""), layers, lora_family.of_policy(policy), policy.unet.config
 
@@ -113,7 +115,8 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
         raise ValueError(
             "got --format merged without --model; expected the base model to fold it into; name it"
         )
-    output, policy = args.output, load_policy(args.model, device="cpu")
+    output = args.output
+    policy = load_policy(args.model, device="cpu", options=options.options_of(args))
     fold(policy.pipe, read_for(policy, path), weight=scale)
     pipe = policy.pipe if args.precision == "fp32" else policy.pipe.to(PRECISIONS[args.precision])
     partial = output.with_name(f".{output.name}.partial")

@@ -15,7 +15,7 @@ from PIL import Image
 from t2ialign import best_of, toy
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.sheet import contact_sheet
-from t2ialign.models.options import NAMES, PREDICTION_TYPES, options_of
+from t2ialign.models import options
 from t2ialign.rewriting import sampling
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GRID = "grid.png"
 GRID_IMAGES = 64
 """A contact sheet shows at most this many images, the first ones."""
-KINDS_OF_RUN = ("rewriter", "best_of", *NAMES)
+KINDS_OF_RUN = ("rewriter", "best_of", *options.NAMES)
 """Keys of a row that only some runs have."""
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         help="a diffusers folder, a .safetensors or .ckpt file, a Hub id, or shapes (the embedded toy)",
     )
-    _add_options(parser)
+    options.add_arguments(parser)
     parser.add_argument(
         "--lora", action="append", default=[], metavar="PATH[:SCALE]", help="apply a LoRA; may be repeated"
     )
@@ -55,28 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/sample"), help="folder (runs/sample)")
     parser.add_argument("--resume", choices=("latest",), help="continue the run in --output")
     sampling.add_arguments(parser)
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    """How the model is read, where its files leave it open or get it wrong."""
-    group = parser.add_argument_group(
-        "reading the model", "what its files say, unless set; see docs/models.md"
-    )
-    group.add_argument("--variant", metavar="NAME", help="which weight files, where there are several: fp16")
-    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a Hub id")
-    group.add_argument(
-        "--clip-skip",
-        type=int,
-        metavar="N",
-        help="leave out the last N text encoder layers, as diffusers counts: 1 is A1111's clip skip 2",
-    )
-    group.add_argument("--prediction-type", choices=PREDICTION_TYPES, help="what the network predicts")
-    group.add_argument(
-        "--rescale-betas-zero-snr",
-        type=_boolean,
-        metavar="true|false",
-        help="whether the last training step is pure noise",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,8 +86,8 @@ def _best_of(args: argparse.Namespace, job: Job, rows: list[Row]) -> int:
     from t2ialign.scoring.journal import answering
 
     name, prompts = args.reward or "evaluator", [row["prompt"] for row in rows]
-    options = sampling.parse_options(args.option, "--option")
-    reward = best_of.load_reward(name, options, args.model, prompts)
+    settings = sampling.parse_options(args.option, "--option")
+    reward = best_of.load_reward(name, settings, args.model, prompts)
     claim(args.output, rows[0], resume=args.resume is not None)
     folder = args.output / best_of.FOLDER
     folder.mkdir(exist_ok=True)
@@ -117,7 +95,7 @@ def _best_of(args: argparse.Namespace, job: Job, rows: list[Row]) -> int:
     missing = pending(folder, plans)
     render(args, missing, folder)
     manifest.rewrite(folder / manifest.NAME, plans)
-    of = {"reward": name, "options": answering(options)}
+    of = {"reward": name, "options": answering(settings)}
     scored = best_of.score(reward, of, plans, folder, batch_size=args.batch_size)
     kept = best_of.keep(args.output, scored, name)
     finish(args.output, kept)
@@ -147,7 +125,7 @@ def plan(args: argparse.Namespace, prompts: Sequence[str], job: Job | None = Non
             "precision": args.precision,
             "attention": args.attention,
             "adapter_hash": hashes,
-            **options_of(args).given(),
+            **options.options_of(args).given(),
             **{key: value for key, value in kind.items() if value is not None},
         }
         for i, prompt in enumerate(texts)
@@ -200,7 +178,7 @@ def render(args: argparse.Namespace, rows: Sequence[Row], output: Path) -> None:
 
     adapters = [parse_lora(text) for text in args.lora]
     policy = load_policy(
-        args.model, precision=args.precision, attention=args.attention, options=options_of(args)
+        args.model, precision=args.precision, attention=args.attention, options=options.options_of(args)
     )
     for path, scale in adapters:
         load_lora(policy, path, weight=scale)
@@ -251,13 +229,6 @@ def to_pil(image: Any) -> Image.Image:
     """Tensor (3, H, W) in [0, 1] -> 8-bit picture."""
     pixels = image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     return Image.fromarray(pixels)
-
-
-def _boolean(text: str) -> bool:
-    """Raises ArgumentTypeError for anything but true and false."""
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected true or false")
-    return text == "true"
 
 
 def _check(args: argparse.Namespace) -> None:

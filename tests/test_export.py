@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from t2ialign import cli
 from t2ialign.models.load import load_policy
+from t2ialign.models.lora import add_lora, save_lora
 from t2ialign.models.lora_files import FILE, read_lora
 from tests import loras
 from tests.models.released import pipeline, released, write
@@ -207,3 +208,18 @@ def test_one_file_in_one_file_out(family, version, tmp_path, capsys):
             state = getattr(merged.pipe, component).state_dict()
             for key, tensor in module.state_dict().items():
                 torch.testing.assert_close(state[key], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_a_base_model_is_read_as_the_flags_say(tmp_path):
+    """A v-prediction file that does not say so: what is merged from it says so, and the LoRA's file too."""
+    checkpoint = write(released(pipeline("sd1")), tmp_path / "model.safetensors")
+    policy = load_policy(checkpoint, device="cpu")
+    add_lora(policy, 2)
+    lora = save_lora(policy, tmp_path)
+    stated = ["--model", checkpoint, "--prediction-type", "v_prediction"]
+    for kind in ("merged", "kohya"):
+        out = tmp_path / f"{kind}.safetensors"
+        assert export(lora, kind, out, *stated) == 0
+        with safe_open(out, framework="pt") as stream:
+            assert stream.metadata()["modelspec.prediction_type"] == "v"
+    assert load_policy(str(tmp_path / "merged.safetensors"), device="cpu").kind == "v"

@@ -226,7 +226,7 @@ def test_a_colon_in_a_real_path_is_no_scale(tmp_path: Path) -> None:
 def test_how_the_model_is_read_is_in_the_manifest_and_changes_the_images(
     tiny_sd_v: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("--clip-skip", "1", "--prediction-type", "v_prediction", "--rescale-betas-zero-snr", "true")
+    options = ("--clip-skip", "1", "--prediction-type", "v_prediction", "--rescale-betas-zero-snr")
     assert sample(tiny_sd_v, tmp_path / "plain") == 0
     assert sample(tiny_sd_v, tmp_path / "set", *options) == 0
     files = [tmp_path / name / manifest.NAME for name in ("plain", "set")]
@@ -237,8 +237,8 @@ def test_how_the_model_is_read_is_in_the_manifest_and_changes_the_images(
     capsys.readouterr()
     assert sample(tiny_sd_v, tmp_path / "set", "--resume", "latest") == 2
     assert "got clip_skip=1 for 00000.png" in capsys.readouterr().err
-    assert sample(tiny_sd_v, tmp_path / "no", "--rescale-betas-zero-snr", "yes") == 2
-    assert "expected true or false" in capsys.readouterr().err
+    assert sample(tiny_sd_v, tmp_path / "off", "--no-rescale-betas-zero-snr") == 0
+    assert same(pixels(tmp_path / "plain"), pixels(tmp_path / "off"))
 
 
 def test_a_single_file_is_sampled(tmp_path: Path) -> None:

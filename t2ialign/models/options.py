@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, BooleanOptionalAction
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -54,3 +55,24 @@ NAMES = tuple(field.name for field in fields(ModelOptions))
 def options_of(settings: object) -> ModelOptions:
     """The options among the attributes of a configuration or of parsed arguments."""
     return ModelOptions(**{name: getattr(settings, name) for name in NAMES})
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The same options as flags of a command."""
+    group = parser.add_argument_group(
+        "reading the model", "what its files say, unless set; see docs/models.md"
+    )
+    group.add_argument("--variant", metavar="NAME", help="which weight files, where there are several: fp16")
+    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a Hub id")
+    group.add_argument(
+        "--clip-skip",
+        type=int,
+        metavar="N",
+        help="leave out the last N text encoder layers, as diffusers counts: 1 is A1111's clip skip 2",
+    )
+    group.add_argument("--prediction-type", choices=PREDICTION_TYPES, help="what the network predicts")
+    group.add_argument(
+        "--rescale-betas-zero-snr",
+        action=BooleanOptionalAction,
+        help="whether the last training step is pure noise",
+    )
