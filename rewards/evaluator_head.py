@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rewards.base import Reward
 from rewards.keypoints import KeyPoint, kinds
 from rewards.keys import load_exactly
+from rewards.permissions import share
 from rewards.two_tower import Tower, TwoTower
 from rewards.verdicts import Asked, Checker, Verdict
 from rewards.weights import find, load_state
@@ -128,7 +129,7 @@ def save(
     state = {name: value.detach().cpu().contiguous().clone() for name, value in head.state_dict().items()}
     scratch = folder / f".{WEIGHTS}.part"
     save_file(state, scratch, metadata={"format": "pt"})
-    scratch.replace(folder / WEIGHTS)
+    share(scratch).replace(folder / WEIGHTS)
     about = {"format": FORMAT, "reward": reward, "options": dict(options or {}), "kinds": list(kinds())}
     scratch = folder / f".{ABOUT}.part"
     scratch.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from rewards.base import LatentReward, check_scores
 from rewards.hub import check_repository
 from rewards.latent_mmdit import MMDiTBackbone
 from rewards.latent_unet import Text, UNetBackbone
+from rewards.permissions import share
 from rewards.weights import align_weights
 
 Backbone = UNetBackbone | MMDiTBackbone
@@ -179,7 +180,7 @@ def save(reward: LRM, folder: Path | str, about: Mapping[str, Any] | None = None
         facts["layer"] = backbone.layer
     scratch = folder / f".{WEIGHTS}.part"
     save_file(rows, scratch, metadata={"format": "pt"})
-    scratch.replace(folder / WEIGHTS)
+    share(scratch).replace(folder / WEIGHTS)
     scratch = folder / f".{ABOUT}.part"
     scratch.write_text(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
     scratch.replace(folder / ABOUT)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from rewards.base import Reward
+from rewards.permissions import share
 
 WEIGHTS, ABOUT = "reward.safetensors", "reward.json"
 FORMAT = 1
@@ -34,7 +35,7 @@ def save(folder: Path | str, tensors: Mapping[str, Tensor], about: Mapping[str, 
     rows = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     scratch = folder / f".{WEIGHTS}.part"
     save_file(rows, scratch, metadata={"format": "pt"})
-    scratch.replace(folder / WEIGHTS)
+    share(scratch).replace(folder / WEIGHTS)
     text = json.dumps({"format": FORMAT, **about}, indent=1, ensure_ascii=False)
     scratch = folder / f".{ABOUT}.part"
     scratch.write_text(text + "\n", encoding="utf-8")

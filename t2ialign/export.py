@@ -107,6 +107,7 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
     """Fold the LoRA into the model in fp32, then write all of it in the precision that was asked for."""
     from safetensors.torch import save_file
 
+    from rewards.permissions import share
     from t2ialign.models.load import PRECISIONS, load_policy
     from t2ialign.models.lora import header_of
     from t2ialign.models.lora_apply import fold, read_for
@@ -129,7 +130,7 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
         pipe.save_pretrained(partial)
         if output.is_dir():
             output.rmdir()  # it is empty
-    partial.rename(output)
+    share(partial).rename(output)
     return output
 
 

@@ -35,7 +35,14 @@ ALLOWED: dict[str, set[str]] = {
     "objectives": set(),
     "paths": set(),
     "config": {"paths"},
-    "models": {"diffusion", "rewards.assets", "rewards.device", "rewards.hub", "rewards.weights"},
+    "models": {
+        "diffusion",
+        "rewards.assets",
+        "rewards.device",
+        "rewards.hub",
+        "rewards.permissions",
+        "rewards.weights",
+    },
     "data": {"models", "diffusion", "paths"},
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data"},

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
+from rewards.permissions import share
 from t2ialign.models import lora_family
 from t2ialign.models.lora_files import FILE, Factors, read_lora, write_diffusers, write_kohya
 from t2ialign.models.lora_names import UNET
@@ -114,7 +115,7 @@ def save_all(policy: UNetPolicy, folder: Path | str) -> Path:
     policy.unet.save_pretrained(partial, safe_serialization=True)
     if final.exists():
         shutil.rmtree(final)
-    os.replace(partial, final)
+    os.replace(share(partial), final)
     return final
 
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rewards.permissions import share
 from t2ialign.models import lora_family
 from t2ialign.models.lora_names import COMPONENTS, SDXL_LAYOUT, key_of, spelling, to_kohya
 
@@ -280,7 +281,7 @@ def _write(state: dict[str, Tensor], file: Path, header: dict[str, str], dtype: 
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         save_file(weights, partial, metadata={"format": "pt", **header})
-        os.replace(partial, file)
+        os.replace(share(partial), file)
     except SafetensorError as error:
         raise OSError(f"cannot write {file} ({error})") from error
     finally:

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from rewards import assets
 from rewards.hub import check_repository
+from rewards.permissions import share
 from rewards.weights import align_weights, located
 from t2ialign import config
 from t2ialign.config import Config
@@ -201,6 +202,7 @@ def fit(
         # A second LoRA would name the model below the first one.
         model = model.merge_and_unload() if cfg.lora_rank and from_lora(cfg) else model
         model.save_pretrained(cfg.output)
+        share(cfg.output)
         trainer.processing_class.save_pretrained(cfg.output)
         rows = read_rows(cfg.output / METRICS)
         card.write_rewriter(cfg, method=method, data=data, metrics=rows[-1] if rows else {})

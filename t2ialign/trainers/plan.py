@@ -75,13 +75,14 @@ def plan_rows(
     """The lines of a plan, name -> text; parameters: trained ones and all."""
     trained, total = parameters
     batch, passes = cfg.batch_size * cfg.accumulate * processes, epochs(facts, cfg, processes)
+    group = counted(processes, "process")
     rows = {
         "model": facts.model,
         "device": device,
         "precision": cfg.precision,
         "trainable": f"{trained:,} of {total:,} parameters ({100 * trained / max(total, 1):.3g} %)",
         "data": data_words(facts),
-        "batch": f"{cfg.batch_size} x {cfg.accumulate} accumulated x {processes} processes = {batch} rows",
+        "batch": f"{cfg.batch_size} x {cfg.accumulate} accumulated x {group} = {batch} rows",
         "steps": f"{cfg.max_steps}" + (f", {passes:.1f} epochs" if facts.epoch else ""),
         "checkpoints": f"every {cfg.checkpoint_every} steps in {cfg.output / 'checkpoints'}",
         **facts.more,
@@ -146,7 +147,9 @@ def smallest_change(heldout: int) -> float:
 def device_words(device: torch.device, processes: int) -> str:
     """The device, by its name where it has one, and how many there are."""
     name = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else counted(torch.get_num_threads(), "thread")
     )
     return f"{device.type} ({name})" + (f", {processes} processes" if processes > 1 else "")
 
@@ -160,7 +163,8 @@ def image_facts(cfg: TrainConfig, policy: UNetPolicy, prompts: int) -> Facts:
         f"latent {C}x{h}x{w} = {C * h * w:,} numbers"
     )
     validation = (
-        f"{prompts} prompts x {cfg.num_validation_images} images every {cfg.validate_every} steps, "
+        f"{counted(prompts, 'prompt')} x {counted(cfg.num_validation_images, 'image')} "
+        f"every {cfg.validate_every} steps, "
         f"{cfg.validation_steps} sampling steps, guidance {cfg.validation_guidance:g}"
     )
     return Facts(model, more={"validation": validation} if prompts else {}, numbers=C * h * w)
@@ -169,3 +173,9 @@ def image_facts(cfg: TrainConfig, policy: UNetPolicy, prompts: int) -> Facts:
 def count(net: nn.Module) -> int:
     """How many numbers the weights of a network are, trained and frozen."""
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+def counted(number: int, noun: str) -> str:
+    """1 process, 2 processes: a number with its noun."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
