@@ -104,7 +104,10 @@ def header_of(policy: UNetPolicy, title: str, *, adapter: str = "/lora") -> dict
     """What the header of a LoRA for this policy says of its base model; adapter: "" for a whole model."""
     prediction = "v" if policy.kind == "v" else "epsilon"
     architecture = lora_family.of_policy(policy)
-    return lora_family.header(architecture, title=title, prediction=prediction, adapter=adapter)
+    return {
+        **lora_family.header(architecture, title=title, prediction=prediction, adapter=adapter),
+        **lora_family.reading_header(policy.options),
+    }
 
 
 def save_all(policy: UNetPolicy, folder: Path | str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from t2ialign.models.options import ModelOptions
 from t2ialign.models.unet import UNetPolicy
 
 SD1, SD2, SD2_V, SDXL = (
@@ -82,6 +83,16 @@ def header(
     }
 
 
+def reading_header(options: ModelOptions) -> dict[str, str]:
+    """How the base was read where that was set, in words of sd-scripts, whose clip_skip of 1 skips nothing."""
+    words = {}
+    if options.clip_skip:
+        words["ss_clip_skip"] = str(options.clip_skip + 1)
+    if options.rescale_betas_zero_snr is not None:
+        words["ss_zero_terminal_snr"] = str(options.rescale_betas_zero_snr)
+    return words
+
+
 def kohya_header(architecture: str, rank: int, prediction: str | None = None) -> dict[str, str]:
     """What sd-scripts writes besides, which A1111 and Forge sort LoRAs by."""
     suffix = "_v" if architecture == SD1 and prediction == "v" else ""
@@ -96,7 +107,8 @@ def kohya_header(architecture: str, rank: int, prediction: str | None = None) ->
 
 def carried(header: Mapping[str, str]) -> dict[str, str]:
     """The entries of a file's header that stay true when its LoRA is written in another format."""
-    return {name: value for name, value in header.items() if name.startswith("modelspec.")}
+    lasting = ("modelspec.", "ss_clip_skip", "ss_zero_terminal_snr")
+    return {name: value for name, value in header.items() if name.startswith(lasting)}
 
 
 def _widths(shapes: Mapping[str, Sequence[int]]) -> set[int]:

@@ -9,11 +9,13 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from t2ialign import cli
 from t2ialign.diffusion.sampler import sample
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_kohya, save_lora, trainable
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_files import FILE, METADATA, read_lora, write_diffusers, write_kohya
+from t2ialign.models.options import ModelOptions
 from tests import loras
 from tests.loras import Part
 
@@ -301,3 +303,22 @@ def test_other_adapters_are_refused_by_name(name, kind, tmp_path):
         ValueError, match=rf"got LoRA .* with '{name}', which is {kind}; expected a plain LoRA"
     ):
         read_lora(tmp_path / "a.safetensors")
+
+
+def test_how_the_base_was_read_is_in_every_header(tiny_sd, tmp_path):
+    """sd-scripts' clip_skip counts from 1, the last layer: diffusers' 1 is its 2."""
+    options = ModelOptions(clip_skip=1, rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    policy = load_policy(str(tiny_sd), device="cpu", options=options)
+    add_lora(policy, 2)
+    lora = save_lora(policy, tmp_path)
+    files = [lora, save_kohya(policy, lora, tmp_path / "a_kohya.safetensors")]
+    assert cli.main(["export", str(lora), "--format", "kohya", "-o", str(tmp_path / "b.safetensors")]) == 0
+    for file in (*files, tmp_path / "b.safetensors"):
+        with safe_open(file, framework="pt") as stream:
+            header = stream.metadata()
+        assert (header["ss_clip_skip"], header["ss_zero_terminal_snr"]) == ("2", "True")
+        assert header["modelspec.prediction_type"] == "v"
+    plain = load_policy(str(tiny_sd), device="cpu")
+    add_lora(plain, 2)
+    with safe_open(save_lora(plain, tmp_path / "plain"), framework="pt") as stream:
+        assert not {"ss_clip_skip", "ss_zero_terminal_snr"} & stream.metadata().keys()
