@@ -84,7 +84,7 @@ def header(
 
 
 def reading_header(options: ModelOptions) -> dict[str, str]:
-    """How the base was read where that was set, in words of sd-scripts, whose clip_skip of 1 skips nothing."""
+    """How the base was read where that was set, in words of sd-scripts, whose clip_skip 1 skips nothing."""
     words = {}
     if options.clip_skip:
         words["ss_clip_skip"] = str(options.clip_skip + 1)
