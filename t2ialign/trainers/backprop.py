@@ -304,15 +304,8 @@ class Trainer(base.Trainer[Config, Batch]):
 
     def start(self) -> str:
         """The mean reward of images of the weights at hand."""
-        return starting_reward(
-            self.policy,
-            self.reward,
-            self.shown,
-            name=self.cfg.reward,
-            num_steps=self.cfg.num_steps,
-            guidance=self.cfg.guidance,
-            batch_size=self.cfg.batch_size,
-        )
+        cfg = self.cfg
+        return starting_reward(self.policy, self.reward, self.shown, cfg, batch_size=cfg.batch_size)
 
     def data_card(self) -> str:
         """Which prompts, and what scored the images."""

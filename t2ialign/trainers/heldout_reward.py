@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from tqdm import tqdm
 
@@ -43,24 +45,25 @@ def mean_reward(
     return {"heldout/reward": float(torch.cat(scores).mean())}
 
 
+class Climbing(Protocol):
+    """The settings of a trainer that climbs a reward which are read here."""
+
+    reward: str
+    num_steps: int
+    guidance: float
+
+
 def starting_reward(
-    policy: Policy,
-    reward: Reward,
-    prompts: list[str],
-    *,
-    name: str,
-    num_steps: int,
-    guidance: float,
-    batch_size: int,
+    policy: Policy, reward: Reward, prompts: list[str], cfg: Climbing, *, batch_size: int
 ) -> str:
-    """A line with the mean reward of a few images of the first prompts, at the guidance of training.
+    """A line with the mean reward of a few images of the first prompts, sampled as in training.
 
     batch_size: images that training too has in memory at once.
     """
     few = [prompts[i % len(prompts)] for i in range(IMAGES)]
-    sampling = {"num_steps": num_steps, "batch_size": min(batch_size, IMAGES)}
-    mean = mean_reward(policy, reward, few, guidance=guidance, **sampling)["heldout/reward"]
+    sampling = {"num_steps": cfg.num_steps, "batch_size": min(batch_size, IMAGES)}
+    mean = mean_reward(policy, reward, few, guidance=cfg.guidance, **sampling)["heldout/reward"]
     return (
-        f"mean {name} before training {mean:.4g}, of {IMAGES} images of {min(len(prompts), IMAGES)} prompts "
-        f"at guidance {guidance:g}"
+        f"mean {cfg.reward} before training {mean:.4g}, of {IMAGES} images of "
+        f"{min(len(prompts), IMAGES)} prompts at guidance {cfg.guidance:g}"
     )

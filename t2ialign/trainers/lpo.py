@@ -288,15 +288,7 @@ class Trainer(base.Trainer[Config, Batch]):
         """The mean reward of images of the weights at hand; a latent reward judges the states of paths."""
         cfg = self.cfg
         if not isinstance(self.reward, LatentReward):
-            return starting_reward(
-                self.policy,
-                self.reward,
-                self.shown,
-                name=cfg.reward,
-                num_steps=cfg.num_steps,
-                guidance=cfg.guidance,
-                batch_size=cfg.rollout_batch,
-            )
+            return starting_reward(self.policy, self.reward, self.shown, cfg, batch_size=cfg.rollout_batch)
         _, scores = self.sampler.rows(BEFORE, range(IMAGES // 2))
         words = f"of the states of {IMAGES // 2} paths at guidance {cfg.guidance:g}"
         return f"mean {cfg.reward} before training {float(scores.mean()):.4g}, {words}"
