@@ -31,17 +31,30 @@ LORA is a run's folder or a .safetensors file in any known format: diffusers, PE
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description = f"{parser.description}.{EXPLAINED}"
-    parser.add_argument("lora", metavar="LORA[:SCALE]", help="the LoRA, and how much of it (1)")
-    parser.add_argument("--format", required=True, choices=("kohya", "diffusers", "merged"))
+    parser.add_argument("lora", metavar="LORA[:SCALE]", help="The LoRA, and a factor for its weights (1).")
     parser.add_argument(
-        "--model", help="its base model: shapes (embedded), a diffusers folder, a file, or a Hub id"
+        "--format",
+        required=True,
+        choices=("kohya", "diffusers", "merged"),
+        help="The form in which the LoRA is written; see above.",
+    )
+    parser.add_argument(
+        "--model", help="The base model of the LoRA: a diffusers folder, a file, a Hub id or shapes."
     )
     options.add_arguments(parser)
     parser.add_argument(
-        "--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="of the written weights (fp32)"
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16", "fp16"),
+        help="The precision in which weights are written (fp32).",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="a new .safetensors file, or a folder"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="The .safetensors file or the folder to write, which must be new.",
     )
 
 

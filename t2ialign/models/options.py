@@ -60,19 +60,24 @@ def options_of(settings: object) -> ModelOptions:
 def add_arguments(parser: ArgumentParser) -> None:
     """The same options as flags of a command."""
     group = parser.add_argument_group(
-        "reading the model", "what its files say, unless set; see docs/models.md"
+        "reading the model",
+        "What the files of the model say is followed unless it is set here; see docs/models.md.",
     )
-    group.add_argument("--variant", metavar="NAME", help="which weight files, where there are several: fp16")
-    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a Hub id")
+    group.add_argument(
+        "--variant", metavar="NAME", help="Which weight files to read where a folder has several: fp16."
+    )
+    group.add_argument("--revision", metavar="NAME", help="Branch, tag or commit of a Hub repository.")
     group.add_argument(
         "--clip-skip",
         type=int,
         metavar="N",
-        help="leave out the last N text encoder layers, as diffusers counts: 1 is A1111's clip skip 2",
+        help="Leave out the last N text encoder layers, as diffusers counts: 1 is A1111's clip skip 2.",
     )
-    group.add_argument("--prediction-type", choices=PREDICTION_TYPES, help="what the network predicts")
+    group.add_argument(
+        "--prediction-type", choices=PREDICTION_TYPES, help="What the network predicts: the noise, or v."
+    )
     group.add_argument(
         "--rescale-betas-zero-snr",
         action=BooleanOptionalAction,
-        help="whether the last training step is pure noise",
+        help="Whether the last training timestep is pure noise.",
     )
