@@ -28,7 +28,13 @@ pipe.load_lora_weights("{folder}", weight_name="{file}")  # this folder
 image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0{skip}).images[0]
 ```
 
-`clip_sample=False` is needed: a DDIM scheduler made of a PNDM config clips latents as if they were pixels."""
+`clip_sample=False` is needed: a DDIM scheduler made of a PNDM config clips latents as if they were
+pixels.{caution}"""
+
+CLIP_SKIP = """
+
+`clip_skip` is as in training. For Stable Diffusion 1 and 2, diffusers 0.42 fails on it beside transformers
+5.24; `t2ialign sample --clip-skip {clip_skip}` does not."""
 
 UIS = """In ComfyUI: put `{file}` into `ComfyUI/models/loras`, and the node *Load LoRA* between
 *Load Checkpoint* and *KSampler*, with `strength_model` 1.
@@ -51,7 +57,7 @@ unet = UNet2DConditionModel.from_pretrained("{folder}", subfolder="unet")  # thi
 pipe = DiffusionPipeline.from_pretrained("{base}", unet=unet{read}){note}
 pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, {scheduler})
 image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0{skip}).images[0]
-```"""
+```{caution}"""
 
 SCORER = """```python
 import rewards
@@ -118,6 +124,7 @@ def _pipeline(model: str, folder: Path, settings: Mapping[str, Any] | None) -> d
         "scheduler": ", ".join(_words(named)),
         "read": "".join(f", {word}" for word in _words(reading)),
         "skip": "".join(f", {word}" for word in _words(skip)),
+        "caution": CLIP_SKIP.format(**skip) if skip else "",
         "folder": folder.resolve().name,
     }
 

@@ -168,6 +168,7 @@ def test_how_the_base_was_read_is_in_the_snippet(tmp_path):
         'prediction_type="v_prediction", rescale_betas_zero_snr=True)'
     ) in text
     assert "guidance_scale=5.0, clip_skip=1).images[0]" in text
+    assert "`t2ialign sample --clip-skip 1` does not" in text
     assert "t2ialign export run --format kohya -o run_kohya.safetensors" in text
 
 
