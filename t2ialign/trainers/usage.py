@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.models.lora_files import FILE
+from t2ialign.models.sources import is_path
 
 BASE = "BASE"
 """Stands for a base model that only the machine of the run has."""
@@ -75,8 +76,7 @@ scores = reward.score(latents, t, prompts)  # (B, C, h, w), (B,) and B texts -> 
 
 def hub_id(model: str) -> str | None:
     """The model's name on the Hub; None for the embedded model, a file or a folder."""
-    local = Path(model).expanduser().exists() or model.startswith((".", "~", "/"))
-    return model if model.count("/") == 1 and not local and "\\" not in model else None
+    return model if model.count("/") == 1 and not is_path(model) else None
 
 
 def shown(model: str) -> str:
