@@ -17,6 +17,8 @@ from t2ialign.trainers.facts import Facts
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from accelerate import Accelerator
+
     from t2ialign.models.unet import UNetPolicy
     from t2ialign.trainers.base import Loop
     from t2ialign.trainers.settings import TrainConfig
@@ -42,11 +44,7 @@ def announce(loop: Loop[Any, Any], facts: Facts) -> None:
     if not accelerator.is_main_process:
         return
     parameters = (sum(p.numel() for p in loop.state.parameters), count(net))
-    device = device_words(accelerator.device, accelerator.num_processes)
-    rows = plan_rows(
-        facts, loop.cfg, device=device, processes=accelerator.num_processes, parameters=parameters
-    )
-    loop.log.say(text(loop.method, rows, warnings(facts, loop.cfg, accelerator.num_processes)))
+    loop.log.say(screen(loop.method, facts, loop.cfg, accelerator, parameters))
     if facts.start is not None and loop.state.step == 0:
         with loop.state.served():
             loop.log.say(f"  {facts.start()}")
@@ -55,18 +53,19 @@ def announce(loop: Loop[Any, Any], facts: Facts) -> None:
 def announce_language(trainer: Any, cfg: Settings, method: str, facts: Facts) -> None:
     """Print the plan of a run whose loop is that of transformers, on its main process."""
     accelerator, net = trainer.accelerator, trainer.model
-    if not accelerator.is_main_process:
-        return
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    if accelerator.is_main_process:
+        trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+        print(screen(method, facts, cfg, accelerator, (trained, count(net))), file=sys.stderr)
+
+
+def screen(
+    method: str, facts: Facts, cfg: Settings, accelerator: Accelerator, parameters: tuple[int, int]
+) -> str:
+    """The whole plan as text; parameters: trained ones and all."""
     processes = accelerator.num_processes
-    rows = plan_rows(
-        facts,
-        cfg,
-        device=device_words(accelerator.device, processes),
-        processes=processes,
-        parameters=(trained, count(net)),
-    )
-    print(text(method, rows, warnings(facts, cfg, processes)), file=sys.stderr)
+    device = device_words(accelerator.device, processes)
+    rows = plan_rows(facts, cfg, device=device, processes=processes, parameters=parameters)
+    return text(method, rows, warnings(facts, cfg, processes))
 
 
 def plan_rows(
