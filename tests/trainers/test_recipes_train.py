@@ -15,6 +15,7 @@ from t2ialign.trainers.log import METRICS, read_rows
 
 IMAGE_METHODS = ("backprop", "dense", "dpo", "lpo", "lrm")
 RECIPES = [about for about in map(recipes.describe, recipes.files()) if about.method in IMAGE_METHODS]
+SERVE_SD2 = ("dpo_sd15_small", "dense_sd15", "backprop_sd15", "lrm_sd15", "lpo_sd15")
 PROMPTS = "prompts=a red circle"
 QUICK = ["max_steps=1", "accumulate=1", "batch_size=2", "lr_warmup=0", "checkpoint_every=1", "trackers=[]"]
 SAMPLED = ["num_steps=4", "lora_rank=2", PROMPTS]
@@ -30,19 +31,29 @@ CHANGES = {
 """What a step in a second asks for: the rest is the recipe's own, its precision and checkpointing too."""
 
 
+CASES = [(recipe, "sdxl" if "sdxl" in recipe.name else "sd") for recipe in RECIPES]
+CASES += [(recipe, "sd_v") for recipe in RECIPES if recipe.name in SERVE_SD2]
+"""A recipe and the tiny model that it trains; Stable Diffusion 2.1, which predicts v, takes SD1.5's."""
+
+
 @pytest.fixture(scope="module")
-def judges(tiny_sd: Path, tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+def models(tiny_sd: Path, tiny_sd_v: Path, tiny_sdxl: Path) -> dict[str, Path]:
+    return {"sd": tiny_sd, "sd_v": tiny_sd_v, "sdxl": tiny_sdxl}
+
+
+@pytest.fixture(scope="module")
+def judges(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
     """An untrained latent reward of each model."""
-    folders = {model: tmp_path_factory.mktemp("judge") for model in (tiny_sd, tiny_sdxl)}
+    folders = {model: tmp_path_factory.mktemp("judge") for model in models.values()}
     for model, folder in folders.items():
         latent.save(latent.from_pipeline(model), folder)
     return folders
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_a_recipe_takes_a_step(recipe, tiny_sd, tiny_sdxl, judges, pair_folder, tmp_path):
+@pytest.mark.parametrize(("recipe", "kind"), CASES, ids=[f"{recipe.name}-{kind}" for recipe, kind in CASES])
+def test_a_recipe_takes_a_step(recipe, kind, models, judges, pair_folder, tmp_path):
     module, file = load_method(recipe.method), recipes.find(recipe.name)
-    model = tiny_sdxl if "sdxl" in recipe.name else tiny_sd
+    model = models[kind]
     changes = [*QUICK, *CHANGES[recipe.method], f"model={model}", f"output={tmp_path / 'run'}"]
     if recipe.method in ("dpo", "lrm"):
         changes.append(f"data={pair_folder}")
