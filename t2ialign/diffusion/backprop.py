@@ -24,8 +24,8 @@ from t2ialign.diffusion.transition import Gaussian
 
 Rule = Literal["all", "last", "mask", "uniform", "normal", "spaced"]
 """all: every step. last: the last k. mask: step i with probability (i + 1) / (T + 1), each drawn for itself.
-uniform: the last K, K drawn from 1 .. T. normal: those from a cut drawn from N(0.84 T, (0.1 T)^2). spaced: k
-at equal distances, from a random offset."""
+uniform: the last K, K drawn from 1 .. T. normal: those from a cut on, int of a draw of N(0.84 T, (0.1 T)^2),
+one of 1 .. T - 1. spaced: k at equal distances, from a random offset."""
 
 CUT_MEAN, CUT_STD = 42 / 50, 5 / 50
 """Of the normal rule, as shares of T: AlignProp's rewrite draws N(42, 5) of 50 steps."""
@@ -84,7 +84,7 @@ def draw_plan(
 
     k: of `last` and `spaced`. early_stop: the path ends after one of its last so many steps, drawn evenly,
     and its posterior mean is the result; 0 runs all. detach_latent: cut the latent's gradient before the last
-    so many steps that run. Raises ValueError if T < k or early_stop > T.
+    so many steps that run. Raises ValueError if T < k, early_stop > T, or `normal` may run a single step.
     """
     if rule in ("last", "spaced") and not 1 <= k <= num_steps - max(0, early_stop - 1):
         raise ValueError(
@@ -94,6 +94,11 @@ def draw_plan(
     if not 0 <= early_stop <= num_steps:
         raise ValueError(
             f"got early_stop={early_stop}; expected 0 to num_steps={num_steps}; it counts steps from the end"
+        )
+    if rule == "normal" and num_steps - max(0, early_stop - 1) < 2:
+        raise ValueError(
+            f"got record=normal for num_steps={num_steps} with early_stop={early_stop}; expected 2 steps or "
+            "more that run, as the cut falls after the first; raise num_steps"
         )
     dropped = _integer(early_stop, generator) if early_stop else 0
     runs = num_steps - dropped
@@ -133,11 +138,11 @@ def _integer(end: int, generator: torch.Generator) -> int:
 
 
 def _normal_cut(runs: int, generator: torch.Generator) -> int:
-    """Drawn again until it leaves a step that records."""
+    """One of 1 .. runs - 1: int of a draw, as in AlignProp's rewrite, which draws again outside of these."""
     while True:
-        cut = CUT_MEAN * runs + CUT_STD * runs * float(torch.randn((), generator=generator))
-        if 0 <= round(cut) < runs:
-            return round(cut)
+        cut = int(CUT_MEAN * runs + CUT_STD * runs * float(torch.randn((), generator=generator)))
+        if 1 <= cut < runs:
+            return cut
 
 
 Penalty = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -86,8 +86,8 @@ class Config(base.TrainConfig):
 
     record: Rule = "last"
     """Which steps record gradients: all; last, the last k; mask, step i with probability (i + 1) / (T + 1);
-    uniform, the last K with K drawn from 1..T; normal, from a cut drawn from N(0.84 T, 0.1 T) on; spaced, k
-    steps at equal distances. One draw serves all rows of an update."""
+    uniform, the last K with K drawn from 1..T; normal, from a cut in 1..T-1 drawn from N(0.84 T, 0.1 T) on;
+    spaced, k steps at equal distances. One draw serves all rows of an update."""
     k: int = Field(default=1, ge=1)
     """Of last and spaced."""
     detach_input: bool = False

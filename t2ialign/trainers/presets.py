@@ -40,9 +40,11 @@ DRAFT: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "alignprop": ALIGNPROP,
-    # The paper's text: one cut a path, K ~ U(0, 50); K = 0 records nothing and is left out here.
+    # The paper's text: one cut a path, K ~ U(0, 50); K = 0 records nothing and is left out here. The cut of
+    # the rewritten repository is one of 1 .. 49: there the first step never records.
     "alignprop-uniform": {**ALIGNPROP, "record": "uniform"},
-    # The rewritten repository: one cut a path, N(42, 5); stochastic sampling, weaker guidance.
+    # The rewritten repository: one cut a path, int of a draw of N(42, 5), drawn again outside 1 .. 49;
+    # stochastic sampling, weaker guidance.
     "alignprop-normal": {
         **ALIGNPROP,
         "record": "normal",
@@ -58,14 +60,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "draft": DRAFT,
     "draft-k": {**DRAFT, "record": "last", "k": 1},
     "draft-lv": {**DRAFT, "record": "last", "k": 1, "lv_samples": 2},
-    # Xu et al. 2023, the released trainer: all weights, no guidance, mid = randint(30, 39) of 40 steps,
-    # 1e-3 relu(2 - ImageReward), 2 rows a GPU x 4.
+    # Xu et al. 2023, the released trainer: all weights, no guidance, diffusers' DDPM scheduler (eta 1),
+    # mid = randint(30, 39) of 40 steps, 1e-3 relu(2 - ImageReward), 2 rows a GPU x 4.
     "refl": {
         "record": "last",
         "k": 1,
         "early_stop": 10,
         "num_steps": 40,
         "guidance": 1.0,
+        "eta": 1.0,
         "lora_rank": 0,
         "lr": 1e-5,
         "weight_decay": 1e-2,

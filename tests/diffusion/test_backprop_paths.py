@@ -54,11 +54,34 @@ def test_the_uniform_cut_keeps_the_last_k_of_1_to_t():
     assert all(list(plan.recorded) == sorted(plan.recorded) for plan in plans)
 
 
-def test_the_normal_cut_is_n_42_5_of_50_steps_and_always_leaves_one():
-    plans = draws("normal", 50, 4000)
-    cuts = torch.tensor([50 - sum(plan.recorded) for plan in plans]).double()
-    # The part of N(42, 5) below 49.5, where a draw is kept: mean 41.3, standard deviation 4.3.
-    assert abs(cuts.mean() - 41.3) < 0.4 and abs(cuts.std() - 4.3) < 0.4 and cuts.max() == 49
+@pytest.mark.parametrize(
+    ("values", "cut"),
+    [
+        ([41.99], 41),  # the fraction is lost, not rounded
+        ([1.9], 1),
+        ([0.9, 30.2], 30),  # int() makes 0 of it: drawn again
+        ([-0.5, 0.0, 7.6], 7),
+        ([50.0, 61.3, 49.9], 49),  # N and beyond: drawn again
+    ],
+)
+def test_the_normal_cut_is_int_of_a_draw_in_1_to_n(monkeypatch, values, cut):
+    """AlignProp's rewrite takes int(Normal(42, 5).sample()) of N = 50 steps until it is one of 1 .. N - 1."""
+    left = [(value - 42) / 5 for value in values]
+    monkeypatch.setattr(torch, "randn", lambda *_, **__: left.pop(0))
+    plan = draw_plan("normal", 50, generator=generator(0))
+    assert plan.recorded == (False,) * cut + (True,) * (50 - cut) and not left
+
+
+def test_the_normal_cut_follows_the_law_of_n_42_5():
+    """P(cut = c) = (F(c + 1) - F(c)) / F(50), F of N(42, 5); F(50) = .9452, F(1) = 1e-16."""
+    count = 4000
+    cuts = torch.tensor([50 - sum(plan.recorded) for plan in draws("normal", 50, count)])
+    law = torch.distributions.Normal(42.0, 5.0).cdf(torch.arange(51.0).double())
+    expected = law.diff() / law[50]
+    shares = torch.bincount(cuts, minlength=50) / count
+    assert (shares - expected).abs().max() < 4 * (0.085 / count) ** 0.5  # no cut is likelier than .085
+    assert cuts.min() >= 1 and cuts.max() == 49
+    assert abs(cuts.double().mean() - 40.91) < 4 * 4.4 / count**0.5
 
 
 def test_spaced_steps_are_k_at_equal_distances_from_a_random_offset():
@@ -89,6 +112,8 @@ def test_impossible_plans_are_one_line():
             draw_plan("last", T, generator=generator(0), **options)
     with pytest.raises(ValueError, match="got early_stop=6; expected 0 to num_steps=5"):
         draw_plan("mask", T, early_stop=6, generator=generator(0))
+    with pytest.raises(ValueError, match="got record=normal for num_steps=1 with early_stop=0; expected 2"):
+        draw_plan("normal", 1, generator=generator(0))
 
 
 class Constants:
