@@ -8,10 +8,10 @@ far enough apart, and the path goes on from a random one. One forward of the pol
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ from t2ialign.trainers.base import CHECKPOINTS
 from t2ialign.trainers.conversion import SD, SDXL, Published
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.heldout_reward import IMAGES, starting_reward
-from t2ialign.trainers.lpo_presets import LPO, PRESETS
+from t2ialign.trainers.lpo_presets import FOR_SDXL, LPO, PRESETS
 from t2ialign.trainers.pairwise import wins
 from t2ialign.trainers.prompts import Prompts
 from t2ialign.trainers.rounds import Round, Rounds, Rows
@@ -51,7 +51,8 @@ class Config(base.TrainConfig):
     FREE: ClassVar[frozenset[str]] = base.TrainConfig.FREE | {"rollout_batch"}
 
     preset: Literal["lpo", "spo", "d3po", "grpo"] = "lpo"
-    """A published recipe: it sets the defaults of what you leave out (t2ialign/trainers/lpo_presets.py)."""
+    """A published recipe: it sets the defaults of what you leave out, for Stable Diffusion XL its own where
+    there are such (t2ialign/trainers/lpo_presets.py)."""
     prompts: str
     """A file of prompts (txt, jsonl, csv), or one prompt typed in place."""
     reward: str = "latent"
@@ -74,12 +75,13 @@ class Config(base.TrainConfig):
     t_max: int = Field(default=LPO["t_max"], ge=0, le=999)
     """And at most so much."""
     threshold_low: float = Field(default=LPO["threshold_low"], ge=0, lt=1)
-    """p_best - p_worst that a pair must exceed at the least noise; of whole paths, everywhere."""
+    """p_best - p_worst, of a softmax of the two scores, that a pair must exceed at the least noise; of whole
+    paths, everywhere."""
     threshold_high: float = Field(default=LPO["threshold_high"], ge=0, lt=1)
     """The same at the most noise."""
     threshold_schedule: Schedule = "std"
     """What the threshold grows with between them."""
-    collect_prompts: int = Field(default=20, ge=1)
+    collect_prompts: int = Field(default=LPO["collect_prompts"], ge=1)
     """Prompts of a round, over all processes; its rows are learnt from once."""
     rollout_batch: int = Field(default=5, ge=1)
     """Prompts sampled at once."""
@@ -100,11 +102,18 @@ class Config(base.TrainConfig):
     weight_decay: float = Field(default=LPO["weight_decay"], ge=0)
     """Of AdamW."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _fill_from_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _fill_from_preset(cls, values: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
         preset = values.get("preset", cls.model_fields["preset"].default)
-        return {**PRESETS.get(preset, {}), **values}
+        cfg = handler({**PRESETS.get(preset, {}), **values})
+        cfg.model_fields_set.intersection_update(values)  # a preset's values count as defaults
+        return cfg
+
+    def for_family(self, family: str) -> Self:
+        """The same with the preset's values for a family of models ("sdxl") in place of its defaults."""
+        recipe = FOR_SDXL.get(self.preset, {}) if family == "sdxl" else {}
+        return self.model_copy(update={k: v for k, v in recipe.items() if k not in self.model_fields_set})
 
     @model_validator(mode="after")
     def _one_state_for_a_group(self) -> Config:
@@ -141,6 +150,10 @@ class Trainer(base.Trainer[Config, Batch]):
     method = "lpo"
     decodes = True
     any_reward = True
+
+    def settings(self) -> Config:
+        """Those of the preset for the family of the model."""
+        return self.cfg.for_family(self.policy.family)
 
     def setup(self) -> None:
         """Encode every prompt once, load who judges. Raises ValueError for settings that leave no step."""
@@ -265,6 +278,9 @@ class Trainer(base.Trainer[Config, Batch]):
         """The prompts, how paths are sampled, the reward at the start, and beta or clip at this latent."""
         cfg, facts, preference = self.cfg, super().facts(), self.cfg.loss == "preference"
         path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, eta 1, {cfg.compare} compared"
+        gap = f"p_best - p_worst above {cfg.threshold_low:g}"
+        if cfg.threshold_high != cfg.threshold_low:
+            gap += f" to {cfg.threshold_high:g}, by {cfg.threshold_schedule}"
         sizes = (SD,) if cfg.preset == "d3po" else (SD, SDXL)
         beta = Published("beta", PRESETS[cfg.preset]["beta"], cfg.beta, "strength", sizes)
         clip = Published("clip", PRESETS["grpo"]["clip"], cfg.clip, "bound", (SD, SDXL))
@@ -275,6 +291,7 @@ class Trainer(base.Trainer[Config, Batch]):
             more={
                 "rounds": f"{cfg.collect_prompts} prompts",
                 "sampling": path,
+                "valid rows": gap,
                 "reward": cfg.reward,
                 **facts.more,
             },
