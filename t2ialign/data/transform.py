@@ -60,5 +60,17 @@ def frame(image: Image.Image, target: Size, *, mirror: bool = False) -> Framed:
     cut = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
     if mirror:
         cut, left = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT), covered[1] - width - left
-    pixels = torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous().float() / 255
-    return Framed(pixels, (image.height, image.width), (top, left), target)
+    return Framed(_pixels(cut), (image.height, image.width), (top, left), target)
+
+
+def stretch(image: Image.Image, target: Size) -> Tensor:
+    """Resize an RGB image to exactly `target`, whatever its shape -> (3, H, W) in [0, 1].
+
+    Bilinear over the area that a pixel covers, as torchvision resizes a PIL image.
+    """
+    height, width = target
+    return _pixels(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255

@@ -1,8 +1,9 @@
 """A latent reward model from a diffusion model and preference pairs. Zhang et al., NeurIPS 2025 (LRM).
 
-Pictures are encoded once, into a cache of latents. A step noises both latents of a pair to one timestep of
-the sampler's grid, with noise of their own, and a Bradley-Terry loss moves the down and middle blocks, the
-text encoders and the projections. The VAE is frozen, the up blocks are gone.
+Images are resized to a square, as in the released code, and encoded once, into a cache of latents. A step
+noises both latents of a pair to one timestep of the sampler's grid, with noise of their own, and a
+Bradley-Terry loss moves the down and middle blocks, the text encoders and the projections. The VAE is frozen,
+the up blocks are gone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rewards.calibrate import report
 from rewards.latent import LRM
 from t2ialign import __version__
 from t2ialign.data.comparisons import Compared, ComparisonCache
-from t2ialign.data.transform import frame
+from t2ialign.data.transform import stretch
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.models.load import load_policy
 from t2ialign.objectives.preference import bradley_terry
@@ -125,16 +126,17 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         return TrainState(cfg, self.accelerator, self, trained, self.write, often=False)
 
     def prepare(self, picture: Image.Image) -> Tensor:
-        """A centre crop -> mean and std of its latent, (2, C, h, w) fp16."""
-        mean, std = self.policy.encode_images(frame(picture, self.size).pixels[None].to(self.policy.device))
+        """The image as a square, nothing cut off -> mean and std of its latent, (2, C, h, w) fp16."""
+        pixels = stretch(picture, self.size)[None].to(self.policy.device)
+        mean, std = self.policy.encode_images(pixels)
         return torch.cat([mean, std]).half().cpu()
 
     def made_of(self) -> dict[str, Any]:
-        """The size and the image encoder."""
+        """The size, how an image comes to it, and the image encoder."""
         weights = hashlib.sha256()
         for parameter in self.policy.vae.parameters():
             weights.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
-        return {"size": list(self.size), "vae": weights.hexdigest()[:16]}
+        return {"size": list(self.size), "resize": "bilinear", "vae": weights.hexdigest()[:16]}
 
     def batch(self, step: int, micro: int) -> Batch:
         """The pairs of this process's rows, a timestep each, drawn evenly from the sampler's grid."""

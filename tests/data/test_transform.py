@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import Compose, InterpolationMode, Resize, ToTensor
 
-from t2ialign.data.transform import bucket_sizes, frame, nearest_bucket
+from t2ialign.data.transform import bucket_sizes, frame, nearest_bucket, stretch
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -108,3 +109,20 @@ class TestFrame:
         image = Image.fromarray((np.indices((90, 90)).sum(0) // 7 % 2 * 255).astype(np.uint8)).convert("RGB")
         pixels = frame(image, (64, 64)).pixels
         assert pixels.min() >= 0 and pixels.max() <= 1 and pixels.dtype == torch.float32
+
+
+class TestStretch:
+    @pytest.mark.parametrize(("height", "width"), [(64, 64), (37, 53), (20, 200), (300, 70)])
+    def test_it_is_torchvision_s_square_resize_of_an_image(self, height, width):
+        """What the released code of the latent reward does with each image: Resize((S, S)), bilinear."""
+        image = noise(height, width)
+        theirs = Compose([Resize((48, 48), interpolation=InterpolationMode.BILINEAR), ToTensor()])
+        assert torch.equal(stretch(image, (48, 48)), theirs(image))
+
+    def test_nothing_is_cut_off(self):
+        """Of a 64 x 256 image whose left and right eighths are white, a centre crop would see neither."""
+        row = np.zeros((64, 256, 3), np.uint8)
+        row[:, :32] = row[:, -32:] = 255
+        columns = stretch(Image.fromarray(row), (64, 64))[0, 32]
+        assert columns[:7].eq(1).all() and columns[-7:].eq(1).all() and columns[9:55].eq(0).all()
+        assert frame(Image.fromarray(row), (64, 64)).pixels.max() == 0

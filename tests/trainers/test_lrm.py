@@ -4,9 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torchvision.transforms import InterpolationMode, Resize
+from torchvision.transforms.functional import to_tensor
 
 import rewards
 from rewards import latent
@@ -152,6 +156,23 @@ def test_pictures_become_latents_once(config, tmp_path, monkeypatch):
     assert stored.shape == (1, 2, *trainer.shape) and mean.shape[1:] == std.shape[1:] == trainer.shape
     monkeypatch.setattr(Trainer, "prepare", lambda *_: pytest.fail("encoded again"))
     Trainer(config(cache=tmp_path / "cache", seed=3))
+
+
+def test_an_image_of_any_shape_becomes_the_latent_of_its_square(config, tmp_path):
+    """Those of the released code's square resize, unmirrored, of a 40 x 90 and of a 64 x 30 image."""
+    draw = np.random.default_rng(0)
+    for name, (height, width) in {"a": (40, 90), "b": (64, 30)}.items():
+        Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    row = {"prompt": "noise", "chosen": str(tmp_path / "a.png"), "rejected": str(tmp_path / "b.png")}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    trainer = Trainer(config(data=str(tmp_path / "pairs.jsonl"), holdout=0, batch_size=1))
+    resize = Resize(trainer.size, interpolation=InterpolationMode.BILINEAR)
+    stored = trainer.train.batch([0])
+    for name, side in (("a", stored.win), ("b", stored.lose)):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            pixels = to_tensor(resize(image))[None]
+        mean, std = trainer.policy.encode_images(pixels)
+        torch.testing.assert_close(side[0].float(), torch.cat([mean, std]), rtol=2e-3, atol=2e-3)
 
 
 def test_the_command_line(config, tiny_sd, capsys):
