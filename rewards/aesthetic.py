@@ -161,5 +161,7 @@ def build(
     weight, bias = affine(load_state(file))
     default, name = CLIPS[suffix]
     tower = load_tower(clip or default, architecture=architecture or name, dtype=dtype, towers=towers)
-    reward = Aesthetic(tower, weight, bias, geometry or Geometry(tower.size))
+    if geometry is None:  # Simulacra's authors make RGB images before CLIP's preprocessing, LAION's do not
+        geometry = Geometry(tower.size, rgb="first" if head.startswith("simulacra") else "last")
+    reward = Aesthetic(tower, weight, bias, geometry)
     return reward.requires_grad_(False)

@@ -51,4 +51,4 @@ def build(
         dtype=dtype,
         towers=towers,
     )
-    return PickScore(tower, Geometry(tower.size, middle="floor"))
+    return PickScore(tower, Geometry(tower.size, middle="floor", rgb="first"))

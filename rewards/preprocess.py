@@ -25,7 +25,9 @@ class Geometry:
     puts zeros (black) around, "squash" ignores the aspect. `middle` is the side on which an odd margin of
     a crop falls: "round" as in torchvision (half to even), "floor" as in transformers. `source` is what
     the authors resized: "uint8" (PIL: rounded and clipped to 0..255) or "float" (a tensor: neither).
-    `antialias=False` is what a tensor got from torchvision before 0.17.
+    `antialias=False` is what a tensor got from torchvision before 0.17. `rgb` is when the authors make RGB of
+    another mode: "last" resizes its alpha channel with it, premultiplied, and its palette by the nearest
+    colour; a tensor ("float") is always made of RGB.
     """
 
     size: int
@@ -36,6 +38,7 @@ class Geometry:
     source: Literal["uint8", "float"] = "uint8"
     interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
     antialias: bool = True
+    rgb: Literal["first", "last"] = "last"
 
     def tensor(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) in [0, 1] -> (B, 3, size, size), normalised, fp32 (fp64 stays); differentiable.
@@ -57,11 +60,13 @@ class Geometry:
         import numpy as np
         from PIL.Image import Resampling
 
-        image = image.convert("RGB")
+        if self.rgb == "first" or self.source == "float":
+            image = image.convert("RGB")
         if self.source == "uint8":
             height, width = self.scaled(image.height, image.width)
             image = image.resize((width, height), Resampling[self.interpolation.upper()])
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+        levels = np.array(image.convert("RGB"))  # of each pixel alone, so it may come before the cut
+        pixels = torch.from_numpy(levels).permute(2, 0, 1)[None].float() / 255
         if self.source == "uint8":
             return self._normalised(self._fitted(pixels))[0]
         return self.tensor(pixels)[0]
@@ -113,13 +118,13 @@ def _lanczos(like: Tensor, before: int, after: int) -> Tensor:
 
 
 CLIP_224 = Geometry(224)
-"""OpenAI CLIP, CLIPScore, LAION aesthetic, ImageReward: torchvision on PIL."""
+"""OpenAI CLIP, CLIPScore, LAION aesthetic, ImageReward: torchvision on PIL, RGB after the cut."""
 
-CLIP_224_FLOOR = Geometry(224, middle="floor")
+CLIP_224_FLOOR = Geometry(224, middle="floor", rgb="first")
 """PickScore, MPS: transformers' CLIPImageProcessor on PIL; differs where a margin is odd."""
 
-HPS_224 = Geometry(224, "pad", source="float")
+HPS_224 = Geometry(224, "pad", source="float", rgb="first")
 """HPSv2: resized as a tensor, by the longest side."""
 
-SIMULACRA_224 = Geometry(224, interpolation="lanczos")
-"""Simulacra's own ranking script; its heads were fitted on `CLIP_224`."""
+SIMULACRA_224 = Geometry(224, interpolation="lanczos", rgb="first")
+"""Simulacra's own ranking script; its heads were fitted on RGB images in `CLIP_224`."""

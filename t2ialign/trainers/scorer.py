@@ -67,7 +67,9 @@ class Squares:
 
     def made_of(self) -> dict[str, Any]:
         """What decides whether stored pictures can be used again."""
-        return {"size": self.size, **(asdict(self.geometry) if self.geometry else {})}
+        parts = asdict(self.geometry) if self.geometry else {}
+        parts.pop("rgb", None)  # stored pictures are RGB already
+        return {"size": self.size, **parts}
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         assert self.geometry is not None, "only normalised squares have statistics"

@@ -107,11 +107,51 @@ def test_a_wide_picture_is_padded_and_not_cut():
     assert (cut[1] > 0.9).float().mean() > 0.98
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK"])
-def test_every_mode_is_read_as_rgb(mode):
-    image = noise(97, 61).convert(mode)
-    for geometry in GEOMETRIES:
-        assert torch.equal(geometry.reference(image), geometry.reference(image.convert("RGB")))
+def faded(width: int, height: int) -> Image.Image:
+    """RGBA: noise that fades out from the left to the right."""
+    image = noise(width, height).convert("RGBA")
+    image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))))
+    return image
+
+
+def palette(width: int, height: int, transparency: bytes | int | None) -> Image.Image:
+    """Of 32 colours, some of them transparent: by one number, or by an alpha for each colour."""
+    image = noise(width, height).quantize(32)
+    if transparency is not None:
+        image.info["transparency"] = transparency
+    return image
+
+
+MODES = {
+    "RGBA": faded(301, 230),
+    "LA": faded(301, 230).convert("LA"),
+    "P": palette(301, 230, None),
+    "P, one colour clear": palette(301, 230, 3),
+    "P, alpha of each colour": palette(301, 230, bytes(range(0, 256, 8))),
+    "L": noise(301, 230).convert("L"),
+    "1": noise(301, 230).convert("1"),
+    "CMYK": noise(301, 230).convert("CMYK"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_rgb_when_the_authors_make_it_so(mode):
+    """CLIP's, ImageReward's, CLIPScore's and LAION's code converts after the cut, all others before."""
+    image = MODES[mode]
+    resize, cut, *rest = clip_pipeline(InterpolationMode.BICUBIC).transforms
+    last = transforms.Compose([resize, cut, transforms.Lambda(lambda x: x.convert("RGB")), *rest])
+    assert torch.equal(CLIP_224.reference(image), last(image))
+    rgb = image.convert("RGB")  # as MPS's code and PickScore's data set do
+    rgb.info.clear()  # else transformers 5.24 puts white below what was transparent, which older ones did not
+    theirs = CLIPImageProcessorPil()(rgb, return_tensors="pt").pixel_values[0]
+    assert (CLIP_224_FLOOR.reference(image) - theirs).abs().max() < 1e-6
+    assert torch.equal(SIMULACRA_224.reference(image), clip_pipeline(InterpolationMode.LANCZOS)(rgb))
+    assert torch.equal(HPS_224.reference(image), HPS_224.reference(rgb))
+    first = replace(CLIP_224, rgb="first")
+    assert torch.equal(first.reference(image), clip_pipeline(InterpolationMode.BICUBIC)(rgb))
+    same = mode in ("L", "CMYK")  # CMYK of an RGB image is its inverse; elsewhere the order is seen
+    assert torch.equal(CLIP_224.reference(image), first.reference(image)) == same
 
 
 @pytest.mark.skipif(not (DATA / "images" / "skimage").is_dir(), reason="no pictures in T2IALIGN_DATA")
