@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -14,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from t2ialign.data.comparisons import Compared, ComparisonCache, build_comparisons
-from t2ialign.data.pairs import read_pairs
+from t2ialign.data.pairs import PairRecord, read_pairs
 from t2ialign.data.sources import identity
 from t2ialign.trainers import base
 from t2ialign.trainers.facts import Facts
@@ -96,15 +98,20 @@ class ComparisonTrainer(base.Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
             rows = [row for row in read_rows(file) if row["step"] <= self.state.step]
             self.best = max([self.best, *(rank(row) for row in rows if "heldout/accuracy" in row)])
 
+    def first_prompts(self, count: int) -> list[str]:
+        """The prompts of the first pairs, repeated if there are fewer; raises ValueError as `read_pairs`."""
+        return list(islice(cycle([pair.prompt for pair in islice(self._pairs(), count)]), count))
+
+    def _pairs(self) -> Iterator[PairRecord]:
+        cfg = self.cfg
+        return read_pairs(cfg.data, ties=cfg.ties, split=cfg.split, streaming=cfg.streaming, limit=cfg.limit)
+
     def _prepared(self) -> ComparisonCache:
         cfg = self.cfg
-        records = read_pairs(
-            cfg.data, ties=cfg.ties, split=cfg.split, streaming=cfg.streaming, limit=cfg.limit
-        )
         read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
         return build_comparisons(
             cfg.cache or cfg.output / "cache",
-            records,
+            self._pairs(),
             self.prepare,
             unreadable=cfg.unreadable,
             fingerprint={**read, "contents": identity(cfg.data), "squares": self.made_of()},

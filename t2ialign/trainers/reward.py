@@ -92,7 +92,7 @@ class Trainer(ComparisonTrainer[Config, Compared]):
             train_weights(reward, ["*"] if cfg.train == "full" else cfg.layers or head(reward))
         self.reward, self.squares = reward, squares
         scorer = Scorer(reward, squares)
-        self.trained = reached(reward, probe(scorer))
+        self.trained = reached(reward, probe(scorer, self.first_prompts(2)))
         self.net: torch.nn.Module = scorer
         return TrainState(cfg, self.accelerator, self, self.trained, self.write, often=False)
 

@@ -20,7 +20,6 @@ HEADS = (
     *("mlp.*", "*.mlp_head.*", "head.*", "rm_head.*", "logit_scale", "*.logit_scale"),
 )
 """Names of the weights that train=head trains, where a scorer has no weights outside its towers."""
-PROBES = ["a red circle", "a blue square on a table"]
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,13 @@ def head(reward: Reward) -> list[str]:
     return list(HEADS)
 
 
-def probe(scorer: Scorer) -> Tensor:
-    """Margins of pictures of noise, which depend on every weight that scores depend on."""
+def probe(scorer: Scorer, prompts: Sequence[str]) -> Tensor:
+    """Margins (2,) of images of noise for two prompts: they depend on every weight that scores depend on.
+
+    The prompts are the user's own, since a scorer may know no others.
+    """
     size, device = scorer.squares.size, next(scorer.reward.parameters()).device
     noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     stored = torch.stack([scorer.squares.prepare(Image.fromarray(picture)) for picture in noise]).to(device)
-    margin: Tensor = scorer(stored, stored.flip(0), PROBES)
+    margin: Tensor = scorer(stored, stored.flip(0), list(prompts))
     return margin

@@ -51,6 +51,16 @@ class Plain(Reward):
         return self.head(images.mean((2, 3))).squeeze(1)
 
 
+class Strict(Plain):
+    """Knows the prompts of its data, "picture 0" to "picture 19", and stops at any other."""
+
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        known = {f"picture {i}" for i in range(20)}
+        if unknown := set(prompts) - known:
+            raise KeyError(f"no such prompt: {unknown}")
+        return super().score(images, prompts)
+
+
 def build() -> Plain:
     torch.manual_seed(0)
     return Plain()
@@ -189,6 +199,15 @@ def test_any_differentiable_reward_of_ones_own_is_trained_and_idle_weights_are_l
     assert trainer.fit()["heldout/accuracy"] == 1  # brightness is linear
     assert set(trained.read_tensors(cfg.output)) == {"head.weight", "head.bias"}
     assert rewards.load("trained", weights=str(cfg.output)).head.weight.sum() < 0
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_scorer_is_asked_about_prompts_of_the_data_alone(config, limit):
+    cfg = config(reward="tests.trainers.test_reward:Strict", limit=limit, holdout=0 if limit else 0.3)
+    trainer = Trainer(cfg)
+    assert set(trainer.trained) == {"head.weight", "head.bias"}
+    trainer.fit()
+    assert set(trained.read_tensors(cfg.output)) == {"head.weight", "head.bias"}
 
 
 def test_a_step_is_the_softmax_over_two_images(config):
