@@ -1,89 +1,137 @@
-"""A folder with chosen/ and rejected/: pictures of one name form a pair, captions stand beside them."""
+"""A folder with chosen/ and rejected/: images of one name form a pair, captions stand beside them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from t2ialign.data.image_folder import (
+    CAPTIONS,
+    ImageFolder,
+    caption_tables,
+    image_folder,
+    read_caption,
+    table_key,
+)
 from t2ialign.data.prompts import PROMPT_COLUMNS
-from t2ialign.data.tables import Row, first_of, read_lines, read_table
+from t2ialign.data.tables import Row, first_of, read_table
+from t2ialign.data.walk import ending, stem
 
 SIDES = ("chosen", "rejected")
-CAPTION_FILES = tuple(f"{s}.{e}" for s in ("captions", "metadata") for e in ("jsonl", "json", "csv", "tsv"))
-CLUTTER = (".ini", ".db")
-"""What file managers leave behind."""
-NOT_PICTURES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".md", *CLUTTER)
 
 
 def is_pair_folder(root: Path) -> bool:
-    """Whether `root` has the two sub-folders of a preference set."""
-    return all((root / side).is_dir() for side in SIDES)
+    """Whether `root` has the two sub-folders of a preference set, in any letter case."""
+    return all(_sides(root, side) for side in SIDES)
 
 
 def folder_rows(root: Path) -> Iterator[Row]:
     """Rows (prompt, chosen, rejected) of root/chosen/NAME.* and root/rejected/NAME.*, in order of name.
 
     The prompt comes from captions.jsonl or metadata.jsonl (or .json, .csv, .tsv; columns file_name and one of
-    prompt, caption, text) in `root` or in either side, else from NAME.txt beside the picture. Every file that
-    is no caption counts as a picture. Raises ValueError for a picture without a partner or without a prompt.
+    prompt, caption, text) in `root` or in either side, else from NAME.txt or NAME.caption beside the image.
+    What `image_folder` skips is noted. Raises ValueError for no images, two of one name, and an image without
+    a partner or without a prompt.
     """
-    pictures = [_pictures(root / side) for side in SIDES]
-    alone = sorted(pictures[0].keys() ^ pictures[1].keys())
-    if alone:
+    sides = [image_folder(_side(root, side)) for side in SIDES]
+    captions, tables = _captions([root, *(side.root for side in sides)])
+    for side in sides:
+        side.note(tables)
+    images = [_by_name(side) for side in sides]
+    if not any(images):
         raise ValueError(
-            f"got {len(alone)} pictures without a partner in {root}, such as {_few(alone)}; "
+            f"got no images in {sides[0].root} and {sides[1].root}; expected files such as 0001.png in both; "
+            "check the folders"
+        )
+    if alone := sorted(images[0].keys() ^ images[1].keys()):
+        raise ValueError(
+            f"got {len(alone)} images without a partner in {root}, such as {_few(alone)}; "
             "expected the same names in chosen/ and rejected/; add or remove them"
         )
-    captions = _captions(root)
-    prompts = {name: _prompt(root, name, [side[name] for side in pictures], captions) for name in pictures[0]}
-    silent = sorted(name for name, prompt in prompts.items() if not prompt)
-    if silent:
+    beside = _Beside(root, sides)
+    prompts = {name: _listed(name, images, sides, captions) or beside.text(name) for name in images[0]}
+    if silent := sorted(name for name, prompt in prompts.items() if not prompt):
         raise ValueError(
             f"got {len(silent)} pairs without a caption in {root}, such as {_few(silent)}; expected "
-            'captions.jsonl with {"file_name": ..., "prompt": ...} lines, or NAME.txt beside each picture'
+            'captions.jsonl with {"file_name": ..., "prompt": ...} lines, or NAME.txt beside each image'
         )
     for name in sorted(prompts):
-        row = {"prompt": prompts[name], "chosen": pictures[0][name], "rejected": pictures[1][name]}
+        row = {"prompt": prompts[name], "chosen": images[0][name], "rejected": images[1][name]}
         yield f"{root} pair {name}", row
 
 
-def _pictures(side: Path) -> dict[str, Path]:
-    """Name below `side`, without its ending -> file."""
+def _sides(root: Path, side: str) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.name.lower() == side and path.is_dir())
+
+
+def _side(root: Path, side: str) -> Path:
+    first, *more = _sides(root, side)
+    if more:
+        raise ValueError(f"got both {first} and {more[0]}; expected one folder {side}/; move them together")
+    return first
+
+
+def _by_name(side: ImageFolder) -> dict[str, Path]:
+    """Name below the side, without its ending -> image."""
     found: dict[str, Path] = {}
-    for path in sorted(side.rglob("*")):
-        if not path.is_file() or path.name.startswith(".") or path.suffix.lower() in NOT_PICTURES:
-            continue
-        name = path.relative_to(side).with_suffix("").as_posix()
+    for path in side.images:
+        name = side.name(path)
         if name in found:
-            raise ValueError(f"got both {found[name]} and {path}; expected one picture a name; rename one")
+            raise ValueError(
+                f"got both {found[name]} and {path}; expected one image of each name, whatever its ending; "
+                "rename or remove one"
+            )
         found[name] = path
     return found
 
 
-def _captions(root: Path) -> dict[str, str]:
-    """file_name, as written, -> caption, of every caption table in the folder."""
+def _captions(folders: list[Path]) -> tuple[dict[str, str], tuple[Path, ...]]:
+    """(`table_key` of a file -> caption, the tables) of every caption table in the folders."""
     captions: dict[str, str] = {}
-    for table in [folder / file for folder in (root, *(root / s for s in SIDES)) for file in CAPTION_FILES]:
-        for where, row in read_table(table) if table.is_file() else ():
+    tables = tuple(table for folder in folders for table in caption_tables(folder))
+    for table in tables:
+        for where, row in read_table(table):
             file, text = first_of(row, ("file_name", "filename", "file")), first_of(row, PROMPT_COLUMNS)
             if file is None or text is None:
                 raise ValueError(
                     f"{where}: got columns {', '.join(row)}; expected file_name and one of "
                     f"{', '.join(PROMPT_COLUMNS)}; rename the columns"
                 )
-            captions[str(row[file]).removeprefix("./")] = str(row[text] or "").strip()
-    return captions
+            captions[table_key(str(row[file]))] = str(row[text] or "").strip()
+    return captions, tables
 
 
-def _prompt(root: Path, name: str, pair: list[Path], captions: dict[str, str]) -> str:
-    """The caption listed for either picture, else that of a NAME.txt, else nothing."""
-    listed = [path.relative_to(root).as_posix() for path in pair]
-    listed += [path.relative_to(root / side).as_posix() for path, side in zip(pair, SIDES, strict=True)]
-    for key in (*listed, name):
-        if captions.get(key):
-            return captions[key]
-    for text in (*(path.with_suffix(".txt") for path in pair), root / f"{name}.txt"):
-        if text.is_file():
-            return " ".join(line.strip() for _, line in read_lines(text)).strip()
-    return ""
+def _listed(
+    name: str, images: list[dict[str, Path]], sides: list[ImageFolder], captions: dict[str, str]
+) -> str:
+    """The caption that a table has for either image, by its place in the folder, in its side or its name."""
+    files = [side[name].relative_to(folder.root) for side, folder in zip(images, sides, strict=True)]
+    keys = [f"{side}/{file.as_posix()}" for side, file in zip(SIDES, files, strict=True)]
+    keys += [f"{folder.root.name}/{file.as_posix()}" for folder, file in zip(sides, files, strict=True)]
+    keys += [file.as_posix() for file in files]
+    return next((captions[key] for key in map(table_key, (*keys, name)) if captions.get(key)), "")
+
+
+class _Beside:
+    """Captions in files of their own: beside the winner, beside the loser, or at the same place in `root`."""
+
+    def __init__(self, root: Path, sides: list[ImageFolder]) -> None:
+        self.root, self.sides = root, sides
+        self.above: dict[Path, dict[str, Path]] = {}
+
+    def text(self, name: str) -> str:
+        """The caption of a pair, "" if it has none."""
+        files = [side.captions[name] for side in self.sides if name in side.captions]
+        for file in (*files, self._above(name)):
+            if file is not None:
+                return read_caption(file)
+        return ""
+
+    def _above(self, name: str) -> Path | None:
+        folder = (self.root / name).parent
+        if folder not in self.above:
+            files = [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
+            texts = [file for kind in CAPTIONS for file in sorted(files) if ending(file) == kind]
+            self.above[folder] = {stem(file.name): file for file in reversed(texts)}
+        return self.above[folder].get(stem(Path(name).name + ".txt"))
 
 
 def _few(names: list[str]) -> str:

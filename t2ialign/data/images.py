@@ -1,26 +1,61 @@
 """Any picture a user has -> 8-bit RGB, upright, on white; what cannot be read whole is an error."""
 
+import importlib
 import io
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from t2ialign.paths import expand
+from t2ialign.data.located import located
+from t2ialign.data.remote import Remote
 
-ImageSource = bytes | Path | Image.Image
-"""Encoded bytes, a file, or an open picture."""
+ImageSource = bytes | Path | Image.Image | Remote
+"""Encoded bytes, a file, an open picture, or an address to fetch it from."""
+
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "JPEG2000": (".jp2", ".j2k"),
+    "MPO": (),
+    "PPM": (".ppm", ".pgm", ".pbm"),
+    "TGA": (".tga",),
+}
+"""Formats that are opened, as Pillow calls them, and the endings of their files."""
+ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
+"""Endings of files that are taken for images."""
+NEEDS = {
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "HEIF"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+}
+"""Brand at the start of a file -> its format."""
+INSTALL = {"HEIF": "pip install pillow-heif", "AVIF": "pip install 'pillow>=11.3'"}
+"""What makes Pillow read a format that it may lack."""
 
 
 def open_rgb(source: ImageSource, *, name: str = "") -> Image.Image:
     """The picture as 8-bit RGB: EXIF orientation applied, transparency over white, animations' first frame.
 
     16-bit, 32-bit and float grey levels are scaled to [0, 255]; colour profiles are not applied. `name` says
-    in messages where the picture came from. Raises ValueError if it is missing, truncated, no picture, or
-    larger than Pillow's decompression-bomb limit.
+    in messages where the picture came from. Raises ValueError if it is missing, truncated, no picture, of
+    none of the `FORMATS`, larger than Pillow's decompression-bomb limit, or at an address that gives none.
     """
-    label = ": ".join(str(part) for part in (name, source if isinstance(source, Path) else "") if part)
+    place = source if isinstance(source, Path | Remote) else ""
+    label = ": ".join(str(part) for part in (name, place) if part)
+    if isinstance(source, Remote):
+        try:
+            source = source.fetch()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}" if name else str(error)) from error
     try:
         return _on_white(ImageOps.exif_transpose(_load(source)))
     except MemoryError:
@@ -35,14 +70,15 @@ def open_rgb(source: ImageSource, *, name: str = "") -> Image.Image:
 def picture_of(where: str, value: Any, base: Path) -> ImageSource:
     """What a table's cell holds: bytes, {"bytes", "path"}, a path from `base`, an address, an open picture.
 
-    `where` says in messages which cell. An address is fetched. Raises ValueError for anything else.
+    `where` says in messages which cell. An address is fetched when the picture is opened; a path may be
+    written in any way that `located` knows. Raises ValueError for anything else.
     """
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, str) and "://" in value:
-        return _fetched(where, value)
-    if isinstance(value, str | Path) and str(value):
-        return base / expand(value)
+    if isinstance(value, str | Path) and (text := str(value).strip()):
+        if "://" in text and not text.lower().startswith("file://"):
+            return Remote(text)
+        return located(where, str(value), base)
     if isinstance(value, bytes | Image.Image):
         return value
     raise ValueError(
@@ -50,7 +86,7 @@ def picture_of(where: str, value: Any, base: Path) -> ImageSource:
     )
 
 
-def _load(source: ImageSource) -> Image.Image:
+def _load(source: bytes | Path | Image.Image) -> Image.Image:
     """The picture with its pixels in memory and its file closed."""
     if isinstance(source, Image.Image):
         source.load()
@@ -59,9 +95,38 @@ def _load(source: ImageSource) -> Image.Image:
         raise ValueError("zero bytes")
     if isinstance(source, Path) and source.is_file() and source.stat().st_size == 0:
         raise ValueError("zero bytes")
-    with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
-        image.load()
-        return image
+    try:
+        with Image.open(
+            source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()
+        ) as image:
+            image.load()
+            return image
+    except Image.UnidentifiedImageError as error:
+        if needed := _needed(source):
+            raise ValueError(needed) from error
+        raise
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that Pillow can open here; pillow-heif is used if it is installed."""
+    Image.init()
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _needed(source: bytes | Path) -> str:
+    """What to install for a picture of a known format that Pillow does not open here; "" for others."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            head = file.read(12)
+    else:
+        head = source[:12]
+    form = NEEDS.get(head[8:12], "") if head[4:8] == b"ftyp" else ""
+    if not form or form in _formats():
+        return ""
+    return f"{form}, which Pillow does not open here ({INSTALL[form]} and run again)"
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -92,16 +157,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "bytes of no known picture format"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def _fetched(where: str, address: str) -> bytes:
-    """Bytes of what `datasets` left behind an address (hf://, zip://, https://)."""
-    import fsspec
-
-    try:
-        with fsspec.open(address, "rb") as file:
-            return file.read()
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ValueError(
-            f"{where}: got {address}, which does not open ({error}); check the network"
-        ) from error

@@ -7,6 +7,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from t2ialign.data.images import ImageSource
+from t2ialign.data.remote import Remote
 
 ORIENTATION = Base.Orientation
 
@@ -17,7 +18,7 @@ def text_key(prompt: str) -> int:
 
 
 def picture_key(picture: ImageSource) -> int:
-    """64 bits that stand for one picture; a file is known by its path, size and date."""
+    """64 bits that stand for one picture; a file is known by its path, size and date, or by its address."""
     return _number(_contents(picture))
 
 
@@ -29,6 +30,8 @@ def pair_key(win: ImageSource, lose: ImageSource) -> int:
 def _contents(picture: ImageSource) -> bytes:
     if isinstance(picture, Path):
         return _hash(_file(picture))
+    if isinstance(picture, Remote):
+        return _hash(picture.address.encode("utf-8", "surrogatepass"))
     if isinstance(picture, bytes):
         return _hash(picture)
     return _hash(_pixels(picture))

@@ -12,6 +12,7 @@ from typing import Any
 
 from t2ialign.data.images import ImageSource, open_rgb
 from t2ialign.data.pairs import LABELLED, PairRecord
+from t2ialign.data.remote import Remote
 from t2ialign.data.shards import whole_file
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -29,8 +30,8 @@ def check_output(path: Path) -> None:
 
 
 def check_record(record: PairRecord, path: Path) -> PairRecord:
-    """The record. Raises ValueError if it has a picture that is no file, which JSON lines cannot name."""
-    files = all(isinstance(picture, Path) for picture in (record.win, record.lose))
+    """The record. Raises ValueError if it has a picture without a path or an address, for JSON lines."""
+    files = all(isinstance(picture, Path | Remote) for picture in (record.win, record.lose))
     if not files and path.suffix.lower() == ".jsonl":
         raise ValueError(
             f"{record.name}: got a picture that is no file for {path}, which names files; expected an output "
@@ -42,8 +43,9 @@ def check_record(record: PairRecord, path: Path) -> PairRecord:
 def write_pairs(path: Path, rows: Iterable[tuple[PairRecord, Figures]], figures: Sequence[str] = ()) -> None:
     """Write pairs, each with its numbers called `figures`, by the ending of `path`; whole or not at all.
 
-    In JSON lines pictures are paths relative to the file, so that both may move together; parquet holds the
-    pictures' bytes. Columns are prompt, jpg_0 (the winner), jpg_1, label_0, label_1, then the figures.
+    In JSON lines pictures are paths relative to the file, so that both may move together, or addresses;
+    parquet holds the pictures' bytes. Columns are prompt, jpg_0 (the winner), jpg_1, label_0, label_1, then
+    the figures.
     Raises ValueError for another ending and for a picture that does not fit it; OSError where a picture
     cannot be read or the file not be written.
     """
@@ -58,7 +60,7 @@ def write_pairs(path: Path, rows: Iterable[tuple[PairRecord, Figures]], figures:
             # A file's name may hold bytes that are no text: they become escapes, which JSON reads back.
             with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 for row in named:
-                    content = _row(*row, lambda picture: os.path.relpath(Path(picture).resolve(), folder))
+                    content = _row(*row, lambda picture: _named(picture, folder))
                     file.write(json.dumps(content, ensure_ascii=False) + "\n")
 
 
@@ -68,11 +70,17 @@ def _row(record: PairRecord, figures: Figures, shown: Any) -> dict[str, Any]:
     return {"prompt": record.prompt, **dict(zip(LABELLED, (*pictures, *labels), strict=True)), **figures}
 
 
+def _named(picture: Path | Remote, folder: Path) -> str:
+    return picture.address if isinstance(picture, Remote) else os.path.relpath(picture.resolve(), folder)
+
+
 def _bytes(picture: ImageSource) -> bytes:
     if isinstance(picture, bytes):
         return picture
     if isinstance(picture, Path):
         return picture.read_bytes()
+    if isinstance(picture, Remote):
+        return picture.fetch()
     stream = io.BytesIO()
     open_rgb(picture).save(stream, "PNG")
     return stream.getvalue()

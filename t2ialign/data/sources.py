@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.folder import CLUTTER, folder_rows, is_pair_folder
+from t2ialign.data.folder import folder_rows, is_pair_folder
+from t2ialign.data.image_folder import CAPTIONS
+from t2ialign.data.images import ENDINGS
 from t2ialign.data.tables import SUFFIXES, Row, read_table
+from t2ialign.data.walk import Skipped, ending, walk
 
 FILES = (".parquet", *SUFFIXES)
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz")
 
 Select = Callable[[str, list[str]], list[str]]
 """(where, column names) -> the columns to read; raises ValueError if one is missing."""
@@ -34,18 +38,27 @@ def read_rows(source: str, *, select: Select, split: str, streaming: bool) -> tu
         return folder_rows(path), Path()
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _saved_rows(path, split), path
-    if any(path.rglob("*.parquet")):
-        files = parquet_files(path, split)
+    files, skipped = walk(path)
+    if any(ending(file) == ".parquet" for file in files):
+        files = _of_split(path, files, split, skipped)
         return (row for file in files for row in _parquet_rows(file, select)), path
+    _check_layout(path, files)
     return _library_rows(source, split, True), path
 
 
 def parquet_files(folder: Path, split: str) -> list[Path]:
     """The folder's parquet files of a split, told by their names: "train-00000.parquet", "test/0.parquet".
 
-    Where no name tells a split, all are "train". Raises ValueError if the split is not there.
+    Where no name tells a split, all are "train". Hidden files and those of operating systems are skipped.
+    Raises ValueError if the split is not there.
     """
-    files = sorted(folder.rglob("*.parquet"))
+    files, skipped = walk(folder)
+    return _of_split(folder, files, split, skipped)
+
+
+def _of_split(folder: Path, files: list[Path], split: str, skipped: Skipped) -> list[Path]:
+    skipped.note(folder)
+    files = [file for file in files if ending(file) == ".parquet"]
     words = {file: set(re.split(r"[^a-z0-9]+", str(file.relative_to(folder)).lower())) for file in files}
     told = any(words[file] & {"train", "validation", "valid", "val", "dev", "test", split} for file in files)
     chosen = [file for file in files if split in words[file]] if told else files
@@ -60,13 +73,13 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
 def identity(source: str) -> dict[str, str]:
     """What tells one version of a file or folder from another: its name, and a hash of its sizes and dates.
 
-    For the fingerprint of a cache; it survives moving. Hidden files and those of file managers do not count.
+    For the fingerprint of a cache; it survives moving. What `walk` skips does not count.
     What lies elsewhere is known by its name alone.
     """
     path = Path(source).expanduser()
     if not path.exists():
         return {"name": source}
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if _counts(path, file))
+    files = [path] if path.is_file() else [file for file in walk(path)[0] if file.exists()]
     stats = ((file.relative_to(path.parent), file.stat()) for file in files)
     lines = (f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode() for name, stat in stats)
     digest = hashlib.blake2b(digest_size=16)
@@ -75,16 +88,24 @@ def identity(source: str) -> dict[str, str]:
     return {"name": path.resolve().name, "digest": digest.hexdigest()}
 
 
-def _counts(root: Path, file: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return file.is_file() and not hidden and file.suffix.lower() not in CLUTTER
+def _check_layout(folder: Path, files: list[Path]) -> None:
+    """Raises ValueError for a folder of images and captions alone, of which nothing says what is chosen."""
+    if not files or any(ending(file) not in (*ENDINGS, *CAPTIONS) for file in files):
+        return
+    parts = sorted({file.relative_to(folder).parts[0] for file in files if file.parent != folder})
+    there = ", ".join(f"{part}/" for part in parts[:4]) or "no sub-folders"
+    raise ValueError(
+        f"got {folder}, a folder of images with {there}; expected sub-folders chosen/ and rejected/, or a "
+        "table of prompts and images; rename the sub-folders, or name the table"
+    )
 
 
 def _file_rows(path: Path, select: Select) -> Iterator[Row]:
     if path.suffix.lower() == ".parquet":
         return _parquet_rows(path, select)
     if path.suffix.lower() not in FILES:
-        raise ValueError(f"got {path}; expected {', '.join(FILES)} or a folder; convert the file")
+        how = "unpack it" if ending(path) in ARCHIVES else "convert the file"
+        raise ValueError(f"got {path}; expected {', '.join(FILES)} or a folder; {how}")
     return read_table(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils import data
 
 from t2ialign.data.images import open_rgb
+from t2ialign.data.remote import Remote
 from t2ialign.scoring.items import Item
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 AHEAD = 2
 """Batches that each worker decodes before they are asked for."""
+FETCHED = 8
+"""Pictures that each worker fetches from addresses at a time."""
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Decoder(data.Dataset[Pictures]):
         batch = Pictures([])
         tensors: dict[Geometry, list[Tensor]] = {geometry: [] for geometry in self.geometries}
         known: dict[tuple[int, str], tuple[dict[Geometry, Tensor], Tensor | None] | str] = {}
-        for item in items:
+        for item in _fetched(items):
             key = (item.shard, item.file)
             if item.error is None and key not in known:
                 known[key] = self._one(item)
@@ -97,8 +101,29 @@ def read_picture(item: Item) -> Image.Image:
         raise ValueError(item.error or f"{item.file}: got no picture; expected one; drop the row")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        name = "" if hasattr(item.image, "joinpath") else item.file
+        name = item.file if isinstance(item.image, bytes | Image.Image) else ""  # others name themselves
         return open_rgb(item.image, name=name)
+
+
+def _fetched(items: Sequence[Item]) -> list[Item]:
+    """The items with the bytes of what lies at addresses, or with why there are none."""
+    images = [item.image if item.error is None else None for item in items]
+    remotes = list(dict.fromkeys(image for image in images if isinstance(image, Remote)))
+    if not remotes:
+        return list(items)
+    with ThreadPoolExecutor(FETCHED) as pool:
+        contents = dict(zip(remotes, pool.map(_content, remotes), strict=True))
+    return [
+        replace(item, **contents[image]) if isinstance(image, Remote) else item
+        for item, image in zip(items, images, strict=True)
+    ]
+
+
+def _content(remote: Remote) -> dict[str, Any]:
+    try:
+        return {"image": remote.fetch()}
+    except ValueError as error:
+        return {"image": None, "error": str(error)}
 
 
 def _check_strip(item: Item, image: Image.Image, geometry: Geometry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from t2ialign.data.prompts import PROMPT_COLUMNS
 from t2ialign.data.sources import read_rows
 from t2ialign.data.tables import SUFFIXES, first_of
+from t2ialign.data.walk import composed
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image_path", "file_path", "path", "image", "img", "key")
 """Names that a column of picture files goes by, in order of preference, letter case aside."""
@@ -92,9 +94,13 @@ def read_prompt_table(path: Path, text_column: str | None = None) -> dict[str, l
 
 
 def lookup(table: Mapping[str, Any], file: str) -> Any:
-    """The entry of a file by its whole name, or by that without its ending; None if absent."""
-    found = table.get(file)
-    return table.get(str(PurePosixPath(file).with_suffix(""))) if found is None else found
+    """The entry of a file by its whole name, or by that without its ending; None if absent.
+
+    The letter case of the ending and the Unicode form do not matter.
+    """
+    head, tail = os.path.splitext(composed(file))
+    names = dict.fromkeys((composed(file), head + tail.lower(), head + tail.upper(), head))
+    return next((table[name] for name in names if name in table), None)
 
 
 def from_name(file: str) -> str:
@@ -105,8 +111,8 @@ def from_name(file: str) -> str:
 
 
 def normal(file: str) -> str:
-    """A path as tables write it -> "/" between its parts and no leading "./"."""
-    return file.replace("\\", "/").removeprefix("./")
+    """A path as tables write it -> "/" between its parts, no leading "./", accents in one Unicode form."""
+    return composed(file.replace("\\", "/").removeprefix("./"))
 
 
 def _columns(where: str, names: list[str], text_column: str | None) -> list[str]:

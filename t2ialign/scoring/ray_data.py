@@ -16,6 +16,7 @@ import rewards
 from rewards import Prepared
 from rewards.device import default_device
 from rewards.preprocess import Geometry
+from t2ialign.data.remote import Remote
 from t2ialign.scoring.decode import Decoder, Pictures
 from t2ialign.scoring.engine import (
     WINDOW,
@@ -135,6 +136,7 @@ class _Read:
             "error": item.error or "",
             "data": item.image if isinstance(item.image, bytes) and kind == "row" else b"",
             "path": str(item.image) if isinstance(item.image, Path) else "",
+            "address": item.image.address if isinstance(item.image, Remote) else "",
         }
 
 
@@ -207,12 +209,13 @@ def _todo(batch: Batch) -> list[int]:
 
 
 def _items(batch: Batch) -> list[Item]:
-    names = ("shard", "row", "file", "prompt", "prompted", "stamp", "repeat", "error", "path")
+    names = ("shard", "row", "file", "prompt", "prompted", "stamp", "repeat", "error", "path", "address")
     data = batch.get("data", [b""] * len(batch["row"]))
     found = []
     for values in zip(*(batch[name] for name in names), data, strict=True):
-        shard, row, file, prompt, prompted, stamp, repeat, error, path, content = values
+        shard, row, file, prompt, prompted, stamp, repeat, error, path, address, content = values
         item = Item(int(shard), int(row), str(file), str(prompt) if prompted else None, content, str(stamp))
-        item = replace(item, image=Path(path) if path else content, repeat=int(repeat), error=error or None)
+        image = Remote(address) if address else Path(path) if path else content
+        item = replace(item, image=image, repeat=int(repeat), error=error or None)
         found.append(item)
     return found

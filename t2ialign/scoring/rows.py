@@ -110,7 +110,9 @@ def _file(value: Any) -> str | None:
     """The name in a cell that holds a path; None for bytes, whose names need not be unique."""
     if isinstance(value, dict) and value.get("bytes") is None:
         value = value.get("path")
-    return normal(value) if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    return value if "://" in value else normal(value)
 
 
 def _prompt(where: str, file: str, value: Any, prompts: Prompts) -> str | None:

@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from t2ialign.data.folder import CAPTION_FILES
-from t2ialign.data.sources import FILES
-from t2ialign.data.tables import read_lines
+from t2ialign.data.image_folder import ImageFolder, caption_tables, image_folder, table_key
+from t2ialign.data.images import ENDINGS
+from t2ialign.data.located import located
+from t2ialign.data.sources import ARCHIVES, FILES
+from t2ialign.data.walk import ending, is_clutter, stem
 from t2ialign.evaluation import manifest
 from t2ialign.scoring import rows, tars
 from t2ialign.scoring.items import Item, Source, stamp
-from t2ialign.scoring.prompts import Prompts, lookup, read_prompt_table
+from t2ialign.scoring.prompts import Prompts, lookup, normal, read_prompt_table
 from t2ialign.scoring.rows import Columns
-from t2ialign.scoring.tars import PICTURES
-
-TEXT = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".md", ".html", ".parquet")
-"""Endings that are expected beside pictures; others are counted in a note."""
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +25,9 @@ def open_source(text: str, prompts: Prompts, columns: Columns) -> Source:
     """A folder, a manifest or other table, a .tar shard or a pattern of them, or a name on the Hub.
 
     A folder is scored by its manifest.jsonl if it has one and `prompts` says nothing, by its .tar shards or
-    parquet files if it has no pictures, else picture by picture. Patterns: "a-*.tar", "a-{000..127}.tar".
-    Raises ValueError for what does not exist and for a folder without pictures.
+    parquet files if it has no pictures, else picture by picture; what `image_folder` skips is noted. Patterns
+    are "a-*.tar", "a-{000..127}.tar" and "images/*.png". Raises ValueError for what does not exist and for a
+    folder without pictures.
     """
     path = Path(text).expanduser()
     if shards := tars.expand(text):
@@ -36,54 +35,53 @@ def open_source(text: str, prompts: Prompts, columns: Columns) -> Source:
     if path.is_file():
         return _file(path, prompts, columns)
     if not path.is_dir():
+        if path.parent.is_dir() and set(path.name) & set("*?["):
+            return _folder(image_folder(path.parent, deep=False), _matching(path), prompts)
         return rows.hub(text, prompts, columns)
     if (path / manifest.NAME).is_file() and not prompts.given:
         return _table(path / manifest.NAME, prompts, columns)
-    pictures, others = _walk(path)
-    if not pictures:
-        if shards := [file for file in others if tars.is_tar(file)]:
+    folder = image_folder(path)
+    if not folder.images:
+        if shards := [file for file in folder.others if tars.is_tar(file)]:
             return tars.source(text, shards, prompts)
-        if any(file.suffix == ".parquet" for file in others) or (path / "state.json").is_file():
+        if any(ending(file) == ".parquet" for file in folder.others) or (path / "state.json").is_file():
             return rows.folder(path, prompts, columns)
+        folder.note()
         raise ValueError(
-            f"got no pictures in {path}; expected {', '.join(PICTURES[:5])}, ... or .tar or .parquet shards; "
+            f"got no images in {path}; expected {', '.join(ENDINGS[:4])}, ... or .tar or .parquet shards; "
             "check the folder"
         )
-    if odd := Counter(file.suffix for file in others if file.suffix.lower() not in TEXT):
-        log.info("%s: %d files are no pictures (%s)", path, odd.total(), ", ".join(sorted(odd)))
-    return _folder(path, pictures, prompts)
+    folder.note(() if prompts.given else tuple(caption_tables(path)))
+    return _folder(folder, folder.images, prompts)
 
 
 def _file(path: Path, prompts: Prompts, columns: Columns) -> Source:
-    if path.suffix.lower() in FILES:
+    if ending(path) in FILES:
         return _table(path, prompts, columns)
-    if path.suffix.lower() in PICTURES:
+    if ending(path) in ENDINGS:
         return _picture(path, prompts)
-    raise ValueError(
-        f"got {path}; expected a picture, a .tar shard or a table ({', '.join(FILES)}); convert the file"
-    )
+    how = "unpack it" if ending(path) in ARCHIVES else "convert the file"
+    raise ValueError(f"got {path}; expected an image, a .tar shard or a table ({', '.join(FILES)}); {how}")
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """Images right in a folder whose names fit a pattern such as "*.png"."""
+    fitting = [file for file in pattern.parent.glob(pattern.name) if not is_clutter(file.name)]
+    images = sorted(file for file in fitting if ending(file) in ENDINGS)
+    if not images:
+        raise ValueError(f"got {pattern}, which fits no image; expected a pattern such as *.png; check it")
+    return images
 
 
 def _table(path: Path, prompts: Prompts, columns: Columns) -> Source:
     return rows.files(str(path), [path], prompts, columns)
 
 
-def _walk(root: Path) -> tuple[list[Path], list[Path]]:
-    """(pictures, other files) below a folder in order of name; hidden ones are left out."""
-    found = sorted(
-        file
-        for file in root.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    )
-    pictures = [file for file in found if file.suffix.lower() in PICTURES]
-    return pictures, [file for file in found if file.suffix.lower() not in PICTURES]
-
-
-def _folder(root: Path, pictures: Sequence[Path], prompts: Prompts) -> Source:
+def _folder(folder: ImageFolder, pictures: Sequence[Path], prompts: Prompts) -> Source:
     """Pictures one by one, or the rows of a table of prompts, which may name a picture more than once."""
-    prompts = _with_captions(root, prompts)
+    root, prompts = folder.root, _with_captions(folder.root, prompts)
     if prompts.table is None:
-        return Source(str(root), [root.name], lambda _: _pictures(root, pictures, prompts), len(pictures))
+        return Source(str(root), [root.name], lambda _: _pictures(folder, pictures, prompts), len(pictures))
     listed = _listed(root, pictures, prompts.table)
     return Source(str(root), [root.name], lambda _: iter(_items(listed)), len(listed))
 
@@ -92,12 +90,14 @@ def _picture(path: Path, prompts: Prompts) -> Source:
     """One picture, once for each prompt that a table has for it; what else the table lists is left alone."""
     root = path.parent
     table = _with_captions(root, prompts).table or {}
-    alike = [file for file in table if PurePosixPath(file).name in (path.name, path.stem)]
-    known = {path.name: [path], path.stem: [path]}
+    names = table_key(path.name), table_key(stem(path.name))
+    alike = [file for file in table if table_key(PurePosixPath(file).name) in names]
+    known = _known(root, [path])
     own = [file for file in alike if _same(_find(root.resolve(), file, known), path)]
     listed = [(path.name, text, path) for file in own for text in table[file]]
     if not listed and prompts.table is None:
-        return Source(str(path), [path.name], lambda _: _pictures(root, [path], prompts), 1)
+        folder = image_folder(root, deep=False)
+        return Source(str(path), [path.name], lambda _: _pictures(folder, [path], prompts), 1)
     listed = listed or [(path.name, "", path)]
     return Source(str(path), [path.name], lambda _: iter(_items(listed)), len(listed))
 
@@ -110,17 +110,17 @@ def _with_captions(root: Path, prompts: Prompts) -> Prompts:
     """The rule as given, or else the tables of captions that lie in the folder, if any."""
     if prompts.given:
         return prompts
-    captions = [root / name for name in CAPTION_FILES if (root / name).is_file()]
-    table = {file: texts for path in captions for file, texts in read_prompt_table(path).items()}
+    tables = [read_prompt_table(path) for path in caption_tables(root)]
+    table = {file: texts for read in tables for file, texts in read.items()}
     return Prompts(table=table) if table else prompts
 
 
-def _pictures(root: Path, pictures: Sequence[Path], prompts: Prompts) -> Iterator[Item]:
+def _pictures(folder: ImageFolder, pictures: Sequence[Path], prompts: Prompts) -> Iterator[Item]:
     beside = not prompts.given
     for row, path in enumerate(pictures):
-        file = path.relative_to(root).as_posix()
+        file = path.relative_to(folder.root).as_posix()
         try:
-            text = _sidecar(path) if beside else None
+            text = folder.caption(path) if beside else None
         except ValueError as error:
             yield Item(0, row, file, None, None, stamp(path), error=str(error))
             continue
@@ -128,22 +128,11 @@ def _pictures(root: Path, pictures: Sequence[Path], prompts: Prompts) -> Iterato
         yield Item(0, row, file, prompt, path, stamp(path))
 
 
-def _sidecar(path: Path) -> str | None:
-    text = path.with_suffix(".txt")
-    if not text.is_file():
-        return None
-    return " ".join(line.strip() for _, line in read_lines(text)).strip() or None
-
-
 def _listed(
     root: Path, pictures: Sequence[Path], table: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, str, Path | str]]:
     """(file, prompt, picture or what is wrong) of each row of a table of prompts; unlisted ones are noted."""
-    known: dict[str, list[Path]] = {}
-    for path in pictures:
-        inside = path.relative_to(root)
-        for name in dict.fromkeys((inside.as_posix(), inside.with_suffix("").as_posix())):
-            known.setdefault(name, []).append(path)
+    known = _known(root, pictures)
     found: list[tuple[str, str, Path | str]] = []
     used: set[Path] = set()
     for file, texts in table.items():
@@ -155,12 +144,25 @@ def _listed(
     return found
 
 
+def _known(root: Path, pictures: Sequence[Path]) -> dict[str, list[Path]]:
+    """Name as a table of prompts has it, with and without its ending -> pictures."""
+    known: dict[str, list[Path]] = {}
+    for path in pictures:
+        name = normal(path.relative_to(root).as_posix())
+        for key in dict.fromkeys((name, stem(name))):
+            known.setdefault(key, []).append(path)
+    return known
+
+
 def _find(root: Path, file: str, known: dict[str, list[Path]]) -> Path | str:
-    paths = known.get(file) or lookup(known, file) or []
+    paths = lookup(known, file) or []
     if not paths:  # an absolute name, or one that starts with the folder's own, or one that is not there
-        name, under = Path(file), root / file
-        above = not under.is_file() and not name.is_absolute() and root.name == name.parts[0]
-        return root.parent / name if above else under
+        try:
+            under = located(str(root), file, root)
+        except ValueError as error:
+            return str(error)
+        above = not under.is_file() and not Path(file).is_absolute() and root.name == Path(file).parts[0]
+        return root.parent / file if above else under
     if len(paths) > 1:
         both = " and ".join(str(path.relative_to(root)) for path in paths[:2])
         return (

@@ -9,31 +9,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from t2ialign.data.images import ENDINGS
 from t2ialign.data.prompts import PROMPT_COLUMNS
 from t2ialign.data.tables import first_of
+from t2ialign.data.walk import composed, ending, is_clutter
 from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import Prompts
 
-PICTURES = (
-    *(
-        ".jpg",
-        ".jpeg",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".jp2",
-        ".ppm",
-        ".pgm",
-    ),
-    *(".heic", ".tga"),
-)
-"""Endings of files that are taken for pictures."""
-ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TEXTS = ("txt", "caption", "prompt", "text")
 """Endings of members that hold a prompt; "json" holds one under prompt, caption or text."""
 BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error)
@@ -41,12 +24,12 @@ BLOCK = 512
 """An archive is a whole number of these bytes."""
 
 Sample = dict[str, bytes]
-"""Member ending -> content, of one key."""
+"""Member ending, from the first dot of the file's name on -> content, of one key."""
 
 
 def is_tar(path: Path) -> bool:
     """Whether a file is a shard by its name."""
-    return path.name.lower().endswith(ENDINGS)
+    return path.name.lower().endswith(ARCHIVES)
 
 
 def expand(text: str) -> list[Path]:
@@ -54,7 +37,7 @@ def expand(text: str) -> list[Path]:
 
     Raises ValueError for a pattern that no file fits, or a shard of a range that is absent.
     """
-    if not text.lower().endswith(ENDINGS):
+    if not text.lower().endswith(ARCHIVES):
         return []
     found: list[Path] = []
     for name in _ranges(text):
@@ -101,16 +84,14 @@ def _items(path: Path, shard: int, label: str, prompts: Prompts) -> Iterator[Ite
     try:
         for key, sample in _samples(path):
             text, wrong = _text(sample)
-            for ending in [
-                ending for ending in sample if f".{ending.rpartition('.')[2].lower()}" in PICTURES
-            ]:
-                member = f"{key}.{ending}"
+            for kind in [kind for kind in sample if ending(f"x.{kind}") in ENDINGS]:
+                member = f"{key}.{kind}"
                 for prompt in prompts.of(member, text):
                     place = (member, prompt)
                     seen[place] = repeat = seen.get(place, -1) + 1
                     error = f"{label}/{member}: {wrong}" if wrong and prompt is None else None
                     yield Item(
-                        *(shard, row, f"{label}/{member}", prompt, None if error else sample[ending]),
+                        *(shard, row, f"{label}/{member}", prompt, None if error else sample[kind]),
                         stamp=mark,
                         repeat=repeat,
                         error=error,
@@ -129,31 +110,33 @@ def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
     key, sample = "", Sample()
     with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
         for member in archive:
-            folder, _, name = member.name.removeprefix("./").rpartition("/")
-            stem, _, ending = name.partition(".")
-            if not member.isfile() or not stem or not ending:  # folders, links, hidden files
+            folder, _, name = composed(member.name.removeprefix("./")).rpartition("/")
+            stem, _, kind = name.partition(".")
+            clutter = any(is_clutter(part) for part in (*folder.split("/"), name))
+            if not member.isfile() or clutter or not kind:  # folders and links too
                 continue
             new = f"{folder}/{stem}" if folder else stem
-            if sample and (new != key or ending in sample):
+            if sample and (new != key or kind in sample):
                 yield key, sample
                 sample = Sample()
             key = new
             content = archive.extractfile(member)
             assert content is not None, f"{path}: {member.name} is a file without content"
-            sample[ending] = content.read()
+            sample[kind] = content.read()
     if sample:
         yield key, sample
 
 
 def _text(sample: Sample) -> tuple[str | None, str | None]:
     """(prompt of a sample, what is wrong with it)."""
+    texts = {kind.lower(): content for kind, content in sample.items()}
     try:
-        for ending in TEXTS:
-            if ending in sample:
-                return " ".join(sample[ending].decode("utf-8-sig").split("\n")).strip() or None, None
-        if "json" not in sample:
+        for kind in TEXTS:
+            if kind in texts:
+                return " ".join(texts[kind].decode("utf-8-sig").split("\n")).strip() or None, None
+        if "json" not in texts:
             return None, None
-        row = json.loads(sample["json"].decode("utf-8-sig"))
+        row = json.loads(texts["json"].decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return None, f"got a prompt that is not UTF-8 ({error.reason}); expected text; mend the shard"
     except json.JSONDecodeError as error:

@@ -239,9 +239,12 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (lambda root: (root / "rejected" / "b.png").unlink(), "1 pictures without a partner"),
+            (lambda root: (root / "rejected" / "b.png").unlink(), "1 images without a partner"),
             (lambda root: (root / "captions.jsonl").unlink(), "3 pairs without a caption"),
-            (lambda root: (root / "chosen" / "a.jpg").write_bytes(picture(1)), "expected one picture a name"),
+            (
+                lambda root: (root / "chosen" / "a.jpg").write_bytes(picture(1)),
+                "expected one image of each name",
+            ),
             (
                 lambda root: (root / "captions.jsonl").write_text('{"name": 1}'),
                 "got columns name; expected file_",
@@ -259,7 +262,7 @@ class TestFolder:
     def test_empty_folders(self, tmp_path):
         for side in ("chosen", "rejected"):
             (tmp_path / side).mkdir()
-        with pytest.raises(ValueError, match="no rows"):
+        with pytest.raises(ValueError, match="got no images"):
             summary(tmp_path)
 
 
@@ -377,7 +380,7 @@ def test_pictures_behind_an_address_are_fetched(tmp_path):
     (tmp_path / "p.jsonl").write_text(json.dumps(rows[0]))
     assert summary(tmp_path / "p.jsonl") == [("a", 7, 7, 1.0)]
     (tmp_path / "p.jsonl").write_text(json.dumps({**rows[0], "chosen": (tmp_path / "b.png").as_uri()}))
-    with pytest.raises(ValueError, match=r"b\.png, which does not open"):
+    with pytest.raises(ValueError, match=r"b\.png: got no such file"):
         summary(tmp_path / "p.jsonl")
 
 

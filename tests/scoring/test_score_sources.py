@@ -38,7 +38,10 @@ def test_a_folder_with_texts_beside_pictures(tmp_path, caplog):
     assert pairs(items) == [("a/x.jpg", "first line"), ("b.png", "second"), ("c.webp", None)]
     assert [(item.shard, item.row) for item in items] == [(0, 0), (0, 1), (0, 2)]
     assert len({item.identity for item in items}) == 3
-    assert "1 files are no pictures (.safetensors)" in caplog.text
+    assert (
+        "skipped 2 files that are not images: 1 .safetensors (weights.safetensors), "
+        "1 hidden or system (.hidden.png)" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
@@ -286,8 +289,8 @@ def test_identity_follows_what_is_scored_and_not_its_place(tmp_path):
         ("{tmp}/none.parquet", None, "does not exist"),
         ("{tmp}/s-*.tar", None, "does not exist; expected .tar shards"),
         ("{tmp}/s-{{0..1}}.tar", None, "s-0.tar, which does not exist"),
-        ("{tmp}", None, "got no pictures in"),
-        ("{tmp}/x.bin", None, "expected a picture, a .tar shard or a table"),
+        ("{tmp}", None, "got no images in"),
+        ("{tmp}/x.bin", None, "expected an image, a .tar shard or a table"),
         ("{tmp}", "{tmp}/list.txt", "which names no pictures"),
         ("{tmp}", "{tmp}/none.csv", "which is no file"),
         ("{tmp}", "{tmp}/p.csv", "got columns prompt, n; expected a file"),
