@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from t2ialign import __version__
+from t2ialign.data.messages import OneLine, one_line
 from t2ialign.paths import expand_word
 
 # A verb is the file t2ialign/VERB.py with add_arguments(parser) and run(args) -> exit code or None. Only the
@@ -105,7 +106,7 @@ def _overview() -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(str(error)) or type(error).__name__
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"{text}; free some disk space and run the same command again; if that says that the folder "
@@ -133,7 +134,7 @@ class _Once(logging.Filter):
 def _one_line_messages() -> Iterator[None]:
     """Our notes and all warnings as single lines on stderr; of several processes only the first one notes."""
     handler, loggers = logging.StreamHandler(), [logging.getLogger(name) for name in ("t2ialign", "rewards")]
-    handler.setFormatter(logging.Formatter("t2ialign: %(message)s"))
+    handler.setFormatter(OneLine("t2ialign: %(message)s"))
     handler.addFilter(_Once())
     plain, levels = warnings.formatwarning, [logger.level for logger in loggers]
     warnings.formatwarning = _format_warning
@@ -152,4 +153,4 @@ def _one_line_messages() -> Iterator[None]:
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    return f"t2ialign: warning: {' '.join(str(message).split())}\n"
+    return f"t2ialign: warning: {one_line(str(message))}\n"

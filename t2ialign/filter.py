@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unreadable",
         choices=("error", "skip"),
         default="error",
-        help="a picture that cannot be read stops the run, or is left out with its pairs (error)",
+        help="a row without prompt, label or readable images stops the run, or is left out (error)",
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="pictures at a time (64)")
     parser.add_argument("--resume", choices=("latest",), help="keep the scores that are beside --output")
@@ -70,19 +70,23 @@ def run(args: argparse.Namespace) -> None:
     from t2ialign.data.consistent_filter import consistent
     from t2ialign.data.pair_writer import check_record, write_pairs
     from t2ialign.data.pairs import read_pairs
+    from t2ialign.data.skipped import skipping
     from t2ialign.evaluation import filter_report, manifest
     from t2ialign.scoring.pairs import score_pairs
 
     options = {"split": args.split, "streaming": args.streaming, "limit": args.limit}
     read = partial(read_pairs, args.pairs, ties="soft", **options)
+    skipped = skipping(args.unreadable, args.pairs)
     scored = score_pairs(
-        (check_record(record, args.output) for record in read()),
+        (check_record(record, args.output) for record in read(skipped=skipped)),
         args.rewards,
         partial(rewards.load_all, args.rewards),
         _beside(args.output)[1],
         batch_size=args.batch_size,
-        unreadable=args.unreadable,
+        skipped=skipped,
     )
+    if skipped is not None:
+        skipped.tell()
     gaps, preferences = scored.gaps(3), scored.preferences
     whole = np.asarray(np.isfinite(gaps).all(1))
     kept = np.zeros(len(gaps), np.bool_)
@@ -90,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     columns = [f"gap_{name}" for name in args.rewards]
     chosen = (
         (record, dict(zip(columns, gaps[number].tolist(), strict=True)))
-        for number, record in scored.again(read())
+        for number, record in scored.again(read(skipped=skipping(args.unreadable, args.pairs)))
         if kept[number]
     )
     write_pairs(args.output, chosen, columns)

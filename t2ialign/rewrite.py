@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}.{EXPLAINED}"
     parser.add_argument("prompt", nargs="*", help="what to rewrite; quote each prompt")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="more of them: txt, jsonl, json, csv or parquet"
+        "--prompts", type=Path, metavar="FILE", help="more of them: txt, jsonl, json, csv, tsv or parquet"
     )
     parser.add_argument("--rewriter", default="shapes", metavar="NAME", help="shapes, rules, or a model's")
     add_rewriter(parser)
@@ -104,9 +104,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:
-    from t2ialign.rewriting.files import read
+    from t2ialign.data.prompts import read_prompts
 
-    found = [*args.prompt, *(read(args.prompts) if args.prompts else [])]
+    found = [*args.prompt, *(read_prompts(args.prompts) if args.prompts else [])]
     if not found or not all(prompt.strip() for prompt in found):
         raise ValueError(
             "got no prompt, or an empty one; expected some text; quote a prompt or use --prompts"

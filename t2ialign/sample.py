@@ -33,7 +33,7 @@ Row = dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("prompt", nargs="*", help="what to render; quote each prompt")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="more of them: txt, jsonl, csv or json")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="more of them: txt or a table")
     parser.add_argument(
         "--model",
         help="a diffusers folder, a .safetensors or .ckpt file, a Hub id, or shapes (the embedded toy)",

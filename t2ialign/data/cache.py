@@ -1,7 +1,6 @@
 """Build a pair cache in one streaming pass: bounded memory, atomic, going on where an earlier build died."""
 
 import json
-import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from t2ialign.data.keys import pair_key, text_key
 from t2ialign.data.ledger import Known, Rows, claim, finish
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.shards import ShardWriter
+from t2ialign.data.skipped import Skipped
 from t2ialign.data.stored import PairCache, Pairs
 from t2ialign.data.transform import Framed, Size, bucket_sizes, frame, nearest_bucket
 from t2ialign.models.base import Policy
@@ -27,8 +27,6 @@ from t2ialign.models.base import Policy
 __all__ = ["PairCache", "Pairs", "build_cache"]
 
 TEXT_BATCH = 32
-
-log = logging.getLogger(__name__)
 
 Variants = list[tuple[Framed, Framed]]
 """(winner, loser), as they are and, if asked for, mirrored."""
@@ -52,7 +50,7 @@ def build_cache(
     batch_size: int = 8,
     shard_size: int = 512,
     fingerprint: Mapping[str, Any] | None = None,
-    unreadable: Literal["error", "skip"] = "error",
+    skipped: Skipped | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> PairCache:
     """Encode every picture and every distinct prompt once, or open the folder if that has been done.
@@ -63,8 +61,8 @@ def build_cache(
     `fingerprint` (plain JSON) says what records and model these are: with the settings above it decides
     whether the folder may be reused or a build that stopped may go on; what is encoded is known by its
     contents, so the rows of that build may have been mended. One process builds, others wait.
-    An unreadable picture stops the build, or with "skip" is logged and left out. `progress` is called with
-    the number of pairs just passed; without it a bar appears after 3 s.
+    An unreadable picture stops the build, or with `skipped` is left out, and a warning says what is in
+    there. `progress` is called with the number of pairs just passed; without it a bar appears after 3 s.
     Raises ValueError for a folder that holds something else, no pairs, a picture that cannot be read, latents
     that are not finite; OSError where a file cannot be written, and no part of it is left.
     """
@@ -84,7 +82,7 @@ def build_cache(
         jobs = _jobs(folder, records, texts, rows, progress or bar.update)
         try:
             for window in _decoded(jobs, sizes, flip=flip, window=2 * batch_size):
-                for size, group in _by_size(window, unreadable).items():
+                for size, group in _by_size(window, skipped).items():
                     for part in _chunks(group, batch_size):
                         pairs.add(_encode(policy, part), size)
         except (ValueError, KeyboardInterrupt):  # what is encoded is kept for the next attempt
@@ -93,6 +91,8 @@ def build_cache(
             raise
     pairs.close()
     texts.close()
+    if skipped is not None:
+        skipped.tell()
     prompts = list(texts.numbers)
     finish(folder, made_of, rows, [text_key(prompt) for prompt in prompts], prompts)
     return PairCache(folder)
@@ -186,16 +186,16 @@ def _prepare(record: PairRecord, sizes: list[Size], flip: bool) -> Variants:
 
 
 def _by_size(
-    window: list[tuple[_Job, "Future[Variants]"]], unreadable: str
+    window: list[tuple[_Job, "Future[Variants]"]], skipped: Skipped | None
 ) -> dict[Size, list[tuple[_Job, Variants]]]:
     groups: dict[Size, list[tuple[_Job, Variants]]] = defaultdict(list)
     for job, future in window:
         try:
             variants = future.result()
         except ValueError as error:
-            if unreadable == "error":
+            if skipped is None:
                 raise
-            log.warning("left out: %s", error)
+            skipped.add(error, job.record.name or f"pair {job.row}")
             continue
         groups[variants[0][0].target].append((job, variants))
     return groups

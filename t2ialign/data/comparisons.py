@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,13 +29,12 @@ from t2ialign.data.keys import picture_key
 from t2ialign.data.ledger import Comparisons, Known, claim, finish_comparisons
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.shards import ShardReader, ShardWriter
+from t2ialign.data.skipped import Skipped
 from t2ialign.data.stored import held_out, read_manifest
 
 WINDOW = 128
 """Pictures that are decoded ahead."""
 SIDES = ("win", "lose")
-
-log = logging.getLogger(__name__)
 
 Prepare = Callable[[Image.Image], Tensor]
 """A picture -> what is stored of it, the same shape for every picture."""
@@ -134,7 +132,7 @@ def build_comparisons(
     prepare: Prepare,
     *,
     fingerprint: Mapping[str, Any] | None = None,
-    unreadable: Literal["error", "skip"] = "error",
+    skipped: Skipped | None = None,
     shard_size: int = 1024,
     progress: Callable[[int], object] | None = None,
 ) -> ComparisonCache:
@@ -143,8 +141,8 @@ def build_comparisons(
     `prepare` runs in threads. At most `shard_size` pictures are held before a shard is written; a build that
     stopped goes on with what its shards hold. `fingerprint` (plain JSON) says what records and preparation
     these are, and decides whether the folder may be reused. One process builds, others wait. A comparison
-    with an unreadable picture stops the build, or with "skip" is logged and left out. `progress` is called
-    with the number of comparisons just passed.
+    with an unreadable picture stops the build, or with `skipped` is left out, and a warning says what is in
+    there. `progress` is called with the number of comparisons just passed.
     Raises ValueError for a folder that holds something else, no comparisons, a picture that cannot be read;
     OSError where a file cannot be written, and no part of it is left.
     """
@@ -153,7 +151,7 @@ def build_comparisons(
     if claim(folder, made_of):
         return ComparisonCache(folder)
     pictures, rows, numbers = (
-        _Pictures(folder, prepare, shard_size, unreadable),
+        _Pictures(folder, prepare, shard_size, skipped),
         Comparisons(),
         dict[str, int](),
     )
@@ -167,6 +165,8 @@ def build_comparisons(
             pictures.drain()
         finally:  # what is prepared is kept for the next attempt
             pictures.close()
+    if skipped is not None:
+        skipped.tell()
     finish_comparisons(folder, made_of, rows, list(numbers))
     return ComparisonCache(folder)
 
@@ -174,19 +174,19 @@ def build_comparisons(
 class _Pictures:
     """Distinct pictures on their way into shards, decoded by threads that run a window ahead."""
 
-    def __init__(self, folder: Path, prepare: Prepare, shard_size: int, unreadable: str) -> None:
-        self.prepare, self.unreadable = prepare, unreadable
+    def __init__(self, folder: Path, prepare: Prepare, shard_size: int, skipped: Skipped | None) -> None:
+        self.prepare, self.skipped = prepare, skipped
         self.known, self.seen = Known(folder, "pictures"), set[int]()
         self.writer = ShardWriter(folder, "pictures", shard_size)
         self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        self.waiting = deque[tuple[int, Future[Tensor]]]()
+        self.waiting = deque[tuple[int, str, Future[Tensor]]]()
 
     def key(self, picture: ImageSource, name: str) -> int:
         """The picture's key; unless a shard holds it, it is on its way there."""
         key = picture_key(picture)
         if key not in self.seen and key not in self.known:
             self.seen.add(key)
-            self.waiting.append((key, self.pool.submit(self._prepared, picture, name.strip())))
+            self.waiting.append((key, name, self.pool.submit(self._prepared, picture, name.strip())))
             if len(self.waiting) > WINDOW:
                 self._store()
         return key
@@ -205,12 +205,12 @@ class _Pictures:
         return self.prepare(open_rgb(picture, name=name))
 
     def _store(self) -> None:
-        key, future = self.waiting.popleft()
+        key, name, future = self.waiting.popleft()
         try:
             pixels = future.result()
         except ValueError as error:
-            if self.unreadable == "error":
+            if self.skipped is None:
                 raise
-            log.warning("left out: %s", error)
+            self.skipped.add(error, name)
             return
         self.writer.add({"id": torch.tensor([key]), "pixels": pixels[None].contiguous()})

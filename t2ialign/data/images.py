@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from t2ialign.data.located import located
+from t2ialign.data.messages import quoted
 from t2ialign.data.remote import Remote
 
 ImageSource = bytes | Path | Image.Image | Remote
@@ -40,6 +41,8 @@ NEEDS = {
 """Brand at the start of a file -> its format."""
 INSTALL = {"HEIF": "pip install pillow-heif", "AVIF": "pip install 'pillow>=11.3'"}
 """What makes Pillow read a format that it may lack."""
+LONGEST_PATH = 4096
+"""Characters; a longer text, such as an image in base64, is no path on any system."""
 
 
 def open_rgb(source: ImageSource, *, name: str = "") -> Image.Image:
@@ -75,14 +78,14 @@ def picture_of(where: str, value: Any, base: Path) -> ImageSource:
     """
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, str | Path) and (text := str(value).strip()):
+    if isinstance(value, str | Path) and 0 < len(text := str(value).strip()) <= LONGEST_PATH:
         if "://" in text and not text.lower().startswith("file://"):
             return Remote(text)
         return located(where, str(value), base)
     if isinstance(value, bytes | Image.Image):
         return value
     raise ValueError(
-        f"{where}: got {value!r}; expected a path, bytes or a picture; drop the row or fill it in"
+        f"{where}: got {quoted(value)}; expected a path, bytes or a picture; drop the row or fill it in"
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from t2ialign.data.images import ImageSource, picture_of
-from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.messages import listed, quoted
+from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_text
+from t2ialign.data.skipped import NO_IMAGE, Fault, Skipped
 from t2ialign.data.sources import read_rows
 from t2ialign.data.tables import first_of
 
@@ -16,6 +18,7 @@ Ties = Literal["drop", "half", "soft"]
 
 LABELLED = ("jpg_0", "jpg_1", "label_0", "label_1")
 RANKED = ("chosen", "rejected")
+NO_LABEL = "without a label"
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ def read_pairs(
     split: str = "train",
     streaming: bool = False,
     limit: int | None = None,
+    skipped: Skipped | None = None,
 ) -> Iterator[PairRecord]:
     """Stream the pairs of `source`: a file, a folder or a Hub name, see `sources.read_rows`.
 
@@ -49,26 +53,47 @@ def read_pairs(
     (pictures as bytes, {"bytes", "path"}, or paths relative to the file). The larger label wins; equal
     labels are a tie, which "drop" leaves out, "half" gives in both orders with weight 1/2, and "soft" once,
     with preference 1/2. Rows whose has_label is false are left out. At most `limit` records. `streaming`
-    concerns the Hub alone.
-    Raises ValueError for a missing source or column, a row without prompt or picture, no rows, only ties.
+    concerns the Hub alone. A row that cannot be used goes to `skipped`; without it the first one is an error.
+    Raises ValueError for a missing source or column, a row without prompt, label or picture or with the same
+    picture twice, no rows, none that can be used, only ties.
     """
     if ties not in get_args(Ties):
         raise ValueError(f"got ties={ties!r}; expected one of {', '.join(get_args(Ties))}")
     if limit is not None and limit < 1:
         raise ValueError(f"got limit {limit}; expected at least 1, or none for all pairs")
-    rows, base = read_rows(source, select=_select, split=split, streaming=streaming)
-    return _records(source, rows, base, ties=ties, limit=limit)
+    rows, base = read_rows(
+        source,
+        select=lambda where, names: list(_columns(where, names).values()),
+        split=split,
+        streaming=streaming,
+    )
+    return _records(source, rows, base, ties=ties, limit=limit, skipped=skipped)
 
 
 def _records(
-    source: str, rows: Iterator[tuple[str, dict[str, Any]]], base: Path, *, ties: Ties, limit: int | None
+    source: str,
+    rows: Iterator[tuple[str, dict[str, Any]]],
+    base: Path,
+    *,
+    ties: Ties,
+    limit: int | None,
+    skipped: Skipped | None,
 ) -> Iterator[PairRecord]:
     given = read = tied = 0
+    strict, skipped = skipped is None, Skipped(source) if skipped is None else skipped
     for where, row in rows:
-        read += 1
-        found = _pairs(where, row, base)
+        read, skipped.rows = read + 1, skipped.rows + 1
+        try:
+            found = _pairs(where, row, base)
+            used = found if len(found) < 2 else _tie(found, ties)
+            _check_different(where, used)
+        except Fault as fault:
+            if strict:
+                raise
+            skipped.add(fault, where)
+            continue
         tied += len(found) == 2
-        for record in found if len(found) < 2 else _tie(found, ties):
+        for record in used:
             yield record
             given += 1
             if given == limit:
@@ -76,24 +101,57 @@ def _records(
     if not read:
         raise ValueError(f"got no rows in {source}; expected at least one pair; check the file and the split")
     if not given:
-        raise ValueError(
-            f"got {read} rows in {source}, {tied} of them ties and none with a preference; expected at least "
-            "one preference; label the pictures, or keep ties with ties=half"
-        )
+        raise ValueError(_nothing(source, read, tied, skipped))
     log.info("%s: %d pairs of %d rows, %d ties (%s)", source, given, read, tied, ties)
+
+
+def _nothing(source: str, read: int, tied: int, skipped: Skipped) -> str:
+    if skipped.count:
+        return f"got no pair in {source}: {skipped.summary()}; expected at least one; mend the rows"
+    return (
+        f"got {read} rows in {source}, {tied} of them ties and none with a preference; expected at least "
+        "one preference; label the pictures, or keep ties with ties=half"
+    )
 
 
 def _pairs(where: str, row: dict[str, Any], base: Path) -> list[PairRecord]:
     """No record for a row without label, one for a preference, both orders for a tie."""
-    prompt = row[_select(where, list(row))[0]]
-    if not isinstance(prompt, str):
-        raise ValueError(f"{where}: got prompt {prompt!r}; expected text; drop the row or fill it in")
+    row = {name: row[column] for name, column in _columns(where, list(row)).items()}
     order = [RANKED] if set(RANKED) <= row.keys() else _ranking(where, row)
+    prompt = prompt_text(where, row["prompt"]) if order else ""
     weight, preference = 1.0 / max(len(order), 1), _share(row) if len(order) == 1 else 1.0
-    pictures = {name: picture_of(f"{where} {name}", row[name], base) for pair in order for name in pair}
+    pictures = {name: _picture(f"{where} {name}", row[name], base) for pair in order for name in pair}
     return [
         PairRecord(prompt, pictures[win], pictures[lose], weight, where, preference) for win, lose in order
     ]
+
+
+def _picture(where: str, value: Any, base: Path) -> ImageSource:
+    try:
+        return picture_of(where, value, base)
+    except ValueError as error:
+        raise Fault(NO_IMAGE, str(error)) from error
+
+
+def _check_different(where: str, records: list[PairRecord]) -> None:
+    """A pair of one picture says nothing, and is a mistake of whoever wrote the table."""
+    for record in records[:1]:
+        if _is_same(record.win, record.lose):
+            shown = f"{record.win}" if isinstance(record.win, Path) else "the same bytes"
+            raise Fault(
+                "with the same image as both sides",
+                f"{where}: got {shown} as the chosen and the rejected image; expected two images; mend "
+                "or drop the row",
+            )
+
+
+def _is_same(first: ImageSource, second: ImageSource) -> bool:
+    try:
+        if isinstance(first, Path) and isinstance(second, Path):
+            return first == second or first.samefile(second)
+        return type(first) is type(second) and first == second
+    except (OSError, ValueError, SyntaxError):  # one is missing or broken: reading it will say so
+        return False
 
 
 def _tie(both: list[PairRecord], ties: Ties) -> list[PairRecord]:
@@ -111,15 +169,18 @@ def _share(row: Mapping[str, Any]) -> float:
     return max(labels) / sum(labels)
 
 
-def _select(where: str, columns: list[str]) -> list[str]:
-    """Of the columns found those that matter, the prompt's first."""
+def _columns(where: str, columns: list[str]) -> dict[str, str]:
+    """Our name of each column that matters -> the table's, letter case and blanks around it aside."""
     prompt = first_of(columns, PROMPT_COLUMNS)
     for pictures in (RANKED, LABELLED):
-        if prompt is not None and set(pictures) <= set(columns):
-            return [prompt, *pictures, *(["has_label"] if "has_label" in columns else [])]
-    raise ValueError(
-        f"{where}: got columns {', '.join(columns)}; expected prompt, chosen, rejected or caption, "
-        f"{', '.join(LABELLED)}; rename the columns"
+        known = {name: first_of(columns, [name]) for name in (*pictures, "has_label")}
+        named = {name: column for name, column in known.items() if column is not None}
+        if prompt is not None and set(pictures) <= named.keys():
+            return {"prompt": prompt, **named}
+    raise Fault(
+        "without a column that is needed",
+        f"{where}: got columns {listed(columns)}; expected prompt, chosen, rejected or caption, "
+        f"{', '.join(LABELLED)}; rename the columns",
     )
 
 
@@ -132,9 +193,10 @@ def _ranking(where: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     except (TypeError, ValueError):
         first = second = math.nan
     if not (0 <= first <= 1 and 0 <= second <= 1):
-        raise ValueError(
-            f"{where}: got labels {row['label_0']!r} and {row['label_1']!r}; expected 1 and 0, 0 and 1, or "
-            ".5 and .5; drop the row"
+        raise Fault(
+            NO_LABEL,
+            f"{where}: got labels {quoted(row['label_0'])} and {quoted(row['label_1'])}; expected 1 and 0, "
+            "0 and 1, or .5 and .5; drop the row",
         )
     if first == second:
         return [("jpg_0", "jpg_1"), ("jpg_1", "jpg_0")]
@@ -146,5 +208,5 @@ def _labelled(where: str, value: Any) -> bool:
         return bool(value)
     known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
     if (word := value.strip().lower()) not in known:  # a CSV's truth is text
-        raise ValueError(f"{where}: got has_label {value!r}; expected true or false; mend the row")
+        raise Fault(NO_LABEL, f"{where}: got has_label {quoted(value)}; expected true or false; mend the row")
     return known[word]

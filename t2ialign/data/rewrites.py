@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.messages import listed, quoted
+from t2ialign.data.prompts import EMPTY, PROMPT_COLUMNS, prompt_or_none, prompt_text
+from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.data.sources import read_rows
-from t2ialign.data.tables import first_of
+from t2ialign.data.tables import Row, Select, first_of, read_text
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "prompt": PROMPT_COLUMNS,
@@ -52,9 +55,22 @@ def read_triples(source: str, *, thought: bool) -> list[Triple]:
 def read_wishes(source: str) -> list[Wish]:
     """The same for prompts alone, with the column `points`, plain or as JSON text, where there is one.
 
+    A .txt file has a prompt a line. As in `read_prompts` rows without a prompt are left out, with a warning.
     Raises ValueError likewise, and for a text that is no JSON.
     """
-    return [_wish(where, row) for where, row in _rows(source, ["prompt"], ["points"])]
+    skipped, wishes = Skipped(source), []
+    for where, row in _rows(source, ["prompt"], ["points"]):
+        skipped.rows += 1
+        try:
+            wishes.append(_wish(where, row))
+        except Fault as fault:
+            if fault.kind != EMPTY:
+                raise
+            skipped.add(fault, where)
+    if not wishes:
+        raise ValueError(f"got no prompts in {source} ({skipped.summary()}); expected some; fill them in")
+    skipped.tell()
+    return wishes
 
 
 def _rows(
@@ -67,27 +83,30 @@ def _rows(
         found = {name: column for name in names if (column := first_of(columns, COLUMNS[name])) is not None}
         if lacking := [name for name in wanted if name not in found]:
             raise ValueError(
-                f"{where}: got columns {', '.join(columns)}; expected {', '.join(wanted)}; rename what "
+                f"{where}: got columns {listed(columns)}; expected {', '.join(wanted)}; rename what "
                 f"stands for {lacking[0]}"
             )
         return found
 
-    rows, _ = read_rows(
-        source,
-        select=lambda where, columns: list(known(where, columns).values()),
-        split="train",
-        streaming=True,
-    )
-    for where, row in rows:
+    for where, row in _opened(source, lambda where, columns: list(known(where, columns).values())):
         empty = False
         yield where, {name: row[column] for name, column in known(where, row).items()}
     if empty:
         raise ValueError(f"got no rows in {source}; expected at least one; check the file")
 
 
+def _opened(source: str, select: Select) -> Iterator[Row]:
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix.lower() == ".txt":
+        return read_text(path)
+    return read_rows(source, select=select, split="train", streaming=True)[0]
+
+
 def _text(where: str, name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: got {value!r} for {name}; expected text; mend or remove the row")
+    if name == "prompt":
+        return prompt_text(where, value).strip()
+    if not isinstance(value, str) or prompt_or_none(where, value) is None:
+        raise ValueError(f"{where}: got {quoted(value)} for {name}; expected text; mend or remove the row")
     return value.strip()
 
 
@@ -101,7 +120,7 @@ def plain_points(points: Any) -> Any:
             points = json.loads(points) if points.strip() else None
         except ValueError as error:
             raise ValueError(
-                f"got {points!r} for points; expected a list in JSON; mend or empty the cell"
+                f"got {quoted(points)} for points; expected a list in JSON; mend or empty the cell"
             ) from error
     if not isinstance(points, list):
         return points

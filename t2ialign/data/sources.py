@@ -2,21 +2,18 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from t2ialign.data.folder import folder_rows, is_pair_folder
 from t2ialign.data.image_folder import CAPTIONS
 from t2ialign.data.images import ENDINGS
-from t2ialign.data.tables import SUFFIXES, Row, read_table
+from t2ialign.data.parquet import read_parquet
+from t2ialign.data.tables import TABLES, Row, Select, read_table
 from t2ialign.data.walk import Skipped, ending, walk
 
-FILES = (".parquet", *SUFFIXES)
-ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz")
-
-Select = Callable[[str, list[str]], list[str]]
-"""(where, column names) -> the columns to read; raises ValueError if one is missing."""
+FILES = TABLES
 
 
 def read_rows(source: str, *, select: Select, split: str, streaming: bool) -> tuple[Iterator[Row], Path]:
@@ -29,7 +26,7 @@ def read_rows(source: str, *, select: Select, split: str, streaming: bool) -> tu
     """
     path = Path(source).expanduser()
     if path.is_file():
-        return _file_rows(path, select), path.parent
+        return read_table(path, select), path.parent
     if not path.is_dir():
         if path.suffix.lower() in FILES or source.startswith((".", "/", "~")) or source.count("/") > 1:
             raise ValueError(f"got {source}, which does not exist; expected a file or folder; check the path")
@@ -41,7 +38,7 @@ def read_rows(source: str, *, select: Select, split: str, streaming: bool) -> tu
     files, skipped = walk(path)
     if any(ending(file) == ".parquet" for file in files):
         files = _of_split(path, files, split, skipped)
-        return (row for file in files for row in _parquet_rows(file, select)), path
+        return (row for file in files for row in read_parquet(file, select)), path
     _check_layout(path, files)
     return _library_rows(source, split, True), path
 
@@ -98,35 +95,6 @@ def _check_layout(folder: Path, files: list[Path]) -> None:
         f"got {folder}, a folder of images with {there}; expected sub-folders chosen/ and rejected/, or a "
         "table of prompts and images; rename the sub-folders, or name the table"
     )
-
-
-def _file_rows(path: Path, select: Select) -> Iterator[Row]:
-    if path.suffix.lower() == ".parquet":
-        return _parquet_rows(path, select)
-    if path.suffix.lower() not in FILES:
-        how = "unpack it" if ending(path) in ARCHIVES else "convert the file"
-        raise ValueError(f"got {path}; expected {', '.join(FILES)} or a folder; {how}")
-    return read_table(path)
-
-
-def _parquet_rows(path: Path, select: Select) -> Iterator[Row]:
-    """A few rows in memory at a time, besides what the file's own row groups force."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
-        names = select(str(path), file.schema_arrow.names)
-        for batch in file.iter_batches(16, columns=names, use_threads=False):
-            for row in batch.to_pylist():
-                yield f"{path} row {number}", row
-                number += 1
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"got {path}, which breaks at row {number} ({_line(error)}); expected a whole parquet file; "
-            "fetch it again"
-        ) from error
 
 
 def _saved_rows(path: Path, split: str) -> Iterator[Row]:

@@ -1,40 +1,46 @@
-"""Rows of text files: JSON lines, JSON, CSV and TSV, streamed, each row with a name to blame in messages."""
+"""Rows of files, JSON, CSV, TSV, text and parquet: streamed, each with a name to blame in messages."""
 
-import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from t2ialign.data.lines import FOREIGN, read_lines
+from t2ialign.data.messages import quoted
+from t2ialign.data.parquet import read_parquet
+from t2ialign.data.separated import read_separated
+
+__all__ = ["SUFFIXES", "TABLES", "Row", "Select", "first_of", "read_lines", "read_table", "read_text"]
 
 Row = tuple[str, dict[str, Any]]
 """(where it stands, such as "pairs.jsonl line 3"; its columns)."""
 
+Select = Callable[[str, list[str]], list[str]]
+"""(where, column names) -> the columns to read; raises ValueError if one is missing."""
+
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+TABLES = (".parquet", *SUFFIXES)
 
 
-def read_table(path: Path) -> Iterator[Row]:
-    """Rows of a .jsonl, .json (a list), .csv or .tsv file in UTF-8, with or without BOM; blank lines skipped.
+def read_table(path: Path, select: Select | None = None) -> Iterator[Row]:
+    """Rows of a .parquet, .jsonl, .json, .csv or .tsv file, or of a .txt, whose lines are prompts.
 
-    A JSON text that stands where a row should is the row {"prompt": text}. Raises ValueError, naming the
+    Text is UTF-8 or UTF-16, a byte-order mark is dropped, blank lines are skipped. A JSON text that stands
+    where a row should is the row {"prompt": text}. `select` is shown the columns of a file that has the same
+    ones in every row, before the first; of parquet only what it names is read. Raises ValueError, naming the
     line, for anything malformed.
     """
-    readers = {".jsonl": _json_lines, ".json": _json_list, ".csv": _separated, ".tsv": _separated}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(f"got {path}; expected one of {', '.join(SUFFIXES)}; convert the file")
-    return reader(path)
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text without its line end) of every line. Raises ValueError if missing or not UTF-8."""
-    if not path.is_file():
-        raise ValueError(f"got {path}, which is no file; expected a text file; check the path")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"got {path}, which is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return read_parquet(path, select)
+    if ending in (".csv", ".tsv"):
+        return read_separated(path, select)
+    readers = {".jsonl": _json_lines, ".json": _json, ".txt": read_text}
+    if ending not in readers:
+        raise ValueError(
+            f"got {path}; expected {', '.join(TABLES)}; {FOREIGN.get(ending, 'convert the file')}"
+        )
+    return readers[ending](path)
 
 
 def first_of(columns: Iterable[str], names: Iterable[str]) -> str | None:
@@ -43,48 +49,65 @@ def first_of(columns: Iterable[str], names: Iterable[str]) -> str | None:
     return next((known[name] for name in names if name in known), None)
 
 
+def read_text(path: Path) -> Iterator[Row]:
+    """Rows {"prompt": line} of a file, without blank lines. Raises ValueError as `read_lines` does."""
+    for number, line in read_lines(path):
+        if line.strip():
+            yield f"{path} line {number}", {"prompt": line}
+
+
 def _json_lines(path: Path) -> Iterator[Row]:
     for number, line in read_lines(path):
         if line.strip():
             where = f"{path} line {number}"
-            yield where, _object(where, _parse(where, line))
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _no_json(where, error) from error
+            yield where, _object(where, row)
 
 
-def _json_list(path: Path) -> Iterator[Row]:
-    rows = _parse(str(path), "\n".join(line for _, line in read_lines(path)))
-    if not isinstance(rows, list):
-        raise ValueError(f"got a JSON {type(rows).__name__} in {path}; expected a list; or write JSON lines")
+def _json(path: Path) -> Iterator[Row]:
+    """Items of a list, or of an object whose values are rows: objects, or texts under ids or file names."""
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        extra = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
+        if extra and text.lstrip().startswith(("{", '"')):  # JSON lines by another ending
+            yield from _json_lines(path)
+            return
+        line = f" line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise _no_json(f"{path}{line}", error) from error
+    if isinstance(rows, dict) and _is_keyed(rows):
+        rows = rows.values()
+    elif not isinstance(rows, list):
+        raise ValueError(
+            f"got a JSON {type(rows).__name__} in {path}; expected a list of objects or texts, or an object "
+            "of objects; or write JSON lines"
+        )
     for number, row in enumerate(rows, 1):
         where = f"{path} item {number}"
         yield where, _object(where, row)
 
 
-def _separated(path: Path) -> Iterator[Row]:
-    lines = (line + "\n" for _, line in read_lines(path))
-    reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    try:
-        for row in reader:
-            where = f"{path} line {reader.line_num}"
-            if None in row:  # an unquoted comma: what comes after it would be lost
-                raise ValueError(f"{where}: got more fields than the header names; put quotes round the text")
-            if any(row.values()):
-                yield where, row
-    except csv.Error as error:
-        raise ValueError(
-            f"{path} line {reader.line_num}: got {error}; expected plain {path.suffix}"
-        ) from error
+def _is_keyed(rows: dict[str, Any]) -> bool:
+    """Whether the values are rows: objects, or texts under numbers or names of files, as in DPG-Bench."""
+    if all(isinstance(row, dict) for row in rows.values()):
+        return bool(rows)
+    return all(isinstance(row, str) and (key.isdigit() or Path(key).suffix) for key, row in rows.items())
 
 
-def _parse(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: got {error.msg.lower()}; expected JSON; mend it there") from error
+def _no_json(where: str, error: ValueError | RecursionError) -> ValueError:
+    why = error.msg.lower() if isinstance(error, json.JSONDecodeError) else str(error)
+    return ValueError(f"{where}: got text that is no JSON ({why}); expected JSON; mend it there")
 
 
 def _object(where: str, row: Any) -> dict[str, Any]:
     if isinstance(row, str):
         return {"prompt": row}
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: got a JSON {type(row).__name__}; expected an object with named columns")
+        raise ValueError(
+            f"{where}: got a JSON {type(row).__name__}, {quoted(row)}; expected an object with named columns"
+        )
     return row

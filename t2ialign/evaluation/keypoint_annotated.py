@@ -9,6 +9,8 @@ from typing import Any
 
 from rewards.keypoints import KeyPoint
 from t2ialign.data.images import ImageSource, picture_of
+from t2ialign.data.messages import listed, quoted
+from t2ialign.data.prompts import prompt_text
 from t2ialign.data.sources import read_rows
 from t2ialign.evaluation.keypoint_files import kind_spelled
 
@@ -37,9 +39,7 @@ def read_annotated(source: str, *, split: str = "train") -> Iterator[Annotated]:
     rows, base = read_rows(source, select=_select, split=split, streaming=True)
     for where, row in rows:
         _select(where, list(row))
-        prompt = row["prompt"]
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError(f"{where}: got prompt {prompt!r}; expected text; mend the row")
+        prompt = prompt_text(where, row["prompt"])
         pairs = [_pair(where, entry) for entry in _entries(where, row["points"])]
         yield Annotated(
             where,
@@ -53,7 +53,7 @@ def read_annotated(source: str, *, split: str = "train") -> Iterator[Annotated]:
 def _select(where: str, names: list[str]) -> list[str]:
     if missing := set(COLUMNS) - set(names):
         raise ValueError(
-            f"{where}: got columns {', '.join(names)}; expected {', '.join(COLUMNS)}; add {min(missing)}"
+            f"{where}: got columns {listed(names)}; expected {', '.join(COLUMNS)}; add {min(missing)}"
         )
     return COLUMNS
 
@@ -72,8 +72,8 @@ def _entries(where: str, value: Any) -> list[Any]:
 def _pair(where: str, entry: Any) -> tuple[KeyPoint, bool]:
     if not isinstance(entry, dict) or not set(entry) >= KEYS or entry["match"] not in (0, 1):
         raise ValueError(
-            f"{where}: got key point {entry!r}; expected an object with kind, description, and match that is "
-            "true or false; mend it"
+            f"{where}: got key point {quoted(entry)}; expected an object with kind, description, and "
+            "match that is true or false; mend it"
         )
     try:
         return KeyPoint(kind_spelled(str(entry["kind"])), entry["description"]), bool(entry["match"])

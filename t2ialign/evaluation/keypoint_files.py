@@ -13,6 +13,8 @@ from typing import Any
 from rewards.english import counted
 from rewards.geneval_spec import parse_spec
 from rewards.keypoints import KeyPoint, from_json, kinds, plain
+from t2ialign.data.messages import listed, quoted
+from t2ialign.data.prompts import prompt_text
 from t2ialign.data.rewrites import plain_points
 from t2ialign.data.sources import read_rows
 from t2ialign.evaluation.keypoint_recall import MAPPING
@@ -49,9 +51,7 @@ class PointFile:
         )
         for where, row in rows:
             form = _form(where, list(row))
-            prompt = row[form.prompt]
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise ValueError(f"{where}: got prompt {prompt!r}; expected text; mend the row")
+            prompt = prompt_text(where, row[form.prompt])
             self.rows.setdefault(_line(prompt), []).append((where, form, row))
 
     def __call__(self, prompt: str) -> list[KeyPoint]:
@@ -62,8 +62,8 @@ class PointFile:
         """
         if _line(prompt) not in self.rows:
             raise ValueError(
-                f"got prompt {prompt!r}, which {self.path} lacks; expected one of its {len(self.rows)}; "
-                "judge pictures of its prompts, or leave out --points"
+                f"got prompt {quoted(prompt)}, which {self.path} lacks; expected one of its "
+                f"{len(self.rows)}; judge pictures of its prompts, or leave out --points"
             )
         found: dict[KeyPoint, None] = {}
         for where, form, row in self.rows[_line(prompt)]:
@@ -83,7 +83,7 @@ def kind_spelled(name: str) -> str:
     for spelling in (name, tail):
         if kind := _spellings().get(plain(spelling)):
             return kind
-    raise ValueError(f"got key point {name!r}; expected one of {', '.join(kinds())}; correct it")
+    raise ValueError(f"got key point {quoted(name)}; expected one of {', '.join(kinds())}; correct it")
 
 
 @cache
@@ -118,7 +118,7 @@ def _test_points(row: Row) -> list[KeyPoint]:
         names, said = asked["Testpoints"], asked["Testpoint Description"]
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"got sub_dims_en {row['sub_dims_en']!r}; expected JSON with Testpoints and Testpoint "
+            f"got sub_dims_en {quoted(row['sub_dims_en'])}; expected JSON with Testpoints and Testpoint "
             "Description; mend the row"
         ) from error
     return _paired(names, [text.strip() or row["prompt_en"] for text in said])
@@ -164,7 +164,7 @@ def _form(where: str, names: Sequence[str]) -> Form:
         if set(_columns(form)) <= set(names):
             return form
     known = " or ".join(", ".join(_columns(form)) for form in FORMS)
-    raise ValueError(f"{where}: got columns {', '.join(names)}; expected {known}; rename the columns")
+    raise ValueError(f"{where}: got columns {listed(names)}; expected {known}; rename the columns")
 
 
 def _columns(form: Form) -> list[str]:
@@ -180,5 +180,5 @@ def _texts(row: Row, column: str) -> list[str]:
         except (ValueError, SyntaxError):
             value = None
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"got {column} {row[column]!r}; expected a list of texts; mend the row")
+        raise ValueError(f"got {column} {quoted(row[column])}; expected a list of texts; mend the row")
     return value

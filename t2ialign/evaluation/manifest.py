@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t2ialign.data.messages import listed, quoted
+from t2ialign.data.prompts import prompt_text
+
 NAME = "manifest.jsonl"
 
 
@@ -95,8 +98,12 @@ def _rendered(file: Path, number: int, row: dict[str, Any]) -> Rendered:
     settings = dict(row)
     name, prompt, seed = (settings.pop(key, None) for key in ("file", "prompt", "seed"))
     if not isinstance(name, str) or not isinstance(prompt, str):
-        found = ", ".join(row) or "no keys"
-        raise ValueError(f"got {found} in {file} line {number}; expected file and prompt as text; add them")
+        raise ValueError(
+            f"got {listed(row)} in {file} line {number}; expected file and prompt as text; add them"
+        )
     if not (seed is None or isinstance(seed, int)):
-        raise ValueError(f"got seed {seed!r} in {file} line {number}; expected a whole number; mend the line")
+        raise ValueError(
+            f"got seed {quoted(seed)} in {file} line {number}; expected a whole number; mend the line"
+        )
+    prompt = prompt_text(f"{file} line {number}", prompt)
     return Rendered(name, file.parent / name, prompt, seed, settings)

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.prompts import PROMPT_COLUMNS, read_prompts
-from t2ialign.data.sources import read_rows
-from t2ialign.data.tables import first_of
+from t2ialign.data.messages import quoted
 from t2ialign.evaluation import manifest
 from t2ialign.rewriting.rewriter import Rewriter, Rewritten, rewrite_in_parts
 from t2ialign.rewriting.survival import Lost
@@ -18,27 +16,6 @@ ENDINGS = (".txt", ".jsonl", ".parquet")
 
 Row = dict[str, Any]
 """prompt, thought, rewrite, used, reason, fallback, lost, dropped, tries, rewriter, seed."""
-
-
-def read(source: str | Path) -> list[str]:
-    """Prompts of a .parquet file (column prompt, caption or text), or of what `read_prompts` reads, in order.
-
-    Raises ValueError for a missing or malformed file, or no prompts.
-    """
-    path = Path(source)
-    if path.suffix.lower() != ".parquet":
-        return read_prompts(source)
-    rows, _ = read_rows(str(path), select=_prompt_column, split="train", streaming=True)
-    prompts = []
-    for where, row in rows:
-        (prompt,) = row.values()
-        if not isinstance(prompt, str):
-            raise ValueError(f"{where}: got {prompt!r} for a prompt; expected text; mend the row")
-        if prompt.strip():
-            prompts.append(prompt.strip())
-    if not prompts:
-        raise ValueError(f"got no prompts in {path}; expected at least one; check the table")
-    return prompts
 
 
 def rewrite_all(
@@ -92,8 +69,8 @@ def resume(journal: Path, prompts: Sequence[str], *, name: str, seed: int) -> li
         for key, value in expected.items():
             if row.get(key) != value:
                 raise ValueError(
-                    f"got {key} {row.get(key)!r} in {journal} line {place + 1}; expected {value!r}; that is "
-                    "another run: choose another output or remove the journal"
+                    f"got {key} {quoted(row.get(key))} in {journal} line {place + 1}; expected "
+                    f"{quoted(value)}; that is another run: choose another output or remove the journal"
                 )
     if rows:
         manifest.rewrite(journal, rows)
@@ -162,12 +139,3 @@ def check_ending(output: Path) -> str:
     if ending not in ENDINGS:
         raise ValueError(f"got output {output}; expected one of {', '.join(ENDINGS)}; rename it")
     return ending
-
-
-def _prompt_column(where: str, names: list[str]) -> list[str]:
-    column = first_of(names, PROMPT_COLUMNS)
-    if column is None:
-        raise ValueError(
-            f"{where}: got columns {', '.join(names)}; expected one of {', '.join(PROMPT_COLUMNS)}; rename it"
-        )
-    return [column]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,12 +17,11 @@ from rewards.device import default_device
 from t2ialign.data.images import ImageSource
 from t2ialign.data.keys import picture_key, text_key
 from t2ialign.data.pairs import PairRecord
+from t2ialign.data.skipped import Skipped
 from t2ialign.evaluation import manifest
 from t2ialign.scoring.decode import Pictures, default_workers, load
 from t2ialign.scoring.engine import Engine
 from t2ialign.scoring.items import Item
-
-log = logging.getLogger(__name__)
 
 Scores = dict[str, list[float]]
 """Key of a picture with its prompt -> its scores, in the order of the rewards."""
@@ -73,13 +70,13 @@ def score_pairs(
     journal: Path,
     *,
     batch_size: int = 64,
-    unreadable: Literal["error", "skip"] = "error",
+    skipped: Skipped | None = None,
 ) -> PairScores:
     """Score what `journal` lacks, a batch at a time, and give all pairs with the scores of their pictures.
 
     `rewards` loads those called `names`, if there is anything to score. A picture that cannot be read stops
-    the run, or with "skip" is logged and has no score. Raises ValueError for it, for a score that is not
-    finite and for a journal of other rewards.
+    the run, or with `skipped` is counted there and has no score. Raises ValueError for it, for a score that
+    is not finite and for a journal of other rewards.
     """
     found = PairScores(_known(journal, names))
     items = _items(records, found)
@@ -94,11 +91,13 @@ def score_pairs(
             scores, failures = _scored(engine, batch)
             manifest.append(journal, ({"id": key, "scores": row} for key, row in scores.items()))
             found.scores |= scores
-            broken = [item.error for item in batch.items if item.error is not None]
-            if failures or (broken and unreadable == "error"):
+            bad = [item for item in batch.items if item.error is not None]
+            broken = [item.error for item in bad if item.error is not None]
+            if failures or (broken and skipped is None):
                 raise ValueError((failures or broken)[0])
-            for reason in broken:
-                log.warning("left out: %s", reason)
+            if skipped is not None:
+                for item in bad:
+                    skipped.add(ValueError(item.error), item.file)
             found.unreadable += broken
             bar.update(len(batch.items))
     return found

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.messages import listed, quoted
+from t2ialign.data.prompts import PROMPT_COLUMNS, check_ending, prompt_or_none
 from t2ialign.data.sources import read_rows
-from t2ialign.data.tables import SUFFIXES, first_of
+from t2ialign.data.tables import TABLES, first_of
 from t2ialign.data.walk import composed
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image_path", "file_path", "path", "image", "img", "key")
 """Names that a column of picture files goes by, in order of preference, letter case aside."""
-TABLES = (".parquet", *SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ def parse_prompts(text: str | None, *, names: bool, text_column: str | None = No
         return Prompts(names=names)
     if names:
         raise ValueError(
-            f"got --prompts {text!r} and --prompts-from-names; expected one of them; leave out the other"
+            f"got --prompts {quoted(text)} and --prompts-from-names; expected one of them; drop the other"
         )
     path = Path(text)
+    check_ending(path)
     if path.suffix.lower() in TABLES:
         return Prompts(table=read_prompt_table(path, text_column))
     if path.suffix.lower() == ".txt":
@@ -85,9 +86,9 @@ def read_prompt_table(path: Path, text_column: str | None = None) -> dict[str, l
     )
     for where, row in rows:
         file, prompt = (row[column] for column in _columns(where, list(row), text_column))
-        if not isinstance(file, str) or not file or not isinstance(prompt, str):
-            raise ValueError(f"{where}: got file {file!r} and prompt {prompt!r}; expected text; mend the row")
-        found.setdefault(normal(file), []).append(prompt)
+        if not isinstance(file, str) or not file.strip():
+            raise ValueError(f"{where}: got {quoted(file)} for a file's name; expected text; mend the row")
+        found.setdefault(normal(file), []).append(prompt_or_none(where, prompt) or "")
     if not found:
         raise ValueError(f"got no rows in {path}; expected a file and a prompt in each; check the table")
     return found
@@ -122,7 +123,7 @@ def _columns(where: str, names: list[str], text_column: str | None) -> list[str]
     )
     if file is None or prompt is None:
         raise ValueError(
-            f"{where}: got columns {', '.join(names)}; expected a file (one of {', '.join(FILE_COLUMNS)}) "
+            f"{where}: got columns {listed(names)}; expected a file (one of {', '.join(FILE_COLUMNS)}) "
             f"and a prompt ({text_column or ', '.join(PROMPT_COLUMNS)}); rename the columns"
         )
     return [file, prompt]

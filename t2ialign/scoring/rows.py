@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.data.images import picture_of
-from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.messages import listed
+from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.sources import parquet_files, read_rows
 from t2ialign.data.tables import first_of
 from t2ialign.scoring.items import Item, Source, stamp
@@ -100,7 +101,7 @@ def _select(where: str, names: list[str], prompts: Prompts, columns: Columns) ->
     if image is None or (columns.prompt and text is None):
         wanted = columns.prompt if image else columns.image or "one of " + ", ".join(IMAGE_COLUMNS)
         raise ValueError(
-            f"{where}: got columns {', '.join(names)}; expected {wanted}; name it with "
+            f"{where}: got columns {listed(names)}; expected {wanted}; name it with "
             f"{'--prompt-column' if image else '--image-column'}"
         )
     return [image] if text is None or prompts.fixed else [image, text]
@@ -116,9 +117,7 @@ def _file(value: Any) -> str | None:
 
 
 def _prompt(where: str, file: str, value: Any, prompts: Prompts) -> str | None:
-    if not (value is None or isinstance(value, str)):
-        raise ValueError(f"{where}: got prompt {value!r}; expected text; mend the row")
-    return prompts.of(file, value)[0]
+    return prompts.of(file, prompt_or_none(where, value))[0]
 
 
 def _no_table(prompts: Prompts) -> None:

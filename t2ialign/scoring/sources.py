@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from t2ialign.data.image_folder import ImageFolder, caption_tables, image_folder, table_key
 from t2ialign.data.images import ENDINGS
 from t2ialign.data.located import located
-from t2ialign.data.sources import ARCHIVES, FILES
+from t2ialign.data.lines import FOREIGN
+from t2ialign.data.sources import FILES
 from t2ialign.data.walk import ending, is_clutter, stem
 from t2ialign.evaluation import manifest
 from t2ialign.scoring import rows, tars
@@ -60,7 +61,7 @@ def _file(path: Path, prompts: Prompts, columns: Columns) -> Source:
         return _table(path, prompts, columns)
     if ending(path) in ENDINGS:
         return _picture(path, prompts)
-    how = "unpack it" if ending(path) in ARCHIVES else "convert the file"
+    how = FOREIGN.get(ending(path), "convert the file")
     raise ValueError(f"got {path}; expected an image, a .tar shard or a table ({', '.join(FILES)}); {how}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from t2ialign.data.images import ENDINGS
-from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.tables import first_of
 from t2ialign.data.walk import composed, ending, is_clutter
 from t2ialign.scoring.items import Item, Source, stamp
@@ -143,4 +143,4 @@ def _text(sample: Sample) -> tuple[str | None, str | None]:
         return None, f"got {error.msg.lower()} in its .json; expected an object; mend the shard"
     column = first_of(row, PROMPT_COLUMNS) if isinstance(row, dict) else None
     value = row[column] if column is not None else None
-    return (value or None, None) if isinstance(value, str) else (None, None)
+    return (prompt_or_none("", value), None) if isinstance(value, str) else (None, None)

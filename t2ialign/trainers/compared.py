@@ -17,6 +17,7 @@ from torch import Tensor
 
 from t2ialign.data.comparisons import Compared, ComparisonCache, build_comparisons
 from t2ialign.data.pairs import PairRecord, read_pairs
+from t2ialign.data.skipped import Skipped, skipping
 from t2ialign.data.sources import identity
 from t2ialign.trainers import base
 from t2ialign.trainers.facts import Facts
@@ -42,7 +43,7 @@ class ComparisonConfig(base.LoopConfig):
     ties: Literal["soft", "drop"] = "soft"
     """Pairs without a winner teach equal scores, or are left out."""
     unreadable: Literal["error", "skip"] = "error"
-    """A picture that cannot be read stops the run, or is logged and left out with its pairs."""
+    """A row without prompt, label or readable images stops the run, or is left out and counted (skip)."""
     resolution: int | None = Field(default=None, ge=8)
     """Pixels of the sides of stored pictures; none is the model's own, where it has one."""
     cache: Path | None = None
@@ -100,20 +101,29 @@ class ComparisonTrainer(base.Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
 
     def first_prompts(self, count: int) -> list[str]:
         """The prompts of the first pairs, repeated if there are fewer; raises ValueError as `read_pairs`."""
-        return list(islice(cycle([pair.prompt for pair in islice(self._pairs(), count)]), count))
+        pairs = self._pairs(skipping(self.cfg.unreadable, self.cfg.data))
+        return list(islice(cycle([pair.prompt for pair in islice(pairs, count)]), count))
 
-    def _pairs(self) -> Iterator[PairRecord]:
+    def _pairs(self, skipped: Skipped | None) -> Iterator[PairRecord]:
         cfg = self.cfg
-        return read_pairs(cfg.data, ties=cfg.ties, split=cfg.split, streaming=cfg.streaming, limit=cfg.limit)
+        return read_pairs(
+            cfg.data,
+            ties=cfg.ties,
+            split=cfg.split,
+            streaming=cfg.streaming,
+            limit=cfg.limit,
+            skipped=skipped,
+        )
 
     def _prepared(self) -> ComparisonCache:
         cfg = self.cfg
+        skipped = skipping(cfg.unreadable, cfg.data)
         read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
         return build_comparisons(
             cfg.cache or cfg.output / "cache",
-            self._pairs(),
+            self._pairs(skipped),
             self.prepare,
-            unreadable=cfg.unreadable,
+            skipped=skipped,
             fingerprint={**read, "contents": identity(cfg.data), "squares": self.made_of()},
         )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from t2ialign.data.cache import PairCache, build_cache
 from t2ialign.data.pairs import read_pairs
+from t2ialign.data.skipped import skipping
 from t2ialign.data.sources import identity
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import base
@@ -48,7 +49,7 @@ class Config(base.TrainConfig):
     ties: Literal["drop", "half"] = "drop"
     """Pairs without a winner are left out, or kept in both orders with half the weight."""
     unreadable: Literal["error", "skip"] = "error"
-    """A picture that cannot be read stops the run, or is logged and left out with its pair."""
+    """A row without prompt, label or readable images stops the run, or is left out and counted (skip)."""
     resolution: int | None = Field(default=None, ge=8)
     """Pixels of the shorter side; none is the model's own."""
     buckets: bool = False
@@ -116,8 +117,14 @@ class Trainer(base.Trainer[Config, Batch]):
 
     def _encode(self) -> PairCache:
         cfg = self.cfg
+        skipped = skipping(cfg.unreadable, cfg.data)
         records = read_pairs(
-            cfg.data, ties=cfg.ties, split=cfg.split, streaming=cfg.streaming, limit=cfg.limit
+            cfg.data,
+            ties=cfg.ties,
+            split=cfg.split,
+            streaming=cfg.streaming,
+            limit=cfg.limit,
+            skipped=skipped,
         )
         return build_cache(
             cfg.cache or cfg.output / "cache",
@@ -127,7 +134,7 @@ class Trainer(base.Trainer[Config, Batch]):
             buckets=cfg.buckets,
             flip=cfg.flip,
             batch_size=cfg.encode_batch,
-            unreadable=cfg.unreadable,
+            skipped=skipped,
             fingerprint=self._made_of(),
         )
 

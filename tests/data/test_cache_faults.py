@@ -16,6 +16,7 @@ from PIL import Image
 
 from t2ialign.data.cache import PairCache, build_cache
 from t2ialign.data.pairs import PairRecord
+from t2ialign.data.skipped import Skipped
 from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
 
@@ -190,8 +191,8 @@ class TestPictures:
 
     def test_or_is_logged_and_left_out(self, sd, tmp_path, caplog):
         with caplog.at_level(logging.WARNING):
-            cache = build_cache(tmp_path / "c", self.broken(), sd, unreadable="skip", **OPTIONS)
-        assert "left out: set.parquet row 6 winner" in caplog.text
+            cache = build_cache(tmp_path / "c", self.broken(), sd, skipped=Skipped("set.parquet"), **OPTIONS)
+        assert "1 rows left out: 1 with an image that cannot be read (first: row 6" in caplog.text
         assert [cache.prompt(i) for i in range(len(cache))] == [
             f"prompt {i % 7}" for i in range(13) if i != 6
         ]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from t2ialign.data.comparisons import ComparisonCache, build_comparisons
 from t2ialign.data.pairs import PairRecord
+from t2ialign.data.skipped import Skipped
 
 
 def picture(seed: int) -> Image.Image:
@@ -88,11 +89,15 @@ def test_an_unreadable_picture_stops_or_is_left_out_with_its_pairs(
     with pytest.raises(ValueError, match=r"row 2 win: got bytes of no known picture format"):
         build_comparisons(tmp_path / "a", given, Prepare())
     with caplog.at_level(logging.WARNING):
-        cache = build_comparisons(tmp_path / "b", given, Prepare(), unreadable="skip")
-    assert len(cache) == 3 and "left out: row 2 win" in caplog.text
+        cache = build_comparisons(tmp_path / "b", given, Prepare(), skipped=Skipped("set"))
+    assert len(cache) == 3
+    said = (
+        "set: 1 rows left out: 1 with an image that cannot be read (first: row 2 win: got bytes of no known"
+    )
+    assert said in caplog.text
     assert torch.equal(cache.batch([2]).win[0], pixels(picture(3)))
     with pytest.raises(ValueError, match="no readable pairs"):
-        build_comparisons(tmp_path / "c", given[2:3], Prepare(), unreadable="skip")
+        build_comparisons(tmp_path / "c", given[2:3], Prepare(), skipped=Skipped("set"))
 
 
 def test_a_cache_of_something_else_is_refused(tmp_path: Path) -> None:

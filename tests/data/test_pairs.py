@@ -177,7 +177,10 @@ class TestRanked:
                 {"prompt": "a", "chosen": "a.png"},
                 "line 1: got columns prompt, chosen; expected prompt, chosen",
             ),
-            ({"prompt": None, "chosen": "a.png", "rejected": "b"}, "line 1: got prompt None; expected text"),
+            (
+                {"prompt": None, "chosen": "a.png", "rejected": "b"},
+                "line 1: got prompt None, which is empty; expected text",
+            ),
             ({"prompt": "a", "chosen": None, "rejected": "b"}, "line 1 chosen: got None"),
             ({"prompt": "a", "chosen": "a", "rejected": ""}, "line 1 rejected: got ''"),
         ],
@@ -374,13 +377,14 @@ def test_wrong_options_are_refused_before_reading(options):
 
 
 def test_pictures_behind_an_address_are_fetched(tmp_path):
-    file = tmp_path / "a.png"
-    file.write_bytes(picture(7))
-    rows = [{"prompt": "a", "chosen": file.as_uri(), "rejected": {"bytes": None, "path": str(file)}}]
-    (tmp_path / "p.jsonl").write_text(json.dumps(rows[0]))
-    assert summary(tmp_path / "p.jsonl") == [("a", 7, 7, 1.0)]
-    (tmp_path / "p.jsonl").write_text(json.dumps({**rows[0], "chosen": (tmp_path / "b.png").as_uri()}))
-    with pytest.raises(ValueError, match=r"b\.png: got no such file"):
+    for name, value in (("a.png", 7), ("b.png", 8)):
+        (tmp_path / name).write_bytes(picture(value))
+    other = {"bytes": None, "path": str(tmp_path / "b.png")}
+    row = {"prompt": "a", "chosen": (tmp_path / "a.png").as_uri(), "rejected": other}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    assert summary(tmp_path / "p.jsonl") == [("a", 7, 8, 1.0)]
+    (tmp_path / "p.jsonl").write_text(json.dumps({**row, "chosen": (tmp_path / "c.png").as_uri()}))
+    with pytest.raises(ValueError, match=r"c\.png: got no such file"):
         summary(tmp_path / "p.jsonl")
 
 

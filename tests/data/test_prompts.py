@@ -84,7 +84,7 @@ def test_folder_of_that_name_does_not_turn_a_prompt_into_a_path(tmp_path, monkey
             b'{"words": "a"}\n',
             "line 1: got columns words; expected one of prompt, caption, text",
         ),
-        ("number.jsonl", b'{"prompt": 3}\n', "line 1: got 3 in column prompt"),
+        ("number.jsonl", b'{"prompt": 3}\n', "line 1: got prompt 3; expected text"),
         ("list.jsonl", b"[1]\n", "line 1: got a JSON list"),
         ("dict.json", b'{"prompt": "a"}', "JSON dict"),
         ("comma.csv", b"prompt\na cat, sleeping\n", "line 2: got more fields than the header names"),

@@ -1,11 +1,10 @@
 """Files of prompts and rewrites: every format, runs that stop in the middle, and prompts that are refused."""
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from t2ialign.evaluation import manifest
-from t2ialign.rewriting.files import from_row, journal_of, read, write
+from t2ialign.rewriting.files import from_row, journal_of, write
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.load import choose
 from t2ialign.rewriting.rewriter import HARMLESS, report
@@ -43,24 +42,6 @@ def source(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("\n".join(PROMPTS))
     return file
-
-
-def test_read_parquet_and_what_read_prompts_reads(tmp_path, source):
-    table = tmp_path / "p.parquet"
-    pq.write_table(pa.table({"n": range(6), "Caption": [*PROMPTS, "  "]}), table)
-    assert read(table) == read(source) == PROMPTS
-    assert read("just a prompt") == ["just a prompt"]
-    pq.write_table(pa.table({"n": [1]}), table)
-    with pytest.raises(ValueError, match="got columns n; expected one of prompt, caption, text"):
-        read(table)
-    pq.write_table(pa.table({"text": [None, "a"]}), table)
-    with pytest.raises(ValueError, match="row 0: got None for a prompt"):
-        read(table)
-    pq.write_table(pa.table({"text": [" "]}), table)
-    with pytest.raises(ValueError, match="got no prompts"):
-        read(table)
-    with pytest.raises(ValueError, match="which does not exist"):
-        read(tmp_path / "absent.parquet")
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".txt"])
