@@ -188,17 +188,27 @@ def save(reward: LRM, folder: Path | str, about: Mapping[str, Any] | None = None
 
 
 def build(path: str | Path | None = None, *, guidance: float | None = None, sha256: str | None = None) -> LRM:
-    """The latent reward in the folder `path`, as `save` or `t2ialign train lrm` wrote it.
+    """The latent reward in the folder `path`, as `save` or `t2ialign train lrm` wrote it, or as released.
 
-    guidance: in place of the one it was trained with. sha256: of its weights. Raises ValueError for a folder
-    of another kind, and weights that do not fit its configuration.
+    guidance: in place of the one it was trained with. sha256: of `save`'s file of weights. Raises ValueError
+    for a folder of another kind, and weights that do not fit its configuration.
     """
-    from rewards.weights import find, load_state
+    from rewards import latent_released  # which imports this file
+    from rewards.weights import find, load_state, located
 
     if path is None:
         raise ValueError(
-            "got no path for latent; expected the output of t2ialign train lrm; pass path=FOLDER"
+            "got no path for latent; expected the output of t2ialign train lrm, or a released latent reward; "
+            "pass path=FOLDER"
         )
+    folder = Path(located(str(path))[0])
+    if not (folder / WEIGHTS).is_file() and latent_released.is_released(folder):
+        if sha256 is not None:
+            raise ValueError(
+                f"got sha256 for {folder}, which holds the files of a released latent reward; expected none, "
+                "as it is of one file; drop it"
+            )
+        return latent_released.build(folder, guidance=guidance)
     folder = find(path, WEIGHTS, sha256=sha256).parent
     facts = read_about(folder)
     reward = LRM(_new_backbone(facts, folder), dim=facts["dim"], guidance=guidance or facts["guidance"])

@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {
         "diffusion",
         "rewards.assets",
+        "rewards.clip_tokenizer",
         "rewards.device",
         "rewards.hub",
         "rewards.permissions",
@@ -72,7 +73,8 @@ REWARDS_NEED = {
     "safetensors",
     "huggingface_hub",
 }
-LAZY_EXTRAS = {"latent.py": {"diffusers"}, "ocr.py": {"rapidocr"}}  # of one scorer, imported when it is built
+# Of one scorer, imported when it is built.
+LAZY_EXTRAS = {"latent.py": {"diffusers"}, "latent_released.py": {"diffusers"}, "ocr.py": {"rapidocr"}}
 NEVER = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "imp"}
 
 MAX_LINES, MAX_FUNCTION, MAX_POSITIONAL = 300, 60, 6

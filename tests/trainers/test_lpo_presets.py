@@ -1,5 +1,7 @@
 """The recipes of LPO and SPO: a family's own thresholds, by the authors' numbers, and what is set wins."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -37,13 +39,14 @@ def test_what_is_set_wins_over_the_family_s_recipe(tmp_path):
     assert again.threshold_low == again.for_family("sd1").threshold_low == 0.4
 
 
-def started(folder, output, **changes: object) -> lpo.Trainer:
-    """SPO with two prompts on 20 steps, whose judge gives .70 to one sibling and 0 to the others."""
+def started(folder, output, best: float = 0.7, **changes: object) -> lpo.Trainer:
+    """SPO with two prompts on 20 steps, whose judge gives `best` to one sibling and 0 to the others."""
     small = {"collect_prompts": 2, "batch_size": 1, "accumulate": 1, "lora_rank": 2, "trackers": ()}
     values = {"preset": "spo", "reward": BRIGHT, "prompts": "a red circle", **small, **changes}
     trainer = lpo.Trainer(lpo.Config.model_validate({"model": str(folder), "output": output, **values}))
-    scores = torch.tensor([0.0, 0.7, 0.0, 0.0])
-    trainer.sampler.scorer.judge = lambda numbers, cond: lambda step: scores.repeat(len(numbers), 1)
+    scorer: Any = trainer.sampler.scorer
+    scores = torch.tensor([0.0, best, 0.0, 0.0])
+    scorer.judge = lambda numbers, cond: lambda step: scores.repeat(len(numbers), 1)
     return trainer
 
 
@@ -68,10 +71,7 @@ def test_a_set_threshold_keeps_the_pair_for_xl(tiny_sdxl, tmp_path):
 
 
 def test_a_run_stores_and_resumes_the_family_s_recipe(tiny_sdxl, tmp_path):
-    first = started(tiny_sdxl, tmp_path / "run", num_steps=2, t_max=999, max_steps=1)
-    first.sampler.scorer.judge = lambda numbers, cond: (
-        lambda step: torch.tensor([3.0, 0, 0, 0]).repeat(len(numbers), 1)
-    )
+    first = started(tiny_sdxl, tmp_path / "run", best=3.0, num_steps=2, t_max=999, max_steps=1)
     first.fit()
     stored = config.load(lpo.Config, tmp_path / "run" / "config.yaml")
     assert (stored.threshold_low, stored.lr, first.state.lr) == (0.4, 1e-5, 1e-5)

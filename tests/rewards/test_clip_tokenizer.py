@@ -10,7 +10,7 @@ import pytest
 from open_clip.tokenizer import SimpleTokenizer, basic_clean
 from transformers import CLIPTokenizer
 
-from t2ialign.models.clip_tokenizer import POSITIONS, SIZE, clip_tokenizer
+from rewards.clip_tokenizer import POSITIONS, SIZE, clip_tokenizer
 
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))
 PROMPTS = DATA / "partiprompts" / "PartiPrompts.tsv"

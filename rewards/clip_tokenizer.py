@@ -1,4 +1,4 @@
-"""CLIP's tokenizer, built from the merges that open_clip ships, since a single file of weights has none."""
+"""CLIP's tokenizer, built from the merges that open_clip ships, for released weights without one."""
 
 from __future__ import annotations
 
