@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+from rewards import user_code
+from rewards.user_code import Code
 
 if TYPE_CHECKING:
     from rewards.base import LatentReward, Prepared, Reward
@@ -69,15 +71,17 @@ def load(name: str, *, towers: dict[str, Any] | None = None, **options: Any) -> 
     """The reward called `name`, in eval mode: `build(**options)` of the file that declares it.
 
     A file in `rewards/` declares `NAMES = {name: options}` and `build(**options) -> Reward`; options given
-    here win over the declared ones. Rewards of yours are named "package.module" (its `build`) or
-    "package.module:Class" (or any callable). Whatever takes `towers` finds models of equal weights there,
-    and leaves its own. Raises ValueError for an unknown name, listing the known ones, for a module that does
-    not import or has no such callable, for an option it does not take, and if it makes no Reward.
+    here win over the declared ones. Rewards of yours are named "package.module" (its `build`),
+    "package.module:Class", "file.py" or "file.py:Class", of the working folder too, see `user_code.find`.
+    Whatever takes `towers` finds models of equal weights there, and leaves its own. Raises ValueError for an
+    unknown name, with those that are like it, for code that does not import or is no Reward, for an option
+    it does not take, and if it makes no Reward.
     """
-    build, declared = _builder(name, options.get("weights"))
-    if towers is not None and "towers" in inspect.signature(build).parameters:
+    code, declared = _builder(name, options.get("weights"))
+    if towers is not None and "towers" in inspect.signature(code.build).parameters:
         declared["towers"] = towers
-    return _built(name, build, {**declared, **options})
+    with user_code.on_path(code.folder):
+        return _built(name, code.build, {**declared, **options})
 
 
 def load_all(
@@ -101,7 +105,7 @@ def load_all(
     return {name: _of_images(name, load(name, towers=towers, **given.get(name, {}))) for name in wanted}
 
 
-def _builder(name: str, weights: object = None) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _builder(name: str, weights: object = None) -> tuple[Code, dict[str, Any]]:
     """What makes the reward of this name, and the options declared for it.
 
     The output folder of `t2ialign train reward` may stand for a name, or be the `weights` of its base.
@@ -110,18 +114,12 @@ def _builder(name: str, weights: object = None) -> tuple[Callable[..., Any], dic
     if folder is not None:
         return _trained(name, folder)
     known = names()
-    path, _, attribute = known.get(name, name).partition(":")
-    if name not in known and ("." not in path or not _importable(path)):
-        raise ValueError(
-            f"got reward {name!r}; expected one of {', '.join(sorted(known))} or a package.module of yours; "
-            f"{_hint(name)}"
-        )
-    module = _imported(path)
-    build = getattr(module, attribute or "build", None)
-    if not callable(build):
-        wanted = f"a callable {attribute}" if attribute else "build()"
-        raise ValueError(f"got {path} without {wanted}; expected a module that defines it; see rewards.load")
-    return build, dict(module.NAMES[name]) if name in known else {}
+    if name in known:
+        module = import_module(known[name])
+        return Code(module.build, None), dict(module.NAMES[name])
+    if not user_code.is_code(name):
+        raise ValueError(_unknown(name, known))
+    return user_code.find(name), {}
 
 
 def _is_trained(source: object) -> bool:
@@ -129,13 +127,13 @@ def _is_trained(source: object) -> bool:
     return isinstance(source, str | Path) and (Path(source) / "reward.json").is_file()
 
 
-def _trained(name: str, folder: object) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _trained(name: str, folder: object) -> tuple[Code, dict[str, Any]]:
     from rewards import trained
 
     base = trained.read_about(str(folder))["reward"]
     if name not in (base, "trained", str(folder)):
         raise ValueError(f"got weights {folder}, trained from {base}, for {name}; expected its own; fix one")
-    return trained.build, {"weights": folder}
+    return Code(trained.build, None), {"weights": folder, "base": name if name == base else None}
 
 
 def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Reward:
@@ -165,27 +163,16 @@ def _of_images(name: str, reward: Reward | LatentReward) -> Reward:
     return reward
 
 
-def _hint(name: str) -> str:
-    if "/" in name or name.endswith(".py"):
-        return "name the module as package.module, not as a file"
-    return "check the spelling, or put the folder of your package on PYTHONPATH"
-
-
-def _imported(path: str) -> ModuleType:
-    try:
-        return import_module(path)
-    except ImportError as error:
-        raise ValueError(
-            f"got reward module {path}, which does not import ({error}); expected one that does; "
-            "install what it needs"
-        ) from error
-
-
-def _importable(dotted: str) -> bool:
-    try:
-        return find_spec(dotted) is not None
-    except (ImportError, ValueError):  # a parent package is missing, or the name is that of a file
-        return False
+def _unknown(name: str, known: Iterable[str]) -> str:
+    """The error for a name that is neither a reward nor code."""
+    like = {one.lower(): one for one in known}
+    near = [like[one] for one in get_close_matches(name.lower(), like, n=3)]
+    if near:
+        return f"got reward {name!r}; expected a name of rewards.names(); did you mean {' or '.join(near)}?"
+    hint = "check the spelling; a reward of yours is package.module:Class or ./file.py:Class"
+    if Path(f"{name}.py").is_file():
+        hint = f"for the file of the working folder pass ./{name}.py, or ./{name}.py:Class"
+    return f"got reward {name!r}; expected one of {', '.join(sorted(known))}; {hint}"
 
 
 def _declared(file: Path) -> dict[str, dict[str, Any]]:

@@ -144,6 +144,7 @@ def load(folder: Path | str, *, towers: dict[str, Tower] | None = None) -> HeadC
     two towers.
     """
     from rewards import load as load_reward
+    from rewards import user_code
 
     file = Path(folder) / ABOUT
     if not file.is_file():
@@ -155,7 +156,8 @@ def load(folder: Path | str, *, towers: dict[str, Tower] | None = None) -> HeadC
             f"{FORMAT} and those of keypoints.json; fit the head again"
         )
     state = load_state(find(folder, WEIGHTS))
-    base = load_reward(about["reward"], towers=towers, **about["options"])
+    with user_code.recorded(file):
+        base = load_reward(about["reward"], towers=towers, **about["options"])
     if "mean" not in state or "layers.1.bias" not in state:
         raise ValueError(f"got {folder} with other weights than a head's; expected them; fit the head again")
     head = MatchHead(state["mean"].shape[-1], width=len(state["layers.1.bias"]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,17 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
     return load_state(find(folder, WEIGHTS))
 
 
-def build(weights: str | Path | None = None, *, sha256: str | None = None, **options: Any) -> Reward:
+def build(
+    weights: str | Path | None = None, *, sha256: str | None = None, base: str | None = None, **options: Any
+) -> Reward:
     """The trained reward in the folder `weights`; `sha256` pins its reward.safetensors.
 
     Its base is loaded as it was for training, but that `options` win; where the base's own weights moved,
-    mend reward.json. Towers are never shared, since this one's weights are its own.
-    Raises ValueError for a folder of another kind, or weights that do not fit the base.
+    mend reward.json. `base` is its name as you write it, which code of a file or of the working folder needs:
+    none such is run because reward.json names it. Towers are never shared, since this one's weights are its
+    own. Raises ValueError for a folder of another kind, or weights that do not fit the base.
     """
-    from rewards import load
+    from rewards import load, user_code
     from rewards.weights import find
 
     if weights is None:
@@ -83,7 +87,10 @@ def build(weights: str | Path | None = None, *, sha256: str | None = None, **opt
     about = read_about(weights)
     if sha256 is not None:
         find(weights, WEIGHTS, sha256=sha256)
-    reward: Reward = load(about["reward"], **{**about["options"], **options})
+    name, options = base or about["reward"], {**about["options"], **options}
+    trusted = base is not None and user_code.is_local(base)
+    with nullcontext() if trusted else user_code.recorded(Path(weights) / ABOUT):
+        reward: Reward = load(name, **options)
     lay_over(reward, read_tensors(weights), weights)
     return reward
 

@@ -119,24 +119,38 @@ def test_load_takes_any_importable_module(tmp_path: Path, monkeypatch: pytest.Mo
         rewards.load("ours_for_test.constant", value=-1.0)
 
 
-@pytest.mark.parametrize("name", ["shape-oracle", "no_such_package.reward", "rewards.no_such_file"])
+@pytest.mark.parametrize("name", ["no_such_package.reward", "rewards.no_such_file", "qqq"])
 def test_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(ValueError, match=rf"got reward '{name}'; expected one of .*shapes-oracle"):
         rewards.load(name)
 
 
-def test_a_file_is_no_module_name() -> None:
-    with pytest.raises(ValueError, match=r"got reward './my_reward.py'; .*package.module, not as a file"):
-        rewards.load("./my_reward.py")
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("hpsv2.2", "hpsv2.1"),
+        ("HPSv2.1", "hpsv2.1"),
+        ("image_reward", "imagereward"),
+        ("pick-score", "pickscore"),
+        ("shape-oracle", "shapes-oracle"),
+        ("astetic", "aesthetic"),
+    ],
+)
+def test_a_misspelt_name_is_told_its_neighbour(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"got reward '{name}'; .* did you mean {near}\b") as caught:
+        rewards.load(name)
+    assert len(str(caught.value)) < 160
 
 
 def test_modules_that_are_no_reward_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"got json.decoder without build\(\)"):
+    with pytest.raises(ValueError, match=r"got json.decoder without a function build\(\)"):
         rewards.load("json.decoder")
     (tmp_path / "ours_that_lacks").mkdir()
     (tmp_path / "ours_that_lacks" / "something.py").write_text("import no_such_package_at_all\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"does not import \(No module named 'no_such_package_at_all'\)"):
+    with pytest.raises(
+        ValueError, match=r"does not import \(ModuleNotFoundError: No module named 'no_such_package_at_all'\)"
+    ):
         rewards.load("ours_that_lacks.something")
 
 
