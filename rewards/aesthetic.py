@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +45,20 @@ class Published(NamedTuple):
     file: str
     sha256: str
 
+    @property
+    def url(self) -> str:
+        """The address of the file at the commit whose hash is pinned."""
+        return f"{RAW}/{self.repository}/{COMMITS[self.repository]}/{quote(self.file)}"
 
+
+RAW = "https://raw.githubusercontent.com"
 LAION_V1, LAION_V2 = "LAION-AI/aesthetic-predictor", "christophschuhmann/improved-aesthetic-predictor"
 SIMULACRA = "crowsonkb/simulacra-aesthetic-models"
+COMMITS = {
+    LAION_V1: "6d122adad522ab246644d9dc1c6d7a3810ee255f",
+    LAION_V2: "6934dd81792f086e613a121dbce43082cb8be85e",
+    SIMULACRA: "701f7678b305acf8a0634350365a86beb95dd87d",
+}
 HEADS = {
     "laion-v2-l14": Published(
         LAION_V2,
@@ -145,8 +157,9 @@ def build(
 ) -> Aesthetic:
     """A published head by name, or the one in the file `weights`, on the CLIP it belongs to or `clip`.
 
-    A published head is looked for at $T2IALIGN_WEIGHTS/OWNER/REPOSITORY/FILE. Raises ValueError for an
-    unknown head and for weights that are missing, of another hash or of another layout.
+    A published head is looked for at OWNER/REPOSITORY/FILE of `weights.home`, and fetched to there from
+    GitHub. Raises ValueError for an unknown head and for weights that are missing, of another hash or of
+    another layout.
     """
     if weights is None and head not in HEADS:
         raise ValueError(f"got head {head!r}; expected one of {', '.join(HEADS)}; or pass weights=FILE")
@@ -155,7 +168,7 @@ def build(
         raise ValueError(f"got head {head!r}; expected a name that ends in {', '.join(CLIPS)}; see CLIPS")
     if weights is None:
         known = HEADS[head]
-        file = find(known.repository, known.file, sha256=sha256 or known.sha256, host="github.com")
+        file = find(known.repository, known.file, sha256=sha256 or known.sha256, url=known.url)
     else:
         file = find(weights, sha256=sha256)
     weight, bias = affine(load_state(file))

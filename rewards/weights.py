@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewards.fetch import command, fetch
 from rewards.hub import check_repository
 
 HOME = "T2IALIGN_WEIGHTS"
-"""Environment variable: a folder of weights, those of a Hub id in FOLDER/org/name."""
+"""Environment variable: a folder of weights, those of a Hub id in FOLDER/org/name; see `home`."""
 
 ALIGNMENT = 64
 """Bytes; the addresses of what torch allocates on a CPU are multiples of it."""
@@ -30,26 +31,31 @@ def find(
     filename: str | Sequence[str] | None = None,
     *,
     sha256: str | None = None,
-    host: str = "huggingface.co",
+    url: str | None = None,
 ) -> Path:
     """A file, a folder that holds `filename`, or a Hub id "org/name[@revision]" that does -> the local file.
 
-    Of several file names the first that exists is taken. $T2IALIGN_WEIGHTS is looked into before the Hub;
-    what lies on another `host` is never fetched, the error names its address. Raises ValueError if there is
-    no such file, saying where to put it, and for another hash than `sha256`.
+    Of several file names the first that exists is taken. `home` is looked into before the Hub. A file that is
+    not on the Hub has the address `url` and is fetched to `home`, once and verified, so it needs `sha256`.
+    Raises ValueError if there is no such file, saying how to get it, and for another hash than `sha256`.
     """
     names = [filename] if isinstance(filename, str) else list(filename or ())
     path = next((path for path in _local(Path(source), names) if path.is_file()), None)
-    if path is None and host != "huggingface.co":
-        raise ValueError(
-            f"got no {_either(names)} of {source}; expected the file of https://{host}/{source}; put it at "
-            f"${HOME}/{source}/{names[0]}, or pass weights=FILE"
-        )
+    if path is None and url is not None:
+        assert sha256 is not None, "what is fetched has a pinned hash"
+        return _from_web(url, home() / source / names[0], sha256)
     if path is None:
         path = _from_hub(str(source), names)
     if sha256 is not None:
         _check_hash(path, sha256)
     return path
+
+
+def home() -> Path:
+    """Where weights are looked for and fetched to: $T2IALIGN_WEIGHTS, else t2ialign/weights in ~/.cache."""
+    if folder := os.environ.get(HOME):
+        return Path(folder).expanduser().resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "t2ialign", "weights")
 
 
 def located(weights: str) -> tuple[str, str | None]:
@@ -58,8 +64,7 @@ def located(weights: str) -> tuple[str, str | None]:
     For models that transformers loads as a whole; that nothing is there is for it to say.
     """
     name, _, revision = weights.partition("@")
-    homes = [Path(weights), *([Path(os.environ[HOME], name)] if os.environ.get(HOME) else [])]
-    folder = next((folder for folder in homes if folder.is_dir()), None)
+    folder = next((folder for folder in (Path(weights), home() / name) if folder.is_dir()), None)
     return (name, revision or None) if folder is None else (str(folder), None)
 
 
@@ -108,11 +113,23 @@ def digest(path: str | Path) -> str:
 def _local(source: Path, names: list[str]) -> Iterator[Path]:
     yield source
     yield from (source / name for name in names)
-    home = os.environ.get(HOME)
-    if home:
-        plain = str(source).partition("@")[0]
-        yield Path(home) / plain
-        yield from (Path(home) / plain / name for name in names)
+    place = home() / str(source).partition("@")[0]
+    yield place
+    yield from (place / name for name in names)
+
+
+def _from_web(url: str, path: Path, sha256: str) -> Path:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    try:
+        if HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        return fetch(url, path, sha256=sha256)
+    except OSError as error:
+        raise ValueError(
+            f"got no {path.name} ({error}); expected a network or the file; pass weights=FILE, or fetch it "
+            f"with: {command(url, path)}"
+        ) from error
 
 
 def _from_hub(source: str, names: list[str]) -> Path:

@@ -192,5 +192,5 @@ def test_errors_name_what_is_wrong(tmp_path, monkeypatch):
         rewards.load("aesthetic", head="laion-v3-l14", clip=clip)
     with pytest.raises(ValueError, match="got head 'mine'; expected a name that ends in b32, b16, l14"):
         rewards.load("aesthetic", head="mine", weights="head.pth", clip=clip)
-    with pytest.raises(ValueError, match=r"github.com/LAION-AI/aesthetic-predictor; put it at \$T2IALIGN"):
+    with pytest.raises(ValueError, match=r"got no sa_0_4_vit_l_14_linear.pth .* fetch it with: curl --fail"):
         rewards.load("aesthetic-v1", clip=clip)
