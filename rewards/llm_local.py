@@ -22,16 +22,30 @@ class LocalWriter(nn.Module, Writer):
     """A writer over a model and its tokenizer, on the model's device, `batch` chats a forward.
 
     Without a chat template the contents are written below each other. `chat` holds more variables for the
-    template ({"enable_thinking": False}). Raises ValueError for a batch below 1, and for a tokenizer that has
-    neither a padding token nor an end.
+    template ({"enable_thinking": False}). With `raw` the contents are continued as they are, for a model that
+    knows no chat. `beams` and `length_penalty` are of what is not sampled; what is sampled is one of the
+    `top_k` likeliest tokens, or of all. Raises ValueError for a batch or beams below 1, and for a tokenizer
+    that has neither a padding token nor an end.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, batch: int = 8, chat: Mapping[str, Any] | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch: int = 8,
+        chat: Mapping[str, Any] | None = None,
+        raw: bool = False,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        top_k: int | None = None,
     ) -> None:
         super().__init__()
-        if batch < 1:
-            raise ValueError(f"got batch={batch}; expected at least 1; pass the chats a forward holds")
+        if batch < 1 or beams < 1:
+            raise ValueError(
+                f"got batch={batch}, beams={beams}; expected at least 1; pass the chats a forward holds, and "
+                "beams=1 for a greedy search"
+            )
         if tokenizer.pad_token is None:
             if tokenizer.eos_token is None:
                 raise ValueError(
@@ -40,6 +54,7 @@ class LocalWriter(nn.Module, Writer):
             tokenizer.pad_token = tokenizer.eos_token
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.batch, self.chat = tokenizer, batch, dict(chat or {})
+        self.raw, self.beams, self.length_penalty, self.top_k = raw, beams, length_penalty, top_k
         # Templates of vision-language models may take nothing but lists of parts.
         self.parts = model.config.get_text_config() is not model.config
         added = tokenizer.added_tokens_decoder.values()
@@ -66,8 +81,16 @@ class LocalWriter(nn.Module, Writer):
             for row, ended in zip(rows, torch.isin(answers, self.ends).any(1).tolist(), strict=True):
                 if cut is not None and not ended:
                     cut(row)
-            written += self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+            decoded = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+            if heard is not None and self._searches(drawn):
+                for row, text in zip(rows, decoded, strict=True):
+                    heard(row, text)
+            written += decoded
         return written
+
+    def _searches(self, draws: Tensor | None) -> bool:
+        """Whether several beams are written at once, of which none can be heard before the best is known."""
+        return draws is None and self.beams > 1
 
     def _batch(
         self, texts: list[str], tokens: int, draws: Tensor | None, temperature: float, ear: _Ear
@@ -81,7 +104,9 @@ class LocalWriter(nn.Module, Writer):
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "max_new_tokens": tokens}
         if draws is not None:
             start = inputs["input_ids"].shape[1]
-            options["logits_processor"] = [_Draw(draws.to(self.model.device), start, temperature)]
+            options["logits_processor"] = [_Draw(draws.to(self.model.device), start, temperature, self.top_k)]
+        elif self.beams > 1:
+            options |= {"num_beams": self.beams, "length_penalty": self.length_penalty}
         ids = self.model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
@@ -89,7 +114,7 @@ class LocalWriter(nn.Module, Writer):
             temperature=None,
             top_p=None,
             top_k=None,
-            streamer=ear if ear.heard is not None else None,
+            streamer=ear if ear.heard is not None and not self._searches(draws) else None,
             **options,
         )
         answers: Tensor = ids[:, inputs["input_ids"].shape[1] :].cpu()
@@ -103,6 +128,8 @@ class LocalWriter(nn.Module, Writer):
                     f"got a message with {written[0]!r}, which steers this model; expected plain text; take "
                     "it out"
                 )
+        if self.raw:
+            return "".join(message["content"] for message in talk)
         if self.tokenizer.chat_template is None:
             return "\n".join([*(message["content"] for message in talk), ""])
         turns = [
@@ -123,10 +150,13 @@ def _draws(seeds: Sequence[int], tokens: int) -> Tensor:
 class _Draw:
     """Leaves only the token that a row's next number falls on, so that what follows is drawn, not greedy."""
 
-    def __init__(self, draws: Tensor, start: int, temperature: float) -> None:
-        self.draws, self.start, self.temperature = draws, start, temperature
+    def __init__(self, draws: Tensor, start: int, temperature: float, top_k: int | None = None) -> None:
+        self.draws, self.start, self.temperature, self.top_k = draws, start, temperature, top_k
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.top_k is not None and self.top_k < scores.shape[-1]:
+            least = scores.topk(self.top_k).values[:, -1:]
+            scores = scores.masked_fill(scores < least, -torch.inf)
         up_to = (scores.float() / self.temperature).softmax(-1).cumsum(-1)
         step = input_ids.shape[1] - self.start
         mark = self.draws[:, step : step + 1] * up_to[:, -1:]
@@ -173,11 +203,16 @@ def local_writer(
     device_map: str | None = None,
     batch: int = 8,
     chat: Mapping[str, Any] | None = None,
+    raw: bool = False,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    top_k: int | None = None,
 ) -> LocalWriter:
     """The writer of a folder, of $T2IALIGN_WEIGHTS/NAME, or of a Hub id "org/name[@revision]".
 
-    A folder may hold a LoRA of peft alone, which names its model. Safetensors only. Raises ValueError for a
-    model that is not there or is none that writes text, and as `LocalWriter` does.
+    A folder may hold a LoRA of peft alone, which names its model. Safetensors only. The settings from `batch`
+    on are those of `LocalWriter`. Raises ValueError for a model that is not there or is none that writes
+    text, and as `LocalWriter` does.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
@@ -201,7 +236,8 @@ def local_writer(
             "$T2IALIGN_WEIGHTS"
         ) from error
     align_weights(model)
-    return LocalWriter(model, tokenizer, batch=batch, chat=chat)
+    how = {"raw": raw, "beams": beams, "length_penalty": length_penalty, "top_k": top_k}
+    return LocalWriter(model, tokenizer, batch=batch, chat=chat, **how)
 
 
 def _base_of(source: str) -> str | None:

@@ -32,17 +32,19 @@ def count(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, verbose=False).input_ids)
 
 
-def shorten(tokenizer: Any, text: str, limit: int | None = None, *, original: str | None = None) -> Shortened:
+def shorten(
+    tokenizer: Any, text: str, limit: int | None = None, *, original: str | None = None, prefix: str = ""
+) -> Shortened:
     """Drop sentences from the end, then clauses, until the text fits; quoted text is never cut in two.
 
     limit: in tokens, marks included; the tokenizer's own by default. What `original` (the text itself by
-    default) asks to survive goes last, and only if nothing else is left to drop. Raises ValueError without
-    any limit.
+    default) asks to survive goes last, and only if nothing else is left to drop. prefix: what the text begins
+    with, which stays whole. Raises ValueError without any limit.
     """
     size = _limit(tokenizer, limit)
     asked = text if original is None else original
     before = check(asked, text)
-    pieces = _pieces(text, _SENTENCE)
+    pieces = _pieces(text, _SENTENCE, len(prefix))
     dropped: list[tuple[int, str]] = []
 
     def over() -> bool:
@@ -57,7 +59,11 @@ def shorten(tokenizer: Any, text: str, limit: int | None = None, *, original: st
 
     drop(keep=True)
     if over():
-        pieces[:] = [(start + at, part) for start, piece in pieces for at, part in _pieces(piece, _CLAUSE)]
+        pieces[:] = [
+            (start + at, part)
+            for start, piece in pieces
+            for at, part in _pieces(piece, _CLAUSE, len(prefix) - start)
+        ]
         drop(keep=True)
         drop(keep=False)
     if not dropped:
@@ -74,13 +80,18 @@ def _limit(tokenizer: Any, limit: int | None) -> int:
     return size
 
 
-def _pieces(text: str, border: re.Pattern[str]) -> list[tuple[int, str]]:
-    """(where it starts, the piece with its blanks) for every part between borders outside quoted text."""
+def _pieces(text: str, border: re.Pattern[str], whole: int) -> list[tuple[int, str]]:
+    """(where it starts, the piece with its blanks) for every part between borders outside quoted text.
+
+    The first `whole` letters, and the words up to the next border, stay together.
+    """
     spans = [(quote.start, quote.end) for quote in quoted(text)]
     cuts = [
         found.end()
         for found in border.finditer(text)
-        if found.end() < len(text) and not any(start < found.end() < end for start, end in spans)
+        if found.end() < len(text)
+        and not any(start < found.end() < end for start, end in spans)
+        and (whole <= 0 or re.search(r"\w", text[whole : found.end()]))
     ]
     edges = [0, *cuts, len(text)]
     return [(start, text[start:end]) for start, end in pairwise(edges)]

@@ -4,6 +4,10 @@ The two presets of PromptEnhancer (arXiv 2509.04545) keep the conventions of its
 which role the instruction has, what the template is told, how long and how greedily it writes, how its output
 is marked. The words are ours, in English, after its six requirements; the released ones are Chinese. What the
 checkpoints make of our words has not been measured: they were not at hand.
+
+Prompt-expansion models know no instruction. Gustavosta/MagicPrompt-Stable-Diffusion and its kind, which are
+daspartho/prompt-extend and succinctly/text2image-prompt-generator, go on from the prompt, as pipelines
+of transformers sample GPT-2; microsoft/Promptist is asked as its model card does.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from t2ialign.rewriting.intensity import intensity
+from t2ialign.rewriting.parse import REPHRASE
 
 STRENGTH = "{intensity}"
 """Where a text of a preset takes in the sentence of the intensity."""
@@ -60,6 +65,8 @@ class Preset:
     """The system message, if any."""
     prefix: str = ""
     """What stands before the prompt in the user's turn."""
+    suffix: str = ""
+    """What stands after it."""
     convention: str = "tags"
     """Of `parse.CONVENTIONS`."""
     tokens: int = 1024
@@ -68,6 +75,8 @@ class Preset:
     """Of the first try; 0 is greedy."""
     chat: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the chat template."""
+    raw: Mapping[str, Any] | None = None
+    """For a model that continues text and knows no chat: how it searches, as options of `LocalWriter`."""
     survival: bool = True
     """Whether what must survive is asked of it; not of a rewriter whose task is to replace the words."""
 
@@ -80,19 +89,25 @@ class Preset:
         """The chat for one prompt. Raises ValueError for an unknown intensity."""
         sentence = intensity(strength).instruction
         system, prefix = (text.replace(STRENGTH, sentence) for text in (self.system, self.prefix))
-        user = {"role": "user", "content": prefix + prompt}
+        if self.raw is not None:
+            prompt = prompt.strip()  # a blank at the end is a token that no text goes on from
+        user = {"role": "user", "content": prefix + prompt + self.suffix}
         return [{"role": "system", "content": system}, user] if system else [user]
 
 
 PRESETS = {
     "general": Preset(system=_GENERAL),
-    # "enable_thinking" is that switch's name in Hunyuan's template as far as we remember it.
     "promptenhancer-7b": Preset(system=_SIX, tokens=512, chat={"enable_thinking": False}),
     "promptenhancer-32b": Preset(prefix=_SHORT, tokens=2048, convention="last_think"),
+    "magicprompt": Preset(convention="continuation", tokens=75, temperature=1.0, raw={"top_k": 50}),
+    "promptist": Preset(
+        suffix=REPHRASE, convention="rephrase", tokens=75, raw={"beams": 8, "length_penalty": -1.0}
+    ),
     "trained": Preset(),
     # The embedded rewriter knows 192 positions, of prompt and output together.
     "shapes": Preset(tokens=128, survival=False),
 }
-"""general: any instruction model. trained: the prompt alone, as `train` leaves a model. shapes: the embedded
-world's, whose task is to put the generator's words in place of the user's.
+"""general: any instruction model. magicprompt, promptist: those prompt-expansion models. trained: the prompt
+alone, as `train` leaves a model. shapes: the embedded world's, whose task is to put the generator's words in
+place of the user's.
 """

@@ -72,6 +72,8 @@ class Choice:
 
         if default_device().type != "cpu":
             options.setdefault("device_map", "auto")
+        if self.preset is not None and self.preset.raw is not None:
+            return {**options, "raw": True, **self.preset.raw}
         return {**options, "chat": {**told, **options.get("chat", {})}}
 
 
@@ -107,6 +109,8 @@ def choose(
         raise ValueError(f"got preset {preset!r}; expected one of {', '.join(PRESETS)}; choose one")
     if strength is not None and not PRESETS[preset].takes_intensity:
         _refuse(name if name == SHAPES else f"preset {preset}", {"intensity": strength})
+    if PRESETS[preset].raw is not None:
+        _refuse(f"preset {preset}", {"url": url, "chat": options.get("chat")})
     intensity(strength or DEFAULT)
     _folder(name, url)
     return Choice(

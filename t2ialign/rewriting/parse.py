@@ -1,6 +1,8 @@
 """What a rewriter wrote -> its thought and its answer; whatever is malformed is a named fall-back.
 
-Two conventions of PromptEnhancer (arXiv 2509.04545) as released: "tags" of its 7B model, "last_think" of 32B.
+"tags" and "last_think" are the conventions of PromptEnhancer (arXiv 2509.04545) as released: of its 7B and of
+its 32B model. "continuation" and "rephrase" are those of prompt-expansion models: MagicPrompt and its kind go
+on writing the prompt, Promptist (arXiv 2212.09611) writes another one after "Rephrase:".
 """
 
 from __future__ import annotations
@@ -19,24 +21,19 @@ NOT_OPENED = "answer not opened"
 NESTED = "answer nested"
 SEVERAL = "several answers"
 THOUGHT_OPEN = "thought not closed"
-MARKS = "closing think marks not as expected"
+MARKS = "think marks not as expected"
 LIMIT = "cut by the token limit"
 FALLBACKS = (NO_TAGS, EMPTY, NOT_CLOSED, NOT_OPENED, NESTED, SEVERAL, THOUGHT_OPEN, MARKS, LIMIT)
 
+THINK = ("<think>", "</think>")
+ANSWER = ("<answer>", "</answer>")
+MARK = "think>"
+"""What both think marks end in, and what the released 32B code counts and splits at."""
+REPHRASE = " Rephrase:"
+"""What Promptist reads after the prompt."""
 
-@dataclass(frozen=True)
-class Convention:
-    """How outputs are marked: the pair of answer marks, if any, or the number of closing think marks."""
-
-    think: tuple[str, str] = ("<think>", "</think>")
-    answer: tuple[str, str] | None = None
-    closing: int = 0
-
-
-CONVENTIONS = {
-    "tags": Convention(answer=("<answer>", "</answer>")),
-    "last_think": Convention(closing=2),
-}
+Parts = tuple[str, str, str | None]
+"""Thought, answer, fall-back."""
 
 
 @dataclass(frozen=True)
@@ -63,32 +60,31 @@ def parse(output: str, prompt: str, *, convention: str = "tags") -> Parsed:
         raise ValueError(
             f"got convention {convention!r}; expected one of {', '.join(CONVENTIONS)}; name the model's own"
         )
-    form = CONVENTIONS[convention]
-    cut = output.endswith(CUT)
-    body = output.removesuffix(CUT)
-    if form.answer is None:
-        thought, answer, fallback = _after_last_think(body, form)
-    else:
-        thought, answer, fallback = _between_tags(body, form, form.answer)
-    # What follows a closed answer may be cut; an answer without an end mark of its own may not.
-    if cut and (fallback is not None or form.answer is None):
-        fallback = LIMIT
+    thought, answer, fallback = CONVENTIONS[convention](
+        output.removesuffix(CUT), prompt.strip(), output.endswith(CUT)
+    )
     if fallback in (None, NO_TAGS) and not answer.strip():
         fallback = EMPTY
     kept = answer if fallback in (None, NO_TAGS) else prompt
     return Parsed(thought.strip(), kept.strip(), fallback)
 
 
-def _between_tags(text: str, form: Convention, marks: tuple[str, str]) -> tuple[str, str, str | None]:
-    start, end = marks
-    think, thought_end = form.think
+def _tags(text: str, prompt: str, cut: bool) -> Parts:
+    """What follows a closed answer may be cut."""
+    thought, answer, fallback = _between_tags(text)
+    return thought, answer, LIMIT if cut and fallback is not None else fallback
+
+
+def _between_tags(text: str) -> Parts:
+    start, end = ANSWER
+    think, thought_end = THINK
     if thought_end in text and think not in text.partition(thought_end)[0]:
         text = think + text  # templates may open the thought themselves, in the prompt
     opened, closed = text.count(start), text.count(end)
     if not opened and not closed:
-        return _outside_thought(text, form)
+        return _outside_thought(text)
     before, _, rest = text.partition(start)
-    thought = _without(before, *form.think, end)
+    thought = _without(before, *THINK, end)
     if not opened:
         return "", "", NOT_OPENED
     if not closed or text.rfind(end) < text.find(start):
@@ -101,9 +97,9 @@ def _between_tags(text: str, form: Convention, marks: tuple[str, str]) -> tuple[
     return thought, rest.partition(end)[0], None
 
 
-def _outside_thought(text: str, form: Convention) -> tuple[str, str, str | None]:
+def _outside_thought(text: str) -> Parts:
     """No answer tags at all: the thought, all up to a closing mark without an opening one, is removed."""
-    start, end = form.think
+    start, end = THINK
     whole = re.compile(re.escape(start) + r"(.*?)" + re.escape(end), re.DOTALL)
     stray, _, answer = whole.sub("", text).rpartition(end)
     if text.count(start) > text.count(end) or start in answer:
@@ -111,17 +107,55 @@ def _outside_thought(text: str, form: Convention) -> tuple[str, str, str | None]
     return _without("\n".join([*whole.findall(text), stray]), start, end), answer, NO_TAGS
 
 
-def _after_last_think(text: str, form: Convention) -> tuple[str, str, str | None]:
-    start, end = form.think
-    thought, _, answer = text.rpartition(end)
-    if text.count(end) != form.closing:
-        return _without(text, start, end), "", MARKS
-    if start in answer:
-        return _without(thought, start, end), "", THOUGHT_OPEN
-    return _without(thought, start, end), answer, None
+def _last_think(text: str, prompt: str, cut: bool) -> Parts:
+    """Two think marks in all, and the answer after the second, which has no end mark of its own.
+
+    The released code takes what follows an opening mark too; that is a thought without an end.
+    """
+    thought, mark, answer = text.rpartition(MARK)
+    if text.count(MARK) != 2:
+        parts: Parts = _without(text, *THINK), "", MARKS
+    elif not (thought + mark).endswith(THINK[1]):
+        parts = _without(text, *THINK), "", THOUGHT_OPEN
+    else:
+        parts = _without(thought + mark, *THINK), answer, None
+    return (*parts[:2], LIMIT) if cut else parts
+
+
+def _continuation(text: str, prompt: str, cut: bool) -> Parts:
+    """The prompt and what goes on from it, whether the output repeats the prompt or not."""
+    added = text.removeprefix(prompt)
+    if prompt[-1:].isalnum():
+        added = re.sub(r"^\w+", "", added)  # "cat" would become "catalogue"
+    added = _whole(added) if cut else added.rstrip(_LOOSE)
+    return "", prompt + added if added.strip() else "", None
+
+
+def _rephrase(text: str, prompt: str, cut: bool) -> Parts:
+    """The text after "Rephrase:", whether the output repeats all that comes before or not."""
+    answer = text.removeprefix(prompt + REPHRASE)
+    return "", _whole(answer) if cut else answer, None
+
+
+_LOOSE = " \t\r\n,;:-\u2013\u2014"
+
+
+def _whole(text: str) -> str:
+    """A text that a limit broke off, up to its last comma or sentence, or else its last whole word."""
+    end = max(text.rfind(border) for border in ",.;\n")
+    return (text[:end] if end >= 0 else text.rpartition(" ")[0]).rstrip(_LOOSE)
 
 
 def _without(text: str, *marks: str) -> str:
     for mark in marks:
         text = text.replace(mark, "")
     return text
+
+
+CONVENTIONS = {
+    "tags": _tags,
+    "last_think": _last_think,
+    "continuation": _continuation,
+    "rephrase": _rephrase,
+}
+"""How outputs are marked: functions of (output, prompt, whether the token limit broke it off)."""

@@ -152,7 +152,8 @@ def judge(
         return replace(result, reason=parsed.fallback)
     lost = tuple(check(prompt, parsed.answer))
     if tokenizer is not None and not (lost and survival):
-        short = shorten(tokenizer, parsed.answer, limit, original=prompt)
+        prefix = prompt.strip() if convention == "continuation" else ""
+        short = shorten(tokenizer, parsed.answer, limit, original=prompt, prefix=prefix)
         result = replace(result, rewrite=short.text, dropped=short.dropped)
         lost += short.lost
         if (lost and survival) or not short.fits:

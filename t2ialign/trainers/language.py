@@ -88,6 +88,11 @@ def start(cfg: LanguageConfig) -> Path | None:
         )
     if cfg.preset not in PRESETS:
         raise ValueError(f"got preset {cfg.preset!r}; expected one of {', '.join(PRESETS)}; choose one")
+    if PRESETS[cfg.preset].raw is not None:
+        raise ValueError(
+            f"got preset={cfg.preset}, of models that continue a prompt; expected one for models that answer "
+            "a chat; choose trained or general"
+        )
     check_trackers(cfg.trackers)
     found = None
     if cfg.resume is None:

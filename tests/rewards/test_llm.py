@@ -86,6 +86,35 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     ).tolist() == [1, 2]
 
 
+def test_what_is_sampled_may_be_one_of_the_likeliest_tokens():
+    logits = torch.tensor([[0.0, 2.0, -torch.inf, 1.0]])
+    seen = [
+        set(
+            _Draw(_draws(range(500), 1), 7, 1.0, k)(torch.zeros(500, 7), logits.expand(500, -1))
+            .argmax(-1)
+            .tolist()
+        )
+        for k in (1, 2, 50)
+    ]
+    assert seen == [{1}, {1, 3}, {0, 1, 3}]
+
+
+def test_a_raw_text_is_continued_by_the_beam_search_of_a_model_card(folder):
+    """As the card of microsoft/Promptist asks: the first of all eight beams."""
+    raw = local_writer(str(folder), batch=2, raw=True, beams=8, length_penalty=-1.0)
+    texts = ["a red circle Rephrase:", "yes or no Rephrase:"]
+    written = raw.write([user(text) for text in texts], tokens=6)
+    for text, answer in zip(texts, written, strict=True):
+        ids = raw.tokenizer(text, return_tensors="pt").input_ids
+        settings = {"num_beams": 8, "num_return_sequences": 8, "length_penalty": -1.0}
+        beams = raw.model.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=2, **settings)
+        assert answer == raw.tokenizer.decode(beams[0][ids.shape[1] :], skip_special_tokens=True)
+    greedy = local_writer(str(folder), raw=True).write([user(text) for text in texts], tokens=6)
+    assert written != greedy
+    with pytest.raises(ValueError, match="got batch=8, beams=0; expected at least 1"):
+        local_writer(str(folder), beams=0)
+
+
 def test_a_seed_repeats_and_another_does_not(local):
     one, again, other = (local.write(TALKS, tokens=12, temperature=1.0, seed=seed) for seed in (0, 0, 100))
     assert one == again != other

@@ -120,10 +120,11 @@ def test_every_preset_gives_the_prompt_unchanged_and_says_the_intensity():
         assert preset.convention in CONVENTIONS
         for strength, how in INTENSITIES.items():
             talk = preset.messages(prompt, strength)
-            assert talk[-1]["role"] == "user" and talk[-1]["content"].endswith(prompt)
-            told = "".join(message["content"] for message in talk).removesuffix(prompt)
+            assert talk[-1]["role"] == "user" and talk[-1]["content"].endswith(prompt + preset.suffix)
+            told = "".join(message["content"] for message in talk).removesuffix(prompt + preset.suffix)
             assert STRENGTH not in told and (how.instruction in told) is preset.takes_intensity
-            assert preset.takes_intensity is (name not in ("trained", "shapes"))
+            plain = ("trained", "shapes", "magicprompt", "promptist")
+            assert preset.takes_intensity is (name not in plain)
     roles = {name: [m["role"] for m in p.messages("x", "light")] for name, p in PRESETS.items()}
     assert roles["promptenhancer-7b"] == roles["general"] == ["system", "user"]
     assert roles["promptenhancer-32b"] == roles["trained"] == roles["shapes"] == ["user"]

@@ -49,17 +49,65 @@ def test_tags(output, thought, answer, fallback):
 @pytest.mark.parametrize(
     ("output", "thought", "answer", "fallback"),
     [
-        ("<think></think><think>plan</think>a grey cat", "plan", "a grey cat", None),
+        ("<think>plan</think>a grey cat", "plan", "a grey cat", None),
+        ("<think>\nplan\n</think>\n\na grey cat\n", "plan", "a grey cat", None),
+        ("It is asked <think>plan</think>a grey cat", "It is asked plan", "a grey cat", None),
+        # The released code counts "think>", so two closing marks pass as well.
         ("plan</think> more</think> a grey cat", "plan more", "a grey cat", None),
-        ("<think>plan</think>a grey cat", "plana grey cat", PROMPT, p.MARKS),
+        ("<think></think><think>plan</think>a grey cat", "plana grey cat", PROMPT, p.MARKS),
+        ("plan</think>a grey cat", "plana grey cat", PROMPT, p.MARKS),
+        ("<think>plan", "plan", PROMPT, p.MARKS),
         ("</think></think></think>a grey cat", "a grey cat", PROMPT, p.MARKS),
+        ("<think>a rethink></think>b", "a rethink>b", PROMPT, p.MARKS),
         ("a grey cat", "a grey cat", PROMPT, p.MARKS),
-        ("<think>a</think>b</think>  ", "ab", PROMPT, p.EMPTY),
-        ("a</think>b</think><think>more", "ab", PROMPT, p.THOUGHT_OPEN),
+        ("<think>a</think>  ", "a", PROMPT, p.EMPTY),
+        # It would take these too: what follows an opening mark is a thought without an end.
+        ("a</think><think>more", "amore", PROMPT, p.THOUGHT_OPEN),
+        ("<think>a<think>more", "amore", PROMPT, p.THOUGHT_OPEN),
     ],
 )
 def test_last_think(output, thought, answer, fallback):
     assert parse(output, PROMPT, convention="last_think") == Parsed(thought, answer, fallback)
+
+
+@pytest.mark.parametrize(
+    ("added", "answer", "fallback"),
+    [
+        (" in fog, 4 k", "a cat in fog, 4 k", None),
+        (", in fog, \n", "a cat, in fog", None),
+        ("alogue of toys, 4 k", "a cat of toys, 4 k", None),  # no word of the user grows
+        (" in fog, highly deta" + CUT, "a cat in fog", None),
+        (". In fog. highly" + CUT, "a cat. In fog", None),
+        (" in deep fo" + CUT, "a cat in deep", None),
+        ("", PROMPT, p.EMPTY),
+        (" ,- ", PROMPT, p.EMPTY),
+        (" fo" + CUT, PROMPT, p.EMPTY),
+    ],
+)
+@pytest.mark.parametrize("repeated", [True, False], ids=["with the prompt", "what was added"])
+def test_continuation(added, answer, fallback, repeated):
+    """As pipelines for text return it, prompt and all, or as a writer does, what is new alone."""
+    output = PROMPT + added if repeated else added
+    assert parse(output, PROMPT, convention="continuation") == Parsed("", answer, fallback)
+
+
+def test_a_continued_prompt_begins_with_the_prompt_without_outer_blanks():
+    assert parse(" in fog", " a cat ", convention="continuation").answer == "a cat in fog"
+    assert parse("a cat in fog", " a cat ", convention="continuation").answer == "a cat in fog"
+    assert parse("3 k", "a cat, ", convention="continuation").answer == "a cat,3 k"
+
+
+@pytest.mark.parametrize(
+    ("written", "answer", "fallback"),
+    [
+        (" a grey cat, intricate", "a grey cat, intricate", None),
+        (" a grey cat, intri" + CUT, "a grey cat", None),
+        ("  ", PROMPT, p.EMPTY),
+    ],
+)
+@pytest.mark.parametrize("before", ["a cat Rephrase:", ""])
+def test_rephrase(written, answer, fallback, before):
+    assert parse(before + written, PROMPT, convention="rephrase") == Parsed("", answer, fallback)
 
 
 def test_a_cut_output_is_named_unless_its_answer_was_closed():
@@ -67,7 +115,7 @@ def test_a_cut_output_is_named_unless_its_answer_was_closed():
     for output in ("<think>long", "<answer>a grey", "a grey"):
         assert parse(output + CUT, PROMPT).fallback == p.LIMIT
         assert parse(output + CUT, PROMPT).answer == PROMPT
-    cut = parse("a</think>b</think>a grey" + CUT, PROMPT, convention="last_think")
+    cut = parse("<think>a</think>a grey" + CUT, PROMPT, convention="last_think")
     assert (cut.answer, cut.fallback) == (PROMPT, p.LIMIT)
 
 
@@ -78,5 +126,7 @@ def test_only_text_of_the_output_is_usable():
 
 
 def test_unknown_convention():
-    with pytest.raises(ValueError, match=r"got convention 'xml'; expected one of tags, last_think"):
+    with pytest.raises(
+        ValueError, match=r"got convention 'xml'; expected one of tags, last_think, continuation, rephrase"
+    ):
         parse("a", PROMPT, convention="xml")

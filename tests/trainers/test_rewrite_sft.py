@@ -125,7 +125,7 @@ def test_what_is_taught_is_what_the_preset_reads(preset, thought):
 
 
 def test_a_preset_that_reads_something_else_is_refused(config):
-    assert set(PRESETS) - set(TAUGHT) == {"promptenhancer-32b"}
+    assert set(PRESETS) - set(TAUGHT) == {"promptenhancer-32b", "magicprompt", "promptist"}
     cfg = config(preset="promptenhancer-32b")
     with pytest.raises(ValueError, match=r"got preset=promptenhancer-32b, whose .* last_think; expected"):
         Trainer(cfg)
