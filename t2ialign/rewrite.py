@@ -17,14 +17,32 @@ if TYPE_CHECKING:
     from t2ialign.rewriting.load import Choice
     from t2ialign.rewriting.rewriter import Rewritten
 
-EXPLAINED = """
-A rewriter writes a thought and a new prompt. The new one is used if it is marked as agreed, keeps the quoted
-text, the numbers and the negations of yours, and fits --fit; else the rewriter is asked again, and in the end
-your prompt is kept, and the reason said. Rewriters: shapes (of the embedded world, whose words it puts in
-place of yours), rules (needs no model), a folder or Hub id of a causal or vision-language model of
-transformers, or with --url the model of that name on an OpenAI-compatible server. Presets: general (any
-instruction model), promptenhancer-7b, promptenhancer-32b (those checkpoints), trained (the prompt alone, for
-what t2ialign train has made of a model), shapes (the same, for a rewriter of the embedded world)."""
+EXPLAINED = """A language model, or a set of rules, rewrites each prompt into one that a
+text-to-image model follows better. A rewrite is used only if it keeps the quoted
+texts, numbers and negations of your prompt, and if it fits the text encoder of
+--fit. Otherwise the rewriter is asked again; after --tries attempts your prompt is
+used as you wrote it, and the reason is reported.
+
+rewriters (--rewriter NAME):
+  rules               a set of rules, which needs no model
+  FOLDER or Hub id    a language model of transformers, in safetensors; small
+                      instruction models are Qwen/Qwen2.5-0.5B-Instruct and
+                      HuggingFaceTB/SmolLM2-1.7B-Instruct (both Apache-2.0)
+  NAME with --url     the model of that name on an OpenAI-compatible server
+  shapes              the rewriter of the embedded toy model, which knows nothing
+                      but coloured shapes
+
+presets (--preset NAME), each for its kind of language model:
+  general             any instruction model that has a chat template
+  promptenhancer-7b   the released PromptEnhancer-7B
+  promptenhancer-32b  the released PromptEnhancer-32B
+  magicprompt         GPT-2 models that continue the prompt, such as
+                      Gustavosta/MagicPrompt-Stable-Diffusion
+  promptist           microsoft/Promptist
+  trained             what t2ialign train rewrite_sft or rewrite_grpo fine-tuned
+  shapes              the same for the embedded toy model
+"""
+"""The description of --help, which keeps its lines."""
 
 REPORT = ".json"
 """The report's ending, in place of the output's."""
@@ -32,37 +50,67 @@ REPORT = ".json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.description = f"{parser.description}.{EXPLAINED}"
-    parser.add_argument("prompt", nargs="*", help="what to rewrite; quote each prompt")
+    parser.description, parser.formatter_class = EXPLAINED, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("prompt", nargs="*", help="a prompt to rewrite; put each one in quotes")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="more of them: txt, jsonl, json, csv, tsv or parquet"
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="a file of prompts: one a line in .txt, or the column prompt, caption or text of .jsonl, .json, "
+        ".csv, .tsv or .parquet",
     )
-    parser.add_argument("--rewriter", default="shapes", metavar="NAME", help="shapes, rules, or a model's")
+    parser.add_argument(
+        "--rewriter", default="shapes", metavar="NAME", help="what rewrites, see above (default: shapes)"
+    )
     add_rewriter(parser)
-    parser.add_argument("--temperature", type=float, help="of the first try; a second one is sampled (0)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is sampled (0)")
-    parser.add_argument("--tries", type=int, default=2, help="how often a prompt is asked at most (2)")
     parser.add_argument(
-        "--longest", type=int, default=LONG, metavar="WORDS", help=f"longer prompts are left alone ({LONG})"
+        "--temperature",
+        type=float,
+        help="sampling temperature of the first attempt, 0 for greedy (default: that of the preset)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled (default: 0)")
+    parser.add_argument(
+        "--tries", type=int, default=2, help="attempts per prompt before it is used as written (default: 2)"
     )
     parser.add_argument(
-        "--fit", metavar="MODEL", help="shapes, a folder or a Hub id, whose text encoder must read all of it"
+        "--longest",
+        type=int,
+        default=LONG,
+        metavar="WORDS",
+        help=f"prompts of more words are not rewritten (default: {LONG})",
+    )
+    parser.add_argument(
+        "--fit",
+        metavar="MODEL",
+        help="shorten rewrites to the text encoder of this text-to-image model, for example to the 77 tokens "
+        "of Stable Diffusion: a folder, a single file or a Hub id",
     )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of the model: tokens (the longest output), dtype, batch, chat, key_env, timeout, ...",
+        help="a setting of the language model, may be repeated: tokens (maximum length of its output), "
+        "dtype, batch, chat (variables of its chat template); with --url tokens, key_env, timeout, tries, "
+        "workers, extra",
     )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help=".txt (the prompts to use), .jsonl or .parquet (all of it); without it, shown as it is written",
+        help="write the prompts to use to a .txt file, or prompts, thoughts, rewrites and reasons to .jsonl "
+        "or .parquet; without it everything is printed as it is generated",
     )
-    parser.add_argument("--resume", choices=("latest",), help="continue the run of --output")
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="PAGE",
+        help="also write a page that shows prompt, thought, rewrite and what was kept or lost side by side",
+    )
+    parser.add_argument(
+        "--resume", choices=("latest",), help="continue an interrupted run that wrote to --output"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -73,16 +121,22 @@ def run(args: argparse.Namespace) -> None:
     from t2ialign.rewriting.job import Job
 
     job = Job(choice, args.fit, args.tries, args.longest)
-    if args.output is None:
-        _aloud(job, prompts)
-    else:
-        _to_file(args, job, prompts)
+    results = _aloud(job, prompts) if args.output is None else _to_file(args, job, prompts)
+    if args.html is not None:
+        from t2ialign.rewriting.page import write
+
+        write(args.html, results, rewriter=job.name)
+        print(f"prompts and rewrites side by side: {args.html}")
 
 
 def _check(args: argparse.Namespace) -> None:
     for name, least in (("seed", 0), ("tries", 1), ("longest", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"got --{name} {getattr(args, name)}; expected at least {least}; raise it")
+    if args.html is not None:
+        from t2ialign.rewriting.page import check_page
+
+        check_page(args.html)
     if args.output is None:
         if args.resume is not None:
             raise ValueError("got --resume without --output; expected the output of that run; name it")
@@ -114,7 +168,7 @@ def _prompts(args: argparse.Namespace) -> list[str]:
     return found
 
 
-def _to_file(args: argparse.Namespace, job: Job, prompts: list[str]) -> None:
+def _to_file(args: argparse.Namespace, job: Job, prompts: list[str]) -> list[Rewritten]:
     from rich.console import Console
 
     from t2ialign.evaluation import manifest
@@ -124,11 +178,13 @@ def _to_file(args: argparse.Namespace, job: Job, prompts: list[str]) -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     (rows,) = job.rows(prompts, [journal_of(args.output)])
     write(args.output, rows)
-    figures = report([from_row(row) for row in rows])
+    results = [from_row(row) for row in rows]
+    figures = report(results)
     head = {"rewriter": job.name, "seed": args.seed}
     manifest.write_json(_report(args.output), {**head, **figures})
     Console().print(table(figures))
     print(f"{len(rows)} prompts in {args.output}; report in {_report(args.output)}")
+    return results
 
 
 def _report(output: Path) -> Path:
@@ -155,15 +211,17 @@ def table(figures: dict[str, Any]) -> Table:
     return shown
 
 
-def _aloud(job: Job, prompts: Sequence[str]) -> None:
+def _aloud(job: Job, prompts: Sequence[str]) -> list[Rewritten]:
     """One prompt after the other: its output as it is written, then what is used."""
     from t2ialign.rewriting.rewriter import rewrite
 
-    rewriter, settings = _Aloud(job.choice), job.settings()
+    rewriter, settings, results = _Aloud(job.choice), job.settings(), []
     for prompt in prompts:
         print(f"prompt:   {prompt}")
         (result,) = rewrite(rewriter, [prompt], **settings)
         print(f"{verdict(result)}\n")
+        results.append(result)
+    return results
 
 
 def verdict(result: Rewritten) -> str:

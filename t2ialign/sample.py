@@ -6,7 +6,8 @@ import argparse
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,21 +68,34 @@ def run(args: argparse.Namespace) -> int:
         args.model = toy.NAME
         toy.announce("--model ")
     prompts, job = _prompts(args), sampling.job_of(args) if args.rewrite else None
-    rows = plan(args, prompts, job)
+    rows, opened = plan(args, prompts, job), cache(partial(_open, args))
     if job is not None and args.best_of:
-        return _best_of(args, job, rows)
+        return _best_of(args, job, rows, opened)
     claim(args.output, rows[0], resume=args.resume is not None)
     if job is not None:
         (texts,) = sampling.texts_of(job, prompts, args.output)
         rows = [{**row, "rewritten": texts[row["prompt"]]} for row in rows]
     missing = pending(args.output, rows)
-    render(args, missing, args.output)
+    render(args, missing, args.output, opened)
     finish(args.output, rows)
     print(f"{len(rows)} images and {manifest.NAME} in {args.output} ({len(missing)} new)")
+    _page(args, job, rows, opened)
     return 0
 
 
-def _best_of(args: argparse.Namespace, job: Job, rows: list[Row]) -> int:
+def _page(args: argparse.Namespace, job: Job | None, rows: list[Row], opened: Callable[[], Any]) -> None:
+    """The page of --html, if it was asked for: the prompts themselves are rendered for it."""
+    if job is None or args.html is None:
+        return
+    folder = args.output / sampling.ORIGINALS
+    folder.mkdir(exist_ok=True)
+    plans = sampling.originals(rows)
+    render(args, pending(folder, plans), folder, opened)
+    manifest.rewrite(folder / manifest.NAME, plans)
+    sampling.write_page(args.html, args.output, rows, job.name)
+
+
+def _best_of(args: argparse.Namespace, job: Job, rows: list[Row], opened: Callable[[], Any]) -> int:
     """Render and judge the candidates of each row, and keep the best in its place."""
     from t2ialign.scoring.journal import answering
 
@@ -93,7 +107,7 @@ def _best_of(args: argparse.Namespace, job: Job, rows: list[Row]) -> int:
     folder.mkdir(exist_ok=True)
     plans = best_of.candidates(rows, sampling.texts_of(job, prompts, args.output, args.best_of))
     missing = pending(folder, plans)
-    render(args, missing, folder)
+    render(args, missing, folder, opened)
     manifest.rewrite(folder / manifest.NAME, plans)
     of = {"reward": name, "options": answering(settings)}
     scored = best_of.score(reward, of, plans, folder, batch_size=args.batch_size)
@@ -101,6 +115,7 @@ def _best_of(args: argparse.Namespace, job: Job, rows: list[Row]) -> int:
     finish(args.output, kept)
     print(best_of.summary(scored, kept, name))
     print(f"{len(kept)} images and {manifest.NAME} in {args.output} ({len(missing)} candidates new)")
+    _page(args, job, kept, opened)
     return best_of.BROKEN if any(row["error"] for row in scored) else 0
 
 
@@ -166,13 +181,8 @@ def pending(output: Path, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["file"] not in whole]
 
 
-def render(args: argparse.Namespace, rows: Sequence[Row], output: Path) -> None:
-    """Render the rows batch by batch: each image whole on disk first, then its row in the manifest."""
-    if not rows:
-        return
-    from tqdm import tqdm
-
-    from t2ialign.models.generate import generate
+def _open(args: argparse.Namespace) -> Any:
+    """The model with its LoRAs."""
     from t2ialign.models.load import load_policy
     from t2ialign.models.lora_apply import load_lora
 
@@ -182,6 +192,21 @@ def render(args: argparse.Namespace, rows: Sequence[Row], output: Path) -> None:
     )
     for path, scale in adapters:
         load_lora(policy, path, weight=scale)
+    return policy
+
+
+def render(args: argparse.Namespace, rows: Sequence[Row], output: Path, opened: Callable[[], Any]) -> None:
+    """Render the rows batch by batch: each image whole on disk first, then its row in the manifest.
+
+    opened: gives the model, if there is anything to render.
+    """
+    if not rows:
+        return
+    from tqdm import tqdm
+
+    from t2ialign.models.generate import generate
+
+    policy = opened()
     with tqdm(total=len(rows), desc="sample", unit="image") as bar:
         for batch in _batches(rows, args.batch_size):
             images = generate(

@@ -60,6 +60,7 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     assert {name.split("/")[0].split("-")[0] for name in names} == {"t2ialign", "rewards"}
     assert {"t2ialign/py.typed", "rewards/py.typed", "t2ialign/cli.py", "rewards/base.py"} <= set(names)
+    assert "t2ialign/rewriting/page.html" in names
     shipped = {p.relative_to(ROOT / "assets") for p in (ROOT / "assets").rglob("*") if p.is_file()}
     assert {f"rewards/assets/{p.as_posix()}" for p in shipped} <= set(names)
     recipes = {p.name for p in (ROOT / "scripts" / "configs").iterdir()}

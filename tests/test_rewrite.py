@@ -11,9 +11,11 @@ from t2ialign import cli
 from t2ialign.evaluation import manifest
 from t2ialign.rewriting.files import journal_of
 from t2ialign.rewriting.fit import budget_of
+from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.rewriting.parse import LIMIT
 from tests.rewards.chat_server import ChatServer, says
 from tests.rewards.tiny_llm import build_llama
+from tests.rewriting.pages import words_of
 
 PROMPTS = ["a pair of red dogs", "a cat, no hat", 'a sign "Go"', "a red car", "word " * 81 + "end"]
 
@@ -52,7 +54,9 @@ def test_help_needs_no_library():
     )
     assert done.returncode == 0, done.stderr
     words = " ".join(done.stdout.split())
-    assert "your prompt is kept, and the reason said" in words and "promptenhancer-7b" in words
+    assert "your prompt is used as you wrote it, and the reason is reported" in words
+    assert all(f" {name} " in words for name in (*PRESETS, "rules", "Qwen/Qwen2.5-0.5B-Instruct"))
+    assert max(map(len, done.stdout.split("positional arguments:")[0].splitlines()[9:])) < 90
 
 
 def test_rules_from_file_to_file_with_a_report(tmp_path, source, capsys):
@@ -141,7 +145,7 @@ def test_a_refused_prompt_is_kept_and_counted(tmp_path, source, capsys, no_proxy
     assert "fall-back: refused" in (shown := capsys.readouterr().out) and "50.0 %" in shown
 
 
-def test_the_terminal_shows_thought_answer_and_what_is_used(capsys, no_proxy):
+def test_the_terminal_shows_thought_answer_and_what_is_used(capsys, tmp_path, no_proxy):
     def answer(request):
         first = request["temperature"] == 0
         return 200, says(f"<think>why</think><answer>{'dogs' if first else '3 dogs, big'}</answer>"), {}
@@ -150,8 +154,8 @@ def test_the_terminal_shows_thought_answer_and_what_is_used(capsys, no_proxy):
         base = ("three dogs", "--rewriter", "m", "--url", server.url)
         assert rewrite(*base) == 0
         shown = capsys.readouterr().out
-        assert rewrite(*base, "--tries", 1) == 0
-        kept = capsys.readouterr().out
+        assert rewrite(*base, "--tries", 1, "--html", tmp_path / "page.html") == 0
+        *kept, page = capsys.readouterr().out.splitlines()
     assert shown.splitlines() == [
         "prompt:   three dogs",
         "<think>why</think><answer>dogs</answer>",
@@ -159,7 +163,21 @@ def test_the_terminal_shows_thought_answer_and_what_is_used(capsys, no_proxy):
         "rewrite:  3 dogs, big",
         "",
     ]
-    assert kept.splitlines()[-2] == "original: three dogs (lost: number; number: three dogs)"
+    assert kept[-2] == "original: three dogs (lost: number; number: three dogs)"
+    assert page == f"prompts and rewrites side by side: {tmp_path / 'page.html'}"
+    assert words_of(tmp_path / "page.html").endswith(
+        "Prompt 1 ✗ the prompt is used as it was written: lost: number Prompt three dogs Thought why "
+        "Rewrite, not used dogs ✗ number lost: three dogs"
+    )
+
+
+def test_a_page_beside_a_file_of_rewrites(tmp_path, source, capsys):
+    argv = ("--prompts", source, "--rewriter", "rules", "-o", tmp_path / "out.txt")
+    assert rewrite(*argv, "--html", tmp_path / "deep" / "page.html") == 0
+    words = words_of(tmp_path / "deep" / "page.html")
+    assert "4 of 5 prompts are replaced by a rewrite; the others are used as they were written." in words
+    assert "rules intensity=medium tries=2 longest=80" in words and "✓ quote kept: Go" in words
+    assert "prompts and rewrites side by side" in capsys.readouterr().out
 
 
 def test_bad_combinations_are_one_line(tmp_path, source, capsys):
@@ -176,6 +194,8 @@ def test_bad_combinations_are_one_line(tmp_path, source, capsys):
     assert "got --temperature -1.0" in fails(capsys, "x", "--rewriter", "a/b", "--temperature", -1)
     assert "expected one of .txt, .jsonl, .parquet" in fails(capsys, *rules, "-o", tmp_path / "o.csv")
     assert "in the place of" in fails(capsys, *rules, "--prompts", source, "-o", source)
+    assert "expected a file that ends in .html" in fails(capsys, *rules, "--html", tmp_path / "page.txt")
+    assert "expected a file that ends in .html" in fails(capsys, *rules, "--html", tmp_path)
     assert "got model 'no/such'" in fails(capsys, *rules, "--fit", "no/such")
     (tmp_path / "old.jsonl").write_text("")
     old = fails(capsys, *rules, "-o", tmp_path / "old.jsonl", "--resume", "latest")

@@ -1,5 +1,6 @@
 """t2ialign sample --rewrite and --best-of: what is rendered, what is judged, and runs that were cut."""
 
+import argparse
 import io
 import json
 from pathlib import Path
@@ -12,12 +13,14 @@ from PIL import Image
 from t2ialign import cli
 from t2ialign.best_of import candidates, keep, load_reward, summary
 from t2ialign.evaluation import manifest
+from t2ialign.models import load
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.load import choose
-from t2ialign.rewriting.sampling import texts_of
+from t2ialign.rewriting.sampling import add_arguments, job_of, texts_of
 from tests.rewards.chat_server import ChatServer, says
+from tests.rewriting.pages import links, words_of
 
 PROMPTS = ["a red cat", "two cats"]
 WRONG, RIGHT = "a blue square", "a red circle"
@@ -219,13 +222,83 @@ def test_what_the_oracle_cannot_read_is_said_before_anything_is_made(tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
+def test_without_a_name_a_real_model_asks_for_a_rewriter_before_it_is_loaded(tmp_path, capsys):
+    """The folder holds no weights, nor anything else."""
+    line = fails(capsys, "x", "--model", tmp_path, "--output", tmp_path / "out", "--rewrite")
+    assert f"got --rewrite without a rewriter for --model {tmp_path}; expected its name" in line
+    for name in (
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        "Qwen/Qwen2.5-1.5B-Instruct",
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    ):
+        assert f"{name} (" in line
+    assert line.count("Apache-2.0") == 3 and line.endswith("or rules, which needs no model")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("run", [False, True], ids=["the toy model", "a run on it"])
+def test_without_a_name_the_toy_model_takes_its_own_rewriter(tmp_path, run):
+    (tmp_path / "config.yaml").write_text("model: shapes\n")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["--rewrite"])
+    args.model, args.seed = str(tmp_path) if run else "shapes", 0
+    assert job_of(args).name == f"shapes tries=2 longest=80 fit={args.model}"
+
+
+def test_the_page_shows_the_images_of_the_prompt_and_of_its_rewrite(tiny_sd, tmp_path, capsys, monkeypatch):
+    """The prompt is rendered with the seeds of its rewrite, by the model that was loaded for both, once."""
+    loads: list[str] = []
+    monkeypatch.setattr(
+        load, "load_policy", lambda *given, **how: loads.append(given[0]) or load_policy(*given, **how)
+    )
+    output = tmp_path / "out"
+    page = output / "page.html"
+    argv = ["a red cat", "cat", *settings(tiny_sd, output), "--rewrite", "rules", "--html", page]
+    assert sample(*argv) == 0
+    assert loads == [str(tiny_sd)] and f"side by side: {page}" in capsys.readouterr().out
+    rows, originals = manifest.read(output), manifest.read(output / "originals")
+    changed = [row for row in rows if row.settings["rewritten"] != row.prompt]
+    assert len(changed) >= 2 and [(row.prompt, row.seed) for row in originals] == [
+        (row.prompt, row.seed) for row in changed
+    ]
+    assert sample("a red cat", "cat", *settings(tiny_sd, tmp_path / "plain")) == 0
+    plain = {(row.prompt, row.seed): row.path for row in manifest.read(tmp_path / "plain")}
+    for row in originals:
+        assert np.abs(pixels(row.path) - pixels(plain[row.prompt, row.seed])).max() <= 1
+    output.rename(tmp_path / "moved")
+    pictures = links(tmp_path / "moved" / "page.html")
+    assert {file.name for file in pictures} == {row.file for row in rows}
+    assert len(pictures) == len(rows) + len(originals) and all(file.is_file() for file in pictures)
+
+
+def test_the_page_of_the_best_has_the_rewrite_and_the_seed_that_were_kept(tmp_path, no_proxy):
+    output = tmp_path / "out"
+    with ChatServer(misled) as server:
+        argv = ["a red cross", "--seed", 1, "--output", output, "--url", server.url, "--rewrite", "m"]
+        argv += ["--steps", 2, "--best-of", 2, "--html", output / "page.html"]
+        assert sample(*argv) == 0
+        before = (output / "page.html").read_bytes()
+        assert sample(*argv, "--resume", "latest") == 0
+        assert len(server.requests) == 2
+    (row,), (original,) = manifest.read(output), manifest.read(output / "originals")
+    assert (original.prompt, original.seed) == ("a red cross", row.seed)
+    assert not {"rewritten", "candidate", "score", "reward"} & original.settings.keys()
+    words = words_of(output / "page.html")
+    assert f"Rewrite {row.settings['rewritten']} " in words
+    assert words.endswith(f"The prompt, seed {row.seed} The rewrite, seed {row.seed}")
+    assert (output / "page.html").read_bytes() == before
+
+
 def test_bad_combinations_are_one_line(tmp_path, capsys):
     assert "got --best-of without --rewrite; expected both" in fails(capsys, "x", "--best-of", 2)
     assert "got --intensity without --rewrite" in fails(capsys, "x", "--intensity", "light")
+    assert "got --html without --rewrite" in fails(capsys, "x", "--html", tmp_path / "page.html")
     assert "got --rewriter-option without" in fails(capsys, "x", "--rewriter-option", "a=1")
     rules = ["x", "--output", tmp_path / "out", "--rewrite", "rules"]
     assert "got --reward without --best-of" in fails(capsys, *rules, "--reward", "evaluator")
     assert "got --best-of 1; expected at least 2" in fails(capsys, *rules, "--best-of", 1)
+    assert "expected a file that ends in .html" in fails(capsys, *rules, "--html", tmp_path / "page.pdf")
     assert "expected prompts before --rewrite" in fails(capsys, "--rewrite", "a red cat")
     assert "got reward 'no-such'" in fails(capsys, *rules, "--best-of", 2, "--reward", "no-such")
     assert not (tmp_path / "out").exists()

@@ -19,9 +19,22 @@ OWN = ("url", "preset", "intensity", "temperature", "seed")
 
 def add_rewriter(parser: Any) -> None:
     """How the rewriter is asked, to a parser or a group; how it is named is for each verb to say."""
-    parser.add_argument("--preset", choices=tuple(PRESETS), help="what a model is told, and how (general)")
-    parser.add_argument("--url", help="http://HOST:PORT/v1 of an OpenAI-compatible server that has the model")
-    parser.add_argument("--intensity", choices=tuple(INTENSITIES), help="how much a rewrite may add (medium)")
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="how the language model is asked and how its output is read (default: general, for any "
+        "instruction model)",
+    )
+    parser.add_argument(
+        "--url",
+        help="address of an OpenAI-compatible server that serves the language model, such as "
+        "http://localhost:8000/v1; without it the model runs on this machine",
+    )
+    parser.add_argument(
+        "--intensity",
+        choices=tuple(INTENSITIES),
+        help="how much a rewrite may add: 15, 40 or 120 words (default: medium)",
+    )
 
 
 def parse_options(texts: Iterable[str], flag: str) -> dict[str, Any]:

@@ -38,6 +38,11 @@ def budget_of(model: str) -> tuple[Any, int]:
     return tokenizer, min(longest, int(config.get("max_position_embeddings", longest)))
 
 
+def is_embedded(model: str) -> bool:
+    """Whether a model is the embedded one, or a run on it."""
+    return EMBEDDED in (model, _base_of(model))
+
+
 def _base_of(name: str) -> str | None:
     """The folder of a pipeline, or the base model of a run in it; None for what is no folder here."""
     path = Path(name).expanduser()

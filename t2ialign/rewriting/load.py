@@ -18,6 +18,12 @@ RULES, SHAPES = "rules", "shapes"
 ASSET = "shapes-rewriter"
 DEFAULT = "medium"
 """The intensity that is meant where none is named."""
+SMALL = (
+    "Qwen/Qwen2.5-0.5B-Instruct (0.5 billion parameters, Apache-2.0)",
+    "Qwen/Qwen2.5-1.5B-Instruct (1.5 billion, Apache-2.0)",
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct (1.7 billion, Apache-2.0)",
+)
+"""Instruction models to begin with, by the size and licence of their model cards."""
 TOLD = ("tokens", "chat", "extra", "dtype")
 """Options that change what is written; the others change how fast, or where."""
 MAPPINGS = ("chat", "extra")

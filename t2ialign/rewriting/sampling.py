@@ -6,18 +6,26 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
 
 if TYPE_CHECKING:
     from t2ialign.rewriting.job import Job
 
+Row = dict[str, Any]
+
 NEEDING = {
-    "rewrite": ("preset", "url", "intensity", "rewriter_option", "best_of"),
+    "rewrite": ("preset", "url", "intensity", "rewriter_option", "best_of", "html"),
     "best_of": ("reward", "option"),
 }
 """Flag -> flags that mean nothing without it."""
+UNNAMED = "?"
+"""What --rewrite is without a name."""
+OF_REWRITES = ("rewritten", "rewriter", "best_of", "candidate", "score", "reward")
+"""Keys of a row that the image of a prompt itself does not have."""
+ORIGINALS = "originals"
+"""In the run's folder: the images of the prompts that were rewritten, for the page of --html."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--rewrite",
         nargs="?",
-        const="shapes",
+        const=UNNAMED,
         metavar="NAME",
-        help="by a rewriter (shapes); after the prompts",
+        help="the rewriter: rules, a folder or a Hub id; only the toy model has one of its own, and needs no "
+        "name. Write it after the prompts",
     )
     add_rewriter(group)
     group.add_argument(
-        "--rewriter-option", action="append", default=[], metavar="KEY=VALUE", help="may be repeated"
+        "--rewriter-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the rewriter, as --option of t2ialign rewrite; may be repeated",
+    )
+    group.add_argument(
+        "--html",
+        type=Path,
+        metavar="PAGE",
+        help="write a page of prompts, rewrites and their images side by side; each prompt is rendered too, "
+        "with the seed of its rewrite",
     )
     group.add_argument(
         "--best-of", type=int, metavar="N", help="rewrite N times, keep what fits your own prompt best"
@@ -61,17 +81,35 @@ def check(args: argparse.Namespace) -> None:
             f"got no prompt, and {args.rewrite!r} for the name of a rewriter; expected prompts before "
             "--rewrite; put it last"
         )
+    if args.html is not None:
+        from t2ialign.rewriting.page import check_page
+
+        check_page(args.html)
 
 
 def job_of(args: argparse.Namespace) -> Job:
     """The rewriter that the flags name; what it writes must fit the model that is to render it.
 
-    Raises ValueError as `load.choose` does.
+    Raises ValueError where none is named for another model than the embedded one, and as `load.choose` does.
     """
     from t2ialign.rewriting.job import Job
 
     options = parse_options(args.rewriter_option, "--rewriter-option")
-    return Job(chosen(args.rewrite, args, options), fit=args.model)
+    name = _own(args.model) if args.rewrite == UNNAMED else args.rewrite
+    return Job(chosen(name, args, options), fit=args.model)
+
+
+def _own(model: str) -> str:
+    """The rewriter of a model that has one. Raises ValueError, with three to begin with, for others."""
+    from t2ialign.rewriting.fit import is_embedded
+    from t2ialign.rewriting.load import SHAPES, SMALL
+
+    if is_embedded(model):
+        return SHAPES
+    raise ValueError(
+        f"got --rewrite without a rewriter for --model {model}; expected its name after --rewrite; try an "
+        f"instruction model, such as {', '.join(SMALL[:-1])} or {SMALL[-1]}, or rules, which needs no model"
+    )
 
 
 def texts_of(job: Job, prompts: Sequence[str], folder: Path, draws: int = 1) -> list[dict[str, str]]:
@@ -81,11 +119,46 @@ def texts_of(job: Job, prompts: Sequence[str], folder: Path, draws: int = 1) -> 
     """
     from t2ialign.rewriting.files import from_row
 
-    names = ["rewrites.jsonl", *(f"rewrites-{draw}.jsonl" for draw in range(1, draws))]
-    found = job.rows(list(dict.fromkeys(prompts)), [folder / name for name in names])
+    found = job.rows(list(dict.fromkeys(prompts)), [folder / _journal(draw) for draw in range(draws)])
     results = [[from_row(row) for row in rows] for rows in found]
     kept = Counter(result.cause for some in results for result in some if result.used == "original")
     said = "".join(f"; {number} kept as they were: {reason}" for reason, number in kept.items())
     count = sum(map(len, results))
     print(f"{count - kept.total()} of {count} rewritten{said}")
     return [{result.prompt: result.text for result in some} for some in results]
+
+
+def originals(rows: Sequence[Row]) -> list[Row]:
+    """The rows that render the prompts of rows whose text is another, with the same seeds and settings."""
+    return [
+        {key: value for key, value in row.items() if key not in OF_REWRITES}
+        for row in rows
+        if row["rewritten"] != row["prompt"]
+    ]
+
+
+def write_page(page: Path, folder: Path, rows: Sequence[Row], rewriter: str) -> None:
+    """The page of a run in `folder`: each rewrite with its images, beside those in `ORIGINALS`."""
+    from t2ialign.evaluation import manifest
+    from t2ialign.rewriting.files import from_row
+    from t2ialign.rewriting.page import Images, write
+
+    drawn = {draw: manifest.journal(folder / _journal(draw)) for draw in {_draw(row) for row in rows}}
+    results = {(draw, row["prompt"]): from_row(row) for draw, found in drawn.items() for row in found}
+    images: dict[tuple[int, str], list[Images]] = {}
+    for row in rows:
+        after = folder / row["file"]
+        same = row["rewritten"] == row["prompt"]
+        before = after if same else folder / ORIGINALS / row["file"]
+        images.setdefault((_draw(row), row["prompt"]), []).append(Images(before, after, row["seed"]))
+    write(page, [results[key] for key in images], rewriter=rewriter, images=list(images.values()))
+    print(f"prompts, rewrites and images side by side: {page}")
+
+
+def _draw(row: Row) -> int:
+    """Which of the rewrites of its prompt a row shows."""
+    return int(row.get("candidate", 0))
+
+
+def _journal(draw: int) -> str:
+    return f"rewrites-{draw}.jsonl" if draw else "rewrites.jsonl"

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from t2ialign.data.image_folder import ImageFolder, caption_tables, image_folder, table_key
 from t2ialign.data.images import ENDINGS
-from t2ialign.data.located import located
 from t2ialign.data.lines import FOREIGN
+from t2ialign.data.located import located
 from t2ialign.data.sources import FILES
 from t2ialign.data.walk import ending, is_clutter, stem
 from t2ialign.evaluation import manifest

@@ -112,7 +112,7 @@ def test_a_continuation_that_the_limit_breaks_off_ends_at_a_comma(magic):
         (PROMPT, 60, "three cats in fog, highly detailed, 4 k", ()),
         (PROMPT, 33, "three cats in fog, highly detailed.", ("4 k",)),
         (PROMPT, 22, "three cats in fog.", ("highly detailed,", "4 k")),
-        (PROMPT, 16, PROMPT, ()),  # not even the first words fit
+        (PROMPT, 16, PROMPT, ("highly detailed,", "4 k")),  # not even " in fog" fits
         ("A dog. A cat", 22, "A dog. A cat in fog.", ("highly detailed,", "4 k")),
         ("a cat, a dog", 22, "a cat, a dog in fog.", ("highly detailed,", "4 k")),
     ],

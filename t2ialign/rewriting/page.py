@@ -1,0 +1,85 @@
+"""A page of prompts and their rewrites, side by side, and of the images of both where there are any."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from t2ialign.evaluation import manifest
+from t2ialign.evaluation.report import PIXEL_ART
+from t2ialign.rewriting.rewriter import Rewritten
+from t2ialign.rewriting.survival import check
+
+TEMPLATE = Path(__file__).with_name("page.html")
+ENDINGS = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class Images:
+    """The image of a prompt and that of its rewrite, of one seed; the same file twice if nothing changed."""
+
+    before: Path
+    after: Path
+    seed: int
+
+
+def check_page(file: Path) -> None:
+    """Raises ValueError for what cannot be a page: another ending, or a folder."""
+    if file.suffix.lower() not in ENDINGS or file.is_dir():
+        raise ValueError(f"got --html {file}; expected a file that ends in .html; rename it")
+
+
+def write(
+    file: Path,
+    results: Sequence[Rewritten],
+    *,
+    rewriter: str,
+    images: Sequence[Sequence[Images]] | None = None,
+) -> None:
+    """Write the page at once; images, one sequence a result, are linked relative to its folder.
+
+    rewriter: its name and settings on one line. Nothing of what is shown is taken for HTML, and the page
+    needs neither a network nor a script.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shown = [_card(result) for result in results]
+    for card, pairs in zip(shown, images or [()] * len(shown), strict=True):
+        card["images"] = [_links(pair, file.parent) for pair in pairs]
+    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = engine.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    used = sum(result.used == "rewrite" for result in results)
+    manifest.write_text(file, page.render(cards=shown, used=used, rewriter=rewriter))
+
+
+def _card(result: Rewritten) -> dict[str, Any]:
+    """What the template shows of a result."""
+    lost = set(result.lost)
+    asked = [*check(result.prompt, ""), *result.lost] if result.rewrite else []
+    return {
+        "result": result,
+        "survival": [(item, item not in lost) for item in dict.fromkeys(asked)],
+        "images": [],
+    }
+
+
+def _links(pair: Images, folder: Path) -> Mapping[str, Any]:
+    links = {name: _link(getattr(pair, name), folder) for name in ("before", "after")}
+    with Image.open(pair.before) as image:
+        width, height = image.size
+    shown = {"width": width, "height": height, "pixels": max(width, height) <= PIXEL_ART}
+    return {**links, **shown, "seed": pair.seed, "same": pair.before == pair.after}
+
+
+def _link(file: Path, folder: Path) -> str:
+    try:
+        return quote(Path(os.path.relpath(file, folder)).as_posix())
+    except ValueError:  # another drive of Windows
+        return file.resolve().as_uri()
