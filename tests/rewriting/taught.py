@@ -11,16 +11,16 @@ from transformers import PreTrainedTokenizerFast
 
 from t2ialign.rewriting.instructions import PRESETS
 
-END = "<|im_end|>"
+END = "<|endoftext|>"
 PARTS = (
     "{% if m.content is string %}{{ m.content }}"
     "{% else %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}"
 )
 CHAT = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}" + PARTS + "{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}" + PARTS + "{{ 'END\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}OPEN{% endif %}"
 )
-"""As Qwen's; OPEN stands for what a template may write at the beginning of an answer."""
+"""Like Qwen's; OPEN stands for what a template may write at the beginning of an answer."""
 SIZE = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -80,7 +80,7 @@ def build(folder: Path, kind: str, preset: str, pairs: dict[str, str], *, opened
 
     opened: what its template writes at the beginning of an answer; None for a model without a template.
     """
-    template = None if opened is None else CHAT.replace("OPEN", opened)
+    template = None if opened is None else CHAT.replace("END", END).replace("OPEN", opened)
     talks = [PRESETS[preset].messages(prompt, "medium") for prompt in pairs]
     contents = [message["content"] for talk in talks for message in talk]
     words = tokenizer([*contents, *pairs.values(), "user assistant system think"], template)

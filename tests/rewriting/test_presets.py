@@ -3,6 +3,8 @@
 The networks are tiny and overfitted to one output each, so what is tried is everything but the writing.
 """
 
+import json
+
 import pytest
 
 from rewards.llm_local import LocalWriter
@@ -131,8 +133,12 @@ def test_the_token_budget_is_met_by_what_was_added(prompt, limit, text, dropped)
 
 
 def test_promptist_rephrases_by_beam_search(tmp_path):
+    """From the files that its repository has: a tokenizer without a configuration."""
     answer = " three grey cats, intricate"
     folder = build(tmp_path, GPT, "promptist", {PROMPT: answer}, opened=None)
+    words = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    (tmp_path / "vocab.json").write_text(json.dumps(words["model"]["vocab"]), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").unlink()
     heard: list[tuple[int, str]] = []
     choice = choose(folder, preset="promptist")
     language = choice.load(lambda row, piece: heard.append((row, piece)))

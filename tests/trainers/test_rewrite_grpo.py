@@ -151,6 +151,15 @@ def test_a_run_end_to_end(tmp_path, capsys):
     assert (cfg.output / "adapter_model.safetensors").is_file()
 
 
+def test_a_preset_without_a_chat_is_refused(tmp_path):
+    cfg = Config(
+        model="a/b", prompts="rows.jsonl", output=tmp_path / "run", preset="magicprompt", trackers=()
+    )
+    with pytest.raises(ValueError, match="got preset=magicprompt, of models that continue a prompt"):
+        Trainer(cfg)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.rest
 def test_a_lora_is_gone_on_from_as_merged(tmp_path):
     base, rows = new_rewriter(tmp_path / "raw"), write_rows(tmp_path / "rows.jsonl", PHRASINGS)
