@@ -68,9 +68,8 @@ def score(
     What the journal there has is not asked again, but for errors. Raises ValueError for a journal of another
     reward than `of` says, and for a reward that fails on the first images one and all.
     """
-    from tqdm import tqdm
-
     from rewards.device import default_device
+    from t2ialign.progress import Progress
     from t2ialign.scoring.engine import Engine
     from t2ialign.scoring.items import Item, stamp
     from t2ialign.scoring.journal import Journal
@@ -84,7 +83,7 @@ def score(
     with closing(Journal(folder / SCORES, of, resume=True)) as journal:
         todo = list(journal.todo(items))
         engine = Engine({"reward": reward}, device=device, batch_size=batch_size, proven=bool(journal.done))
-        with tqdm(total=len(items), initial=len(items) - len(todo), desc="judge", unit="image") as bar:
+        with Progress(total=len(items), initial=len(items) - len(todo), desc="judge", unit="image") as bar:
             for batch in engine.score(todo):
                 journal.add(batch)
                 bar.update(len(batch))

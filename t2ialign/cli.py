@@ -7,6 +7,7 @@ import difflib
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -18,6 +19,7 @@ from typing import NoReturn
 from t2ialign import __version__
 from t2ialign.data.messages import OneLine, one_line
 from t2ialign.paths import expand_word
+from t2ialign.terminal import READER_LEFT, plain_output, reader_left
 
 # A verb is the file t2ialign/VERB.py with add_arguments(parser) and run(args) -> exit code or None. Only the
 # chosen one is imported, so that the help stays instant whatever a verb needs.
@@ -38,6 +40,12 @@ VERBS = {
 }
 
 
+FREE_WORDS = ("prompt", "runs")
+"""Arguments that take any number of words, whatever they are."""
+OPTION = re.compile(r"^ {2}(?:-\w\b[^,\n]*, )?(--[\w-]+)", re.M)
+"""How an option begins in a help text."""
+
+
 class Parser(argparse.ArgumentParser):
     """argparse that knows ~ wherever a path begins, as in --output=~/x, which no shell expands.
 
@@ -48,21 +56,56 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """What argparse makes of the words, with every path in full."""
-        return super().parse_known_args([expand_word(word) for word in args], namespace)
+        return super().parse_known_args([_dashed(expand_word(word)) for word in args], namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises ValueError instead of printing the usage and leaving."""
+        _, colon, words = message.partition("unrecognized arguments: ")
+        if colon:
+            message = f"got {words}; expected an option of {self.prog}; {self._meant(words.split()[0])}"
         raise ValueError(f"{message}; see {self.prog} --help")
+
+    def check_words(self, found: argparse.Namespace) -> None:
+        """Raises ValueError for steps=20 in the place of a prompt, where --steps 20 is meant."""
+        for word in (str(word) for name in FREE_WORDS for word in getattr(found, name, [])):
+            if (option := self._assigned(word)) is not None:
+                raise ValueError(
+                    f"got {word}; expected an option with dashes; write {option} {word.partition('=')[2]}"
+                )
+
+    def _meant(self, word: str) -> str:
+        """What to write in place of a word that nothing takes."""
+        if (option := self._assigned(word)) is not None:
+            return f"write {option}={word.partition('=')[2]}"
+        if near := difflib.get_close_matches(word.partition("=")[0], self._options(), n=1):
+            return f"did you mean {near[0]}?"
+        short = word[0] == "-" and word[1] != "-" and len(word) > 2
+        return f"write -{word}, with two dashes" if short else "drop it, or quote what belongs together"
+
+    def _assigned(self, word: str) -> str | None:
+        """--steps for steps=20, if there is such an option."""
+        name, equals, _ = word.partition("=")
+        option = "--" + name.replace("_", "-")
+        return option if equals and option in self._options() else None
+
+    def _options(self) -> list[str]:
+        """The long names of all options."""
+        return OPTION.findall(self.format_help())
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code: 0, a verb's own, 2 for a user's error, 130 after Ctrl-C."""
+    """Run one command -> its exit code.
+
+    That is 0, a verb's own, 2 for a user's error, 130 after Ctrl-C, or 141 if the reader of a pipe has left.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv
+    debug, quiet = "--debug" in argv, "-q" in argv or "--quiet" in argv
     try:
-        with _one_line_messages():
-            return _run([item for item in argv if item != "--debug"])
+        with _one_line_messages(quiet), plain_output(quiet):
+            return _run([item for item in argv if item not in ("--debug", "-q", "--quiet")])
     except (ValueError, OSError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            return READER_LEFT
         if debug:
             traceback.print_exc()
         # All processes of a run meet a user's error alike; a full disk may be one machine's own.
@@ -72,6 +115,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"t2ialign: error: process {rank}: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            print("t2ialign: interrupted", file=sys.stderr)
         return 130
 
 
@@ -90,19 +135,32 @@ def _run(argv: list[str]) -> int:
     verb = import_module(f"t2ialign.{name}")
     parser = Parser(prog=f"t2ialign {name}", description=VERBS[name], conflict_handler="resolve")
     verb.add_arguments(parser)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="Print results, warnings and errors, and nothing else."
+    )
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    if hasattr(verb, "plain"):
+        rest = verb.plain(rest)
     # Intermixed: `train dpo -c recipe.yaml lr=1e-5` has positionals on both sides of an option.
-    return verb.run(parser.parse_intermixed_args(rest)) or 0
+    args = parser.parse_intermixed_args(rest)
+    parser.check_words(args)
+    return verb.run(args) or 0
 
 
 def _overview() -> str:
     verbs = "\n".join(f"  {name:<10}{text}" for name, text in VERBS.items())
     return (
-        "usage: t2ialign VERB ... [--debug] [--version]\n\n"
+        "usage: t2ialign VERB ... [-q] [--debug] [--version]\n\n"
         "Align text-to-image diffusion models, and prove that it helped.\n\n"
         f"verbs:\n{verbs}\n\n"
         "t2ialign VERB --help lists a verb's options; t2ialign train METHOD --help a method's settings."
     )
+
+
+def _dashed(word: str) -> str:
+    """An option with dashes, --batch-size, which may be written --batch_size."""
+    option, equals, value = word.partition("=")
+    return option.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _one_line(error: Exception) -> str:
@@ -131,8 +189,11 @@ class _Once(logging.Filter):
 
 
 @contextmanager
-def _one_line_messages() -> Iterator[None]:
-    """Our notes and all warnings as single lines on stderr; of several processes only the first one notes."""
+def _one_line_messages(quiet: bool) -> Iterator[None]:
+    """Our notes and all warnings as single lines on stderr; of several processes only the first one notes.
+
+    quiet: warnings alone.
+    """
     handler, loggers = logging.StreamHandler(), [logging.getLogger(name) for name in ("t2ialign", "rewards")]
     handler.setFormatter(OneLine("t2ialign: %(message)s"))
     handler.addFilter(_Once())
@@ -140,7 +201,7 @@ def _one_line_messages() -> Iterator[None]:
     warnings.formatwarning = _format_warning
     for logger in loggers:
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+        logger.setLevel(logging.WARNING if quiet or os.environ.get("RANK", "0") != "0" else logging.INFO)
     try:
         yield
     finally:

@@ -14,32 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from t2ialign import peers
 from t2ialign.paths import expand
-
-PEER_NAMES = {
-    "beta_dpo": "beta",
-    "checkpointing_steps": "checkpoint_every",
-    "checkpoints_total_limit": "checkpoint_limit",
-    "dataset_name": "data",
-    "enable_xformers_memory_efficient_attention": "attention",
-    "gradient_accumulation_steps": "accumulate",
-    "learning_rate": "lr",
-    "loss_type": "loss",
-    "lr_scheduler": "lr_schedule",
-    "lr_warmup_steps": "lr_warmup",
-    "max_train_steps": "max_steps",
-    "mixed_precision": "precision",
-    "output_dir": "output",
-    "pretrained_model_name_or_path": "model",
-    "rank": "lora_rank",
-    "report_to": "trackers",
-    "resume_from_checkpoint": "resume",
-    "train_batch_size": "batch_size",
-    "train_data_dir": "data",
-    "use_8bit_adam": "optimizer",
-    "validation_prompt": "validation_prompts",
-}
-"""What other training scripts call our keys: people arrive with these at their fingertips."""
 
 
 class Config(BaseModel):
@@ -74,26 +50,38 @@ def load(
 ) -> C:
     """Settings of class `cls`; later wins: class defaults < YAML file < overrides such as `lr=1e-4`.
 
-    A value of the YAML file that names no file from here, but one in one of `folders`, is that file. Raises
-    ValueError, on one line, for an unreadable file, an override without `=`, an unknown key (naming the
-    nearest known one), a missing key or a wrong value.
+    A key may be written with dashes, or as `peers.ALIASES` has it. A value of the YAML file that names no
+    file from here, but one in one of `folders`, is that file. Raises ValueError, on one line, for an
+    unreadable file, an override without `=`, an unknown key (naming the nearest known one), a missing key or
+    a wrong value.
     """
-    values = read_yaml(file) if file else {}
+    values = _from_file(cls, file) if file else {}
     for key, value in values.items():
         if isinstance(value, str) and key in cls.model_fields and _is_words(cls.model_fields[key]):
             values[key] = [] if value.lower() == "none" else [value]
         elif isinstance(value, str):
             values[key] = _located(value, folders)
     for item in overrides:
-        key, found, text = item.partition("=")
-        if not found or not key:
-            raise ValueError(f"got override {item!r}; expected key=value; write for example lr=1e-4")
+        theirs, found, text = item.partition("=")
+        if not found or not theirs:
+            raise ValueError(
+                f"got override {item!r}; expected key=value; write for example lr=1e-4, or --lr 1e-4"
+            )
+        key = renamed(cls, theirs)
+        text = _converted(theirs, text) if key != theirs else text
         _assign(values, key.split("."), _parse(text, cls.model_fields.get(key)))
     try:
         return cls.model_validate(values)
     except ValidationError as error:
         where = f"{file}: " if file else ""
         raise ValueError(where + " | ".join(_explain(cls, dict(e)) for e in error.errors())) from error
+
+
+def renamed(cls: type[Config], key: str) -> str:
+    """Our name of a key that may be written with dashes, or as another training script calls it."""
+    key = key.replace("-", "_")
+    ours = peers.ALIASES.get(key, key)
+    return ours if key not in cls.model_fields and ours in cls.model_fields else key
 
 
 def save(config: Config, file: Path) -> None:
@@ -130,6 +118,25 @@ def describe(cls: type[Config]) -> str:
     return "\n\n".join(parts)
 
 
+def _from_file(cls: type[Config], file: Path) -> dict[str, Any]:
+    """The values of a YAML file under our names. Raises ValueError for one that is there under two names."""
+    values: dict[str, Any] = {}
+    for theirs, value in read_yaml(file).items():
+        key = renamed(cls, str(theirs))
+        if key in values:
+            raise ValueError(f"got {key} twice in {file}, once as {theirs}; expected it once; drop one")
+        if key != theirs and (text := _converted(theirs, "no" if value is False else value)) != value:
+            value = _parse(text, cls.model_fields.get(key))
+        values[key] = value
+    return values
+
+
+def _converted(theirs: str, value: Any) -> Any:
+    """A value of another script's setting as ours has it."""
+    known = peers.VALUES.get(theirs.replace("-", "_"), {})
+    return known.get(value, value) if isinstance(value, str) else value
+
+
 def _located(value: str, folders: Sequence[Path]) -> str:
     """The file of that name in the first folder that has it, unless there is one in the working folder."""
     if not 0 < len(value) < 256 or Path(value).exists():  # longer ones are prompts
@@ -152,7 +159,7 @@ def _parse(text: str, field: FieldInfo | None) -> Any:
     """
     if field and _is_words(field) and not text.lstrip().startswith("["):
         return [] if text.lower() in ("", "null", "none", "~") else [text]
-    kinds = set(_members(field.annotation)) if field else set()
+    kinds = set(members(field.annotation)) if field else set()
     if kinds & {str, Path} and not (NoneType in kinds and text.lower() in ("", "null", "none", "~")):
         return text
     if text.lower() == "none":
@@ -172,6 +179,8 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
     loc = [str(part) for part in error["loc"]]
     key, kind = ".".join(loc), error["type"]
     if kind == "extra_forbidden":
+        if len(loc) == 1 and (instead := peers.advice(key)) is not None:
+            return f"got {key!r}, a setting of another script; {instead}; --help lists every key"
         return f"got unknown key {key!r}; {_nearest(cls, loc)}; --help lists every key"
     field = cls.model_fields.get(loc[0]) if loc else None
     doc = " ".join((field.description or "").split()).rstrip(".") if field else ""
@@ -183,14 +192,12 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
 
 def _nearest(cls: type[Config], loc: list[str]) -> str:
     known: dict[str, str] = {name: name for name in cls.model_fields}
-    renamed = {peer: ours for peer, ours in PEER_NAMES.items() if ours in known}
+    theirs = {peer: ours for peer, ours in peers.ALIASES.items() if ours in known}
     if len(loc) > 1:
         return f"expected none inside {loc[0]!r}"
-    close = difflib.get_close_matches(loc[0], [*renamed, *known], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(loc[0], [*theirs, *known], n=1, cutoff=0.6)
     return (
-        f"expected {(renamed | known)[close[0]]!r}, the nearest known one"
-        if close
-        else "expected a known one"
+        f"expected {(theirs | known)[close[0]]!r}, the nearest known one" if close else "expected a known one"
     )
 
 
@@ -209,13 +216,14 @@ def _describe_field(name: str, field: FieldInfo) -> str:
 LIMITS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The kinds of value that an annotation allows, None among them."""
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _type_name(annotation: Any) -> str:
-    if len(_members(annotation)) > 1:
-        return " or ".join(_type_name(member) for member in _members(annotation))
+    if len(members(annotation)) > 1:
+        return " or ".join(_type_name(member) for member in members(annotation))
     if get_origin(annotation) is Literal:
         return " | ".join(str(choice) for choice in get_args(annotation))
     if get_origin(annotation) in (tuple, list):

@@ -61,16 +61,15 @@ def run(args: argparse.Namespace) -> int:
     }
     _claim(output, of, resume=args.resume is not None)
 
-    from tqdm import tqdm
-
     import rewards
     from rewards.device import default_device
     from t2ialign.evaluation.score import score_manifest
+    from t2ialign.progress import Progress
 
     device = default_device()
     reward = rewards.load(args.reward).to(device)
     options = {"batch_size": args.batch_size, "device": device}
-    with tqdm(total=sum(map(len, sets.values())), desc="score", unit="image") as bar:
+    with Progress(total=sum(map(len, sets.values())), desc="score", unit="image") as bar:
         scored = {
             name: score_manifest(reward, args.reward, rows, output / name, **options, progress=bar.update)
             for name, rows in sets.items()

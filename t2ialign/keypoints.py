@@ -137,14 +137,14 @@ def _judge(
     args: argparse.Namespace, journal: Journal, asked: Iterable[Item], points: Points, total: int
 ) -> None:
     """Rows into the journal for every picture without verdicts."""
-    from tqdm import tqdm
+    from t2ialign.progress import Progress
 
     todo = journal.todo(asked)
     first = next(todo, None)
     if first is None:
         return
     evaluator = _evaluator(args)
-    with tqdm(initial=len(journal.kept), total=total, desc="keypoints", unit="image") as bar:
+    with Progress(initial=len(journal.kept), total=total, desc="keypoints", unit="image") as bar:
         stream = chain([first], todo)
         while batch := list(islice(stream, args.batch_size)):
             for rows in judged_rows(evaluator, batch, points):

@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from t2ialign.trainers.methods import methods
+
+if TYPE_CHECKING:
+    from t2ialign.config import Config
 
 HEADER = re.compile(r"^# (Purpose|Command|Hardware|Time|Result): +(.+(?:\n# {4,}\S.*)*)$", re.M)
 """A field of the comment at the head of a recipe, with the lines that continue it further to the right."""
+
+COMMAND = re.compile(r"^# Command: +.* train (\w+) ", re.M)
 
 
 class Recipe(NamedTuple):
@@ -66,6 +74,30 @@ def find(text: str) -> Path:
         hint = f"did you mean {near[0]}?" if near else "t2ialign recipes lists those that ship"
         raise ValueError(f"got recipe {text!r}; expected a YAML file or the name of a recipe; {hint}")
     return shipped[text]
+
+
+def check_method(file: Path, method: str, config_of: Callable[[str], type[Config]]) -> None:
+    """Raises ValueError for a recipe of another method: its head says so, or its settings are another's.
+
+    config_of: the settings of a method, asked where the head does not tell.
+    """
+    from t2ialign.config import read_yaml, renamed
+
+    others = COMMAND.findall(file.read_text(encoding="utf-8")) if file.is_file() else []
+    if not others:
+        keys = [str(key) for key in read_yaml(file)]
+
+        def knows(name: str) -> bool:
+            cls = config_of(name)
+            return {renamed(cls, key) for key in keys} <= cls.model_fields.keys()
+
+        others = [] if knows(method) else [name for name in methods() if knows(name)]
+    if others and method not in others:
+        shown = file.stem if file.parent == folder() else str(file)
+        raise ValueError(
+            f"got recipe {shown!r} for train {method}, but it is for train {others[0]}; expected a recipe of "
+            f"train {method}; run t2ialign train {others[0]} -c {shown}, or see t2ialign recipes"
+        )
 
 
 def describe(file: Path) -> Recipe:

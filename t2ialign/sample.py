@@ -202,12 +202,11 @@ def render(args: argparse.Namespace, rows: Sequence[Row], output: Path, opened: 
     """
     if not rows:
         return
-    from tqdm import tqdm
-
     from t2ialign.models.generate import generate
+    from t2ialign.progress import Progress
 
     policy = opened()
-    with tqdm(total=len(rows), desc="sample", unit="image") as bar:
+    with Progress(total=len(rows), desc="sample", unit="image") as bar:
         for batch in _batches(rows, args.batch_size):
             images = generate(
                 policy,

@@ -186,17 +186,17 @@ def _on_ray(args: argparse.Namespace, journal: Journal) -> Iterator[list[Row]]:
 
 def _collect(batches: Iterable[list[Row]], journal: Journal, source: Source, rank: int, world: int) -> None:
     """Rows into the journal, with a bar that shows pictures a second; the first process alone shows one."""
-    from tqdm import tqdm
+    from t2ialign.progress import Progress
 
     total = None if source.count is None else -(-source.count // world)
     known = len(journal.done)
-    with tqdm(total=total, initial=known, desc="score", unit="image", disable=rank > 0) as bar:
+    with Progress(total=total, initial=known, desc="score", unit="image", disable=rank > 0) as bar:
         errors = 0
         for rows in batches:
             journal.add(rows)
             errors += sum(row["error"] is not None for row in rows)
             if errors:
-                bar.set_postfix(errors=errors, refresh=False)
+                bar.set_postfix({"errors": errors})
             bar.update(len(rows))
 
 

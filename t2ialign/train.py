@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -22,9 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--config", metavar="RECIPE", help="a YAML file, or a name that t2ialign recipes lists"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="wins over the recipe: lr=1e-5")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="A setting, which wins over the recipe: lr=1e-5, or --lr 1e-5, or --lr=1e-5.",
+    )
     parser.add_argument("-h", "--help", action="store_true", help="show this; after a method, its settings")
     parser.set_defaults(usage=parser.format_help)
+
+
+def plain(words: Sequence[str]) -> list[str]:
+    """The words of the command line with every setting as key=value. Raises ValueError as `run` does."""
+    from t2ialign.overrides import as_overrides
+
+    return as_overrides(words, methods(), lambda method: load_method(method).Config)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
 
     module = load_method(args.method)
     file = recipes.find(args.config) if args.config else None
+    if file is not None and args.method in methods():
+        recipes.check_method(file, args.method, lambda name: load_method(name).Config)
     folders = (file.parent, recipes.folder()) if file else ()
     settings = config.load(module.Config, file, args.overrides, folders=folders)
     if key := _unnamed_model(settings):

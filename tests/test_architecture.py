@@ -27,6 +27,8 @@ LAYERS = {
     "trainers",
     "config",
     "paths",
+    "peers",
+    "progress",
 }
 # Who may import which parts of this project; a verb (any other module) may import anything but the CLI.
 ALLOWED: dict[str, set[str]] = {
@@ -34,7 +36,9 @@ ALLOWED: dict[str, set[str]] = {
     "diffusion": set(),
     "objectives": set(),
     "paths": set(),
-    "config": {"paths"},
+    "peers": set(),
+    "progress": set(),
+    "config": {"paths", "peers"},
     "models": {
         "diffusion",
         "rewards.assets",
@@ -44,11 +48,11 @@ ALLOWED: dict[str, set[str]] = {
         "rewards.permissions",
         "rewards.weights",
     },
-    "data": {"models", "diffusion", "paths"},
+    "data": {"models", "diffusion", "paths", "progress"},
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
-    "evaluation": {"rewards", "models", "diffusion", "data"},
-    "scoring": {"rewards", "data", "evaluation"},
-    "rewriting": {"rewards", "models", "data", "evaluation"},
+    "evaluation": {"rewards", "models", "diffusion", "data", "progress"},
+    "scoring": {"rewards", "data", "evaluation", "progress"},
+    "rewriting": {"rewards", "models", "data", "evaluation", "progress"},
     "trainers": {
         "rewards",
         "models",
@@ -58,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluation",
         "rewriting",
         "config",
+        "progress",
     },
 }
 PURE = {"diffusion", "objectives"}  # torch and the standard library only

@@ -110,8 +110,8 @@ def test_an_unknown_key_names_the_nearest_one():
     assert message("data=x", "betas=1") == (
         "got unknown key 'betas'; expected 'beta', the nearest known one; --help lists every key"
     )
-    assert "'lr'" in message("data=x", "learning_rate=1")  # what other trainers call it
-    assert "'output'" in message("data=x", "output_dir=1")
+    assert "'lr'" in message("data=x", "learning_rat=1")  # the nearest is what other trainers call it
+    assert "'output'" in message("data=x", "output_dri=1")
     assert "--help" in message("data=x", "zzzzzz=1")
 
 

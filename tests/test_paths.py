@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from t2ialign.cli import VERBS, Parser, main
-from t2ialign.config import Config, _members, load
+from t2ialign.config import Config, load, members
 from t2ialign.data.pairs import read_pairs
 from t2ialign.paths import expand, expand_word, path
 from t2ialign.train import load_method
@@ -116,7 +116,7 @@ def test_every_setting_of_every_trainer(home, config, tmp_path):
         name: values[kind]
         for name, field in config.model_fields.items()
         for kind in values
-        if kind in _members(field.annotation)
+        if kind in members(field.annotation)
     }
     assert {"output"} < set(wanted)
     (tmp_path / "recipe.yaml").write_text("".join(f"{name}: {value}\n" for name, value in wanted.items()))

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from t2ialign.data.images import open_rgb
 from t2ialign.data.keys import pair_key, text_key
@@ -23,6 +22,7 @@ from t2ialign.data.skipped import Skipped
 from t2ialign.data.stored import PairCache, Pairs
 from t2ialign.data.transform import Framed, Size, bucket_sizes, frame, nearest_bucket
 from t2ialign.models.base import Policy
+from t2ialign.progress import Progress
 
 __all__ = ["PairCache", "Pairs", "build_cache"]
 
@@ -78,7 +78,7 @@ def build_cache(
         return PairCache(folder)
     texts, rows = _Texts(folder, policy, shard_size), Rows()
     pairs = ShardWriter(folder, "pairs", shard_size)
-    with tqdm(desc="encoding pairs", unit="pair", delay=3, disable=progress is not None) as bar:
+    with Progress(desc="encoding pairs", unit="pair", delay=3, disable=progress is not None) as bar:
         jobs = _jobs(folder, records, texts, rows, progress or bar.update)
         try:
             for window in _decoded(jobs, sizes, flip=flip, window=2 * batch_size):

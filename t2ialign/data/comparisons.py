@@ -22,7 +22,6 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from t2ialign.data.images import ImageSource, open_rgb
 from t2ialign.data.keys import picture_key
@@ -31,6 +30,7 @@ from t2ialign.data.pairs import PairRecord
 from t2ialign.data.shards import ShardReader, ShardWriter
 from t2ialign.data.skipped import Skipped
 from t2ialign.data.stored import held_out, read_manifest
+from t2ialign.progress import Progress
 
 WINDOW = 128
 """Pictures that are decoded ahead."""
@@ -155,7 +155,7 @@ def build_comparisons(
         Comparisons(),
         dict[str, int](),
     )
-    with tqdm(desc="preparing comparisons", unit="pair", delay=3, disable=progress is not None) as bar:
+    with Progress(desc="preparing comparisons", unit="pair", delay=3, disable=progress is not None) as bar:
         try:
             for record in records:
                 win, lose = (pictures.key(getattr(record, side), f"{record.name} {side}") for side in SIDES)

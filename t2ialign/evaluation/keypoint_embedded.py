@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from rewards import TwoTower
 from rewards.device import default_device
@@ -24,6 +23,7 @@ from t2ialign.data.images import open_rgb
 from t2ialign.data.shards import whole_file
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.keypoint_annotated import Annotated
+from t2ialign.progress import Progress
 
 MADE_OF = "made_of.json"
 
@@ -63,7 +63,7 @@ def embed(
     numbers: list[int] = []
     files: list[Path] = []
     scorer: TwoTower | None = None
-    with tqdm(desc="embed", unit="picture", delay=3) as bar:
+    with Progress(desc="embed", unit="picture", delay=3) as bar:
         while batch := list(islice(records, pictures)):
             files.append(folder / f"features-{len(files):06d}.safetensors")
             if not files[-1].is_file():

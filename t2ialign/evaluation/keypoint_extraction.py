@@ -22,7 +22,7 @@ def extract_all(
     Its rows are those that `--points` and `train rewrite_grpo prompts=` read. Raises ValueError for a file of
     another model, and as the model does.
     """
-    from tqdm import tqdm
+    from t2ialign.progress import Progress
 
     found: dict[str, list[KeyPoint] | None] = dict.fromkeys(prompts)
     for row in manifest.journal(file):
@@ -36,7 +36,7 @@ def extract_all(
     if not missing:
         return found
     extractor = make()
-    with tqdm(initial=len(found) - len(missing), total=len(found), desc="extract", unit="prompt") as bar:
+    with Progress(initial=len(found) - len(missing), total=len(found), desc="extract", unit="prompt") as bar:
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
             points = extractor.extract(part)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import rewards
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
@@ -18,6 +17,7 @@ from t2ialign.evaluation import manifest
 from t2ialign.models.base import Cond
 from t2ialign.models.load import load_policy
 from t2ialign.models.unet import UNetPolicy
+from t2ialign.progress import Progress
 from t2ialign.proofs.claim import Claim, Row
 from t2ialign.trainers.presets import PRESETS
 
@@ -47,7 +47,7 @@ class GradientClaim(Claim):
         file = folder / FOUND
         done = {row["preset"] for row in manifest.journal(file)}
         problem = Problem(self.num_steps, self.guidance, seed)
-        for preset in tqdm(PRESETS, desc=f"gradients, seed {seed}", unit="preset"):
+        for preset in Progress(PRESETS, desc=f"gradients, seed {seed}", unit="preset"):
             if preset not in done:
                 slope, difference = problem.compare(preset)
                 manifest.append(file, [{"preset": preset, "slope": slope, "difference": difference}])

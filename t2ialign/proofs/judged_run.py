@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 import rewards
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.monitor_journal import Journal, read
 from t2ialign.evaluation.score import read_image
+from t2ialign.progress import Progress
 from t2ialign.proofs.resumed import fit
 
 ORACLE = "oracle.json"
@@ -79,7 +79,7 @@ def _judged(journal: Journal) -> dict[str, list[float]]:
     """Step -> whether the oracle passes each picture of the monitor, in the journal's order."""
     oracle = rewards.load("shapes-oracle")
     found = {}
-    for step in tqdm(journal.steps, desc="oracle", unit="step", delay=3):
+    for step in Progress(journal.steps, desc="oracle", unit="step", delay=3):
         rows = journal.at(step)
         images = torch.stack([read_image(journal.folder / row["file"]) for row in rows])
         found[str(step)] = oracle(images, [row["prompt"] for row in rows]).tolist()

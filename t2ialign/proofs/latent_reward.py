@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from tqdm import tqdm
 
 import rewards
 from rewards import latent
@@ -21,6 +20,7 @@ from t2ialign.evaluation.charts import Chart, Curve, lines
 from t2ialign.evaluation.score import read_image
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.models.base import Policy
+from t2ialign.progress import Progress
 from t2ialign.proofs import labelled_pairs, trained
 from t2ialign.proofs.claim import Claim, Figure, Row
 from t2ialign.proofs.resumed import finish
@@ -175,7 +175,7 @@ def _margins(
     from t2ialign.shapes.suite import GUIDANCE
 
     policy, found = load_policy("shapes"), dict[str, list[float]]()
-    for start in tqdm(range(0, len(rows), BATCH), desc="unseen pairs", unit="batch", delay=3):
+    for start in Progress(range(0, len(rows), BATCH), desc="unseen pairs", unit="batch", delay=3):
         pairs = NoisyPairs(policy, folder, rows[start : start + BATCH], key=(seed, start))
         margins = {f"t{t}": pairs.by_latent(judge, t) for t in TIMES}
         margins |= {f"clip@{g:g}": pairs.by_prediction(clip, MIDDLE, g) for g in (1.0, GUIDANCE)}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from tqdm import tqdm
 
 from t2ialign.evaluation import manifest
+from t2ialign.progress import Progress
 from t2ialign.proofs.claim import Claim, Figure, Row
 
 PEAKS = "peaks.jsonl"
@@ -46,7 +46,7 @@ class MemoryClaim(Claim):
         file = folder / PEAKS
         done = {(row["way"], row["steps"]) for row in manifest.journal(file)}
         wanted = [(way, steps) for way in WAYS for steps in self.steps]
-        for way, steps in tqdm(wanted, desc=f"memory, seed {seed}", unit="step"):
+        for way, steps in Progress(wanted, desc=f"memory, seed {seed}", unit="step"):
             if (way, steps) not in done:
                 found = in_new_process(steps, self.rows_of[way], WAYS[way], seed)
                 manifest.append(file, [{"way": way, "steps": steps, **found}])

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Chart, Curve, lines
 from t2ialign.evaluation.statistics import bootstrap_ci, paired_difference
+from t2ialign.progress import Progress
 from t2ialign.proofs import stepwise_setting as setting
 from t2ialign.proofs.claim import Figure, Row
 from t2ialign.proofs.latent_reward import FINE_TUNING
@@ -173,7 +173,7 @@ class StepwiseClaim(setting.SteppedClaim):
         }
         every = [(name, lora) for name, each in loras.items() for lora in each]
         passed: dict[str, list[list[float]]] = {name: [] for name in loras}
-        for name, lora in tqdm(every, desc="checkpoints", delay=3):
+        for name, lora in Progress(every, desc="checkpoints", delay=3):
             passed[name].append(setting.judged(lora, prompts, seed))
         return {"prompts": prompts, "passed": passed}
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import rewards
 from rewards import calibrate
@@ -23,6 +22,7 @@ from rewards.textnorm import TextNorm, normalised, pooled, shapes_near_misses
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Bar, bars
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
+from t2ialign.progress import Progress
 from t2ialign.proofs.claim import Claim, Figure, Row
 
 JOURNAL = "prompts.jsonl"
@@ -74,7 +74,9 @@ class TextNormClaim(Claim):
         scorers = {name: TextNorm(rewards.load(name), contrasts, scale=1.0) for name in self.scorers}
         at_once = max(1, self.batch // self.images)
         parts = [left[start : start + at_once] for start in range(0, len(left), at_once)]
-        with tqdm(total=len(asked), initial=len(done), desc=f"TextNorm, seed {seed}", unit="prompt") as bar:
+        with Progress(
+            total=len(asked), initial=len(done), desc=f"TextNorm, seed {seed}", unit="prompt"
+        ) as bar:
             for part in parts:
                 texts = [text for _, text, _ in part for _ in range(self.images)]
                 first = [1_000_000 * seed + 100 * number for *_, number in part]

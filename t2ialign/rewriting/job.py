@@ -44,14 +44,14 @@ class Job:
 
         Raises ValueError as `files.rewrite_all` and the rewriter do.
         """
-        from tqdm import tqdm
+        from t2ialign.progress import Progress
 
         settings, opened = self.settings(), cache(self.choice.load)
 
         def load(draw: int) -> Rewriter:
             return drawn(opened(), draw)
 
-        with tqdm(total=len(prompts) * len(journals), desc="rewrite", unit="prompt", delay=3) as bar:
+        with Progress(total=len(prompts) * len(journals), desc="rewrite", unit="prompt", delay=3) as bar:
             return [
                 rewrite_all(
                     partial(load, draw),

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rewards import Reward
 from rewards.device import default_device
@@ -19,6 +18,7 @@ from t2ialign.data.keys import picture_key, text_key
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Skipped
 from t2ialign.evaluation import manifest
+from t2ialign.progress import Progress
 from t2ialign.scoring.decode import Pictures, default_workers, load
 from t2ialign.scoring.engine import Engine
 from t2ialign.scoring.items import Item
@@ -86,7 +86,7 @@ def score_pairs(
     device = default_device()
     engine = Engine(rewards(), device=device, batch_size=batch_size)
     batches, pin = _batches(chain([first], items), batch_size), device.type == "cuda"
-    with tqdm(desc="scoring pictures", unit="picture", delay=3) as bar:
+    with Progress(desc="scoring pictures", unit="picture", delay=3) as bar:
         for batch in load(batches, engine.decoder, workers=default_workers(), pin=pin):
             scores, failures = _scored(engine, batch)
             manifest.append(journal, ({"id": key, "scores": row} for key, row in scores.items()))

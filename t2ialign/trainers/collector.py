@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from rewards import Reward
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.diffusion.sampler import rollout
+from t2ialign.progress import Progress
 from t2ialign.trainers import trajectories
 from t2ialign.trainers.prompts import Prompts
 from t2ialign.trainers.state import TrainState
@@ -55,7 +55,7 @@ class Collector:
         size = max(1, cfg.rollout_batch // cfg.rollouts)
         chunks = [range(i, min(i + size, cfg.collect_prompts)) for i in range(0, cfg.collect_prompts, size)]
         mine = chunks[accelerator.process_index :: accelerator.num_processes]
-        shown = tqdm(mine, desc=f"round {number}", delay=3, disable=not accelerator.is_main_process)
+        shown = Progress(mine, desc=f"round {number}", delay=3, disable=not accelerator.is_main_process)
         return trajectories.collect(
             folder, self.shape, shown, lambda groups: self.paths(number, groups), stopping=stopping
         )

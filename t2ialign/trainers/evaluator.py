@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from tqdm import tqdm
 
 import rewards
 from rewards import evaluator_fit, evaluator_head
@@ -30,6 +29,7 @@ from t2ialign.evaluation.keypoint_agreement import OVERALL, Agreement, agreement
 from t2ialign.evaluation.keypoint_annotated import read_annotated
 from t2ialign.evaluation.keypoint_embedded import Embedded, embed
 from t2ialign.evaluation.statistics import form
+from t2ialign.progress import Progress, quiet
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.output import check_unused
 from t2ialign.trainers.plan import count, data_words, device_words, text
@@ -105,8 +105,9 @@ class Trainer:
         alike = ("epochs", "batch_size", "lr", "weight_decay", "width", "patience", "seed")
         same: dict[str, Any] = {name: getattr(cfg, name) for name in alike}
         schedule = Schedule(**same, held_out=cfg.validation)
-        print(self.plan(known, held), file=sys.stderr)
-        with tqdm(total=cfg.epochs, desc="fit", unit="epoch", delay=3) as bar:
+        if not quiet():
+            print(self.plan(known, held), file=sys.stderr)
+        with Progress(total=cfg.epochs, desc="fit", unit="epoch", delay=3) as bar:
             fitted = evaluator_fit.fit(*known.part(~held), schedule, after_epoch=lambda _: bar.update())
         figures = measure(fitted.head, *known.part(held))
         evaluator_head.save(fitted.head, cfg.output, reward=cfg.reward, options=self.options())

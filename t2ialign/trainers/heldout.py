@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from tqdm import tqdm
 
 from t2ialign.data.stored import PairCache
 from t2ialign.diffusion.noise import normal_rows, uniform_rows
 from t2ialign.models.base import Policy
 from t2ialign.objectives.preference import denoising_ratio
+from t2ialign.progress import Progress
 from t2ialign.trainers.pairwise import LATENT, LEVEL, NOISE, Batch, mean_square, wins
 
 DRAWS = 4
@@ -54,7 +54,7 @@ class HeldOut:
 
     def _errors(self) -> Iterator[Tensor]:
         """Denoising errors (winner and loser, pairs of a chunk, DRAWS)."""
-        for rows in tqdm(self.chunks, desc="held-out pairs", unit="chunk", delay=3):
+        for rows in Progress(self.chunks, desc="held-out pairs", unit="chunk", delay=3):
             errors = [mean_square(residual) for residual in self._batch(rows).residuals(self.policy)]
             yield torch.stack(errors).unflatten(1, (len(rows), DRAWS))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from tqdm import tqdm
 
 from rewards import Reward
 from t2ialign.models.base import Policy
 from t2ialign.models.generate import generate
+from t2ialign.progress import Progress
 
 IMAGES = 8
 """Of the untrained weights, whose mean reward is printed under the plan of a run."""
@@ -28,7 +28,7 @@ def mean_reward(
     """{"heldout/reward": mean} of an image of each prompt, seeds 0 .. N - 1; {} without prompts."""
     if not prompts:
         return {}
-    with tqdm(total=len(prompts), desc="held-out images", unit="image", delay=3) as bar:
+    with Progress(total=len(prompts), desc="held-out images", unit="image", delay=3) as bar:
         images = generate(
             policy,
             prompts,

@@ -20,6 +20,7 @@ from rewards.permissions import share
 from rewards.weights import align_weights, located
 from t2ialign import config
 from t2ialign.config import Config
+from t2ialign.progress import Progress
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.rewriting.load import ASSET, DEFAULT, SHAPES
 from t2ialign.trainers import card, plan
@@ -169,6 +170,7 @@ def arguments(cfg: LanguageConfig) -> dict[str, Any]:
         "save_steps": cfg.checkpoint_every,
         "save_total_limit": 2,
         "logging_steps": 1,
+        "disable_tqdm": True,
         "report_to": [name for name in cfg.trackers if name != TENSORBOARD] or "none",
     }
 
@@ -194,8 +196,8 @@ def fit(
     from transformers import PrinterCallback
     from transformers.integrations import TensorBoardCallback
 
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_rows_of(cfg.output / METRICS))
+    trainer.remove_callback(PrinterCallback)  # what stands in for its bar, which `arguments` switches off
+    trainer.add_callback(_rows_of(cfg.output / METRICS, method))
     if TENSORBOARD in cfg.trackers:  # transformers takes its folder from the environment alone
         board = TensorBoardCallback()
         board.logging_dir = str(cfg.output / LOGS)
@@ -213,11 +215,23 @@ def fit(
         card.write_rewriter(cfg, method=method, data=data, metrics=rows[-1] if rows else {})
 
 
-def _rows_of(file: Path) -> Any:
+def _rows_of(file: Path, method: str) -> Any:
     from transformers import TrainerCallback
 
     class Rows(TrainerCallback):
-        """Appends what TRL logs, under its names, with the step."""
+        """Appends what TRL logs, under its names, with the step, and shows how far the run is."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            main = state.is_world_process_zero
+            self.bar: Progress[int] = Progress(
+                total=state.max_steps, initial=state.global_step, desc=method, disable=not main
+            )
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.update()
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.close()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if state.is_world_process_zero and logs:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from t2ialign.progress import Progress, quiet
 from t2ialign.trainers.settings import LoopConfig
 
 METRICS = "metrics.jsonl"
@@ -69,14 +70,8 @@ class Log:
                 "wandb": {"config": config, "dir": str(self.output)},
             }
             self.accelerator.init_trackers("t2ialign", init_kwargs=options)
-        quiet = not sys.stderr.isatty()  # in a log file, a line every ten seconds
-        self._bar = tqdm(
-            total=self.total,
-            initial=step,
-            desc=self.title,
-            unit="step",
-            disable=not main,
-            mininterval=10 if quiet else 0.2,
+        self._bar: Progress[int] = Progress(
+            total=self.total, initial=step, desc=self.title, unit="step", disable=not main
         )
 
     def write(self, step: int, row: dict[str, float], *, last: bool) -> None:
@@ -95,7 +90,7 @@ class Log:
     def advance(self, row: dict[str, float]) -> None:
         """Move the progress line on by one step."""
         self._shown |= {name: f"{row[name]:.4g}" for name in SHOWN if name in row}
-        self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.set_postfix(self._shown)
         self._bar.update()
 
     def images(self, step: int, picture: Image.Image) -> None:
@@ -106,6 +101,11 @@ class Log:
             if hasattr(tracker, "log_images"):
                 layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 tracker.log_images({"validation": np.asarray(picture)[None]}, step=step, **layout)
+
+    def note(self, text: str) -> None:
+        """Print what is no result and no warning, unless it is to be quiet."""
+        if not quiet():
+            self.say(text)
 
     def say(self, line: str) -> None:
         """Print one line beside the progress line, on the main process."""

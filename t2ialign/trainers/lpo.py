@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from torch import Tensor
-from tqdm import tqdm
 
 import rewards
 from rewards.base import LatentReward
@@ -23,6 +22,7 @@ from t2ialign.diffusion.noise import generator
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.base import Cond
 from t2ialign.objectives.stepwise import Schedule, clipped_surrogate, group_advantages, sibling_preference
+from t2ialign.progress import Progress
 from t2ialign.trainers import base, checkpoint
 from t2ialign.trainers.base import CHECKPOINTS
 from t2ialign.trainers.conversion import SD, SDXL, Published
@@ -201,7 +201,7 @@ class Trainer(base.Trainer[Config, Batch]):
         accelerator, sampler = self.accelerator, self.sampler
         mine = sampler.chunks()[accelerator.process_index :: accelerator.num_processes]
         parts, seen = [sampler.no_rows()], [torch.zeros(0)]
-        for chunk in tqdm(mine, desc=f"round {number}", delay=3, disable=not accelerator.is_main_process):
+        for chunk in Progress(mine, desc=f"round {number}", delay=3, disable=not accelerator.is_main_process):
             if self.stopping:  # all processes alike
                 return None, {}
             rows, scores = sampler.rows(number, chunk)

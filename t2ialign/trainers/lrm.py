@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rewards import latent
 from rewards.calibrate import report
@@ -30,6 +29,7 @@ from t2ialign.data.transform import stretch
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.models.load import load_policy
 from t2ialign.objectives.preference import bradley_terry
+from t2ialign.progress import Progress
 from t2ialign.trainers import card, usage
 from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
 from t2ialign.trainers.facts import Facts
@@ -169,7 +169,7 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         """Accuracy at each of `heldout_timesteps`, at noise that never changes; the first one's decides."""
         chunks = self.chosen(part)
         found: dict[str, float] = {}
-        for place, t in enumerate(tqdm(self.cfg.heldout_timesteps, desc="held-out timesteps", delay=3)):
+        for place, t in enumerate(Progress(self.cfg.heldout_timesteps, desc="held-out timesteps", delay=3)):
             margin, preference, prompts = self.margins(part, chunks, t)
             figures = report(margin.numpy(), preference.numpy(), prompts, scale=1.0)
             found[f"heldout/accuracy_t{t}"] = figures["accuracy"].value

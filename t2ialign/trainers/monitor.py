@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rewards.image_stats import statistics
 from t2ialign.data.prompts import read_prompts
@@ -26,6 +25,7 @@ from t2ialign.evaluation.panel import Panel, Trained
 from t2ialign.evaluation.score import read_image
 from t2ialign.models.generate import generate
 from t2ialign.models.unet import UNetPolicy
+from t2ialign.progress import Progress
 from t2ialign.trainers.settings import TrainConfig
 from t2ialign.trainers.validation import grid
 
@@ -163,7 +163,7 @@ class Monitor:
         """One step's images: sampled several prompts at once, saved, read back, scored prompt by prompt."""
         rows, count = list[Row](), self.cfg.monitor_images
         numbers, size = range(len(self.prompts)), max(1, BATCH // count)
-        with tqdm(total=len(numbers), desc="monitor", unit="prompt", delay=3) as bar:
+        with Progress(total=len(numbers), desc="monitor", unit="prompt", delay=3) as bar:
             for part in (numbers[i : i + size] for i in range(0, len(numbers), size)):
                 self._sample(step, part)
                 for number in part:

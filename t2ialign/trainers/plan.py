@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from t2ialign.evaluation.statistics import NORMAL_975
+from t2ialign.progress import quiet
 from t2ialign.trainers.conversion import described, far_off
 from t2ialign.trainers.facts import Facts
 
@@ -44,8 +45,9 @@ def announce(loop: Loop[Any, Any], facts: Facts) -> None:
     if not accelerator.is_main_process:
         return
     parameters = (sum(p.numel() for p in loop.state.parameters), count(net))
-    loop.log.say(screen(loop.method, facts, loop.cfg, accelerator, parameters))
-    if facts.start is not None and loop.state.step == 0:
+    if shown := screen(loop.method, facts, loop.cfg, accelerator, parameters):
+        loop.log.say(shown)
+    if facts.start is not None and loop.state.step == 0 and not quiet():
         with loop.state.served():
             loop.log.say(f"  {facts.start()}")
 
@@ -55,14 +57,17 @@ def announce_language(trainer: Any, cfg: Settings, method: str, facts: Facts) ->
     accelerator, net = trainer.accelerator, trainer.model
     if accelerator.is_main_process:
         trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-        print(screen(method, facts, cfg, accelerator, (trained, count(net))), file=sys.stderr)
+        if shown := screen(method, facts, cfg, accelerator, (trained, count(net))):
+            print(shown, file=sys.stderr)
 
 
 def screen(
     method: str, facts: Facts, cfg: Settings, accelerator: Accelerator, parameters: tuple[int, int]
 ) -> str:
-    """The whole plan as text; parameters: trained ones and all."""
+    """The whole plan as text, of which -q leaves the warnings; parameters: trained ones and all."""
     processes = accelerator.num_processes
+    if quiet():
+        return "\n".join(f"warning: {line}" for line in warnings(facts, cfg, processes))
     device = device_words(accelerator.device, processes)
     rows = plan_rows(facts, cfg, device=device, processes=processes, parameters=parameters)
     return text(method, rows, warnings(facts, cfg, processes))

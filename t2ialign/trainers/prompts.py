@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from t2ialign.models.base import Cond, Policy
+from t2ialign.progress import Progress
 
 
 class Prompts:
@@ -18,7 +18,7 @@ class Prompts:
         row = {text: i for i, text in enumerate(unique)}
         self._rows = torch.tensor([row[text] for text in texts])
         self._conds: Cond = {}
-        with tqdm(total=len(unique), desc="encoding prompts", unit="prompt", delay=3) as bar:
+        with Progress(total=len(unique), desc="encoding prompts", unit="prompt", delay=3) as bar:
             for start in range(0, len(unique), batch_size):
                 part = policy.encode_prompts(unique[start : start + batch_size])
                 for name, rows in part.items():

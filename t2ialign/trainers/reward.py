@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
-from tqdm import tqdm
 
 import rewards
 from rewards import trained
@@ -24,6 +23,7 @@ from t2ialign import __version__
 from t2ialign.data.comparisons import Compared, ComparisonCache
 from t2ialign.models import plain_lora
 from t2ialign.objectives.preference import bradley_terry
+from t2ialign.progress import Progress
 from t2ialign.trainers import card
 from t2ialign.trainers.compared import ComparisonConfig, ComparisonTrainer, finite
 from t2ialign.trainers.facts import Facts
@@ -123,7 +123,7 @@ class Trainer(ComparisonTrainer[Config, Compared]):
         """
         cfg, device = self.cfg, self.accelerator.device
         chunks = self.chosen(part)
-        batches = (part.batch(chunk).to(device) for chunk in tqdm(chunks, desc="held-out pairs", delay=3))
+        batches = (part.batch(chunk).to(device) for chunk in Progress(chunks, desc="held-out pairs", delay=3))
         both = [(self.net(b.win, b.lose, b.prompts), b.preference) for b in batches]
         margin, preference = (torch.cat(column).float().cpu() for column in zip(*both, strict=True))
         prompts = [part.prompt(int(row)) for chunk in chunks for row in chunk]

@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from t2ialign.models.generate import generate
 from t2ialign.models.unet import UNetPolicy
+from t2ialign.progress import Progress
 from t2ialign.trainers.settings import TrainConfig
 
 
 def render(cfg: TrainConfig, policy: UNetPolicy, prompts: list[str], file: Path) -> Image.Image:
     """Sample every prompt with seeds 0..n - 1, and save the grid as a PNG file."""
     columns = cfg.num_validation_images
-    with tqdm(total=columns * len(prompts), desc="validation images", unit="image", delay=3) as bar:
+    with Progress(total=columns * len(prompts), desc="validation images", unit="image", delay=3) as bar:
         images = generate(
             policy,
             [prompt for prompt in prompts for _ in range(columns)],

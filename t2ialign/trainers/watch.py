@@ -37,7 +37,7 @@ class Watch:
         if self.monitor is not None:
             self.monitor.open(self.state.step)
             for line in self.monitor.notes():
-                self.log.say(f"monitor: {line}")
+                self.log.note(f"monitor: {line}")
         return self._ends()
 
     def measure(self, row: dict[str, float]) -> bool:

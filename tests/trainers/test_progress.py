@@ -3,9 +3,9 @@
 from types import ModuleType
 
 import pytest
-from tqdm import tqdm
 
 from t2ialign.models.load import load_policy
+from t2ialign.progress import Progress
 from t2ialign.trainers import dense, dpo, heldout, heldout_reward, prompts, validation
 from tests.trainers.test_dense import dense_config  # noqa: F401  (a fixture)
 
@@ -15,7 +15,7 @@ def bars(monkeypatch):
     """Watches a module's bars -> their (description, delay, total, units shown)."""
     seen = []
 
-    class Watched(tqdm):
+    class Watched(Progress):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             self.options = options
@@ -27,7 +27,7 @@ def bars(monkeypatch):
             super().close()
 
     def watch(module: ModuleType) -> list[tuple[str, int, int, int]]:
-        monkeypatch.setattr(module, "tqdm", Watched)
+        monkeypatch.setattr(module, "Progress", Watched)
         return seen
 
     return watch
