@@ -94,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "dtype, batch, chat (variables of its chat template); with --url tokens, key_env, timeout, tries, "
         "workers, extra",
     )
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """What is written, and where."""
     parser.add_argument(
         "-o",
         "--output",

@@ -87,11 +87,11 @@ def _page(args: argparse.Namespace, job: Job | None, rows: list[Row], opened: Ca
     """The page of --html, if it was asked for: the prompts themselves are rendered for it."""
     if job is None or args.html is None:
         return
-    folder = args.output / sampling.ORIGINALS
-    folder.mkdir(exist_ok=True)
-    plans = sampling.originals(rows)
-    render(args, pending(folder, plans), folder, opened)
-    manifest.rewrite(folder / manifest.NAME, plans)
+    folder, plans = args.output / sampling.ORIGINALS, sampling.originals(rows)
+    if plans:
+        folder.mkdir(exist_ok=True)
+        render(args, pending(folder, plans), folder, opened)
+        manifest.rewrite(folder / manifest.NAME, plans)
     sampling.write_page(args.html, args.output, rows, job.name)
 
 
