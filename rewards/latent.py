@@ -201,7 +201,7 @@ def build(path: str | Path | None = None, *, guidance: float | None = None, sha2
             "got no path for latent; expected the output of t2ialign train lrm, or a released latent reward; "
             "pass path=FOLDER"
         )
-    folder = Path(located(str(path))[0])
+    folder = Path(path) if Path(path).is_dir() else Path(located(str(path))[0])
     if not (folder / WEIGHTS).is_file() and latent_released.is_released(folder):
         if sha256 is not None:
             raise ValueError(

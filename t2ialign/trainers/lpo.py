@@ -51,8 +51,8 @@ class Config(base.TrainConfig):
     FREE: ClassVar[frozenset[str]] = base.TrainConfig.FREE | {"rollout_batch"}
 
     preset: Literal["lpo", "spo", "d3po", "grpo"] = "lpo"
-    """A published recipe: it sets the defaults of what you leave out, for Stable Diffusion XL its own where
-    there are such (t2ialign/trainers/lpo_presets.py)."""
+    """A published recipe: it sets the defaults of what you leave out; lpo and spo have others for Stable
+    Diffusion XL (t2ialign/trainers/lpo_presets.py)."""
     prompts: str
     """A file of prompts (txt, jsonl, csv), or one prompt typed in place."""
     reward: str = "latent"

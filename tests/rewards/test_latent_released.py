@@ -284,6 +284,8 @@ def test_other_folders_are_told_what_is_expected(copy, tmp_path):
 def test_the_weights_folder_is_looked_into(copy, monkeypatch):
     monkeypatch.setenv("T2IALIGN_WEIGHTS", str(copy.parent))
     assert isinstance(rewards.load("latent", path="lrm"), LRM)
+    copy.rename(copy.with_name("lrm@v1"))
+    assert isinstance(rewards.load("latent", path=copy.with_name("lrm@v1")), LRM)
 
 
 @pytest.mark.rest

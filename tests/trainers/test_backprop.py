@@ -53,7 +53,7 @@ def moved(trainer: backprop.Trainer) -> None:
 def test_a_preset_is_a_set_of_defaults_and_what_is_set_wins(tmp_path):
     cfg = backprop.Config(prompts="a", preset="refl")
     assert (cfg.num_steps, cfg.early_stop, cfg.record, cfg.k) == (40, 10, "last", 1)
-    assert (cfg.guidance, cfg.lora_rank, cfg.lr) == (1.0, 0, 1e-5)
+    assert (cfg.guidance, cfg.eta, cfg.lora_rank, cfg.lr) == (1.0, 1.0, 0, 1e-5)
     assert (cfg.loss, cfg.target, cfg.loss_scale) == ("hinge", 2.0, 1e-3)
     assert backprop.Config(prompts="a", preset="refl", lr=1.0, lora_rank=3).lora_rank == 3
     cfg = backprop.Config(prompts="a", preset="alignprop")
@@ -62,6 +62,11 @@ def test_a_preset_is_a_set_of_defaults_and_what_is_set_wins(tmp_path):
     assert backprop.Config(prompts="a").record == "last"
     config.save(backprop.Config(prompts="a", preset="drtune", k=2), tmp_path / "config.yaml")
     assert config.load(backprop.Config, tmp_path / "config.yaml").k == 2
+
+
+def test_the_plan_says_that_refl_samples_with_noise(backprop_config):
+    trainer = backprop.Trainer(backprop_config(preset="refl", early_stop=2))
+    assert trainer.facts().more["sampling"] == "4 steps, guidance 2, eta 1, 32x32 pixels"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
