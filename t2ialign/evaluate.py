@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from t2ialign.data.messages import one_line
 from t2ialign.evaluation import manifest
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _show(name: str, columns: dict[str, Summary], broken: Sequence[Score], *, ra
     title = f"{name}{unit}, mean [95 % interval, bootstrap by prompt]"
     Console().print(table(title, columns, scale=100.0 if rates else 1.0))
     for row in broken[:SHOWN]:
-        print(f"not scored: {row['error']}")
+        print(one_line(f"not scored: {row['error']}"))
     if broken:
         print(
             f"{len(broken)} images could not be scored; they count nowhere, and are in the journal as errors"

@@ -122,13 +122,14 @@ def finish(output: Path, of: dict[str, Any], rows: Sequence[Row], points: Points
     """Write the results of the journal's rows and print the table -> the exit code."""
     from rich.console import Console
 
+    from t2ialign.data.messages import one_line
     from t2ialign.evaluation import keypoint_report
 
     bare = sum(mine == [] for mine in points.values())
     result, table = keypoint_report.write(output, of, rows, prompts_without_key_points=bare)
     Console().print(table)
     for row in result["errors"][:SHOWN]:
-        print(f"not judged: {row['error']}")
+        print(one_line(f"not judged: {row['error']}"))
     print(f"{keypoint_report.lead(result)}; results in {output}")
     return BROKEN if result["errors"] or result["unreadable"] else 0
 

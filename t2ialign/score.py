@@ -203,6 +203,7 @@ def _collect(batches: Iterable[list[Row]], journal: Journal, source: Source, ran
 def _finish(args: argparse.Namespace, scores: pa.Table, source: Source | None, path: Path) -> int:
     import pyarrow.compute as pc
 
+    from t2ialign.data.messages import one_line
     from t2ialign.scoring import output
 
     output.show(output.summarise(scores), f"{len(scores)} rows in {path}")
@@ -214,7 +215,7 @@ def _finish(args: argparse.Namespace, scores: pa.Table, source: Source | None, p
     if not (errors := output.broken(scores)):
         return 0
     for text in scores.filter(pc.is_valid(scores["error"])).slice(0, SHOWN)["error"].to_pylist():
-        print(f"not scored: {text}")
+        print(one_line(f"not scored: {text}"))
     print(f"{errors} of {len(scores)} rows could not be scored in full; their column error says why")
     return BROKEN
 

@@ -86,7 +86,8 @@ def _records(
         try:
             found = _pairs(where, row, base)
             used = found if len(found) < 2 else _tie(found, ties)
-            _check_different(where, used)
+            if len(found) == 1:
+                _check_different(where, found[0])
         except Fault as fault:
             if strict:
                 raise
@@ -133,16 +134,15 @@ def _picture(where: str, value: Any, base: Path) -> ImageSource:
         raise Fault(NO_IMAGE, str(error)) from error
 
 
-def _check_different(where: str, records: list[PairRecord]) -> None:
-    """A pair of one picture says nothing, and is a mistake of whoever wrote the table."""
-    for record in records[:1]:
-        if _is_same(record.win, record.lose):
-            shown = f"{record.win}" if isinstance(record.win, Path) else "the same bytes"
-            raise Fault(
-                "with the same image as both sides",
-                f"{where}: got {shown} as the chosen and the rejected image; expected two images; mend "
-                "or drop the row",
-            )
+def _check_different(where: str, record: PairRecord) -> None:
+    """Of one image neither can be preferred; it may tie with itself, as in Pick-a-Pic."""
+    if _is_same(record.win, record.lose):
+        shown = quoted(str(record.win)) if isinstance(record.win, Path) else "the same bytes"
+        raise Fault(
+            "with the same image as both sides",
+            f"{where}: got {shown} as the chosen and the rejected image; expected two images; mend or drop "
+            "the row",
+        )
 
 
 def _is_same(first: ImageSource, second: ImageSource) -> bool:

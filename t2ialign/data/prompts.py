@@ -83,7 +83,7 @@ def prompt_or_none(where: str, value: Any) -> str | None:
 def check_ending(path: Path) -> None:
     """Raises ValueError for a file that is known to be no text and no table, such as .xlsx or .csv.gz."""
     if advice := FOREIGN.get(path.suffix.lower()):
-        raise ValueError(f"got {path}; expected .txt, {', '.join(TABLES)}; {advice}")
+        raise ValueError(f"got {path}; expected text or a table ({', '.join(TABLES)}); {advice}")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,7 +99,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _warn_of_lines(path: Path, prompts: list[str]) -> None:
     """A text file has neither comments nor columns; where it looks so, that is said."""
     if comments := sum(prompt.startswith("# ") for prompt in prompts):
-        log.warning("%s: %d lines begin with # and are prompts like the others", path, comments)
+        log.warning("%s: what begins with # is a prompt like the others (%d lines)", path, comments)
     if all("\t" in prompt for prompt in prompts):
         log.warning(
             "%s: there is a tab in every line; name a table .tsv, to read its column of prompts", path

@@ -111,8 +111,8 @@ def _csv(path: Path) -> Iterator[Record]:
             yield start, cells
     if long:
         log.warning(
-            "%s: %d rows go over several lines, since a field in quotes may; the first is in line %d: check "
-            "that its quotes are meant",
+            "%s: in %d of its rows a field in quotes goes over several lines, first in line %d; check that "
+            "its quotes are meant",
             path,
             len(long),
             long[0],

@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign.data.messages import listed
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -220,7 +222,7 @@ def _check_ranks(paths: Sequence[Path]) -> None:
 def _rewards(names: Sequence[str], path: Path) -> list[str]:
     if not {*FIRST, *LAST} <= set(names):
         raise ValueError(
-            f"got columns {', '.join(names)} in {path}; expected {', '.join(FIRST)}, rewards, error; give a "
+            f"got columns {listed(names)} in {path}; expected {', '.join(FIRST)}, rewards, error; give a "
             "table of t2ialign score"
         )
     return [name for name in names if name not in (*FIRST, *LAST)]

@@ -63,7 +63,7 @@ class Config(base.TrainConfig):
     """A published recipe: it sets the defaults of what you leave out (t2ialign/trainers/presets.py)."""
 
     prompts: str
-    """A file of prompts (txt, jsonl, csv), or one prompt typed in place."""
+    """A file of prompts (txt, jsonl, json, csv, tsv, parquet), or one prompt typed in place."""
     heldout_prompts: str | None = None
     """Prompts never trained on, as above; their images' mean reward is measured at fixed seeds."""
     reward: str = "shapes-clip"

@@ -50,7 +50,7 @@ class Config(base.TrainConfig):
     FREE: ClassVar[frozenset[str]] = base.TrainConfig.FREE | {"rollout_batch", "heldout_prompts"}
 
     prompts: str
-    """A file of prompts (txt, jsonl, csv), or one prompt typed in place."""
+    """A file of prompts (txt, jsonl, json, csv, tsv, parquet), or one prompt typed in place."""
     heldout_prompts: str | None = None
     """Prompts never trained on, as above; their images' mean reward is measured at fixed seeds."""
     reward: str = "shapes-oracle"

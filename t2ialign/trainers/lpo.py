@@ -54,7 +54,7 @@ class Config(base.TrainConfig):
     """A published recipe: it sets the defaults of what you leave out; lpo and spo have others for Stable
     Diffusion XL (t2ialign/trainers/lpo_presets.py)."""
     prompts: str
-    """A file of prompts (txt, jsonl, csv), or one prompt typed in place."""
+    """A file of prompts (txt, jsonl, json, csv, tsv, parquet), or one prompt typed in place."""
     reward: str = "latent"
     """latent judges states as they are; any other name of rewards.load, images of their one-step x_0."""
     reward_options: dict[str, Any] = Field(default={})

@@ -28,7 +28,7 @@ class Config(LanguageConfig):
     """Settings of train rewrite_grpo."""
 
     prompts: str
-    """User prompts: a file (.jsonl, .parquet, .csv, .json); a column points may hold their key points."""
+    """User prompts: a file (txt, jsonl, json, csv, tsv, parquet); a column points may hold key points."""
     generator: str = "shapes"
     """The frozen image model: shapes (embedded), a diffusers folder or a Hub id."""
     num_steps: int = Field(default=20, ge=1)
