@@ -303,6 +303,32 @@ def test_bad_training_data_is_one_line(
     assert re.search(message, fails(capsys, *command))
 
 
+def test_what_a_file_holds_is_cut_and_shown_without_control_characters(
+    tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in (["\x1b]0;x\x07" + "y" * 10**6], "y" * 10**6, {"prompt": {"\x1b[2J": "y" * 10**6}}):
+        row = PAIR | {"chosen": value} if not isinstance(value, dict) else PAIR | value
+        command = ["train", "dpo", f"data={pairs_file(tmp_path, [row])}", f"model={tiny_sd}", "trackers=[]"]
+        line = fails(capsys, *command, f"output={tmp_path / 'out'}")
+        assert "pairs.jsonl line 1" in line and len(line) < 600 and line.isprintable()
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_one_line_says_which(
+    tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = [PAIR | {"prompt": None}, PAIR | {"prompt": ""}, PAIR | {"chosen": None}]
+    wrong += [PAIR | {"chosen": "broken.png"}, PAIR | {"rejected": "a.png"}]
+    data = pairs_file(tmp_path, [PAIR, *wrong, PAIR | {"prompt": "b"}])
+    command = ["train", "dpo", f"data={data}", f"model={tiny_sd}", f"output={tmp_path / 'out'}", *SHORT]
+    assert "line 2: got prompt None" in fails(capsys, *command)
+    assert cli.main([*command, "unreadable=skip"]) == 0
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "left out" in text]
+    assert line.startswith(f"t2ialign: {data}: 5 of 7 rows left out: 2 without a prompt (first: line 2: got")
+    assert "; 2 with an image that cannot be read (first: line 4 chosen: got None" in line
+    assert "; 1 with the same image as both sides (first: line 6: got " in line
+    assert line.endswith("that is more than half: check the data")
+
+
 SHORT = ["max_steps=1", "accumulate=1", "batch_size=2", "lora_rank=2", "holdout=0", "trackers=[]"]
 
 

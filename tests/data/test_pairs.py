@@ -12,6 +12,7 @@ from PIL import Image
 
 from t2ialign.data.images import open_rgb
 from t2ialign.data.pairs import read_pairs
+from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.data.sources import identity
 
 
@@ -404,3 +405,96 @@ def test_identity_follows_the_contents_not_the_place(tmp_path):
         (root / clutter).write_bytes(b"x")
     assert identity(str(root)) == before
     assert identity("owner/name") == {"name": "owner/name"}
+
+
+def write_lines(file: Path, rows: list[dict]) -> str:
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return str(file)
+
+
+@pytest.fixture
+def good(tmp_path):
+    """A row of two pictures that are there."""
+    for name, value in (("a.png", 1), ("b.png", 2)):
+        (tmp_path / name).write_bytes(picture(value))
+    return {"prompt": "p", "chosen": "a.png", "rejected": "b.png"}
+
+
+LABELS = {"caption": "p", "jpg_0": "a.png", "jpg_1": "b.png", "label_0": 1, "label_1": 0}
+WRONG = {
+    "without a prompt": [{"prompt": None}, {"prompt": " "}, {"prompt": "NaN"}, {"prompt": math.nan}],
+    "with a prompt that is no text": [{"prompt": 3}, {"prompt": ["p"]}],
+    "with an image that cannot be read": [
+        {"chosen": None},
+        {"rejected": ""},
+        {"chosen": ["a.png"]},
+        {"chosen": "file:///nonexistent/x.png"},
+        {"chosen": {"bytes": None, "path": None}},
+        {"chosen": "iVBORw0KGgo" * 1000},
+    ],
+    "with the same image as both sides": [{"rejected": "a.png"}, {"rejected": "./a.png"}],
+    "without a label": [{**LABELS, "label_0": None}, {**LABELS, "label_1": 2}, {**LABELS, "has_label": "?"}],
+    "without a column that is needed": [{"prompt": "p", "chosen": "a.png"}, {"chosen": "a", "rejected": "b"}],
+}
+
+
+class TestRowsThatCannotBeUsed:
+    @pytest.mark.parametrize("kind", WRONG)
+    def test_the_first_stops_and_with_skipped_all_are_counted(self, tmp_path, good, kind):
+        whole = kind in ("without a label", "without a column that is needed")
+        wrong = [row if whole else good | row for row in WRONG[kind]]
+        for row in wrong:
+            with pytest.raises(Fault, match=r"pairs\.jsonl line 2\b.*: got ") as caught:
+                summary(write_lines(tmp_path / "pairs.jsonl", [good, row]))
+            assert caught.value.kind == kind and len(str(caught.value)) < 500
+        source = write_lines(tmp_path / "pairs.jsonl", [good, *wrong, good | {"prompt": "last"}])
+        skipped = Skipped(source)
+        assert summary(source, skipped=skipped) == [("p", 1, 2, 1.0), ("last", 1, 2, 1.0)]
+        assert skipped.summary().startswith(
+            f"{len(wrong)} of {len(wrong) + 2} rows left out: {len(wrong)} {kind} (first: line 2"
+        )
+
+    def test_one_line_says_all_kinds_and_warns_of_more_than_half(self, tmp_path, good, caplog):
+        source = write_lines(tmp_path / "p.jsonl", [good, good | {"prompt": ""}, good | {"chosen": None}])
+        skipped = Skipped(source)
+        assert len(summary(source, skipped=skipped)) == 1
+        skipped.tell()
+        (line,) = caplog.messages
+        assert "2 of 3 rows left out: 1 without a prompt (first: line 2: got prompt ''" in line
+        assert "; 1 with an image that cannot be read (first: line 3 chosen: got None" in line
+        assert line.endswith("; that is more than half: check the data")
+        caplog.clear()
+        source = write_lines(tmp_path / "p.jsonl", [good, good | {"prompt": ""}])
+        skipped = Skipped(source)
+        summary(source, skipped=skipped)
+        skipped.tell()
+        assert "1 of 2 rows left out" in caplog.text and "half" not in caplog.text
+
+    def test_nothing_left_is_an_error_that_says_why(self, tmp_path, good):
+        source = write_lines(tmp_path / "p.jsonl", [good | {"prompt": ""}] * 2)
+        with pytest.raises(ValueError, match=r"no pair in .*2 of 2 rows left out: 2 without a prompt"):
+            summary(source, skipped=Skipped(source))
+
+    def test_one_image_by_two_names_or_as_bytes_is_one_image(self, tmp_path, good):
+        (tmp_path / "c.png").symlink_to("a.png")
+        with pytest.raises(Fault, match=r"a\.png' as the chosen and the rejected image"):
+            summary(write_lines(tmp_path / "p.jsonl", [good | {"rejected": "c.png"}]))
+        twice = [picture(1)]
+        file = write_parquet(tmp_path / "p.parquet", prompt=["p"], chosen=twice, rejected=twice)
+        with pytest.raises(Fault, match="row 0: got the same bytes as the chosen and the rejected image"):
+            summary(file)
+
+    def test_an_image_may_tie_with_itself(self, tmp_path):
+        image = [picture(1)]
+        columns = {"caption": ["p"], "jpg_0": image, "jpg_1": image, "label_0": [0.5], "label_1": [0.5]}
+        file = write_parquet(tmp_path / "p.parquet", **columns)
+        assert [record.preference for record in read_pairs(str(file), ties="soft")] == [0.5]
+
+
+def test_names_of_columns_in_any_case_and_a_table_with_semicolons(tmp_path, good):
+    file = tmp_path / "p.csv"
+    file.write_text(" Prompt ;Chosen;REJECTED\na cat, a dog;a.png;b.png\n")
+    assert summary(file) == [("a cat, a dog", 1, 2, 1.0)]
+    file.write_text("words;Chosen;REJECTED\na;a.png;b.png\n")
+    with pytest.raises(ValueError, match=r"p\.csv line 1: got columns words, Chosen, REJECTED; exp"):
+        summary(file, skipped=Skipped(str(file)))

@@ -81,6 +81,25 @@ def test_key_points_that_are_no_json_are_named(tmp_path):
     assert read_wishes(str(tmp_path / "a.csv"))[0].points is None
 
 
+def test_user_prompts_may_be_a_text_file_and_empty_ones_are_counted(tmp_path, caplog):
+    (tmp_path / "p.txt").write_text("two dogs\n\na cat\n")
+    wishes = read_wishes(str(tmp_path / "p.txt"))
+    assert [(wish.prompt, wish.points) for wish in wishes] == [("two dogs", None), ("a cat", None)]
+    file = lines(tmp_path / "p.jsonl", {"prompt": "two dogs"}, {"prompt": None}, {"prompt": "nan"})
+    assert [wish.prompt for wish in read_wishes(file)] == ["two dogs"]
+    assert "2 of 3 rows left out: 2 without a prompt (first: line 2: got prompt None" in caplog.text
+    with pytest.raises(ValueError, match=r"no prompts in .* \(1 of 1 rows left out"):
+        read_wishes(lines(tmp_path / "p.jsonl", {"prompt": " "}))
+
+
+@pytest.mark.parametrize("value", [None, "", float("nan"), "nan"])
+def test_no_cell_of_what_is_learned_may_be_empty(tmp_path, value):
+    row = {"prompt": "a", "thought": "b", "rewrite": "c"}
+    for name in row:
+        with pytest.raises(ValueError, match=f"line 1: got .*{name}"):
+            read_triples(lines(tmp_path / "rows.jsonl", row | {name: value}), thought=True)
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
