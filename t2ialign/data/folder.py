@@ -11,7 +11,7 @@ from t2ialign.data.image_folder import (
     read_caption,
     table_key,
 )
-from t2ialign.data.prompts import PROMPT_COLUMNS
+from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.tables import Row, first_of, read_table
 from t2ialign.data.walk import ending, stem
 
@@ -95,7 +95,7 @@ def _captions(folders: list[Path]) -> tuple[dict[str, str], tuple[Path, ...]]:
                     f"{where}: got columns {', '.join(row)}; expected file_name and one of "
                     f"{', '.join(PROMPT_COLUMNS)}; rename the columns"
                 )
-            captions[table_key(str(row[file]))] = str(row[text] or "").strip()
+            captions[table_key(str(row[file]))] = (prompt_or_none(where, row[text]) or "").strip()
     return captions, tables
 
 

@@ -263,6 +263,12 @@ class TestFolder:
             summary(tmp_path)
         assert words in str(caught.value) and "\n" not in str(caught.value)
 
+    def test_a_caption_that_is_nothing_is_no_prompt(self, tmp_path):
+        rows = [{"file_name": n, "text": p} for n, p in zip(NAMES, ["a", "nan", None], strict=True)]
+        (pair_folder(tmp_path) / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        with pytest.raises(ValueError, match="2 pairs without a caption"):
+            summary(tmp_path)
+
     def test_empty_folders(self, tmp_path):
         for side in ("chosen", "rejected"):
             (tmp_path / side).mkdir()
