@@ -236,8 +236,16 @@ def local_writer(
             "$T2IALIGN_WEIGHTS"
         ) from error
     align_weights(model)
-    how = {"raw": raw, "beams": beams, "length_penalty": length_penalty, "top_k": top_k}
-    return LocalWriter(model, tokenizer, batch=batch, chat=chat, **how)
+    return LocalWriter(
+        model,
+        tokenizer,
+        batch=batch,
+        chat=chat,
+        raw=raw,
+        beams=beams,
+        length_penalty=length_penalty,
+        top_k=top_k,
+    )
 
 
 def _base_of(source: str) -> str | None:

@@ -60,14 +60,28 @@ class Choice:
         return {"convention": preset.convention, "survival": preset.survival}
 
     def load(self, heard: Heard | None = None) -> Rewriter:
-        """The rewriter; a model goes to the GPUs if there are any. Raises ValueError as `llm.writer` does."""
+        """The rewriter; a model goes to the GPUs if there are any.
+
+        Raises ValueError as `llm.writer` does, and for an instruction to a model that knows no chat.
+        """
         if self.preset is None:
             return Rules(self.strength)
         from rewards.llm import writer
         from t2ialign.rewriting.language import Language
 
         made = writer(_folder(self.name, self.url), self.url, **self._options())
+        if self.preset.takes_intensity and getattr(made, "tokenizer", None) is not None:
+            self._check_chat(made)
         return Language(made, self.preset, self.strength, self.temperature, self.seed, heard=heard)
+
+    def _check_chat(self, made: Any) -> None:
+        """A base model would go on with the instruction, and what it writes would be taken for a rewrite."""
+        if made.tokenizer.chat_template is None:
+            raise ValueError(
+                f"got rewriter {self.name!r} without a chat template, and preset {self.preset_name}, which "
+                "instructs it; expected an instruction model; name one, or choose the preset of this model: "
+                "magicprompt if it continues prompts, trained if t2ialign train has fine-tuned it"
+            )
 
     def _options(self) -> dict[str, Any]:
         options = {key: value for key, value in self.options if key != "tokens"}

@@ -125,8 +125,8 @@ def _last_think(text: str, prompt: str, cut: bool) -> Parts:
 def _continuation(text: str, prompt: str, cut: bool) -> Parts:
     """The prompt and what goes on from it, whether the output repeats the prompt or not."""
     added = text.removeprefix(prompt)
-    if prompt[-1:].isalnum():
-        added = re.sub(r"^\w+", "", added)  # "cat" would become "catalogue"
+    if re.search(r"\w$", prompt, re.ASCII):
+        added = re.sub(r"^\w+", "", added, flags=re.ASCII)  # "cat" would become "catalogue"
     added = _whole(added) if cut else added.rstrip(_LOOSE)
     return "", prompt + added if added.strip() else "", None
 

@@ -95,6 +95,9 @@ def test_a_continued_prompt_begins_with_the_prompt_without_outer_blanks():
     assert parse(" in fog", " a cat ", convention="continuation").answer == "a cat in fog"
     assert parse("a cat in fog", " a cat ", convention="continuation").answer == "a cat in fog"
     assert parse("3 k", "a cat, ", convention="continuation").answer == "a cat,3 k"
+    assert (
+        parse("在雾中", "三只猫", convention="continuation").answer == "三只猫在雾中"
+    )  # no blanks between words
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,15 @@ def test_promptist_rephrases_by_beam_search(tmp_path):
     assert language.write([PROMPT], attempt=1) == [answer]  # a second try is sampled
 
 
+def test_a_model_without_a_chat_template_is_not_given_instructions(magic):
+    for preset in ("general", "promptenhancer-7b", "promptenhancer-32b"):
+        with pytest.raises(
+            ValueError, match=f"without a chat template, and preset {preset}, which instructs"
+        ):
+            choose(magic, preset=preset).load()
+    assert isinstance(choose(magic, preset="trained").load(), Language)
+
+
 @pytest.mark.parametrize("preset", ["magicprompt", "promptist"])
 def test_what_a_continuing_model_cannot_be_asked(preset):
     for given in ({"url": "http://127.0.0.1:1/v1"}, {"chat": {"a": 1}}, {"strength": "full"}):
