@@ -196,6 +196,8 @@ def test_bad_combinations_are_one_line(tmp_path, source, capsys):
     assert "in the place of" in fails(capsys, *rules, "--prompts", source, "-o", source)
     assert "expected a file that ends in .html" in fails(capsys, *rules, "--html", tmp_path / "page.txt")
     assert "expected a file that ends in .html" in fails(capsys, *rules, "--html", tmp_path)
+    below = fails(capsys, *rules, "--html", source / "page.html")
+    assert f"{source} is a file; expected a folder" in below
     assert "got model 'no/such'" in fails(capsys, *rules, "--fit", "no/such")
     (tmp_path / "old.jsonl").write_text("")
     old = fails(capsys, *rules, "-o", tmp_path / "old.jsonl", "--resume", "latest")

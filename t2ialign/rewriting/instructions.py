@@ -5,9 +5,9 @@ which role the instruction has, what the template is told, how long and how gree
 is marked. The words are ours, in English, after its six requirements; the released ones are Chinese. What the
 checkpoints make of our words has not been measured: they were not at hand.
 
-Prompt-expansion models know no instruction. Gustavosta/MagicPrompt-Stable-Diffusion and its kind, which are
-daspartho/prompt-extend and succinctly/text2image-prompt-generator, go on from the prompt, as pipelines
-of transformers sample GPT-2; microsoft/Promptist is asked as its model card does.
+Prompt-expansion models follow no instruction. Gustavosta/MagicPrompt-Stable-Diffusion,
+daspartho/prompt-extend and succinctly/text2image-prompt-generator continue the prompt, sampled as a
+text-generation pipeline of transformers samples GPT-2; microsoft/Promptist is asked as its model card does.
 """
 
 from __future__ import annotations

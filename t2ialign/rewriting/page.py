@@ -30,9 +30,11 @@ class Images:
 
 
 def check_page(file: Path) -> None:
-    """Raises ValueError for what cannot be a page: another ending, or a folder."""
+    """Raises ValueError for what cannot be a page: another ending, a folder, or a file below a file."""
     if file.suffix.lower() not in ENDINGS or file.is_dir():
         raise ValueError(f"got --html {file}; expected a file that ends in .html; rename it")
+    if files := [parent for parent in file.parents if parent.is_file()]:
+        raise ValueError(f"got --html {file}, but {files[0]} is a file; expected a folder; choose another")
 
 
 def write(
