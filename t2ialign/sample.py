@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from t2ialign import best_of, toy
-from t2ialign.evaluation import manifest
+from t2ialign.evaluation import manifest, png_text
 from t2ialign.evaluation.sheet import contact_sheet
 from t2ialign.models import options
 from t2ialign.rewriting import sampling
@@ -220,7 +220,8 @@ def render(args: argparse.Namespace, rows: Sequence[Row], output: Path, opened: 
                 batch_size=args.batch_size,
             )
             for image, row in zip(images, batch, strict=True):
-                _save(to_pil(image), output / row["file"])
+                picture = to_pil(image)
+                png_text.save(picture, output / row["file"], png_text.image_text(row, picture.size))
             manifest.append(output / manifest.NAME, batch)
             bar.update(len(batch))
 
@@ -231,7 +232,9 @@ def finish(output: Path, rows: Sequence[Row]) -> None:
     per_prompt = sum(row["prompt"] == rows[0]["prompt"] for row in rows)
     columns = per_prompt if 1 < per_prompt <= 12 else math.ceil(math.sqrt(min(len(rows), GRID_IMAGES)))
     shown = rows[: max(columns, GRID_IMAGES // columns * columns)]
-    _save(contact_sheet([Image.open(output / row["file"]) for row in shown], columns), output / GRID)
+    images = [Image.open(output / row["file"]) for row in shown]
+    text = png_text.grid_text(shown, columns, images[0].size)
+    png_text.save(contact_sheet(images, columns), output / GRID, text)
 
 
 def parse_lora(text: str) -> tuple[Path, float]:
@@ -303,9 +306,3 @@ def _hash(lora: Path) -> str:
 
 def _batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-def _save(image: Image.Image, file: Path) -> None:
-    scratch = file.with_name(f".{file.name}.part")
-    image.save(scratch, format="png")
-    scratch.replace(file)

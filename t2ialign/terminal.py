@@ -30,12 +30,11 @@ def plain_output(quiet: bool) -> Iterator[None]:
 
 
 def reader_left() -> bool:
-    """Whether who read stdout or stderr has left; what is printed from then on goes nowhere."""
-    left = False
+    """Whether who read stdout, or else stderr, has left: a line more shows it; the rest then goes nowhere."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            print(file=stream, flush=True)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            left = True
-    return left
+            return True
+    return False

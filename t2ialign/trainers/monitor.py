@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rewards.image_stats import statistics
 from t2ialign.data.prompts import read_prompts
-from t2ialign.evaluation import diversity, manifest
+from t2ialign.evaluation import diversity, manifest, png_text
 from t2ialign.evaluation.hack_index import Fall, best_step, first_fired, none_found, words
 from t2ialign.evaluation.monitor_journal import ABOUT, DIVERSITY, TRAINED, Journal, Row, image_file
 from t2ialign.evaluation.panel import Panel, Trained
@@ -184,9 +184,10 @@ class Monitor:
             batch_size=len(seeds),
         )
         for seed, image in zip(seeds, images, strict=True):
-            file = self.journal.folder / image_file(step, seed)
+            file, picture = self.journal.folder / image_file(step, seed), grid(image[None], 1)
             file.parent.mkdir(parents=True, exist_ok=True)
-            grid(image[None], 1).save(file)
+            row = {**self.about, "prompt": self.prompts[seed // count], "seed": seed}
+            png_text.save(picture, file, png_text.image_text(row, picture.size))
 
     def _rows(self, step: int, prompt: str, seeds: Sequence[int]) -> list[Row]:
         images, base = self._images(step, seeds), self._images(0, seeds)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from t2ialign.evaluation import png_text
 from t2ialign.models.generate import generate
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.progress import Progress
@@ -15,13 +17,17 @@ from t2ialign.trainers.settings import TrainConfig
 
 
 def render(cfg: TrainConfig, policy: UNetPolicy, prompts: list[str], file: Path) -> Image.Image:
-    """Sample every prompt with seeds 0..n - 1, and save the grid as a PNG file."""
+    """Sample every prompt with seeds 0..n - 1, and save the grid as a PNG file that says so."""
     columns = cfg.num_validation_images
+    about = {"steps": cfg.validation_steps, "guidance": cfg.validation_guidance, "model": cfg.model}
+    cells: list[dict[str, Any]] = [
+        {**about, "prompt": prompt, "seed": seed} for prompt in prompts for seed in range(columns)
+    ]
     with Progress(total=columns * len(prompts), desc="validation images", unit="image", delay=3) as bar:
         images = generate(
             policy,
-            [prompt for prompt in prompts for _ in range(columns)],
-            [seed for _ in prompts for seed in range(columns)],
+            [cell["prompt"] for cell in cells],
+            [cell["seed"] for cell in cells],
             num_steps=cfg.validation_steps,
             guidance=cfg.validation_guidance,
             batch_size=columns,
@@ -29,7 +35,8 @@ def render(cfg: TrainConfig, policy: UNetPolicy, prompts: list[str], file: Path)
         )
     picture = grid(images, columns)
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(file)
+    height, width = images.shape[2:]
+    png_text.save(picture, file, png_text.grid_text(cells, columns, (width, height)))
     return picture
 
 
