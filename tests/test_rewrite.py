@@ -64,7 +64,7 @@ def test_rules_from_file_to_file_with_a_report(tmp_path, source, capsys):
     assert rewrite("--prompts", source, "--rewriter", "rules", "-o", output) == 0
     rows = pq.read_table(output).to_pylist()
     assert [row["prompt"] for row in rows] == PROMPTS
-    assert rows[0]["rewrite"].startswith("two red dogs. There are exactly two red dogs.")
+    assert rows[0]["rewrite"].startswith("two red dogs side by side, ") and "two" in rows[0]["thought"]
     assert [row["used"] for row in rows] == ["rewrite"] * 4 + ["original"]
     assert rows[4]["reason"] == "prompt left alone"
     figures = json.loads(output.with_suffix(".json").read_text())
@@ -81,8 +81,8 @@ def test_prompts_of_arguments_and_a_text_file_come_out_as_lines(tmp_path):
     argv = ("a red car", "--prompts", tmp_path / "more.txt", "--rewriter", "rules", "--intensity", "light")
     assert rewrite(*argv, "-o", output) == 0
     assert output.read_text().splitlines() == [
-        "a red car. The car is red. Everything asked for is in clear view.",
-        "three cats. There are exactly three cats. Everything asked for is in clear view.",
+        "a red car",
+        "three cats side by side",
     ]
 
 

@@ -69,7 +69,7 @@ def test_the_rewrite_is_rendered_and_the_prompt_is_the_user_s(rules, tiny_sd):
     assert [row.prompt for row in rows] == [p for p in PROMPTS for _ in range(2)]
     assert [row.seed for row in rows] == [5, 6, 7, 8]
     assert [row.settings["rewritten"] for row in rows] == [texts[row.prompt] for row in rows]
-    assert texts["a red cat"] == "a red cat. The cat is red."  # what fits the 32 tokens of this model
+    assert texts["a red cat"] == "a red cat, centered."  # what fits the 32 tokens of this model
     assert rows[0].settings["rewriter"] == f"rules intensity=medium tries=2 longest=80 fit={tiny_sd}"
     policy = load_policy(str(tiny_sd), device="cpu")
     said, meant = (

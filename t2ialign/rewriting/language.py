@@ -10,6 +10,7 @@ from rewards.llm import Heard, Writer
 from t2ialign.rewriting.instructions import Preset
 from t2ialign.rewriting.parse import CUT
 from t2ialign.rewriting.rewriter import Rewriter
+from t2ialign.rewriting.rules import Rules
 
 AGAIN = 0.7
 """Temperature of what would be greedy and has been written before: a second try, another draw."""
@@ -55,4 +56,4 @@ class Language:
 
 def drawn(rewriter: Rewriter, draw: int) -> Rewriter:
     """The same rewriter for another draw of every prompt; one that draws nothing is as it was."""
-    return replace(rewriter, draw=draw) if isinstance(rewriter, Language) else rewriter
+    return replace(rewriter, draw=draw) if isinstance(rewriter, Language | Rules) else rewriter

@@ -65,7 +65,7 @@ class Choice:
         Raises ValueError as `llm.writer` does, and for an instruction to a model that knows no chat.
         """
         if self.preset is None:
-            return Rules(self.strength)
+            return Rules(self.strength, self.seed)
         from rewards.llm import writer
         from t2ialign.rewriting.language import Language
 

@@ -88,7 +88,7 @@ def lost_numbers(original: str, rewrite: str) -> list[str]:
     lost = []
     for number in asked:
         others = {other.noun for other in asked} - {number.noun}
-        if number.value == "1":
+        if number.value == "1" and number.noun:
             kept = number.noun in words or plural(number.noun) not in words
         else:
             named = number.value in spoken or number.value == _enumerated(number.noun, rewrite)
