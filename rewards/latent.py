@@ -202,13 +202,8 @@ def build(path: str | Path | None = None, *, guidance: float | None = None, sha2
             "pass path=FOLDER"
         )
     folder = Path(path) if Path(path).is_dir() else Path(located(str(path))[0])
-    if not (folder / WEIGHTS).is_file() and latent_released.is_released(folder):
-        if sha256 is not None:
-            raise ValueError(
-                f"got sha256 for {folder}, which holds the files of a released latent reward; expected none, "
-                "as it is of one file; drop it"
-            )
-        return latent_released.build(folder, guidance=guidance)
+    if folder.is_dir() and not (folder / WEIGHTS).is_file():
+        return latent_released.build(folder, guidance=guidance, sha256=sha256)
     folder = find(path, WEIGHTS, sha256=sha256).parent
     facts = read_about(folder)
     reward = LRM(_new_backbone(facts, folder), dim=facts["dim"], guidance=guidance or facts["guidance"])

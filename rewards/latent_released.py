@@ -30,30 +30,18 @@ POSITIONS = "embeddings.position_ids"
 """The numbers 0, 1, 2, ..., which old versions of transformers save with a text encoder."""
 
 
-def is_released(folder: Path) -> bool:
-    """Whether a folder has a part that only this layout has.
-
-    Raises ValueError for a folder of such folders, naming them.
-    """
-    if (folder / STATE).is_file() or (folder / UNET).is_dir():
-        return True
-    if inner := sorted(file.parent.name for file in folder.glob(f"*/{STATE}")):
-        raise ValueError(
-            f"got {folder}, which holds latent rewards in {', '.join(inner)}; expected one of them; pass "
-            f"path={folder / inner[0]}"
-        )
-    return False
-
-
-def build(folder: Path, *, guidance: float | None = None) -> LRM:
+def build(folder: Path, *, guidance: float | None = None, sha256: str | None = None) -> LRM:
     """The latent reward in the folder, in fp32. Every tensor of its files has a place in it.
 
-    Raises ValueError for a folder that lacks a part, files that need code to open (nothing of it is run), and
-    tensors that are missing, unknown or of another shape.
+    Raises ValueError for a folder that lacks a part, or holds several such folders; for a sha256, which is of
+    one file; for files that need code to open (nothing of it is run); and for tensors that are missing,
+    unknown or of another shape.
     """
-    for name in (f"{UNET}/config.json", f"{TEXTS[0]}/config.json", STATE):
-        if not (folder / name).is_file():
-            raise ValueError(f"got {folder} without {name}; expected {LAYOUT}; download the whole folder")
+    _check_parts(folder)
+    if sha256 is not None:
+        raise ValueError(
+            f"got sha256 for {folder}, a released latent reward of several files; expected none; drop it"
+        )
     stored, backbone = _projections(folder / STATE), _backbone(folder)
     visual = stored.get(VISUAL, torch.empty(0, 0))
     dim = visual.shape[0] if visual.ndim == 2 and not backbone.text_is_projected else None
@@ -65,6 +53,24 @@ def build(folder: Path, *, guidance: float | None = None) -> LRM:
         for name, place in places.items():
             place.copy_(stored[name])
     return reward.float().eval()
+
+
+def _check_parts(folder: Path) -> None:
+    """Raises ValueError unless the folder has the parts that every released latent reward has."""
+    if not (folder / STATE).is_file() and not (folder / UNET).is_dir():
+        inner = sorted(file.parent.name for file in folder.glob(f"*/{STATE}"))
+        if inner:
+            raise ValueError(
+                f"got {folder}, which holds latent rewards in {', '.join(inner)}; expected one of them; pass "
+                f"path={folder / inner[0]}"
+            )
+        raise ValueError(
+            f"got {folder}, which holds no latent reward; expected the output of t2ialign train lrm, or "
+            f"{LAYOUT}; check the path"
+        )
+    for name in (f"{UNET}/config.json", f"{TEXTS[0]}/config.json", STATE):
+        if not (folder / name).is_file():
+            raise ValueError(f"got {folder} without {name}; expected {LAYOUT}; download the whole folder")
 
 
 def _backbone(folder: Path) -> UNetBackbone:
@@ -141,10 +147,10 @@ def _projections(file: Path) -> dict[str, Tensor]:
             parts |= {f"{key}.{name}": part for name, part in value.items()}
         else:
             parts[str(key)] = value
-    if isinstance(parts.get(SCALE), float):  # as train_lrm saves it; a tensor is as train_lpo does
+    if isinstance(parts.get(SCALE), float):  # as the LRM code saves it; the LPO code saves a tensor
         parts[SCALE] = torch.tensor(parts[SCALE])
-    if odd := sorted(name for name, value in parts.items() if not isinstance(value, Tensor)):
-        raise ValueError(f"got {file} with {odd[0]}, no tensor; expected {LAYOUT}; download it again")
+    if others := sorted(name for name, value in parts.items() if not isinstance(value, Tensor)):
+        raise ValueError(f"got {file} with {others[0]}, no tensor; expected {LAYOUT}; download it again")
     return parts
 
 
@@ -155,14 +161,15 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _compare(place: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises ValueError unless both have the same names and shapes."""
     stored, wanted = _plain(stored), _plain(wanted)
-    odd = {name: stored[name] for name in stored.keys() & wanted.keys() if stored[name] != wanted[name]}
-    words = [
+    reshaped = {name for name in stored.keys() & wanted.keys() if stored[name] != wanted[name]}
+    faults = [
         _listed("no", wanted.keys() - stored.keys()),
         _listed("an unknown", stored.keys() - wanted.keys()),
-        _listed("another shape of", odd),
+        _listed("another shape of", reshaped),
     ]
-    if found := [part for part in words if part]:
-        raise ValueError(f"got {place} with {' and '.join(found)}; expected {LAYOUT}; download it again")
+    if any(faults):
+        words = " and ".join(filter(None, faults))
+        raise ValueError(f"got {place} with {words}; expected {LAYOUT}; download it again")
 
 
 def _plain(shapes: Mapping[str, Any]) -> dict[str, Any]:

@@ -271,8 +271,13 @@ def test_other_folders_are_told_what_is_expected(copy, tmp_path):
     shutil.copytree(copy, tmp_path / "both" / "lrm_sd15")
     with pytest.raises(ValueError, match=r"which holds latent rewards in lrm_sd15; expected one of them"):
         rewards.load("latent", path=tmp_path / "both")
-    with pytest.raises(ValueError, match=r"got sha256 for .*, which holds the files of a released latent"):
+    with pytest.raises(ValueError, match=r"got sha256 for .*, a released latent reward of several files"):
         rewards.load("latent", path=copy, sha256="0" * 64)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match="empty, which holds no latent reward; expected the output of t2ialign"
+    ):
+        rewards.load("latent", path=tmp_path / "empty")
     (copy / "text_encoder" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"another shape of|with no "):
         rewards.load("latent", path=copy)
