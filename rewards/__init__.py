@@ -16,6 +16,7 @@ from rewards.user_code import Code
 if TYPE_CHECKING:
     from rewards.base import LatentReward, Prepared, Reward
     from rewards.preprocess import Geometry
+    from rewards.scores import Scores, score
     from rewards.together import score_all
     from rewards.two_tower import Tower, TwoTower
 
@@ -24,11 +25,13 @@ __all__ = [
     "LatentReward",
     "Prepared",
     "Reward",
+    "Scores",
     "Tower",
     "TwoTower",
     "load",
     "load_all",
     "names",
+    "score",
     "score_all",
 ]
 
@@ -37,8 +40,10 @@ _HOMES = {
     "LatentReward": "base",
     "Prepared": "base",
     "Reward": "base",
+    "Scores": "scores",
     "Tower": "two_tower",
     "TwoTower": "two_tower",
+    "score": "scores",
     "score_all": "together",
 }
 

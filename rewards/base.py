@@ -14,6 +14,8 @@ from rewards.preprocess import Geometry
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from rewards.inputs import Images
+
 SLACK = 1e-3
 """How far outside [0, 1] rounding may carry a pixel; a [-1, 1] image is far beyond it."""
 
@@ -35,11 +37,54 @@ class Reward(nn.Module, ABC):
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B prompts -> (B,); called through the module, which checks both."""
 
-    def forward(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """images (B, 3, H, W) in [0, 1], B prompts -> (B,). Raises ValueError for other shapes or ranges."""
-        check_images(images)
-        check_prompts(prompts, len(images))
-        return check_scores(self, self.score(images, prompts), len(prompts))
+    def forward(self, images: Images, prompts: str | Sequence[str]) -> Tensor:
+        """Images, a prompt for each or one for all -> (B,).
+
+        A tensor (B, 3, H, W) or (3, H, W) in [0, 1] keeps its gradient. Whatever else `inputs.Images` names,
+        of any size, is read upright and on white, and scored by the authors' own preprocessing. Raises
+        ValueError, naming the image, for what cannot be read and for other shapes, ranges or counts.
+        """
+        if isinstance(images, Tensor):
+            images = images[None] if images.ndim == 3 else images
+            check_images(images)
+            prompts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
+            check_prompts(prompts, len(images))
+            return check_scores(self, self.score(images, prompts), len(prompts))
+        from rewards import inputs, together
+
+        given = inputs.listed(images)
+        texts = inputs.matched(prompts, len(given))
+        return together.score_items({"": self}, inputs.read(given), texts)[""]
+
+    @torch.no_grad()
+    def reference(self, images: Images, prompts: str | Sequence[str]) -> Tensor:
+        """PIL images or paths, of any size and mode, a prompt for each or one for all -> (B,); no gradient.
+
+        Everything is as in the authors' code: nothing is turned or laid on white, see `Geometry.rgb`. Raises
+        ValueError, naming the image, for what cannot be read, and for tensors.
+        """
+        from rewards import inputs
+
+        opened = inputs.opened(images)
+        texts = inputs.matched(prompts, len(opened))
+        return check_scores(self, self.score_pil(opened, texts), len(texts))
+
+    def score_pil(self, images: list[Image], prompts: list[str]) -> Tensor:
+        """B images of any size and mode, B prompts -> (B,): by the authors' own preprocessing.
+
+        Here that is 8-bit RGB of its own size, and images of one size are scored at once.
+        """
+        from rewards import inputs, together
+
+        return together.by_size(self, [inputs.tensor(image) for image in images], prompts)
+
+    def table_pil(self, images: list[Image], candidates: list[list[str]]) -> Tensor:
+        """B images of any size and mode, B lists of n_i prompts -> (sum n_i,), in order, as `score_pil`."""
+        flat = [(row, prompt) for row, prompts in enumerate(candidates) for prompt in prompts]
+        spans = [flat[start : start + CHUNK] for start in range(0, len(flat), CHUNK)]
+        return torch.cat(
+            [self.score_pil([images[row] for row, _ in s], [text for _, text in s]) for s in spans]
+        )
 
     def table(self, images: Tensor, candidates: Sequence[Sequence[str]]) -> list[Tensor]:
         """images (B, 3, H, W) in [0, 1], for each its own n_i prompts -> B tensors (n_i,); n_i may be 0.
@@ -90,18 +135,29 @@ class Prepared(Reward):
         """images (B, 3, H, W) in [0, 1], B prompts -> (B,)"""
         return self.score_prepared(self.preprocess(images), prompts)
 
-    @torch.no_grad()
-    def reference(self, images: Sequence[Image], prompts: list[str]) -> Tensor:
-        """B pictures of any size and mode, B prompts -> (B,), by the authors' own preprocessing; no gradient.
-
-        Raises ValueError if the counts differ.
-        """
-        check_prompts(prompts, len(images))
+    def squares(self, images: Sequence[Image]) -> Tensor:
+        """B images of any size and mode -> (B, 3, S, S), normalised, by the authors' own preprocessing."""
         pixels = torch.stack([self.geometry.reference(image) for image in images])
-        for parameter in self.parameters():
-            pixels = pixels.to(parameter.device)
-            break
-        return check_scores(self, self.score_prepared(pixels, prompts), len(prompts))
+        return pixels.to(device_of(self))
+
+    def score_pil(self, images: list[Image], prompts: list[str]) -> Tensor:
+        """B images of any size and mode, B prompts -> (B,)"""
+        return self.score_prepared(self.squares(images), prompts)
+
+    def table_prepared(self, pixels: Tensor, candidates: list[list[str]]) -> Tensor:
+        """pixels (B, 3, S, S) as `preprocess` gives them, B lists of n_i prompts -> (sum n_i,), in order."""
+        rows = [row for row, prompts in enumerate(candidates) for _ in prompts]
+        flat = [prompt for prompts in candidates for prompt in prompts]
+        spans = [slice(start, start + CHUNK) for start in range(0, len(flat), CHUNK)]
+        return torch.cat([self.score_prepared(pixels[rows[span]], flat[span]) for span in spans])
+
+    def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
+        """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,), in order."""
+        return self.table_prepared(self.preprocess(images), candidates)
+
+    def table_pil(self, images: list[Image], candidates: list[list[str]]) -> Tensor:
+        """B images of any size and mode, B lists of n_i prompts -> (sum n_i,): each is prepared once."""
+        return self.table_prepared(self.squares(images), candidates)
 
 
 class LatentReward(nn.Module, ABC):
@@ -123,6 +179,12 @@ class LatentReward(nn.Module, ABC):
             )
         check_prompts(prompts, len(latents))
         return check_scores(self, self.score(latents, t, prompts), len(prompts))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its weights are; the CPU without any."""
+    first = next(module.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def check_images(images: Tensor) -> None:

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from rewards.base import Reward
-from rewards.together import score_all
+from rewards.together import score_all, score_items
 
 REFERENCE_QUANTILE = 0.85
 """Of the rewards of a prompt's images from the untrained model; the reference of LSC's paper."""
@@ -56,6 +57,10 @@ class Combined(Reward):
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B prompts -> (B,)"""
         return self.combine(score_all(self.members, images, prompts), prompts)
+
+    def score_pil(self, images: list[Image], prompts: list[str]) -> Tensor:
+        """B images of any size and mode, B prompts -> (B,), by the members' own preprocessing."""
+        return self.combine(score_items(self.members, images, prompts), prompts)
 
     def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
         """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,), by the members' own tables."""
@@ -114,7 +119,7 @@ class LSC(Combined):
             raise ValueError(f"got scales {wrong}; expected positive numbers; fit them on preferences")
         self.references, self.scales, self.weights = dict(references), dict(scales), dict(weights)
 
-    def reference(self, name: str, prompt: str) -> float:
+    def reference_of(self, name: str, prompt: str) -> float:
         """q of one reward and prompt. Raises ValueError if there is none."""
         given = self.references[name]
         if not isinstance(given, Mapping):
@@ -131,7 +136,7 @@ class LSC(Combined):
         terms = []
         for name in self.names:
             score = scores[name]
-            q = score.new_tensor([self.reference(name, prompt) for prompt in prompts])
+            q = score.new_tensor([self.reference_of(name, prompt) for prompt in prompts])
             terms.append(self.weights[name] * F.logsigmoid((score - q) / self.scales[name]))
         return torch.stack(terms).sum(0)
 

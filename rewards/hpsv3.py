@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rewards.base import Reward, check_prompts, check_scores
+from rewards.base import Reward
 from rewards.keys import check_fit, load_exactly, precision, renamed
 from rewards.preprocess import CLIP_MEAN, CLIP_STD
 from rewards.rubric import RUBRIC, TOKEN, published, read_rubric
@@ -79,18 +79,13 @@ class HPSv3(Reward):
         spans = [slice(start, start + ROWS) for start in range(0, len(flat), ROWS)]
         return torch.cat([self._read(features[rows[span]], flat[span])[:, 0] for span in spans])
 
-    @torch.no_grad()
-    def reference(self, images: Sequence[Image], prompts: list[str]) -> Tensor:
-        """B pictures of any size and mode, B prompts -> (B,), by the authors' own preprocessing; no gradient.
-
-        Raises ValueError if the counts differ.
-        """
-        check_prompts(prompts, len(images))
+    def score_pil(self, images: list[Image], prompts: list[str]) -> Tensor:
+        """B images of any size and mode, B prompts -> (B,), by the authors' own preprocessing."""
         scores = [
             self._read(self.encode_image(self._resized_picture(image)), [prompt])[:, 0]
             for image, prompt in zip(images, prompts, strict=True)
         ]
-        return check_scores(self, torch.cat(scores), len(prompts))
+        return torch.cat(scores)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """pixels (B, 3, h, w), normalised, of sides the patches fit -> features of image tokens (B, N, D)."""

@@ -82,9 +82,9 @@ class ImageReward(Prepared):
         """pixels (B, 3, S, S) as `preprocess` gives them, B prompts -> (B,)"""
         return self.compare(self.encode_image(pixels), prompts)
 
-    def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
-        """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,): each image is encoded once."""
-        states = self.encode_image(self.preprocess(images))
+    def table_prepared(self, pixels: Tensor, candidates: list[list[str]]) -> Tensor:
+        """pixels (B, 3, S, S), B lists of n_i prompts -> (sum n_i,): each image is encoded once."""
+        states = self.encode_image(pixels)
         rows = [row for row, prompts in enumerate(candidates) for _ in prompts]
         flat = [prompt for prompts in candidates for prompt in prompts]
         spans = [slice(start, start + CHUNK) for start in range(0, len(flat), CHUNK)]

@@ -101,11 +101,11 @@ class Mps(Prepared):
         """pixels (B, 3, S, S) as `preprocess` gives them, B prompts -> (B,)"""
         return self._scores(self.encode_image(pixels), list(range(len(prompts))), prompts)
 
-    def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
-        """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,): each of both is encoded once."""
+    def table_prepared(self, pixels: Tensor, candidates: list[list[str]]) -> Tensor:
+        """pixels (B, 3, S, S), B lists of n_i prompts -> (sum n_i,): each of both is encoded once."""
         rows = [row for row, prompts in enumerate(candidates) for _ in prompts]
         flat = [prompt for prompts in candidates for prompt in prompts]
-        return self._scores(self.encode_image(self.preprocess(images)), rows, flat)
+        return self._scores(self.encode_image(pixels), rows, flat)
 
     def _scores(self, image: Tensor, rows: list[int], prompts: list[str]) -> Tensor:
         """Tokens of images, for each of P prompts the image it is about -> (P,)"""

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from rewards.base import Reward
@@ -86,6 +87,15 @@ class TextNorm(Reward):
         """images (B, 3, H, W) in [0, 1], B prompts -> (B,). Raises ValueError for one without contrasts."""
         return normalised(self.raw(images, prompts), scale=self.scale, form=self.form)
 
+    def score_pil(self, images: list[Image], prompts: list[str]) -> Tensor:
+        """B images of any size and mode, B prompts -> (B,), by the base's own preprocessing."""
+        return normalised(self.raw_pil(images, prompts), scale=self.scale, form=self.form)
+
+    def raw_pil(self, images: list[Image], prompts: list[str]) -> list[Tensor]:
+        """What `raw` gives, of B images of any size and mode, by the base's own preprocessing."""
+        asked = [[prompt, *self.rivals(prompt)] for prompt in prompts]
+        return list(torch.split(self.base.table_pil(images, asked), [len(some) for some in asked]))
+
     def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
         """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,), each image encoded once."""
         groups = [[[prompt, *self.rivals(prompt)] for prompt in prompts] for prompts in candidates]
@@ -126,10 +136,17 @@ class TextNormEnsemble(Reward):
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B prompts -> (B,)"""
+        return self._pooled(lambda member: member.raw(images, prompts))
+
+    def score_pil(self, images: list[Image], prompts: list[str]) -> Tensor:
+        """B images of any size and mode, B prompts -> (B,), by the members' own preprocessing."""
+        return self._pooled(lambda member: member.raw_pil(images, prompts))
+
+    def _pooled(self, raw: Callable[[TextNorm], list[Tensor]]) -> Tensor:
         logs = []
         for member in self.members:
             assert isinstance(member, TextNorm), "members are checked by their type"
-            logs.append(normalised(member.raw(images, prompts), scale=member.scale, form="log"))
+            logs.append(normalised(raw(member), scale=member.scale, form="log"))
         return pooled(torch.stack(logs), penalty=self.penalty, log=self.log)
 
 

@@ -120,8 +120,8 @@ class TwoTower(Prepared):
         """pixels (B, 3, S, S) as `preprocess` gives them, B prompts -> (B,)"""
         return self.score_embedded(self.encode_image(pixels), prompts)
 
-    def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
-        """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,): one forward an image, one a prompt."""
-        image = self.encode_image(self.preprocess(images))
+    def table_prepared(self, pixels: Tensor, candidates: list[list[str]]) -> Tensor:
+        """pixels (B, 3, S, S), B lists of n_i prompts -> (sum n_i,): one forward an image, one a prompt."""
+        image = self.encode_image(pixels)
         rows = [row for row, prompts in enumerate(candidates) for _ in prompts]
         return self.score_embedded(image[rows], [prompt for prompts in candidates for prompt in prompts])

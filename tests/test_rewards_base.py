@@ -51,7 +51,7 @@ def test_batch_of_one_must_stay_a_batch() -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.rand(3, 4, 4), r"got images float32 \(3, 4, 4\).*stack"),
+        (torch.rand(4, 4), r"got images float32 \(4, 4\).*stack"),
         (torch.rand(1, 4, 4, 3), r"expected float \(B, 3, H, W\)"),
         (torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8), "divide uint8 by 255"),
         (torch.rand(1, 3, 4, 4) * 2 - 1.5, r"expected \[0, 1\]; map \[-1, 1\]"),
@@ -72,8 +72,19 @@ def test_prompts_must_match_the_rows() -> None:
     images = torch.rand(2, 3, 4, 4)
     with pytest.raises(ValueError, match="got 1 prompts for 2 rows"):
         Redness()(images, ["a"])
-    with pytest.raises(ValueError, match=r"got one string 'ab'; expected a list"):
-        Redness()(images, "ab")  # two letters would pass for two prompts
+
+
+def test_one_prompt_is_for_all_images_and_one_image_is_a_batch() -> None:
+    class Length(Reward):
+        def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+            return torch.tensor([float(len(prompt)) for prompt in prompts])
+
+    images = torch.rand(2, 3, 4, 4, requires_grad=True)
+    assert Length()(images, "ab").tolist() == [2.0, 2.0]  # two letters are not two prompts
+    score = Redness()(images[0], "a")
+    assert score.shape == (1,)
+    score.sum().backward()
+    assert images.grad is not None and images.grad[0].any() and not images.grad[1].any()
 
 
 def test_latent_reward_checks_its_boundary() -> None:

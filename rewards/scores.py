@@ -1,0 +1,115 @@
+"""Several rewards over many images, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rewards import inputs
+from rewards.base import Reward
+from rewards.inputs import Images
+from rewards.together import score_items
+
+BATCH = 16
+"""Images that are in memory at a time."""
+WIDTH = 32
+"""Characters of an image's name and of a prompt that a printed table shows."""
+SHOWN = 20
+"""Rows that a printed table shows."""
+
+
+class Scores(Mapping[str, Tensor]):
+    """A table of scores: `scores["pickscore"]` is a column (B,), `scores.rows()` a list of dicts; it prints.
+
+    `pandas.DataFrame(scores.rows())` makes a data frame of it.
+    """
+
+    def __init__(self, images: Sequence[str], prompts: Sequence[str], columns: Mapping[str, Tensor]) -> None:
+        self.images, self.prompts, self.columns = list(images), list(prompts), dict(columns)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The scores (B,) of one reward, in the order of the images."""
+        return self.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def rows(self) -> list[dict[str, str | float]]:
+        """One dict an image: "image", "prompt", and each reward's score by its name."""
+        columns = {name: column.tolist() for name, column in self.columns.items()}
+        return [
+            {"image": image, "prompt": prompt, **{name: column[row] for name, column in columns.items()}}
+            for row, (image, prompt) in enumerate(zip(self.images, self.prompts, strict=True))
+        ]
+
+    def __repr__(self) -> str:
+        head = ["image", "prompt", *self.columns]
+        cells = [[_cell(row[name]) for name in head] for row in self.rows()[:SHOWN]]
+        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if number < 2 else cell.rjust(width)
+                for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in (head, *cells)
+        ]
+        left = len(self.images) - len(cells)
+        return "\n".join([*lines, *([f"... and {left} more"] if left else [])])
+
+
+@torch.no_grad()
+def score(
+    rewards: str | Iterable[str] | Mapping[str, Reward],
+    images: Images,
+    prompts: str | Sequence[str] | None = None,
+) -> Scores:
+    """Score images, see `inputs.Images`, with rewards, by names or as `load_all` gives them -> a table.
+
+    Rewards that are named are loaded for this call, onto a GPU if there is one. Each image is read once,
+    upright and on white, and prepared as each reward's authors do it. prompts: one for each image or one for
+    all; rewards that read none need none. Raises ValueError like `load`, for what is no reward, for an image
+    that cannot be read, naming it, and for a prompt that is missing or empty.
+    """
+    given = inputs.listed(images)
+    texts = inputs.matched("" if prompts is None else prompts, len(given))
+    loaded = rewards if isinstance(rewards, Mapping) else _loaded(rewards)
+    for name, reward in loaded.items():
+        if not isinstance(reward, Reward):
+            kind = type(reward).__name__
+            raise ValueError(
+                f"got {kind} as {name}; expected a rewards.Reward; pass names, or load_all(names)"
+            )
+        if reward.needs_text and "" in (text.strip() for text in texts):
+            what = "no prompts" if prompts is None else "an empty prompt"
+            raise ValueError(f"got {what} for {name}, which reads the prompt; expected a text; pass prompts")
+    parts: list[dict[str, Tensor]] = []
+    for start in range(0, len(given), BATCH):
+        items = inputs.read(given[start : start + BATCH], first=start, count=len(given))
+        parts.append(score_items(loaded, items, texts[start : start + BATCH]))
+    columns = {name: torch.cat([part[name].float().cpu() for part in parts]) for name in loaded}
+    names = [inputs.label(image, number, len(given)) for number, image in enumerate(given)]
+    return Scores(names, texts, columns)
+
+
+def _loaded(names: str | Iterable[str]) -> dict[str, Reward]:
+    from rewards import load_all
+    from rewards.device import default_device
+
+    wanted = [names] if isinstance(names, str) else list(names)
+    if not wanted or not all(isinstance(name, str) for name in wanted):
+        kinds = ", ".join(type(name).__name__ for name in wanted) or "none"
+        raise ValueError(f"got {kinds} as rewards; expected names, such as 'aesthetic', or load_all(names)")
+    loaded = load_all(wanted)
+    return {name: reward.to(default_device()) for name, reward in loaded.items()}
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = " ".join(value.split())
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
