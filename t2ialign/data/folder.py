@@ -50,8 +50,9 @@ def folder_rows(root: Path) -> Iterator[Row]:
     prompts = {name: _listed(name, images, sides, captions) or beside.text(name) for name in images[0]}
     if silent := sorted(name for name, prompt in prompts.items() if not prompt):
         raise ValueError(
-            f"got {len(silent)} pairs without a caption in {root}, such as {_few(silent)}; expected "
-            'captions.jsonl with {"file_name": ..., "prompt": ...} lines, or NAME.txt beside each image'
+            f"got {len(silent)} pairs without a caption, or with an empty one, in {root}, such as "
+            f'{_few(silent)}; expected captions.jsonl with {{"file_name": ..., "prompt": ...}} lines, or '
+            "NAME.txt beside each image"
         )
     for name in sorted(prompts):
         row = {"prompt": prompts[name], "chosen": images[0][name], "rejected": images[1][name]}

@@ -27,7 +27,6 @@ FORMATS = {
     "AVIF": (".avif",),
     "HEIF": (".heic", ".heif", ".hif"),
     "JPEG2000": (".jp2", ".j2k"),
-    "MPO": (),
     "PPM": (".ppm", ".pgm", ".pbm"),
     "TGA": (".tga",),
 }

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from t2ialign import __version__
 
-TRIES = 4
+TRIES = 3
 WAIT = 0.5
 """Seconds before the second try; they double from try to try."""
 LONGEST_WAIT = 30.0
@@ -77,7 +77,7 @@ def _from_web(address: str) -> bytes:
 
 def _once(address: str) -> bytes:
     import requests
-    from urllib3.exceptions import HTTPError, ReadTimeoutError
+    from urllib3.exceptions import HTTPError, LocationParseError, ReadTimeoutError
 
     headers = {"User-Agent": f"t2ialign/{__version__}", "Accept": "image/*,*/*;q=0.5"}
     late = _Unreachable(f"no answer within {TIMEOUTS[1]:g} s", again=True)
@@ -88,7 +88,8 @@ def _once(address: str) -> bytes:
     except (requests.Timeout, ReadTimeoutError) as error:
         raise late from error
     except (requests.ConnectionError, HTTPError) as error:
-        raise _Unreachable(f"no connection that lasts ({_reason(error)})", again=True) from error
+        again = not isinstance(error, requests.exceptions.SSLError | LocationParseError)
+        raise _Unreachable(f"no connection that lasts ({_reason(error)})", again=again) from error
     except requests.RequestException as error:
         raise _Unreachable(_reason(error)) from error
 
@@ -129,8 +130,9 @@ def _from_storage(address: str) -> bytes:
         with fsspec.open(address, "rb") as file:
             content: bytes = file.read(LIMIT + 1)
     except ImportError as error:
-        package = PACKAGES.get(urlsplit(address).scheme.lower(), "the package that it names")
-        raise _Unreachable(f"no package for it ({_reason(error)}): pip install {package}") from error
+        package = PACKAGES.get(urlsplit(address).scheme.lower())
+        how = f": pip install {package}" if package else ""
+        raise _Unreachable(f"no package for it ({_reason(error)}){how}") from error
     except MemoryError:
         raise
     except Exception as error:
@@ -146,6 +148,6 @@ def _too_large() -> _Unreachable:
 
 def _reason(error: Exception) -> str:
     """What went wrong, on one line, without the objects that requests wraps it in."""
-    inner = getattr(error.args[0], "reason", error) if error.args else error
-    text = " ".join(str(inner).split())
+    first = error.args[0] if error.args else error
+    text = " ".join((first if isinstance(first, str) else str(getattr(first, "reason", error))).split())
     return re.sub(r"^.*?\w+\(host=[^)]*\): ", "", text)[:SHOWN] or type(error).__name__

@@ -7,13 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.data.folder import folder_rows, is_pair_folder
-from t2ialign.data.image_folder import CAPTIONS
 from t2ialign.data.images import ENDINGS
 from t2ialign.data.parquet import read_parquet
 from t2ialign.data.tables import TABLES, Row, Select, read_table
 from t2ialign.data.walk import Skipped, ending, walk
 
 FILES = TABLES
+LIBRARY = (
+    *FILES,
+    *(".zip", ".rar", ".7z", ".tar", ".tgz", ".gz", ".zst"),
+    *(".arrow", ".ndjson", ".py", ".lance", ".h5", ".hdf5", ".xml"),
+)
+"""Endings of what `datasets` may open a folder by, besides images."""
+ALIKE = frozenset(
+    (
+        *("chosen", "rejected", "winner", "winners", "win", "loser", "losers", "lose", "preferred"),
+        *("better", "worse", "good", "bad", "positive", "negative", "accepted", "dispreferred"),
+    )
+)
+"""Names, in lower case, by which people may call the two sub-folders of pairs."""
 
 
 def read_rows(source: str, *, select: Select, split: str, streaming: bool) -> tuple[Iterator[Row], Path]:
@@ -86,10 +98,12 @@ def identity(source: str) -> dict[str, str]:
 
 
 def _check_layout(folder: Path, files: list[Path]) -> None:
-    """Raises ValueError for a folder of images and captions alone, of which nothing says what is chosen."""
-    if not files or any(ending(file) not in (*ENDINGS, *CAPTIONS) for file in files):
+    """Raises ValueError for a folder of images where no table, or no sub-folder, says which are chosen."""
+    images = [file for file in files if ending(file) in ENDINGS]
+    parts = sorted({file.relative_to(folder).parts[0] for file in images if file.parent != folder})
+    tables = any(ending(file) in LIBRARY for file in files)
+    if not images or (tables and not any(part.lower() in ALIKE for part in parts)):
         return
-    parts = sorted({file.relative_to(folder).parts[0] for file in files if file.parent != folder})
     there = ", ".join(f"{part}/" for part in parts[:4]) or "no sub-folders"
     raise ValueError(
         f"got {folder}, a folder of images with {there}; expected sub-folders chosen/ and rejected/, or a "

@@ -42,7 +42,8 @@ class Skipped:
         if more := sum(len(names) for _, names in kinds[KINDS:]):
             parts.append(f"{more} of other kinds")
         total = sum(len(names) for _, names in kinds)
-        log.warning("%s: skipped %d files that are not images: %s", root, total, ", ".join(parts))
+        what = "file that is not an image" if total == 1 else "files that are not images"
+        log.warning("%s: skipped %d %s: %s", root, total, what, ", ".join(parts))
 
 
 def walk(root: Path, *, deep: bool = True) -> tuple[list[Path], Skipped]:
@@ -66,13 +67,13 @@ def walk(root: Path, *, deep: bool = True) -> tuple[list[Path], Skipped]:
                     continue
                 real = Path(os.path.realpath(path))
                 if any(parent.is_relative_to(real) for parent in above):
-                    skipped.add("links to a folder around them", _below(path, root))
+                    skipped.add("link loop", _below(path, root))
                 else:
                     waiting.append((path, (*above, real)))
             elif entry.is_symlink() or entry.is_file():
                 files.append(path)
             else:
-                skipped.add("devices or pipes", _below(path, root))
+                skipped.add("device or pipe", _below(path, root))
     return sorted(files), skipped
 
 
@@ -103,7 +104,7 @@ def _entries(folder: Path, root: Path, skipped: Skipped) -> Iterable[os.DirEntry
     except OSError:
         if folder == root:
             raise
-        skipped.add("folders that cannot be listed", _below(folder, root))
+        skipped.add("unreadable folder", _below(folder, root))
         return []
 
 

@@ -44,13 +44,14 @@ def open_source(text: str, prompts: Prompts, columns: Columns) -> Source:
     folder = image_folder(path)
     if not folder.images:
         if shards := [file for file in folder.others if tars.is_tar(file)]:
+            folder.skipped.note(path)
             return tars.source(text, shards, prompts)
         if any(ending(file) == ".parquet" for file in folder.others) or (path / "state.json").is_file():
             return rows.folder(path, prompts, columns)
         folder.note()
         raise ValueError(
-            f"got no images in {path}; expected {', '.join(ENDINGS[:4])}, ... or .tar or .parquet shards; "
-            "check the folder"
+            f"got no images in {path}; expected .png, .jpg, .webp, ..., or .tar or .parquet shards; check "
+            "the folder"
         )
     folder.note(() if prompts.given else tuple(caption_tables(path)))
     return _folder(folder, folder.images, prompts)

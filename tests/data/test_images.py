@@ -1,12 +1,15 @@
 import io
 import struct
+import sys
 import zlib
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from t2ialign.data.images import open_rgb
+from t2ialign.data import images
+from t2ialign.data.images import ENDINGS, open_rgb
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -192,3 +195,81 @@ def test_missing_file_and_folder_are_named(tmp_path):
         open_rgb(tmp_path / "gone.png")
     with pytest.raises(ValueError, match=str(tmp_path)):
         open_rgb(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [
+        *(("JPEG", ".jpe"), ("JPEG", ".jfif"), ("MPO", ".mpo"), ("WEBP", ".webp"), ("BMP", ".bmp")),
+        *(("TIFF", ".TIF"), ("GIF", ".gif"), ("AVIF", ".avif"), ("JPEG2000", ".jp2"), ("PPM", ".ppm")),
+        ("TGA", ".tga"),
+    ],
+)
+def test_formats_by_the_endings_they_go_by(tmp_path, form, suffix):
+    Image.init()
+    if form not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {form}")
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(encoded(Image.new("RGB", (32, 32), RED), form))
+    assert suffix.lower() in ENDINGS
+    assert abs(pixels(path)[9, 9].astype(int) - RED).max() < 8  # lossy formats
+
+
+def test_first_picture_of_an_mpo():
+    other = Image.new("RGB", (8, 8), (0, 0, 255))
+    data = encoded(Image.new("RGB", (8, 8), RED), "MPO", save_all=True, append_images=[other])
+    assert abs(pixels(data)[4, 4].astype(int) - RED).max() < 8
+
+
+@pytest.mark.parametrize("form", ["EPS", "PDF", "ICO", "PCX"])
+def test_formats_that_are_not_named_are_not_opened(form):
+    with pytest.raises(ValueError, match="bytes of no known picture format"):
+        open_rgb(encoded(Image.new("RGB", (32, 32)), form))
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40
+
+
+@pytest.fixture()
+def fresh_formats(monkeypatch):
+    """What can be opened is looked up anew, before the test and after it."""
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
+    images._formats.cache_clear()
+    yield
+    images._formats.cache_clear()
+
+
+@pytest.mark.parametrize("at", ["file", "bytes"])
+def test_heif_without_its_package_names_it(tmp_path, monkeypatch, fresh_formats, at):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.OPEN.pop("HEIF", None)
+    path = tmp_path / "a.heic"
+    path.write_bytes(HEIC)
+    with pytest.raises(
+        ValueError, match=r"got HEIF, which Pillow does not open here \(pip install pillow-heif"
+    ):
+        open_rgb(path if at == "file" else HEIC)
+
+
+def test_heif_with_its_package(monkeypatch, fresh_formats):
+    """A stand-in that registers a reader, as pillow-heif does; the real one is tried below where it is."""
+
+    def opened(fp, filename):
+        image = Image.new("RGB", (8, 8), RED)
+        image.fp = None
+        return image
+
+    package = ModuleType("pillow_heif")
+    package.register_heif_opener = (
+        lambda: Image.OPEN.update(  # type: ignore[attr-defined]
+            {"HEIF": (opened, lambda prefix: prefix[4:12] == b"ftypheic")}
+        )
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    assert (pixels(HEIC) == RED).all()
+
+
+def test_heif_of_the_real_package(tmp_path, fresh_formats):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.new("RGB", (64, 32), RED)).save(tmp_path / "a.heic")
+    assert abs(pixels(tmp_path / "a.heic")[9, 9].astype(int) - RED).max() < 8

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from t2ialign.data.remote import Remote
 from t2ialign.evaluation import manifest
+from t2ialign.scoring import ray_data
 from t2ialign.scoring.items import Item, Source
 from t2ialign.scoring.prompts import Prompts, from_name, parse_prompts
 from t2ialign.scoring.rows import Columns
@@ -331,3 +333,57 @@ def test_a_table_may_name_pictures_from_the_folder_above(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"file": "images/a.png", "prompt": "x"}\n')
     (item,) = read(tmp_path / "images", str(tmp_path / "p.jsonl"))
     assert isinstance(item.image, Path) and item.image.is_file()
+
+
+def test_a_pattern_of_images_is_read_with_their_captions(tmp_path):
+    folder(tmp_path, {"a1.png": (plain(1), "one"), "a2.PNG": (plain(2), "two"), "b.png": (plain(3), None)})
+    folder(tmp_path, {"sub/a3.png": (plain(4), None)})
+    (tmp_path / "._a.png").write_bytes(b"AppleDouble")
+    (tmp_path / "a.npz").write_bytes(b"latents")
+    assert pairs(read(tmp_path / "a*")) == [("a1.png", "one"), ("a2.PNG", "two")]
+    assert pairs(read(tmp_path / "?.png")) == [("b.png", None)]
+    with pytest.raises(ValueError, match=r"c\*\.png, which fits no image"):
+        read(tmp_path / "c*.png")
+
+
+def test_archives_of_other_kinds_are_to_be_unpacked(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"a\.zip; expected an image, .*; unpack it"):
+        read(tmp_path / "a.zip")
+
+
+def test_clutter_endings_and_forms_of_names_in_a_shard(tmp_path):
+    composed, apart = "\u00e9", "e\u0301"
+    image = png(plain(1))
+    members = {
+        f"{apart}.PNG": image,
+        f"{composed}.TXT": b"p",
+        **{f"{name}.png": image for name in ("._x", ".ipynb_checkpoints/y", "__MACOSX/z", "a/@eaDir/q")},
+        "k.jpg": image,
+        "k.caption": b"kohya's",
+    }
+    items = read(tar(tmp_path / "s.tar", members))
+    assert pairs(items) == [(f"s.tar/{composed}.PNG", "p"), ("s.tar/k.jpg", "kohya's")]
+
+
+def test_two_images_of_one_stem_are_both_scored_by_their_common_caption(tmp_path):
+    folder(tmp_path, {"0.png": (plain(1), "p"), "0.jpg": (plain(2), None)})
+    assert pairs(read(tmp_path)) == [("0.jpg", "p"), ("0.png", "p")]
+
+
+def test_a_table_of_prompts_in_a_folder_by_another_spelling(tmp_path):
+    folder(tmp_path, {"sub/a.PNG": (plain(1), None), "caf\u00e9.png": (plain(1), None)})
+    rows = [("sub\\a.png", "A"), ("cafe\u0301.PNG", "C")]
+    text = "".join(json.dumps({"file_name": file, "text": prompt}) + "\n" for file, prompt in rows)
+    (tmp_path / "Metadata.JSONL").write_text(text)
+    items = read(tmp_path)
+    assert [item.prompt for item in items] == ["A", "C"]
+    assert all(isinstance(item.image, Path) and item.image.is_file() for item in items)
+
+
+def test_an_address_survives_the_columns_of_ray():
+    item = Item(0, 1, "https://host/a.png", "p", Remote("https://host/a.png"), "mark")
+    columns = ray_data._Read(lambda: Source("s", [], lambda shard: iter(())), set(), False)._columns(
+        item, "row"
+    )
+    assert ray_data._items({name: [value] for name, value in columns.items()}) == [item]
