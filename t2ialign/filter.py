@@ -103,7 +103,11 @@ def run(args: argparse.Namespace) -> None:
         **_head(args, limits),
         "pairs": len(gaps),
         "kept": int(kept.sum()),
-        "unreadable": {"pairs": int((~whole).sum()), "pictures": scored.unreadable},
+        "unreadable": {
+            "rows": skipped.count if skipped is not None else 0,
+            "pairs": int((~whole).sum()),
+            "pictures": scored.unreadable,
+        },
     }
     manifest.write_json(_beside(args.output)[0], {**head, **parts})
     _show(args, parts, head)
@@ -176,10 +180,10 @@ def _show(args: argparse.Namespace, parts: dict[str, Any], head: dict[str, Any])
     report = _beside(args.output)[0]
     Console().print(table(parts))
     _warn_of_units(args, bool(tied["pairs"]), report)
-    left_out = head["unreadable"]["pairs"]
+    left_out = head["unreadable"]["rows"]
     print(
         f"kept {won['kept']} of {won['pairs']} preferences and {tied['kept']} of {tied['pairs']} ties"
-        f"{f'; {left_out} pairs left out, unreadable' if left_out else ''}; report in {report}"
+        f"{f'; {left_out} rows left out, unreadable' if left_out else ''}; report in {report}"
     )
     if not head["kept"]:
         raise ValueError(

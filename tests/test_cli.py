@@ -306,8 +306,11 @@ def test_bad_training_data_is_one_line(
 def test_what_a_file_holds_is_cut_and_shown_without_control_characters(
     tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for value in (["\x1b]0;x\x07" + "y" * 10**6], "y" * 10**6, {"prompt": {"\x1b[2J": "y" * 10**6}}):
-        row = PAIR | {"chosen": value} if not isinstance(value, dict) else PAIR | value
+    long = "y" * 10**6
+    changes: list[dict[str, object]] = [{"chosen": ["\x1b]0;x\x07" + long]}, {"chosen": long}]
+    changes += [{"prompt": {"\x1b[2J": long}}]
+    for change in changes:
+        row = {**PAIR, **change}
         command = ["train", "dpo", f"data={pairs_file(tmp_path, [row])}", f"model={tiny_sd}", "trackers=[]"]
         line = fails(capsys, *command, f"output={tmp_path / 'out'}")
         assert "pairs.jsonl line 1" in line and len(line) < 600 and line.isprintable()
@@ -316,9 +319,9 @@ def test_what_a_file_holds_is_cut_and_shown_without_control_characters(
 def test_rows_that_cannot_be_used_are_left_out_and_one_line_says_which(
     tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = [PAIR | {"prompt": None}, PAIR | {"prompt": ""}, PAIR | {"chosen": None}]
-    wrong += [PAIR | {"chosen": "broken.png"}, PAIR | {"rejected": "a.png"}]
-    data = pairs_file(tmp_path, [PAIR, *wrong, PAIR | {"prompt": "b"}])
+    changes: list[dict[str, object]] = [{}, {"prompt": None}, {"prompt": ""}, {"chosen": None}]
+    changes += [{"chosen": "broken.png"}, {"rejected": "a.png"}, {"prompt": "b"}]
+    data = pairs_file(tmp_path, [{**PAIR, **change} for change in changes])
     command = ["train", "dpo", f"data={data}", f"model={tiny_sd}", f"output={tmp_path / 'out'}", *SHORT]
     assert "line 2: got prompt None" in fails(capsys, *command)
     assert cli.main([*command, "unreadable=skip"]) == 0

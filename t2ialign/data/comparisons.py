@@ -211,6 +211,6 @@ class _Pictures:
         except ValueError as error:
             if self.skipped is None:
                 raise
-            self.skipped.add(error, name)
+            self.skipped.add(error, name.rsplit(" ", 1)[0])
             return
         self.writer.add({"id": torch.tensor([key]), "pixels": pixels[None].contiguous()})

@@ -8,7 +8,7 @@ from typing import Literal
 
 from t2ialign.data.messages import one_line
 
-EXAMPLE = 200
+EXAMPLE = 120
 """Characters of an example that are shown at most."""
 NO_IMAGE = "with an image that cannot be read"
 
@@ -43,7 +43,8 @@ class Skipped:
         self._places.add(place)
         kind = error.kind if isinstance(error, Fault) else NO_IMAGE
         self._counts[kind] += 1
-        self._first.setdefault(kind, one_line(str(error).removeprefix(f"{self.source} "), EXAMPLE))
+        wrong, _, _ = str(error).removeprefix(f"{self.source} ").partition("; expected")
+        self._first.setdefault(kind, one_line(wrong, EXAMPLE))
 
     def summary(self) -> str:
         """How many rows were left out, and of each kind how many and the first."""

@@ -97,7 +97,7 @@ def score_pairs(
                 raise ValueError((failures or broken)[0])
             if skipped is not None:
                 for item in bad:
-                    skipped.add(ValueError(item.error), item.file)
+                    skipped.add(ValueError(item.error), item.file.rsplit(" ", 1)[0])
             found.unreadable += broken
             bar.update(len(batch.items))
     return found
