@@ -110,6 +110,20 @@ def load_all(
     return {name: _of_images(name, load(name, towers=towers, **given.get(name, {}))) for name in wanted}
 
 
+def check(name: str, **options: Any) -> None:
+    """Raises ValueError as `load` does, for all that can be known of `name` and `options` without loading.
+
+    Options "weights" and "path" that mean a place on this machine must be there.
+    """
+    from rewards.weights import check_there
+
+    build, declared = _builder(name, options.get("weights"))
+    _check_options(name, build, {**declared, **options})
+    for key in ("weights", "path"):
+        if isinstance(options.get(key), str | Path):
+            check_there(options[key], f"{key}={options[key]} of {name}")
+
+
 def _builder(name: str, weights: object = None) -> tuple[Code, dict[str, Any]]:
     """What makes the reward of this name, and the options declared for it.
 
@@ -144,11 +158,7 @@ def _trained(name: str, folder: object) -> tuple[Code, dict[str, Any]]:
 def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Reward:
     from rewards.base import LatentReward, Reward
 
-    try:
-        inspect.signature(build).bind(**options)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(build).parameters) or "no option"
-        raise ValueError(f"got options of {name} that do not fit: {error}; expected {takes}") from error
+    _check_options(name, build, options)
     reward = build(**options)
     if not isinstance(reward, Reward | LatentReward):
         raise ValueError(
@@ -156,6 +166,14 @@ def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Rew
             "rewards.Reward; return one"
         )
     return cast("Reward", reward.eval())
+
+
+def _check_options(name: str, build: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(build).bind(**options)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(build).parameters) or "no option"
+        raise ValueError(f"got options of {name} that do not fit: {error}; expected {takes}") from error
 
 
 def _of_images(name: str, reward: Reward | LatentReward) -> Reward:

@@ -68,6 +68,18 @@ def located(weights: str) -> tuple[str, str | None]:
     return (name, revision or None) if folder is None else (str(folder), None)
 
 
+def check_there(source: str | Path, what: str) -> None:
+    """Raises ValueError, naming `what`, if `source` means a place on this machine and nothing is there.
+
+    It does unless it has the form of a Hub id "org/name[@revision]" and no folder `org` is here.
+    """
+    first, _, _ = str(source).replace("\\", "/").partition("/")
+    is_id = HUB_ID.fullmatch(str(source)) and first not in (".", "..", "~") and not Path(first).is_dir()
+    is_id = is_id and Path(source).suffix not in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+    if not is_id and not any(path.exists() for path in _local(Path(source).expanduser(), [])):
+        raise ValueError(f"got {what}, which does not exist; expected a file, a folder or a Hub id; check it")
+
+
 def load_state(path: str | Path) -> dict[str, Tensor]:
     """A .safetensors file, or a .pt, .pth or .bin of tensors -> its state dict, on the CPU.
 

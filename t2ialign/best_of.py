@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,11 @@ BROKEN = 3
 """Exit code when some candidate could not be scored."""
 ORACLE = {"backend", "weights", "url"}
 """Options of the evaluator without which the embedded model is judged by the oracle."""
+KNOWN = ORACLE | {"points"}
+"""Options by which the evaluator is meant, where no reward is named."""
 
 Row = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 def candidates(rows: Sequence[Row], texts: Sequence[dict[str, str]]) -> list[Row]:
@@ -41,6 +45,24 @@ def candidates(rows: Sequence[Row], texts: Sequence[dict[str, str]]) -> list[Row
         for row in rows
         for number, rewrites in enumerate(texts)
     ]
+
+
+def default_reward(model: str, options: Mapping[str, Any], prompts: Sequence[str]) -> str:
+    """The name of the reward that judges where none is named.
+
+    That is the evaluator, if the options say how it judges, or if the model is the embedded one and all
+    prompts are captions that its oracle reads; the embedded CLIP for other prompts of that model. Raises
+    ValueError for any other model, which nothing here can judge by default.
+    """
+    if KNOWN & options.keys() or (model == "shapes" and all(map(_is_caption, prompts))):
+        return "evaluator"
+    if model == "shapes":
+        log.info("--best-of is judged by shapes-clip, since a prompt is no caption that the oracle reads")
+        return "shapes-clip"
+    raise ValueError(
+        "got --best-of without --reward; expected the name of what judges the candidates; name it, for "
+        "example --reward imagereward, --reward hpsv2.1, or --reward evaluator --option weights=MODEL"
+    )
 
 
 def load_reward(name: str, options: dict[str, Any], model: str, prompts: Sequence[str]) -> Reward:
@@ -124,6 +146,16 @@ def summary(scored: Sequence[Row], rows: Sequence[Row], reward: str) -> str:
     broken = [row["error"] for row in scored if row["error"]]
     line = f"best of {scored[0]['best_of']} by {reward}: mean {means[0]}, of first candidates {means[1]}"
     return f"{line}; {len(broken)} of {len(scored)} not scored: {broken[0]}" if broken else line
+
+
+def _is_caption(prompt: str) -> bool:
+    """Whether the oracle of the embedded world reads it."""
+    from rewards.keypoint_oracle import shapes_points
+
+    try:
+        return bool(shapes_points(prompt))
+    except ValueError:
+        return False
 
 
 def _check_points(evaluator: AlignEvaluator, prompt: str) -> None:

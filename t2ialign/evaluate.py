@@ -51,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"got --batch-size {args.batch_size} and --seed {args.seed}; expected at least 1 and 0"
         )
+    import rewards
+
+    rewards.check(args.reward)
     sources = {SCORES: args.source} | ({BASELINE_SCORES: args.baseline} if args.baseline else {})
     sets = {name: manifest.read(source) for name, source in sources.items()}
     output = args.output or (args.source if args.source.is_dir() else args.source.parent)
@@ -62,7 +65,6 @@ def run(args: argparse.Namespace) -> int:
     }
     _claim(output, of, resume=args.resume is not None)
 
-    import rewards
     from rewards.device import default_device
     from t2ialign.evaluation.score import score_manifest
     from t2ialign.progress import Progress

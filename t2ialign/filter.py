@@ -131,12 +131,16 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 def _check(args: argparse.Namespace) -> None:
     from t2ialign.data.pair_writer import check_output
+    from t2ialign.score import check_all
+    from t2ialign.trainers.inputs import check_data
 
     if len(set(args.rewards)) < 3:
         raise ValueError(f"got --rewards {' '.join(args.rewards)}; expected three different ones; change one")
     if args.batch_size < 1:
         raise ValueError(f"got --batch-size {args.batch_size}; expected at least 1; raise it")
     check_output(args.output)
+    check_all(args.rewards, {})
+    check_data(args.pairs)
     report, journal = _beside(args.output)
     files = (args.output, report, journal)
     source = Path(args.pairs).expanduser().resolve()

@@ -12,6 +12,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign.paths import check_place
+
 if TYPE_CHECKING:
     from rewards.evaluator import AlignEvaluator
     from rewards.keypoints import KeyPoint
@@ -284,6 +286,16 @@ def _of(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def check_models(args: argparse.Namespace) -> None:
+    """Raises ValueError for models that are to be on this machine and are not."""
+    from rewards.weights import check_there
+
+    models = {"--weights": (args.weights, args.url), "--extract": (args.extract, args.extract_url)}
+    for flag, (name, url) in models.items():
+        if name is not None and url is None:
+            check_there(name, f"{flag} {name}")
+
+
 def _check(args: argparse.Namespace) -> None:
     if args.batch_size < 1:
         raise ValueError(f"got --batch-size {args.batch_size}; expected at least 1; raise it")
@@ -299,6 +311,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("got --points and --extract; expected one source of key points; drop the other")
     if args.backend == "head" and args.weights is None:
         raise ValueError("got --backend head without --weights; expected its folder; name it")
+    check_models(args)
+    check_place(args.output, "--output")
     if args.output.exists() and not args.output.is_dir():
         raise ValueError(f"got --output {args.output}, which is a file; expected a folder; choose another")
     there = sorted(item.name for item in args.output.iterdir()) if args.output.is_dir() else []

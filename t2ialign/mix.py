@@ -37,9 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the mixture and its card. Raises ValueError for bad arguments, files or pairs of LoRAs."""
     from t2ialign.models import lora_family
-    from t2ialign.models.lora_files import FILE, read_lora, write_diffusers
+    from t2ialign.models.lora_files import FILE, lora_file, read_lora, write_diffusers
 
     _check(args)
+    for path in (args.a, args.b):
+        lora_file(path)
     first, second = read_lora(args.a), read_lora(args.b)
     one, other = first.layers, second.layers
     layers, shared = mix(one, other, args.alpha), len(one.keys() & other.keys())

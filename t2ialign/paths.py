@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from os.path import expanduser
 from pathlib import Path
@@ -32,6 +33,19 @@ def expand(value: Any) -> Any:
 def expand_word(word: str) -> str:
     """A word of a command line with every path in it in full."""
     return IN_A_WORD.sub(lambda match: match[1] + expanduser(match[2]), word)
+
+
+def check_place(place: Path, what: str) -> None:
+    """Raises ValueError, naming `what`, if no file or folder can be written at `place`."""
+    there = next(parent for parent in [place, *place.absolute().parents] if parent.exists())
+    if there != place and not there.is_dir():
+        raise ValueError(
+            f"got {what} {place}, but {there} is a file; expected a folder; choose another place"
+        )
+    if not os.access(there, os.W_OK):
+        raise ValueError(
+            f"got {what} {place}, but {there} may not be written to; expected a place that may; choose one"
+        )
 
 
 def path(text: str) -> Path:

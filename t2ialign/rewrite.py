@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign.models.sources import check_model
 from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
 from t2ialign.rewriting.intensity import LONG
 
@@ -142,6 +143,8 @@ def _check(args: argparse.Namespace) -> None:
         from t2ialign.rewriting.page import check_page
 
         check_page(args.html)
+    if args.fit is not None:
+        check_model(args.fit, "--fit")
     if args.output is None:
         if args.resume is not None:
             raise ValueError("got --resume without --output; expected the output of that run; name it")

@@ -17,6 +17,8 @@ from t2ialign import best_of, toy
 from t2ialign.evaluation import manifest, png_text
 from t2ialign.evaluation.sheet import contact_sheet
 from t2ialign.models import options
+from t2ialign.models.sources import locate
+from t2ialign.paths import check_place
 from t2ialign.rewriting import sampling
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         args.model = toy.NAME
         toy.announce("--model ")
     prompts, job = _prompts(args), sampling.job_of(args) if args.rewrite else None
+    locate(args.model)
+    check_free(args.output, resume=args.resume is not None)
     rows, opened = plan(args, prompts, job), cache(partial(_open, args))
     if job is not None and args.best_of:
         return _best_of(args, job, rows, opened)
@@ -97,10 +101,12 @@ def _page(args: argparse.Namespace, job: Job | None, rows: list[Row], opened: Ca
 
 def _best_of(args: argparse.Namespace, job: Job, rows: list[Row], opened: Callable[[], Any]) -> int:
     """Render and judge the candidates of each row, and keep the best in its place."""
+    import rewards
     from t2ialign.scoring.journal import answering
 
-    name, prompts = args.reward or "evaluator", [row["prompt"] for row in rows]
-    settings = sampling.parse_options(args.option, "--option")
+    prompts, settings = [row["prompt"] for row in rows], sampling.parse_options(args.option, "--option")
+    name = args.reward or best_of.default_reward(args.model, settings, prompts)
+    rewards.check(name, **settings)
     reward = best_of.load_reward(name, settings, args.model, prompts)
     claim(args.output, rows[0], resume=args.resume is not None)
     folder = args.output / best_of.FOLDER
@@ -150,8 +156,19 @@ def plan(args: argparse.Namespace, prompts: Sequence[str], job: Job | None = Non
 def claim(output: Path, first: Row, *, resume: bool) -> None:
     """Make the folder of a run whose first row is this.
 
-    Raises ValueError if it is a file, in use without `resume`, or of a run of another kind.
+    Raises ValueError like `check_free`, or for a run of another kind.
     """
+    check_free(output, resume=resume)
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / manifest.NAME
+    for row in manifest.journal(file)[:1]:
+        kind = {key: first[key] for key in KINDS_OF_RUN if key in first}
+        _check_same(row, {"file": row.get("file"), **kind}, file)
+
+
+def check_free(output: Path, *, resume: bool) -> None:
+    """Raises ValueError for a folder that is a file, cannot be made, or is in use without `resume`."""
+    check_place(output, "--output")
     if output.exists() and not output.is_dir():
         raise ValueError(f"got --output {output}, which is a file; expected a folder; choose another")
     if not resume and output.is_dir() and any(output.iterdir()):
@@ -159,11 +176,6 @@ def claim(output: Path, first: Row, *, resume: bool) -> None:
             f"got --output {output}, which is in use; expected a new or empty folder; "
             "continue its run with --resume latest, or choose another"
         )
-    output.mkdir(parents=True, exist_ok=True)
-    file = output / manifest.NAME
-    for row in manifest.journal(file)[:1]:
-        kind = {key: first[key] for key in KINDS_OF_RUN if key in first}
-        _check_same(row, {"file": row.get("file"), **kind}, file)
 
 
 def pending(output: Path, rows: Sequence[Row]) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -102,6 +102,7 @@ def score(args: argparse.Namespace, path: Path, rank: int = 0, world: int = 1) -
     from t2ialign.scoring.journal import Journal, answering, path_of
 
     names, options = _rewards(args), _options(args.option)
+    check_all(names, options)
     output.schema(names)
     if path.exists() and args.resume is None:
         raise ValueError(
@@ -131,6 +132,14 @@ def score(args: argparse.Namespace, path: Path, rank: int = 0, world: int = 1) -
             _collect(batches, journal, source, rank, world)
         journal.push()
         return output.table(journal.rows(), names), source
+
+
+def check_all(names: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ValueError as `rewards.check` does for any of the names, before the first of them is loaded."""
+    import rewards
+
+    for name in names:
+        rewards.check(name, **options.get(name, {}))
 
 
 def open_(args: argparse.Namespace) -> Source:

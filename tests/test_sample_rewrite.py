@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from t2ialign import cli
-from t2ialign.best_of import candidates, keep, load_reward, summary
+from t2ialign.best_of import candidates, default_reward, keep, load_reward, summary
 from t2ialign.evaluation import manifest
 from t2ialign.models import load
 from t2ialign.models.generate import generate
@@ -210,7 +210,7 @@ def test_the_first_of_equal_scores_is_kept(tmp_path):
 
 def test_what_the_oracle_cannot_read_is_said_before_anything_is_made(tmp_path, capsys):
     argv = ["a pair of crimson balls", "--output", tmp_path / "out", "--rewrite", "rules", "--best-of", 2]
-    line = fails(capsys, *argv)
+    line = fails(capsys, *argv, "--reward", "evaluator")
     assert "got caption 'a pair of crimson balls'" in line and "--option points=FILE" in line
     points = tmp_path / "points.json"
     point = {"kind": "counting", "description": "two red circles"}
@@ -288,6 +288,36 @@ def test_the_page_of_the_best_has_the_rewrite_and_the_seed_that_were_kept(tmp_pa
     assert f"Rewrite {row.settings['rewritten']} " in words
     assert words.endswith(f"The prompt, seed {row.seed} The rewrite, seed {row.seed}")
     assert (output / "page.html").read_bytes() == before
+
+
+def test_the_readme_s_command_runs_as_it_is_printed(tmp_path, capsys):
+    """Without a model, a rewriter or a reward by name, for a prompt that is no caption of the toy."""
+    few = ["--steps", 2, "--output", tmp_path / "out"]
+    assert sample("a prompt", "--rewrite", "--best-of", 4, *few) == 0
+    said = capsys.readouterr()
+    assert (
+        "best of 4 by shapes-clip" in said.out and "judged by shapes-clip, since a prompt is no" in said.err
+    )
+    assert len(manifest.journal(tmp_path / "out" / "candidates.jsonl")) == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "prompts", "name"),
+    [
+        ("shapes", {}, [RIGHT], "evaluator"),
+        ("shapes", {}, [RIGHT, "a prompt"], "shapes-clip"),
+        ("shapes", {"points": "points.json"}, ["a prompt"], "evaluator"),
+        ("org/model", {"weights": "org/judge"}, ["a prompt"], "evaluator"),
+    ],
+)
+def test_who_judges_where_nobody_is_named(model, options, prompts, name):
+    assert default_reward(model, options, prompts) == name
+
+
+def test_a_model_of_one_s_own_needs_the_name_of_a_judge(tiny_sd, tmp_path, capsys):
+    argv = ["a cat", "--model", tiny_sd, "--output", tmp_path / "out", "--rewrite", "rules", "--best-of", 2]
+    assert "got --best-of without --reward; expected the name" in fails(capsys, *argv)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_combinations_are_one_line(tmp_path, capsys):

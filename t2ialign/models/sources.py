@@ -60,6 +60,12 @@ def locate(model: str) -> Source:
     return Source(model)
 
 
+def check_model(model: str, what: str) -> None:
+    """Raises ValueError, naming `what`, for a model on this machine that is not there."""
+    if model != "shapes" and is_path(model) and not Path(model).expanduser().exists():
+        raise ValueError(f"got {what} {model}: no such folder or file; expected {EXPECTED}; check the path")
+
+
 def is_path(name: str) -> bool:
     """Whether a name means a place on this machine, so that no hub need be asked for it.
 

@@ -149,6 +149,7 @@ class Trainer(base.Trainer[Config, Batch]):
     def __init__(self, cfg: Config, *, policy: Any = None, reward: Reward | None = None) -> None:
         check(cfg)
         self._given = reward
+        self.supplied |= {"reward"} if reward is not None else frozenset()
         super().__init__(cfg, policy=policy)
 
     def setup(self) -> None:

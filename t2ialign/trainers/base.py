@@ -26,6 +26,7 @@ from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import card, checkpoint, validation
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.finite import check_finite
+from t2ialign.trainers.inputs import check_inputs
 from t2ialign.trainers.launch import make_accelerator, max_memory_gb
 from t2ialign.trainers.log import METRICS, Log, Meter, read_rows
 from t2ialign.trainers.monitor import check_monitor
@@ -48,7 +49,8 @@ BatchT = TypeVar("BatchT")
 class Loop(ABC, Generic[AnyCfg, BatchT]):
     """Owns devices, accumulation, clipping, checkpoints, logging and the end of a run, whatever is trained.
 
-    Raises ValueError if the output folder is in use or there is nothing to resume, before it loads anything.
+    Raises ValueError if the output folder is in use, there is nothing to resume, or what the settings name is
+    not there, before it loads anything.
     """
 
     method: ClassVar[str]
@@ -58,9 +60,13 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
     halted = False
     """Whether the run ends before `max_steps`, on all processes alike."""
 
+    supplied: frozenset[str] = frozenset()
+    """Settings whose object was handed over to the trainer: what they name need not be there."""
+
     def __init__(self, cfg: AnyCfg) -> None:
         self.cfg, self.stop, self._agreed = cfg, StopRequest(), False
         start = resume_point(cfg)
+        check_inputs(cfg, self.supplied)
         self.accelerator = make_accelerator(cfg)
         self.state = self.load()
         if start is not None:
@@ -274,6 +280,7 @@ class Trainer(Loop[Cfg, BatchT]):
     def __init__(self, cfg: Cfg, *, policy: UNetPolicy | None = None) -> None:
         check_monitor(cfg)
         self._policy, self.keep_prompts = policy, list[str]()
+        self.supplied |= {"model"} if policy is not None else frozenset()
         super().__init__(cfg)
         self.watch = Watch(self)
         if policy is None:

@@ -99,6 +99,7 @@ class Trainer(base.Trainer[Config, Batch]):
         self, cfg: Config, *, policy: UNetPolicy | None = None, cache: PairCache | None = None
     ) -> None:
         self._given = cache
+        self.supplied |= {"data"} if cache is not None else frozenset()
         super().__init__(cfg, policy=policy)
 
     def setup(self) -> None:

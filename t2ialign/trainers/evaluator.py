@@ -31,6 +31,7 @@ from t2ialign.evaluation.keypoint_embedded import Embedded, embed
 from t2ialign.evaluation.statistics import form
 from t2ialign.progress import Progress, quiet
 from t2ialign.trainers.facts import Facts
+from t2ialign.trainers.inputs import check_inputs
 from t2ialign.trainers.output import check_unused
 from t2ialign.trainers.plan import count, data_words, device_words, text
 
@@ -92,6 +93,7 @@ class Trainer:
         self.cfg = cfg
         if cfg.resume is None:
             check_unused(cfg.output)
+        check_inputs(cfg)
         cfg.output.mkdir(parents=True, exist_ok=True)
         config.save(cfg, cfg.output / CONFIG_FILE)
 

@@ -25,6 +25,7 @@ from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.rewriting.load import ASSET, DEFAULT, SHAPES
 from t2ialign.trainers import card, plan
 from t2ialign.trainers.facts import Facts
+from t2ialign.trainers.inputs import check_inputs
 from t2ialign.trainers.log import METRICS, check_trackers, keep_rows, read_rows
 from t2ialign.trainers.output import CHECKPOINTS, check_unused
 
@@ -95,6 +96,7 @@ def start(cfg: LanguageConfig) -> Path | None:
             "a chat; choose trained or general"
         )
     check_trackers(cfg.trackers)
+    check_inputs(cfg)
     found = None
     if cfg.resume is None:
         check_unused(cfg.output)

@@ -75,6 +75,7 @@ class Trainer(ComparisonTrainer[Config, Compared]):
 
     def __init__(self, cfg: Config, *, reward: rewards.Reward | None = None) -> None:
         self._given = reward
+        self.supplied |= {"reward"} if reward is not None else frozenset()
         super().__init__(cfg)
 
     def load(self) -> TrainState:
