@@ -117,8 +117,8 @@ def check(name: str, **options: Any) -> None:
     """
     from rewards.weights import check_there
 
-    build, declared = _builder(name, options.get("weights"))
-    _check_options(name, build, {**declared, **options})
+    code, declared = _builder(name, options.get("weights"))
+    _check_options(name, code.build, {**declared, **options})
     for key in ("weights", "path"):
         if isinstance(options.get(key), str | Path):
             check_there(options[key], f"{key}={options[key]} of {name}")

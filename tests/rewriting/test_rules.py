@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from t2ialign.models.clip_tokenizer import POSITIONS
+from rewards.clip_tokenizer import POSITIONS
 from t2ialign.rewriting.budget import count
 from t2ialign.rewriting.intensity import INTENSITIES, word_count
 from t2ialign.rewriting.language import drawn
