@@ -188,14 +188,18 @@ def _of_images(name: str, reward: Reward | LatentReward) -> Reward:
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     """The error for a name that is neither a reward nor code."""
-    like = {one.lower(): one for one in known}
-    near = [like[one] for one in get_close_matches(name.lower(), like, n=3)]
-    if near:
-        return f"got reward {name!r}; expected a name of rewards.names(); did you mean {' or '.join(near)}?"
-    hint = "check the spelling; a reward of yours is package.module:Class or ./file.py:Class"
     if Path(f"{name}.py").is_file():
-        hint = f"for the file of the working folder pass ./{name}.py, or ./{name}.py:Class"
-    return f"got reward {name!r}; expected one of {', '.join(sorted(known))}; {hint}"
+        return (
+            f"got reward {name!r}; expected a name of rewards.names(), or code of yours; for the file of the "
+            f"working folder pass ./{name}.py:Class"
+        )
+    like = {one.lower(): one for one in known}
+    if near := get_close_matches(name.lower(), like, n=1, cutoff=0.7):
+        return f"got reward {name!r}; expected a name of rewards.names(); did you mean {like[near[0]]}?"
+    return (
+        f"got reward {name!r}; expected one of {', '.join(sorted(known))}; check the spelling; a reward of "
+        "yours is package.module:Class or ./file.py:Class"
+    )
 
 
 def _declared(file: Path) -> dict[str, dict[str, Any]]:

@@ -48,12 +48,13 @@ class Scores(Mapping[str, Tensor]):
         ]
 
     def __repr__(self) -> str:
-        head = ["image", "prompt", *self.columns]
+        texts = ["image", "prompt"] if any(self.prompts) else ["image"]
+        head = [*texts, *self.columns]
         cells = [[_cell(row[name]) for name in head] for row in self.rows()[:SHOWN]]
         widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
         lines = [
             "  ".join(
-                cell.ljust(width) if number < 2 else cell.rjust(width)
+                cell.ljust(width) if number < len(texts) else cell.rjust(width)
                 for number, (cell, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in (head, *cells)

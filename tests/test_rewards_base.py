@@ -148,7 +148,7 @@ def test_unknown_name_lists_the_known_ones(name: str) -> None:
     ],
 )
 def test_a_misspelt_name_is_told_its_neighbour(name: str, near: str) -> None:
-    with pytest.raises(ValueError, match=rf"got reward '{name}'; .* did you mean {near}\b") as caught:
+    with pytest.raises(ValueError, match=rf"got reward '{name}'; .* did you mean {near}\?$") as caught:
         rewards.load(name)
     assert len(str(caught.value)) < 160
 

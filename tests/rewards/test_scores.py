@@ -200,6 +200,7 @@ def test_the_table(folder):
     assert again[CLIP][0] == pytest.approx(table[CLIP][0].item(), abs=1e-6)
     one = rewards.score("saturation", plain(9))
     assert one.rows() == [{"image": "image", "prompt": "", "saturation": pytest.approx(1.0)}]
+    assert repr(one).splitlines()[0].split() == ["image", "saturation"]
     assert repr(rewards.score("saturation", [plain(i) for i in range(30)])).endswith("... and 10 more")
 
 

@@ -119,7 +119,7 @@ def test_what_is_installed_needs_no_line(caplog):
         ("{m}.sharpness:FACTOR", "got FACTOR, a float of"),
         ("logging.config:dictConfig", "got dictConfig, a function of logging.config"),
         ("./no_such_file.py:A", "got reward './no_such_file.py:A', but there is no file .*; check the path"),
-        ("{m}_single", r"for the file of the working folder pass ./{m}_single.py"),
+        ("{m}_single", r"for the file of the working folder pass ./{m}_single.py:Class"),
         ("./broken.py:A", r"whose module does not import \(SyntaxError: "),
     ],
 )
