@@ -28,35 +28,55 @@ def folder_rows(root: Path) -> Iterator[Row]:
 
     The prompt comes from captions.jsonl or metadata.jsonl (or .json, .csv, .tsv; columns file_name and one of
     prompt, caption, text) in `root` or in either side, else from NAME.txt or NAME.caption beside the image.
-    What `image_folder` skips is noted. Raises ValueError for no images, two of one name, and an image without
-    a partner or without a prompt.
+    What `image_folder` skips is noted. Names with something wrong come first, with a ValueError that
+    `picture_of` raises: two images of one name, an image without a partner, a pair without a prompt. Raises
+    ValueError for no images at all.
     """
     sides = [image_folder(_side(root, side)) for side in SIDES]
     captions, tables = _captions([root, *(side.root for side in sides)])
     for side in sides:
         side.note(tables)
-    images = [_by_name(side) for side in sides]
+    wrong: dict[str, str] = {}
+    images = [_by_name(side, wrong) for side in sides]
     if not any(images):
         raise ValueError(
             f"got no images in {sides[0].root} and {sides[1].root}; expected files such as 0001.png in both; "
             "check the folders"
         )
-    if alone := sorted(images[0].keys() ^ images[1].keys()):
-        raise ValueError(
-            f"got {len(alone)} images without a partner in {root}, such as {_few(alone)}; "
-            "expected the same names in chosen/ and rejected/; add or remove them"
-        )
-    beside = _Beside(root, sides)
-    prompts = {name: _listed(name, images, sides, captions) or beside.text(name) for name in images[0]}
-    if silent := sorted(name for name, prompt in prompts.items() if not prompt):
-        raise ValueError(
-            f"got {len(silent)} pairs without a caption, or with an empty one, in {root}, such as "
-            f'{_few(silent)}; expected captions.jsonl with {{"file_name": ..., "prompt": ...}} lines, or '
-            "NAME.txt beside each image"
-        )
-    for name in sorted(prompts):
+    wrong |= _alone(root, images)
+    beside, prompts = _Beside(root, sides), dict[str, str]()
+    for name in sorted(images[0].keys() & images[1].keys()):
+        try:
+            prompts[name] = _listed(name, images, sides, captions) or beside.text(name)
+        except ValueError as error:
+            wrong[name] = str(error)
+    wrong = _silent(root, prompts) | wrong
+    for name in sorted(wrong):
+        yield f"{root} pair {name}", {"prompt": name, **{side: ValueError(wrong[name]) for side in SIDES}}
+    for name in sorted(prompts.keys() - wrong.keys()):
         row = {"prompt": prompts[name], "chosen": images[0][name], "rejected": images[1][name]}
         yield f"{root} pair {name}", row
+
+
+def _alone(root: Path, images: list[dict[str, Path]]) -> dict[str, str]:
+    """Name of each image without a partner -> what to say of them."""
+    alone = sorted(images[0].keys() ^ images[1].keys())
+    return dict.fromkeys(
+        alone,
+        f"got {len(alone)} images without a partner in {root}, such as {_few(alone)}; "
+        "expected the same names in chosen/ and rejected/; add or remove them",
+    )
+
+
+def _silent(root: Path, prompts: dict[str, str]) -> dict[str, str]:
+    """Name of each pair without a prompt -> what to say of them."""
+    silent = sorted(name for name, prompt in prompts.items() if not prompt)
+    return dict.fromkeys(
+        silent,
+        f"got {len(silent)} pairs without a caption, or with an empty one, in {root}, such as "
+        f'{_few(silent)}; expected captions.jsonl with {{"file_name": ..., "prompt": ...}} lines, '
+        "or NAME.txt beside each image",
+    )
 
 
 def _sides(root: Path, side: str) -> list[Path]:
@@ -70,13 +90,13 @@ def _side(root: Path, side: str) -> Path:
     return first
 
 
-def _by_name(side: ImageFolder) -> dict[str, Path]:
-    """Name below the side, without its ending -> image."""
+def _by_name(side: ImageFolder, wrong: dict[str, str]) -> dict[str, Path]:
+    """Name below the side, without its ending -> image; names of two images go into `wrong`."""
     found: dict[str, Path] = {}
     for path in side.images:
         name = side.name(path)
         if name in found:
-            raise ValueError(
+            wrong[name] = (
                 f"got both {found[name]} and {path}; expected one image of each name, whatever its ending; "
                 "rename or remove one"
             )

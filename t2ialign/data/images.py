@@ -73,8 +73,11 @@ def picture_of(where: str, value: Any, base: Path) -> ImageSource:
     """What a table's cell holds: bytes, {"bytes", "path"}, a path from `base`, an address, an open picture.
 
     `where` says in messages which cell. An address is fetched when the picture is opened; a path may be
-    written in any way that `located` knows. Raises ValueError for anything else.
+    written in any way that `located` knows. Raises ValueError for anything else, and one that stands there
+    instead of a picture: what the reader of a folder found wrong with it.
     """
+    if isinstance(value, ValueError):
+        raise value
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, str | Path) and 0 < len(text := str(value).strip()) <= LONGEST_PATH:

@@ -260,10 +260,8 @@ def test_heif_with_its_package(monkeypatch, fresh_formats):
         return image
 
     package = ModuleType("pillow_heif")
-    package.register_heif_opener = (
-        lambda: Image.OPEN.update(  # type: ignore[attr-defined]
-            {"HEIF": (opened, lambda prefix: prefix[4:12] == b"ftypheic")}
-        )
+    package.register_heif_opener = lambda: Image.OPEN.update(
+        {"HEIF": (opened, lambda prefix: prefix[4:12] == b"ftypheic")}
     )
     monkeypatch.setitem(sys.modules, "pillow_heif", package)
     assert (pixels(HEIC) == RED).all()

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from t2ialign.data.folder import folder_rows
 from t2ialign.data.image_folder import image_folder
+from t2ialign.data.images import picture_of
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.sources import identity
 from t2ialign.data.walk import CLUTTER, LENGTH, walk
@@ -38,9 +40,12 @@ def names(root: Path) -> list[str]:
 
 def pairs(root: Path) -> list[tuple[str, str, str]]:
     """(prompt, winner's and loser's place below the folder) of every pair."""
-    records = list(read_pairs(str(root)))
-    assert all(isinstance(picture, Path) for r in records for picture in (r.win, r.lose))
-    return [(r.prompt, *(str(p.relative_to(root)) for p in (r.win, r.lose))) for r in records]  # type: ignore[union-attr]
+
+    def place(picture: object) -> str:
+        assert isinstance(picture, Path)
+        return picture.relative_to(root).as_posix()
+
+    return [(r.prompt, place(r.win), place(r.lose)) for r in read_pairs(str(root))]
 
 
 class TestWalk:
@@ -225,6 +230,26 @@ class TestPairs:
             ValueError, match=r"got both .*0\.jpg and .*0\.png; expected one image of each name"
         ):
             pairs(tmp_path)
+
+    def test_what_is_wrong_comes_first_and_the_rest_may_be_read_all_the_same(self, tmp_path):
+        root = self.make(tmp_path)
+        for side in ("chosen", "rejected"):
+            for name in ("silent", "foreign", "twice"):
+                image(root / side / f"{name}.png")
+                text(root / side / "twice.txt", "t")
+        image(root / "chosen" / "alone.png")
+        image(root / "chosen" / "twice.jpg")
+        (root / "chosen" / "foreign.txt").write_bytes(b"\xff")
+        rows = dict(folder_rows(root))
+        problems = {where.rpartition(" ")[2]: str(row["chosen"]) for where, row in list(rows.items())[:-1]}
+        assert problems.keys() == {"alone", "foreign", "silent", "twice"}
+        assert "1 images without a partner" in problems["alone"] and "not UTF-8" in problems["foreign"]
+        assert "1 pairs without a caption" in problems["silent"] and "got both" in problems["twice"]
+        assert rows[f"{root} pair 0"]["prompt"] == "p"
+        for where, row in rows.items():
+            if where != f"{root} pair 0":
+                with pytest.raises(ValueError, match="got"):
+                    picture_of(where, row["rejected"], root)
 
     @pytest.mark.parametrize("extra", [None, "README.md", "captions.jsonl"])
     def test_folders_of_other_names_are_told_the_expected_ones(self, tmp_path, extra):
