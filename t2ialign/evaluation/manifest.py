@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.data.messages import listed, quoted
-from t2ialign.data.prompts import prompt_text
 
 NAME = "manifest.jsonl"
 
@@ -97,7 +96,7 @@ def write_text(file: Path, text: str) -> None:
 def _rendered(file: Path, number: int, row: dict[str, Any]) -> Rendered:
     settings = dict(row)
     name, prompt, seed = (settings.pop(key, None) for key in ("file", "prompt", "seed"))
-    if not isinstance(name, str) or not isinstance(prompt, str):
+    if not isinstance(name, str) or not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(
             f"got {listed(row)} in {file} line {number}; expected file and prompt as text; add them"
         )
@@ -105,5 +104,4 @@ def _rendered(file: Path, number: int, row: dict[str, Any]) -> Rendered:
         raise ValueError(
             f"got seed {quoted(seed)} in {file} line {number}; expected a whole number; mend the line"
         )
-    prompt = prompt_text(f"{file} line {number}", prompt)
     return Rendered(name, file.parent / name, prompt, seed, settings)

@@ -58,6 +58,7 @@ def test_rewrite_replaces_all_or_nothing(file: Path) -> None:
     [
         ({"path": "a.png", "prompt": "x"}, "got path, prompt in .* line 1; expected file and prompt"),
         ({"file": "a.png", "prompt": None}, "expected file and prompt as text"),
+        ({"file": "a.png", "prompt": " "}, "expected file and prompt as text"),
         ({"file": "a.png", "prompt": "x", "seed": "7"}, "got seed '7'"),
     ],
 )

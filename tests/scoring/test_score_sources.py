@@ -298,6 +298,8 @@ def test_identity_follows_what_is_scored_and_not_its_place(tmp_path):
         ("{tmp}", "{tmp}/p.csv", "got columns prompt, n; expected a file"),
         ("{tmp}", "{tmp}/empty.jsonl", "got no rows in"),
         ("{tmp}", " ", "got an empty --prompts"),
+        ("{tmp}", "{tmp}/book.xlsx", "CSV UTF-8"),
+        ("{tmp}", "{tmp}/number.jsonl", "line 1: got prompt 3; expected text"),
         ("{tmp}/p.csv", "{tmp}/good.csv", "whose rows carry their own"),
     ],
 )
@@ -306,10 +308,29 @@ def test_what_does_not_open_is_one_line(tmp_path, source, prompts, message):
     (tmp_path / "p.csv").write_text("prompt,n\na,1\n")
     (tmp_path / "good.csv").write_text("file,prompt\na,1\n")
     (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "number.jsonl").write_text('{"file": "a.png", "prompt": 3}\n')
     (tmp_path / "list.txt").write_text("a\n")
     with pytest.raises(ValueError, match=message) as caught:
         read(source.format(tmp=tmp_path), prompts and prompts.format(tmp=tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_an_empty_prompt_is_none_in_a_table_of_images_and_in_one_of_prompts(tmp_path, ending):
+    """So that a reward that needs one reports the row, and no picture is scored against "nan"."""
+    folder(tmp_path / "images", {f"{i}.png": (plain(i), None) for i in range(5)})
+    texts: list[str | None] = ["a cat", None, " ", "nan", "None"]
+    rows = [{"image": f"images/{i}.png", "prompt": text} for i, text in enumerate(texts)]
+    file = tmp_path / f"t.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    elif ending == "csv":
+        file.write_text("image,prompt\n" + "".join(f"{r['image']},{r['prompt'] or ''}\n" for r in rows))
+    else:
+        file.write_text("\n".join(map(json.dumps, rows)))
+    wanted = ["a cat", None, None, None, None]
+    assert [item.prompt for item in read(file)] == wanted
+    assert [item.prompt for item in read(tmp_path / "images", str(file))] == wanted
 
 
 def test_prompts_by_two_rules_at_once():
