@@ -1,6 +1,7 @@
 """Prompt lists: a file, one line each or a named column, or the prompt itself typed in place."""
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ PROMPT_COLUMNS = ("prompt", "caption", "text", "prompt_en")
 """Names a prompt goes by, in order of preference, letter case aside."""
 NOTHING = ("nan", "none", "null")
 """What programs write where a prompt is missing."""
+HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which JSON may name and no encoder takes."""
 NEGATIVE = "negative_prompt"
 EMPTY, NO_TEXT = "without a prompt", "with a prompt that is no text"
 """Kinds of `Fault`."""
@@ -74,7 +77,7 @@ def prompt_or_none(where: str, value: Any) -> str | None:
     """The same, with None where there is no prompt. Raises Fault for what is no text."""
     if value is None or (isinstance(value, float) and value != value):
         return None
-    if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
+    if not isinstance(value, str) or HALVES.search(value):
         raise Fault(NO_TEXT, f"{where}: got prompt {quoted(value)}; expected text; mend it or drop the row")
     shows = any(char.isprintable() and not char.isspace() for char in value)
     return value if shows and value.strip().lower() not in NOTHING else None

@@ -66,7 +66,7 @@ def _row(where: str, names: list[str], cells: list[str], *, tabs: bool) -> dict[
     for place, (name, cell) in enumerate(zip(names, cells, strict=True)):
         if not name and cell.strip() and place:  # the first may be the row's number, as pandas writes it
             raise ValueError(f"{where}: got {quoted(cell)} in a column without a name; name it in the header")
-    return {name: cell for name, cell in zip(names, cells, strict=True) if name}
+    return {name: cell.strip(" ") for name, cell in zip(names, cells, strict=True) if name}
 
 
 def _tsv(path: Path) -> Iterator[Record]:
@@ -91,18 +91,14 @@ def _unquoted(cell: str) -> str:
 def _csv(path: Path) -> Iterator[Record]:
     skip, separator = _separator(path)
     lines = (line + "\n" for _, line in islice(read_lines(path), skip, None))
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
     long: list[int] = []
     while True:
         start = skip + reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise ValueError(
-                f"{path} line {start}: got a quote that is not closed, or has text behind it "
-                f"({error}, line {skip + reader.line_num}); expected quotes round a whole field; close it, "
-                'or write "" for a quote within quotes'
-            ) from error
+            raise _broken(f"{path} line {start}", skip + reader.line_num, error) from error
         if cells is None:
             break
         if skip + reader.line_num > start:
@@ -117,6 +113,19 @@ def _csv(path: Path) -> Iterator[Record]:
             len(long),
             long[0],
         )
+
+
+def _broken(where: str, line: int, error: csv.Error) -> ValueError:
+    """The row starts at `where`; the parser saw at `line` that it is wrong."""
+    if "limit" in str(error):
+        return ValueError(
+            f"{where}: got a field that is not over after {csv.field_size_limit():,} characters; expected a "
+            "text; close its quote, and keep images in files"
+        )
+    return ValueError(
+        f"{where}: got a quote that is not closed, or has text behind it ({error}, line {line}); expected "
+        'quotes round a whole field; close it, or write "" for a quote within quotes'
+    )
 
 
 def _separator(path: Path) -> tuple[int, str]:
