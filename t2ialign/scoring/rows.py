@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.images import picture_of
+from t2ialign.data.images import LONGEST_PATH, picture_of
 from t2ialign.data.messages import listed
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.sources import parquet_files, read_rows
@@ -111,7 +111,7 @@ def _file(value: Any) -> str | None:
     """The name in a cell that holds a path; None for bytes, whose names need not be unique."""
     if isinstance(value, dict) and value.get("bytes") is None:
         value = value.get("path")
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH:
         return None
     return value if "://" in value else normal(value)
 
