@@ -222,7 +222,8 @@ def test_a_branch_measures_the_base_by_the_reference(whole, watched, tmp_path):
         assert torch.equal(picture(cfg.output, row), picture(whole.cfg.output, row))
 
 
-def test_a_run_that_over_optimises_says_so_ends_and_stays_ended(watched, capsys):
+def test_a_run_that_over_optimises_says_so_ends_and_stays_ended(watched, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)  # where the progress line shows it
     cfg = watched(max_steps=6, stop_on_hack=True)
     trainer = Climber(cfg)
     row = trainer.fit()
