@@ -24,19 +24,19 @@ from t2ialign.terminal import READER_LEFT, plain_output, reader_left
 # A verb is the file t2ialign/VERB.py with add_arguments(parser) and run(args) -> exit code or None. Only the
 # chosen one is imported, so that the help stays instant whatever a verb needs.
 VERBS = {
-    "train": "align a model: t2ialign train dpo -c recipe.yaml lr=1e-5",
-    "recipes": "the settings that ship, for train -c NAME: what each is for and what it needs",
-    "sample": "render images from prompts, with any number of LoRAs",
-    "mix": "two LoRAs into one, alpha * A + (1 - alpha) * B, exactly",
-    "export": "a LoRA for ComfyUI, A1111 and diffusers, or merged into its base model",
-    "score": "any number of rewards over any number of pictures, into one table",
-    "evaluate": "score a folder of samples with a reward, with confidence intervals",
-    "rewrite": "prompts said better before generation, checked against what the user asked for",
-    "keypoints": "judge pictures key point by key point: accuracy of each kind, with confidence intervals",
-    "filter": "preference pairs that three rewards do not contradict, and a report of what was dropped",
-    "monitor": "curves of held-out rewards of one or several runs, and where one over-optimises",
-    "demo": "the main job on the embedded model, from prompts to report.html",
-    "prove": "measure a claim over several seeds and write it to proofs/",
+    "train": "Align a model: t2ialign train dpo -c recipe.yaml lr=1e-5",
+    "recipes": "List the recipes for train -c NAME, or print one",
+    "sample": "Render images from prompts, with any number of LoRAs",
+    "mix": "Mix two LoRAs into one: alpha * A + (1 - alpha) * B, exactly",
+    "export": "Write a LoRA for ComfyUI, A1111 and diffusers, or merge it into its base model",
+    "score": "Score any number of images with any number of rewards, into one table",
+    "evaluate": "Score a folder of samples with a reward, with confidence intervals",
+    "rewrite": "Rewrite prompts before generation, and check that nothing asked for is lost",
+    "keypoints": "Judge images key point by key point, with the accuracy of each kind",
+    "filter": "Keep the preference pairs that three rewards do not contradict",
+    "monitor": "Plot the held-out rewards of runs, and say where one over-optimises",
+    "demo": "Run the main job on the embedded toy model, from prompts to report.html",
+    "prove": "Measure the claims of this project over several seeds, into proofs/",
 }
 
 
@@ -139,6 +139,8 @@ def _run(argv: list[str]) -> int:
         "-q", "--quiet", action="store_true", help="Print results, warnings and errors, and nothing else."
     )
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    if parser.description == VERBS[name]:
+        parser.description += "."
     if hasattr(verb, "plain"):
         rest = verb.plain(rest)
     # Intermixed: `train dpo -c recipe.yaml lr=1e-5` has positionals on both sides of an option.
@@ -151,9 +153,13 @@ def _overview() -> str:
     verbs = "\n".join(f"  {name:<10}{text}" for name, text in VERBS.items())
     return (
         "usage: t2ialign VERB ... [-q] [--debug] [--version]\n\n"
-        "Align text-to-image diffusion models, and prove that it helped.\n\n"
+        "Align text-to-image diffusion models by preferences and rewards, and measure whether it helped.\n\n"
         f"verbs:\n{verbs}\n\n"
-        "t2ialign VERB --help lists a verb's options; t2ialign train METHOD --help a method's settings."
+        "options of every verb:\n"
+        "  -q, --quiet   Print results, warnings and errors, and nothing else.\n"
+        "  --debug       Show the traceback of an error.\n\n"
+        "t2ialign VERB --help lists the options of a verb.\n"
+        "t2ialign train METHOD --help lists the settings of a method."
     )
 
 

@@ -50,8 +50,10 @@ TRAINING = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder (runs/demo)")
-    parser.add_argument("--seed", type=int, default=0, help="of prompts, samples and training (0)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/demo"), help="The folder to work in (runs/demo)."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="The seed of prompts, samples and training (0).")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -34,15 +34,19 @@ Summary = dict[str, "Estimate"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, help="a manifest.jsonl, or the folder that holds one")
-    parser.add_argument("--reward", required=True, help="name of a reward, or a package.module of yours")
+    parser.add_argument("source", type=Path, help="A manifest.jsonl, or the folder that holds one.")
     parser.add_argument(
-        "--baseline", type=Path, help="manifest of the same prompts and seeds to compare with"
+        "--reward", required=True, help="The name of a reward, or a module of yours as package.module."
     )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="images at a time (64)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
-    parser.add_argument("--output", type=Path, help="folder for the results (that of the manifest)")
-    parser.add_argument("--resume", choices=("latest",), help="keep the scores that are in --output")
+    parser.add_argument(
+        "--baseline", type=Path, help="A manifest of the same prompts and seeds to compare with."
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="The seed of the bootstrap (0).")
+    parser.add_argument("--output", type=Path, help="The folder for the results (that of the manifest).")
+    parser.add_argument("--resume", choices=("latest",), help="Keep the scores that are in --output.")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -29,34 +29,50 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description = f"{parser.description}.{EXPLAINED}"
-    parser.add_argument("pairs", metavar="PAIRS", help="what data= of train lrm and train reward may be")
+    parser.add_argument(
+        "pairs",
+        metavar="PAIRS",
+        help="The pairs, in any form that data= of train lrm and train reward takes.",
+    )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         required=True,
         metavar="KEPT",
-        help=".jsonl names pictures, .parquet holds them; the report beside it ends in .json",
-    )
-    parser.add_argument("--rewards", nargs=3, required=True, metavar=("A", "B", "C"), help="three rewards")
-    parser.add_argument("--strategy", type=int, choices=(1, 2, 3), help="published limits (2)")
-    parser.add_argument(
-        "--floor", nargs=3, type=float, metavar=("A", "B", "C"), help="least gaps, in place of a strategy's"
+        help="The pairs to write: .jsonl names images, .parquet holds them; the report beside ends in .json.",
     )
     parser.add_argument(
-        "--tie", nargs=3, type=float, metavar=("A", "B", "C"), help="widths of ties (0.2 0.03 0.07)"
+        "--rewards",
+        nargs=3,
+        required=True,
+        metavar=("A", "B", "C"),
+        help="The three rewards that must not contradict a label.",
     )
-    parser.add_argument("--split", default="train", help="of a Hub dataset (train)")
-    parser.add_argument("--streaming", action="store_true", help="read a Hub dataset without storing it")
-    parser.add_argument("--limit", type=int, metavar="N", help="read at most so many pairs")
+    parser.add_argument("--strategy", type=int, choices=(1, 2, 3), help="The published limits to apply (2).")
+    parser.add_argument(
+        "--floor",
+        nargs=3,
+        type=float,
+        metavar=("A", "B", "C"),
+        help="The least gaps, in place of those of a strategy.",
+    )
+    parser.add_argument(
+        "--tie", nargs=3, type=float, metavar=("A", "B", "C"), help="The widths of ties (0.2 0.03 0.07)."
+    )
+    parser.add_argument("--split", default="train", help="The split of a Hub dataset (train).")
+    parser.add_argument("--streaming", action="store_true", help="Read a Hub dataset without storing it.")
+    parser.add_argument("--limit", type=int, metavar="N", help="Read at most so many pairs.")
     parser.add_argument(
         "--unreadable",
         choices=("error", "skip"),
         default="error",
-        help="a row without prompt, label or readable images stops the run, or is left out (error)",
+        help="A row without prompt, label or readable images stops the run, or is left out (error).",
     )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="pictures at a time (64)")
-    parser.add_argument("--resume", choices=("latest",), help="keep the scores that are beside --output")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
+    )
+    parser.add_argument("--resume", choices=("latest",), help="Keep the scores that are beside --output.")
 
 
 def run(args: argparse.Namespace) -> None:

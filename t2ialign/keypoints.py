@@ -45,38 +45,53 @@ Finder = Callable[[Sequence[str]], Points]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description = f"{parser.description}.{EXPLAINED}"
-    parser.add_argument("samples", help="a folder of t2ialign sample, or any source of t2ialign score")
-    parser.add_argument("--points", type=Path, metavar="FILE", help="key points of a benchmark")
+    parser.add_argument("samples", help="A folder of t2ialign sample, or any source of t2ialign score.")
     parser.add_argument(
-        "--extract", metavar="MODEL", help="a language model that finds the key points, into points.jsonl"
+        "--points", type=Path, metavar="FILE", help="A table of the key points of a benchmark."
     )
-    parser.add_argument("--extract-url", metavar="URL", help="a server that has it, such as .../v1")
+    parser.add_argument(
+        "--extract",
+        metavar="MODEL",
+        help="A language model that finds the key points, which go into points.jsonl.",
+    )
+    parser.add_argument(
+        "--extract-url", metavar="URL", help="A server that has that model, such as http://HOST:PORT/v1."
+    )
     parser.add_argument(
         "--extract-option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of it, such as key_env=OPENAI_API_KEY; may be repeated",
+        help="An option of that model, such as key_env=OPENAI_API_KEY; may be repeated.",
     )
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
         default="oracle",
-        help="who judges: the embedded world's exact oracle, a vision-language model by P(yes) or in "
-        "writing as in the protocol, or a head of t2ialign train evaluator (oracle)",
+        help="Who judges: the embedded world's exact oracle, a vision-language model by P(yes) or in "
+        "writing as in the protocol, or a head of t2ialign train evaluator (oracle).",
     )
-    parser.add_argument("--weights", help="the model of yes_no and written, the folder of head")
-    parser.add_argument("--url", help="an OpenAI-compatible server that has the model, such as .../v1")
+    parser.add_argument("--weights", help="The model of yes_no and written, or the folder of head.")
+    parser.add_argument(
+        "--url", help="An OpenAI-compatible server that has the model, such as http://HOST:PORT/v1."
+    )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of the model, such as key_env=OPENAI_API_KEY or tokens=1024; may be repeated",
+        help="An option of the model, such as key_env=OPENAI_API_KEY or tokens=1024; may be repeated.",
     )
-    parser.add_argument("--batch-size", type=int, default=16, metavar="B", help="pictures at a time (16)")
-    parser.add_argument("--output", type=Path, default=Path("runs/keypoints"), help="(runs/keypoints)")
-    parser.add_argument("--resume", choices=("latest",), help="keep the verdicts that are in --output")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, metavar="B", help="How many images are judged at a time (16)."
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/keypoints"),
+        help="The folder for the results (runs/keypoints).",
+    )
+    parser.add_argument("--resume", choices=("latest",), help="Keep the verdicts that are in --output.")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,14 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description = f"{parser.description}.{EXPLAINED}"
     parser.add_argument(
-        "a", type=Path, metavar="A", help="a run's folder, or a .safetensors file in any known format"
+        "a", type=Path, metavar="A", help="The folder of a run, or a .safetensors file in any known format."
     )
-    parser.add_argument("b", type=Path, metavar="B", help="another one, for the same model")
+    parser.add_argument("b", type=Path, metavar="B", help="A second LoRA, for the same model.")
     parser.add_argument(
-        "--alpha", type=float, required=True, metavar="ALPHA", help="share of A in [0, 1]: 1 is A, 0 is B"
+        "--alpha", type=float, required=True, metavar="ALPHA", help="The share of A, from 0 to 1."
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder, new or empty"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="The folder to write, which must be new or empty.",
     )
 
 

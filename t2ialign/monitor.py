@@ -11,7 +11,7 @@ from t2ialign.evaluation import manifest
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="output of a run with monitor_prompts"
+        "runs", type=Path, nargs="+", metavar="RUN", help="The output folder of a run with monitor_prompts."
     )
     parser.add_argument(
         "-o",
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("monitor.html"),
         metavar="FILE",
-        help="the page; its numbers go beside it as .json (monitor.html)",
+        help="The page to write, with its numbers beside it as .json (monitor.html).",
     )
 
 

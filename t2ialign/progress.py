@@ -8,14 +8,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
 FIRST, LONGEST = 10.0, 60.0
 """Seconds between two lines: a tenth of the time so far, within these."""
-
-T = TypeVar("T")
 
 
 def quiet() -> bool:
@@ -23,7 +21,7 @@ def quiet() -> bool:
     return logging.getLogger("t2ialign").level > logging.INFO
 
 
-class Progress(Generic[T]):
+class Progress:
     """Counts up to `total`, by `update` or by going through `items`; use it in a `with`, or close it.
 
     delay: seconds before a bar appears. Whatever is shown goes to stderr.
@@ -31,7 +29,7 @@ class Progress(Generic[T]):
 
     def __init__(
         self,
-        items: Iterable[T] | None = None,
+        items: Iterable[Any] | None = None,
         *,
         desc: str,
         total: int | None = None,
@@ -52,7 +50,7 @@ class Progress(Generic[T]):
         self._lines, self._note, self._began = shown and not terminal, "", time.monotonic()
         self._last, self._said = self._began, -1
 
-    def __enter__(self) -> Progress[T]:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(
@@ -60,7 +58,7 @@ class Progress(Generic[T]):
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[Any]:
         """The items, each counted when the next one is asked for."""
         assert self.items is not None, "there is nothing to go through"
         with self:

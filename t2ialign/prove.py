@@ -23,17 +23,29 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("subject", choices=subjects(), help="what to prove: a file of t2ialign/proofs")
     parser.add_argument(
-        "--claim", type=int, action="append", metavar="N", help="only this claim, from 1; repeatable (all)"
+        "subject", choices=subjects(), help="The claims to measure: a file of t2ialign/proofs."
     )
     parser.add_argument(
-        "--seed", type=int, action="append", metavar="S", help="only this seed; repeatable (all of the claim)"
+        "--claim",
+        type=int,
+        action="append",
+        metavar="N",
+        help="Measure only this claim, counted from 1; may be repeated (all).",
     )
     parser.add_argument(
-        "--work", type=Path, default=Path("runs/prove"), help="folder of the runs (runs/prove)"
+        "--seed",
+        type=int,
+        action="append",
+        metavar="S",
+        help="Measure only with this seed; may be repeated (all seeds of the claim).",
     )
-    parser.add_argument("--output", type=Path, default=Path("proofs"), help="folder of the result (proofs)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/prove"), help="The folder of the runs (runs/prove)."
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("proofs"), help="The folder of the result (proofs)."
+    )
 
 
 def run(args: argparse.Namespace) -> None:

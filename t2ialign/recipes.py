@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="print this recipe instead of the list")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="Print this recipe instead of the list.")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -35,28 +35,53 @@ Row = dict[str, Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("prompt", nargs="*", help="what to render; quote each prompt")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="more of them: txt or a table")
+    parser.add_argument("prompt", nargs="*", help="The prompts to render, each in quotes.")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="A file of more prompts: one a line in .txt, or the column prompt, caption or text of .jsonl, .json, "
+        ".csv, .tsv or .parquet.",
+    )
     parser.add_argument(
         "--model",
-        help="a diffusers folder, a .safetensors or .ckpt file, a Hub id, or shapes (the embedded toy)",
+        help="A diffusers folder, a .safetensors or .ckpt file, a Hub id, or shapes (the embedded toy).",
     )
     options.add_arguments(parser)
     parser.add_argument(
-        "--lora", action="append", default=[], metavar="PATH[:SCALE]", help="apply a LoRA; may be repeated"
+        "--lora", action="append", default=[], metavar="PATH[:SCALE]", help="Apply a LoRA; may be repeated."
     )
-    parser.add_argument("-n", type=int, default=1, metavar="N", help="images per prompt (1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first image; the next has seed + 1 (0)")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps (20)")
-    parser.add_argument("--guidance", type=float, default=5.0, help="classifier-free guidance; 1 is off (5)")
-    parser.add_argument("--eta", type=float, default=0.0, help="noise per step: 0 is DDIM, 1 is DDPM (0)")
-    parser.add_argument("--height", type=int, help="pixels (the model's own)")
-    parser.add_argument("--width", type=int, help="pixels (the model's own)")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="B", help="images at a time (16)")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="(fp32)")
-    parser.add_argument("--attention", default="sdpa", choices=("sdpa", "xformers"), help="(sdpa)")
-    parser.add_argument("--output", type=Path, default=Path("runs/sample"), help="folder (runs/sample)")
-    parser.add_argument("--resume", choices=("latest",), help="continue the run in --output")
+    parser.add_argument(
+        "-n", type=int, default=1, metavar="N", help="How many images to render for each prompt (1)."
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="The seed of the first image; the next has seed + 1 (0)."
+    )
+    parser.add_argument("--steps", type=int, default=20, help="The number of denoising steps (20).")
+    parser.add_argument(
+        "--guidance", type=float, default=5.0, help="The scale of classifier-free guidance; 1 is off (5)."
+    )
+    parser.add_argument(
+        "--eta", type=float, default=0.0, help="The noise added in each step: 0 is DDIM, 1 is DDPM (0)."
+    )
+    parser.add_argument("--height", type=int, help="The height in pixels (that of the model).")
+    parser.add_argument("--width", type=int, help="The width in pixels (that of the model).")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, metavar="B", help="How many images are rendered at a time (16)."
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16", "fp16"),
+        help="What the network computes in (fp32).",
+    )
+    parser.add_argument(
+        "--attention", default="sdpa", choices=("sdpa", "xformers"), help="The attention kernels (sdpa)."
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/sample"), help="The folder for the images (runs/sample)."
+    )
+    parser.add_argument("--resume", choices=("latest",), help="Continue the run in --output.")
     sampling.add_arguments(parser)
 
 

@@ -30,39 +30,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="a folder of pictures, a manifest, .jsonl, .csv or .parquet, .tar shards, or a name on the Hub",
     )
-    parser.add_argument("--rewards", metavar="A,B,...", help="names of rewards, or package.module of yours")
+    parser.add_argument(
+        "--rewards", metavar="A,B,...", help="Names of rewards, or modules of yours as package.module."
+    )
     parser.add_argument(
         "--prompts",
         metavar="FILE|TEXT",
         help="a table of file names and prompts, or one prompt for all (NAME.txt beside each picture)",
     )
     parser.add_argument(
-        "--prompts-from-names", action="store_true", help='take "a red cat" from a_red_cat_01.png'
+        "--prompts-from-names", action="store_true", help='Take the prompt "a red cat" from a_red_cat_01.png.'
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=".parquet, .csv or .jsonl")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also a page of the best and worst pictures"
+        "-o", "--output", type=Path, metavar="FILE", help="The table to write: .parquet, .csv or .jsonl."
     )
-    parser.add_argument("--top", type=int, default=24, metavar="N", help="of each reward on that page (24)")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="Write a page of the best and worst images too."
+    )
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=24,
+        metavar="N",
+        help="How many images of each reward that page shows (24).",
+    )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="REWARD:KEY=VALUE",
-        help="of a reward, such as pickscore:weights=model.safetensors; may be repeated",
+        help="An option of a reward, such as pickscore:weights=model.safetensors; may be repeated.",
     )
     parser.add_argument(
-        "--image-column", metavar="NAME", help="of a table or data set (image, jpg, file, ...)"
+        "--image-column",
+        metavar="NAME",
+        help="The column of the images in a table or data set (image, jpg, file, ...).",
     )
-    parser.add_argument("--prompt-column", metavar="NAME", help="likewise (prompt, caption or text)")
-    parser.add_argument("--split", default="train", help="of a data set (train)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="pictures at a time (64)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; 0 is none (up to 8)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (a GPU if there is one)")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="(fp32)")
-    parser.add_argument("--resume", choices=("latest",), help="continue the run of --output")
-    parser.add_argument("--merge", nargs="+", metavar="FILE", help="join the outputs of several processes")
-    parser.add_argument("--ray", type=int, metavar="N", help="run on a Ray cluster with N scoring workers")
+    parser.add_argument(
+        "--prompt-column", metavar="NAME", help="The column of the prompts (prompt, caption or text)."
+    )
+    parser.add_argument("--split", default="train", help="The split of a data set (train).")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="How many processes decode images; 0 is none (up to 8)."
+    )
+    parser.add_argument("--device", help="The device: cpu, cuda, cuda:1, mps (a GPU if there is one).")
+    parser.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16"), help="What the rewards compute in (fp32)."
+    )
+    parser.add_argument("--resume", choices=("latest",), help="Continue the run of --output.")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="Join the outputs of several processes.")
+    parser.add_argument("--ray", type=int, metavar="N", help="Run on a Ray cluster with N scoring workers.")
 
 
 def run(args: argparse.Namespace) -> int:

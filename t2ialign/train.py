@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments; `--help` is one of them: after a method it lists that method's settings."""
-    parser.add_argument("method", nargs="?", help=f"{', '.join(methods())}, or a package.module of yours")
     parser.add_argument(
-        "-c", "--config", metavar="RECIPE", help="a YAML file, or a name that t2ialign recipes lists"
+        "method", nargs="?", help=f"One of {', '.join(methods())}, or a module of yours as package.module."
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="RECIPE",
+        help="A YAML file of settings, or a name that t2ialign recipes lists.",
     )
     parser.add_argument(
         "overrides",
@@ -29,7 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="A setting, which wins over the recipe: lr=1e-5, or --lr 1e-5, or --lr=1e-5.",
     )
-    parser.add_argument("-h", "--help", action="store_true", help="show this; after a method, its settings")
+    parser.add_argument(
+        "-h",
+        "--help",
+        action="store_true",
+        help="Show this text, or the settings of the method that is named.",
+    )
     parser.set_defaults(usage=parser.format_help)
 
 
@@ -105,7 +115,8 @@ def _settings(method: str) -> str:
     from t2ialign import config
 
     usage = f"usage: t2ialign train {method} [-c recipe.yaml] [key=value ...]"
-    return f"{usage}\n\n{config.describe(load_method(method).Config)}"
+    forms = "A setting may be written lr=1e-5, --lr 1e-5 or --lr=1e-5; docs/training.md has other names."
+    return f"{usage}\n\n{forms}\n\n{config.describe(load_method(method).Config)}"
 
 
 def _importable(dotted: str) -> bool:

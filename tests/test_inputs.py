@@ -127,8 +127,8 @@ def test_with_right_paths_something_is_loaded(line, place, nothing_loads):
 
 
 GOOD = {"prompts": "prompts.txt", "data": "pairs.jsonl", "reward": "shapes-clip", "model": "shapes"}
-PATHS = ("data", "model", "generator", "prompts", "heldout_prompts", "monitor_prompts", "validation_prompts")
-PATHS = (*PATHS, "reward", "weights", "output", "cache", "text_projection", "resume")
+LISTS = ("data", "model", "generator", "prompts", "heldout_prompts", "monitor_prompts", "validation_prompts")
+PATHS = (*LISTS, "reward", "weights", "output", "cache", "text_projection", "resume")
 
 
 def wrong_settings() -> list[tuple[str, str]]:

@@ -46,7 +46,7 @@ def check_rewriter(name: str) -> None:
     choose(name)
 
 
-def _checks(cfg: Config) -> Iterator[tuple[str, Callable[[Any], None]]]:
+def _checks(cfg: Config) -> Iterator[tuple[str, Callable[[Any], object]]]:
     """Settings that name something, with what looks for it."""
     from t2ialign.trainers.language import LanguageConfig
 
@@ -61,8 +61,13 @@ def _checks(cfg: Config) -> Iterator[tuple[str, Callable[[Any], None]]]:
     yield "monitor_prompts", read_prompts
     yield "validation_prompts", lambda prompts: [read_prompts(item) for item in prompts]
     yield "text_projection", lambda source: check_there(source, f"text_projection={source}")
-    yield "monitor_rewards", lambda names: [rewards.check(name) for name in names]
+    yield "monitor_rewards", _check_rewards
     yield "reward", lambda name: rewards.check(name, **_options(cfg))
+
+
+def _check_rewards(names: Collection[str]) -> None:
+    for name in names:
+        rewards.check(name)
 
 
 def _options(cfg: Config) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def _rows_of(file: Path, method: str) -> Any:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             main = state.is_world_process_zero
-            self.bar: Progress[int] = Progress(
+            self.bar: Progress = Progress(
                 total=state.max_steps, initial=state.global_step, desc=method, disable=not main
             )
 

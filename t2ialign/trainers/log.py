@@ -70,7 +70,7 @@ class Log:
                 "wandb": {"config": config, "dir": str(self.output)},
             }
             self.accelerator.init_trackers("t2ialign", init_kwargs=options)
-        self._bar: Progress[int] = Progress(
+        self._bar: Progress = Progress(
             total=self.total, initial=step, desc=self.title, unit="step", disable=not main
         )
 

@@ -20,7 +20,7 @@ def parameters(file) -> tuple[str, dict[str, str]]:
     """(prompt, values) of a PNG file."""
     with Image.open(file) as image:
         image.load()
-        prompt, _, line = image.text["parameters"].rpartition("\n")
+        prompt, _, line = image.info["parameters"].rpartition("\n")
     values = {name: json.loads(text) if text[:1] == '"' else text for name, text in A1111.findall(line)}
     return prompt, values
 
@@ -48,7 +48,7 @@ def test_a_grid_tells_every_cell(tmp_path):
     save(Image.new("RGB", (16, 16)), tmp_path / "a.png", grid_text(rows, 2, (8, 8)))
     prompt, values = parameters(tmp_path / "a.png")
     assert prompt == "a\nb" and (values["Seed"], values["Grid"], values["Size"]) == ("3", "2x2", "8x8")
-    cells = json.loads(Image.open(tmp_path / "a.png").text["t2ialign"])
+    cells = json.loads(Image.open(tmp_path / "a.png").info["t2ialign"])
     assert cells == [{"prompt": row["prompt"], "seed": row["seed"]} for row in rows]
 
 
@@ -60,7 +60,7 @@ def test_sample_writes_it_into_every_image_and_the_grid(tmp_path, tiny_sd):
         prompt, values = parameters(row.path)
         assert (prompt, values["Seed"], values["Steps"]) == ("a red circle", str(row.seed), "2")
         assert (values["CFG scale"], values["Model"], values["Size"]) == ("1.5", "sd", "32x32")
-    assert json.loads(Image.open(output / "grid.png").text["t2ialign"]) == [
+    assert json.loads(Image.open(output / "grid.png").info["t2ialign"]) == [
         {"prompt": "a red circle", "seed": seed} for seed in (5, 6)
     ]
 
@@ -73,6 +73,6 @@ def test_validation_images_carry_prompt_and_seed(tmp_path, tiny_sd):
     validation.render(cfg, load_policy(str(tiny_sd)), ["a", "b"], file)
     prompt, values = parameters(file)
     assert (prompt, values["Steps"], values["CFG scale"], values["Seed"]) == ("a\nb", "1", "3", "0")
-    assert json.loads(Image.open(file).text["t2ialign"]) == [
+    assert json.loads(Image.open(file).info["t2ialign"]) == [
         {"prompt": prompt, "seed": seed} for prompt in "ab" for seed in (0, 1)
     ]
