@@ -1,7 +1,7 @@
 """Rewrites by rules that were read by hand: which prompts, the verdicts, and which of them are out of date.
 
-100 prompts were drawn from 14 published sets, of those whose hash is odd; the rules were made with the others
-in view. Texts are not kept: a prompt is named by set and row, and with its rewrite by a hash.
+100 prompts were drawn from the held-out half of 14 published sets; the rules were made with the other half in
+view. Texts are not kept: a prompt is named by set and row, and with its rewrite by a hash.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from t2ialign.evaluation.statistics import Estimate, wilson
 READ = Path(__file__).parents[1] / "proofs" / "rules_read.json"
 VERDICTS = ("useful", "neutral", "harmful")
 """Against the prompt as it is: better for Stable Diffusion, no matter, or against what it says."""
-DRAWN = 100
+FIRST, LAST = 100, 200
+"""Which of the draw were read and are counted; those before were read while the rules were made."""
 
 _COMPBENCH = "t2i-compbench/examples/dataset"
 _LINES = {
@@ -114,12 +115,12 @@ def held_out(prompt: str) -> bool:
     return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] % 2 == 1
 
 
-def draw(texts: Mapping[str, str], *, number: int = DRAWN, seed: int = 0, read: bool = True) -> list[str]:
-    """`number` ids, as many of each set as the sets can give, of held-out prompts, or of the others."""
+def draw(texts: Mapping[str, str], *, number: int, seed: int = 0) -> list[str]:
+    """The first `number` ids of a fixed order of held-out prompts, which takes one of each set in turn."""
     rng = random.Random(seed)
     sets: dict[str, list[str]] = {}
     for name, text in texts.items():
-        if held_out(text) is read:
+        if held_out(text):
             sets.setdefault(name.partition("/")[0], []).append(name)
     queues = [rng.sample(names, len(names)) for _, names in sorted(sets.items())]
     drawn: list[str] = []

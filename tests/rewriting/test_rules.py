@@ -187,6 +187,14 @@ def test_outputs_are_parsed_and_depend_on_seed_and_draw():
         explain("a cat", "much")
 
 
+def test_the_tokenizer_takes_each_digit_for_a_word_and_the_docs_show_what_is_printed():
+    assert count(_tokenizer(), "12 dogs") == count(_tokenizer(), "twelve dogs") + 1
+    docs = (Path(__file__).parents[2] / "docs" / "rewrite.md").read_text(encoding="utf-8")
+    shown = docs.partition("### The rules")[2].split("```")[1].splitlines()
+    prompts_shown = re.findall(r'"([^"]+)"', shown[1])
+    assert [explain(prompt)[1] for prompt in prompts_shown] == shown[2:]
+
+
 def test_an_end_mark_or_a_quotation_at_the_end_stays():
     assert explain("Is this a cat?")[1].startswith("Is this a cat? ")
     assert explain('A sign says "Go, now."')[1].startswith('A sign says "Go, now.", ')
