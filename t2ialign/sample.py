@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="A file of more prompts: one a line in .txt, or the column prompt, caption or text of .jsonl, .json, "
-        ".csv, .tsv or .parquet.",
+        help="A file of more prompts: one a line in .txt, or the column prompt, caption or text of .jsonl, "
+        ".json, .csv, .tsv or .parquet.",
     )
     parser.add_argument(
         "--model",

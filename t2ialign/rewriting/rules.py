@@ -69,7 +69,9 @@ def explain(prompt: str, strength: str = "medium", key: str = "0|0") -> tuple[st
         if _fits(longer, prompt):
             text = longer
             reasons.append(addition.why)
-    if not reasons or check(prompt, text):
+    if lost := check(prompt, text):
+        return UNCHANGED + f"a rewrite would lose {lost[0].evidence!r}.", prompt
+    if not reasons:
         return UNCHANGED + "the rules find nothing in it that they could say more clearly.", prompt
     return " ".join(reasons), text
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from rewards.clip_tokenizer import POSITIONS
+from t2ialign.rewriting import rules
 from t2ialign.rewriting.budget import count
+from t2ialign.rewriting.clarify import Change
 from t2ialign.rewriting.intensity import INTENSITIES, word_count
 from t2ialign.rewriting.language import drawn
 from t2ialign.rewriting.parse import parse
@@ -185,6 +187,14 @@ def test_outputs_are_parsed_and_depend_on_seed_and_draw():
         Rules("much")
     with pytest.raises(ValueError, match="got intensity 'much'"):
         explain("a cat", "much")
+
+
+def test_what_a_rewrite_would_lose_keeps_the_prompt(monkeypatch):
+    monkeypatch.setattr(rules, "clarify", lambda text: [Change("a dog", "Shorter.")])
+    thought, text = explain("three dogs, no cat")
+    assert text == "three dogs, no cat" and thought == UNCHANGED + "a rewrite would lose 'three dogs'."
+    spaced = "1 9 5 0 s poster"  # as DiffusionDB writes years: a text survives itself
+    assert check(spaced, spaced) == []
 
 
 def test_the_tokenizer_takes_each_digit_for_a_word_and_the_docs_show_what_is_printed():
