@@ -152,7 +152,7 @@ def _trained(name: str, folder: object) -> tuple[Code, dict[str, Any]]:
     base = trained.read_about(str(folder))["reward"]
     if name not in (base, "trained", str(folder)):
         raise ValueError(f"got weights {folder}, trained from {base}, for {name}; expected its own; fix one")
-    return Code(trained.build, None), {"weights": folder, "base": name if name == base else None}
+    return Code(trained.build, None), {"weights": folder, "reward": name if name == base else None}
 
 
 def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Reward:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -20,7 +20,7 @@ SLACK = 1e-3
 """How far outside [0, 1] rounding may carry a pixel; a [-1, 1] image is far beyond it."""
 
 CHUNK = 64
-"""Rows that `Reward.score_table` repeats at a time."""
+"""Rows that a table repeats at a time."""
 
 
 class Reward(nn.Module, ABC):
@@ -80,11 +80,7 @@ class Reward(nn.Module, ABC):
 
     def table_pil(self, images: list[Image], candidates: list[list[str]]) -> Tensor:
         """B images of any size and mode, B lists of n_i prompts -> (sum n_i,), in order, as `score_pil`."""
-        flat = [(row, prompt) for row, prompts in enumerate(candidates) for prompt in prompts]
-        spans = [flat[start : start + CHUNK] for start in range(0, len(flat), CHUNK)]
-        return torch.cat(
-            [self.score_pil([images[row] for row, _ in s], [text for _, text in s]) for s in spans]
-        )
+        return _repeated(lambda rows, some: self.score_pil([images[row] for row in rows], some), candidates)
 
     def table(self, images: Tensor, candidates: Sequence[Sequence[str]]) -> list[Tensor]:
         """images (B, 3, H, W) in [0, 1], for each its own n_i prompts -> B tensors (n_i,); n_i may be 0.
@@ -108,10 +104,7 @@ class Reward(nn.Module, ABC):
 
         Images are repeated, `CHUNK` rows at a time; scorers that can encode an image once do better.
         """
-        rows = [row for row, prompts in enumerate(candidates) for _ in prompts]
-        flat = [prompt for prompts in candidates for prompt in prompts]
-        spans = [slice(start, start + CHUNK) for start in range(0, len(flat), CHUNK)]
-        return torch.cat([self.score(images[rows[span]], flat[span]) for span in spans])
+        return _repeated(lambda rows, some: self.score(images[rows], some), candidates)
 
     def category(self, prompt: str) -> str | None:
         """The name under which results for this prompt are grouped in tables; None when there is none."""
@@ -146,10 +139,7 @@ class Prepared(Reward):
 
     def table_prepared(self, pixels: Tensor, candidates: list[list[str]]) -> Tensor:
         """pixels (B, 3, S, S) as `preprocess` gives them, B lists of n_i prompts -> (sum n_i,), in order."""
-        rows = [row for row, prompts in enumerate(candidates) for _ in prompts]
-        flat = [prompt for prompts in candidates for prompt in prompts]
-        spans = [slice(start, start + CHUNK) for start in range(0, len(flat), CHUNK)]
-        return torch.cat([self.score_prepared(pixels[rows[span]], flat[span]) for span in spans])
+        return _repeated(lambda rows, some: self.score_prepared(pixels[rows], some), candidates)
 
     def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
         """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,), in order."""
@@ -179,6 +169,14 @@ class LatentReward(nn.Module, ABC):
             )
         check_prompts(prompts, len(latents))
         return check_scores(self, self.score(latents, t, prompts), len(prompts))
+
+
+def _repeated(score: Callable[[list[int], list[str]], Tensor], candidates: list[list[str]]) -> Tensor:
+    """Scores of rows of images and as many prompts, asked `CHUNK` at a time -> (sum n_i,), in order."""
+    rows = [row for row, prompts in enumerate(candidates) for _ in prompts]
+    flat = [prompt for prompts in candidates for prompt in prompts]
+    spans = [slice(start, start + CHUNK) for start in range(0, len(flat), CHUNK)]
+    return torch.cat([score(rows[span], flat[span]) for span in spans])
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -70,14 +70,14 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
 
 
 def build(
-    weights: str | Path | None = None, *, sha256: str | None = None, base: str | None = None, **options: Any
+    weights: str | Path | None = None, *, sha256: str | None = None, reward: str | None = None, **options: Any
 ) -> Reward:
     """The trained reward in the folder `weights`; `sha256` pins its reward.safetensors.
 
     Its base is loaded as it was for training, but that `options` win; where the base's own weights moved,
-    mend reward.json. `base` is its name as you write it, which code of a file or of the working folder needs:
-    none such is run because reward.json names it. Towers are never shared, since this one's weights are its
-    own. Raises ValueError for a folder of another kind, or weights that do not fit the base.
+    mend reward.json. `reward` is its name as you write it, which code of a file or of the working folder
+    needs: none such is run because reward.json names it. Towers are never shared, since this one's weights
+    are its own. Raises ValueError for a folder of another kind, or weights that do not fit the base.
     """
     from rewards import load, user_code
     from rewards.weights import find
@@ -87,12 +87,12 @@ def build(
     about = read_about(weights)
     if sha256 is not None:
         find(weights, WEIGHTS, sha256=sha256)
-    name, options = base or about["reward"], {**about["options"], **options}
-    trusted = base is not None and user_code.is_local(base)
+    name, options = reward or about["reward"], {**about["options"], **options}
+    trusted = reward is not None and user_code.is_local(reward)
     with nullcontext() if trusted else user_code.recorded(Path(weights) / ABOUT):
-        reward: Reward = load(name, **options)
-    lay_over(reward, read_tensors(weights), weights)
-    return reward
+        base: Reward = load(name, **options)
+    lay_over(base, read_tensors(weights), weights)
+    return base
 
 
 def lay_over(reward: Reward, tensors: Mapping[str, Tensor], source: Path | str) -> None:

@@ -78,7 +78,7 @@ def find(name: str) -> Code:
     if file is not None and is_local(name):
         raise ValueError(
             f"got reward {name!r} in {file}; expected one that is installed: code of a file or of the "
-            f"working folder runs only where you name it yourself; pass base={name!r} if you trust it"
+            "working folder runs only where you name it yourself; see docs/rewards.md, A reward of your own"
         )
     if _is_file(place):
         path = Path(place).expanduser().resolve()

@@ -143,12 +143,14 @@ def test_a_folder_of_weights_runs_no_code_of_the_working_folder(folder):
     for number, name in enumerate((f"./{folder}_single.py:Sharpness", f"{folder}.sharpness:Sharpness")):
         weights = Path(f"run{number}")
         save(weights, name)
-        with pytest.raises(ValueError, match=r"reward.json; expected one that is installed: .* pass base="):
+        with pytest.raises(
+            ValueError, match=r"reward.json; expected one that is installed: .* only where you"
+        ):
             rewards.load("trained", weights=weights)
         with pytest.raises(ValueError, match="expected one that is installed"):
             rewards.load(str(weights))
         for trusted in (
-            rewards.load("trained", weights=weights, base=name),
+            rewards.load("trained", weights=weights, reward=name),
             rewards.load(name, weights=str(weights)),
         ):
             assert trusted.head.weight.item() == 1
