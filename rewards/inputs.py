@@ -88,11 +88,16 @@ def opened(images: Images) -> list[Image.Image]:
     return [_opened(image, label(image, number, len(given))) for number, image in enumerate(given)]
 
 
-def label(image: ImageLike, number: int, count: int) -> str:
-    """How messages and tables name an image: its place in the list, its path."""
-    path = str(image) if isinstance(image, str | PathLike) else ""
+def path_of(image: ImageLike) -> str:
+    """The file that an image is or was opened from; "" where that is not known."""
     if isinstance(image, Image.Image):
-        path = str(getattr(image, "filename", ""))
+        return str(getattr(image, "filename", ""))
+    return str(image) if isinstance(image, str | PathLike) else ""
+
+
+def label(image: ImageLike, number: int, count: int) -> str:
+    """How messages name an image: by its place in the list and its path."""
+    path = path_of(image)
     if count == 1:
         return path or "image"
     return f"image {number} ({path})" if path else f"image {number}"

@@ -40,7 +40,7 @@ class Scores(Mapping[str, Tensor]):
         return len(self.columns)
 
     def rows(self) -> list[dict[str, str | float]]:
-        """One dict an image: "image", "prompt", and each reward's score by its name."""
+        """One dict an image: "image" (its path or number), "prompt", and each reward's score by its name."""
         columns = {name: column.tolist() for name, column in self.columns.items()}
         return [
             {"image": image, "prompt": prompt, **{name: column[row] for name, column in columns.items()}}
@@ -50,7 +50,7 @@ class Scores(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         texts = ["image", "prompt"] if any(self.prompts) else ["image"]
         head = [*texts, *self.columns]
-        cells = [[_cell(row[name]) for name in head] for row in self.rows()[:SHOWN]]
+        cells = [[_cell(name, row[name]) for name in head] for row in self.rows()[:SHOWN]]
         widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
         lines = [
             "  ".join(
@@ -93,7 +93,7 @@ def score(
         items = inputs.read(given[start : start + BATCH], first=start, count=len(given))
         parts.append(score_items(loaded, items, texts[start : start + BATCH]))
     columns = {name: torch.cat([part[name].float().cpu() for part in parts]) for name in loaded}
-    names = [inputs.label(image, number, len(given)) for number, image in enumerate(given)]
+    names = [inputs.path_of(image) or f"image {number}" for number, image in enumerate(given)]
     return Scores(names, texts, columns)
 
 
@@ -109,8 +109,11 @@ def _loaded(names: str | Iterable[str]) -> dict[str, Reward]:
     return {name: reward.to(default_device()) for name, reward in loaded.items()}
 
 
-def _cell(value: str | float) -> str:
+def _cell(column: str, value: str | float) -> str:
+    """A number of four digits; a text cut to `WIDTH`, a path at its beginning."""
     if isinstance(value, float):
         return f"{value:.4g}"
     text = " ".join(value.split())
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
+    if len(text) <= WIDTH:
+        return text
+    return f"...{text[3 - WIDTH :]}" if column == "image" else f"{text[: WIDTH - 3]}..."
