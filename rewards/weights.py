@@ -177,7 +177,7 @@ def _from_hub(source: str, names: list[str]) -> Path:
         reason = error
     raise ValueError(
         f"got no {_either(names)} of {source} ({type(reason).__name__}); expected a network or the file; "
-        f"put it at ${HOME}/{match['id']}/{names[0]}, or pass weights=FILE_OR_FOLDER"
+        f"put it at {home() / match['id'] / names[0]}, or pass weights=FILE_OR_FOLDER"
     ) from reason
 
 

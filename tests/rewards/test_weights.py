@@ -150,7 +150,7 @@ def test_without_network_the_cache_is_tried_for_every_name(monkeypatch):
 
 def test_no_network_names_the_file_and_where_to_put_it(tmp_path):
     code = "import rewards; rewards.load('pickscore')"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "XDG_CACHE_HOME": "/c"}
     environment.pop("T2IALIGN_WEIGHTS", None)
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
@@ -160,7 +160,7 @@ def test_no_network_names_the_file_and_where_to_put_it(tmp_path):
         "ValueError: got no model.safetensors or pytorch_model.bin or open_clip_model.safetensors or "
         "open_clip_pytorch_model.bin of yuvalkirstain/PickScore_v1 (LocalEntryNotFoundError); "
         "expected a network or the file; put it at "
-        "$T2IALIGN_WEIGHTS/yuvalkirstain/PickScore_v1/model.safetensors, or pass weights=FILE_OR_FOLDER"
+        "/c/t2ialign/weights/yuvalkirstain/PickScore_v1/model.safetensors, or pass weights=FILE_OR_FOLDER"
     )
 
 
