@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign.data.messages import printable
 from t2ialign.models.sources import check_model
 from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
 from t2ialign.rewriting.intensity import LONG
@@ -225,9 +226,9 @@ def _aloud(job: Job, prompts: Sequence[str]) -> list[Rewritten]:
 
     rewriter, settings, results = _Aloud(job.choice), job.settings(), []
     for prompt in prompts:
-        print(f"prompt:   {prompt}")
+        print(f"prompt:   {printable(prompt)}")
         (result,) = rewrite(rewriter, [prompt], **settings)
-        print(f"{verdict(result)}\n")
+        print(f"{printable(verdict(result))}\n")
         results.append(result)
     return results
 
@@ -253,9 +254,9 @@ class _Aloud:
             print("again:    ", end="")
         self.heard = False
         outputs = self.rewriter.write(prompts, attempt=attempt)
-        print("" if self.heard else "\n".join(outputs))
+        print("" if self.heard else printable("\n".join(outputs)))
         return outputs
 
     def _hear(self, row: int, piece: str) -> None:
         self.heard = True
-        print(piece, end="", flush=True)
+        print(printable(piece), end="", flush=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 VALUE, MESSAGE = 80, 1000
 """Characters of a value from a file, and of a whole message, that are shown at most."""
+BLANKS = "\n\t\xa0\u2009\u202f\u3000"
 NAMES = 20
 """Columns that a message lists at most."""
 
@@ -34,12 +35,16 @@ def one_line(text: str, longest: int = MESSAGE) -> str:
 
     Our messages say at the start what is wrong and at the end what to do, so both ends matter.
     """
-    line = " ".join(text.split())
-    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    line = printable(" ".join(text.split()))
     if len(line) <= longest:
         return line
     end = (longest - 5) // 3
     return f"{line[: longest - 5 - end]} ... {line[-end:]}"
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of what a terminal would act on; line breaks, tabs and blanks stay."""
+    return "".join(char if char.isprintable() or char in BLANKS else repr(char)[1:-1] for char in text)
 
 
 class OneLine(logging.Formatter):

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from t2ialign.data.messages import MESSAGE, VALUE, OneLine, listed, one_line, quoted
+from t2ialign.data.messages import MESSAGE, VALUE, OneLine, listed, one_line, printable, quoted
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,10 @@ def test_escape_sequences_become_text():
     evil = "\x1b]0;pwned\x07 \u202egnp"
     for shown in (quoted(evil), one_line(evil), listed([evil, "a"])):
         assert shown.isprintable() and "\\x1b" in shown and "\\u202e" in shown
+
+
+def test_printable_keeps_text_in_any_language_and_its_lines():
+    assert printable("zwei Füße 🙂\n\u3000b\x1b[2J\x9b") == "zwei Füße 🙂\n\u3000b\\x1b[2J\\x9b"
 
 
 def test_columns_are_listed_up_to_twenty():
