@@ -71,12 +71,16 @@ def located(weights: str) -> tuple[str, str | None]:
 def check_there(source: str | Path, what: str) -> None:
     """Raises ValueError, naming `what`, if `source` means a place on this machine and nothing is there.
 
-    It does unless it has the form of a Hub id "org/name[@revision]" and no folder `org` is here.
+    It does if it has a separator or ends like a file of weights, unless it has the form of a Hub id
+    "org/name[@revision]" and no folder `org` is here. A bare word may be a name of another kind.
     """
-    first, _, _ = str(source).replace("\\", "/").partition("/")
-    is_id = HUB_ID.fullmatch(str(source)) and first not in (".", "..", "~") and not Path(first).is_dir()
-    is_id = is_id and Path(source).suffix not in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-    if not is_id and not any(path.exists() for path in _local(Path(source).expanduser(), [])):
+    text = str(source).replace("\\", "/")
+    first, separator, _ = text.partition("/")
+    is_file = Path(text).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+    is_id = HUB_ID.fullmatch(text) and first not in (".", "..", "~") and not Path(first).is_dir()
+    if (is_file or (separator and not is_id)) and not any(
+        path.exists() for path in _local(Path(source).expanduser(), [])
+    ):
         raise ValueError(f"got {what}, which does not exist; expected a file, a folder or a Hub id; check it")
 
 

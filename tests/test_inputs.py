@@ -202,6 +202,7 @@ def test_a_hub_id_is_no_missing_path(weights, there, tmp_path, monkeypatch):
         (tmp_path / "org").mkdir()  # now it is the folder of that name that is meant
     with pytest.raises(ValueError, match="of clipscore, which does not exist"):
         rewards.check("clipscore", weights=weights)
+    rewards.check("shapes-clip", path="shapes-clip-b")  # a name, and no path
     home = tmp_path / "home"
     (home / "org" / "name").mkdir(parents=True)
     monkeypatch.setenv("T2IALIGN_WEIGHTS", str(home))

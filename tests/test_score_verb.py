@@ -54,7 +54,8 @@ def test_help_imports_neither_torch_nor_diffusers():
 
 
 @pytest.mark.parametrize("suffix", output.SUFFIXES)
-def test_from_a_folder_to_a_table(tmp_path, suffix, capsys):
+def test_from_a_folder_to_a_table(tmp_path, suffix, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)  # where the bar shows how fast it is
     reds(tmp_path / "i", 9)
     assert score(tmp_path / "i", tmp_path / f"s{suffix}", "--batch-size", "4") == 0
     found = rows(tmp_path / f"s{suffix}")
