@@ -22,10 +22,14 @@ def located(where: str, text: str, base: Path) -> Path:
     If there is no file of that very name, `\\` may stand for `/`, the Unicode form and the letter case of the
     ending may differ, and blanks round the name are dropped. A leading ~ is the home folder; file:// is a
     path on this machine, with its %20 decoded. `where` says in messages which cell holds the text. Raises
-    ValueError for an absolute path of Windows elsewhere, and for file:// with another machine's name.
+    ValueError for an absolute path of Windows elsewhere, for file:// with another machine's name and for NUL.
     """
     if text.strip().lower().startswith("file://"):
         return _from_url(where, text.strip())
+    if "\0" in text:
+        raise ValueError(
+            f"{where}: got a path with a NUL character; expected the name of a file; mend the row"
+        )
     written = base / expand(text)
     if os.path.exists(written):
         return written

@@ -63,6 +63,11 @@ def test_an_absolute_path_of_another_computer_is_refused(base, text):
         located("row 1", text, base)
 
 
+def test_a_path_with_nul_is_refused_by_its_row(base):
+    with pytest.raises(ValueError, match="row 1: got a path with a NUL character"):
+        located("row 1", "img/a\0.png", base)
+
+
 def test_what_is_not_there_is_given_for_the_reader_to_name(base):
     assert located("row 1", "img\\gone.png", base) == (
         base / "img" / "gone.png" if os.name != "nt" else base / "img\\gone.png"
