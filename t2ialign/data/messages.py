@@ -9,6 +9,7 @@ from collections.abc import Iterable
 VALUE, MESSAGE = 80, 1000
 """Characters of a value from a file, and of a whole message, that are shown at most."""
 BLANKS = "\n\t\xa0\u2009\u202f\u3000"
+"""What Python calls no printable character, and yet shows as no more than a blank or a new line."""
 NAMES = 20
 """Columns that a message lists at most."""
 

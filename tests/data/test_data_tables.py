@@ -56,6 +56,7 @@ class TestCsv:
             ('prompt\na\nb\n"open at the end', 4),
             ('prompt,n\n"open,1\nb,2\n"c",3\n', 2),
             ('prompt\n"hello" on a sign\n', 2),
+            ('sep=;\n\nid;prompt\n1;a\n2;"open\n', 5),
             ('prompt\n"a \\"red\\" car"\n', 2),
         ],
     )
