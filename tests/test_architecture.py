@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "evaluation",
         "rewriting",
         "config",
+        "paths",
         "progress",
     },
 }
