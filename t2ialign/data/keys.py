@@ -40,8 +40,8 @@ def _contents(picture: ImageSource) -> bytes:
 def _file(path: Path) -> bytes:
     try:
         stat = path.stat()
-    except OSError:  # reading it will say what is wrong
-        return f"{path} absent".encode("utf-8", "surrogateescape")
+    except (OSError, ValueError):  # reading it will say what is wrong, even with a name that no file can have
+        return f"{path} absent".encode("utf-8", "surrogatepass")
     return f"{path} {stat.st_size} {stat.st_mtime_ns}".encode("utf-8", "surrogateescape")
 
 

@@ -56,6 +56,6 @@ def stamp(path: Path) -> str:
     """Size and date of a file, "" if there is none: another picture of the same name has another one."""
     try:
         stat = path.stat()
-    except OSError:  # reading it will say what is wrong
+    except (OSError, ValueError):  # reading it will say what is wrong, even with a name that no file can have
         return ""
     return f"{stat.st_size} {stat.st_mtime_ns}"

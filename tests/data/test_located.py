@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from t2ialign.data.keys import picture_key
 from t2ialign.data.located import located
 from t2ialign.data.pairs import read_pairs
+from t2ialign.scoring.decode import read_picture
 from t2ialign.scoring.prompts import Prompts, lookup
 from t2ialign.scoring.rows import Columns
 from t2ialign.scoring.sources import open_source
@@ -66,6 +68,16 @@ def test_an_absolute_path_of_another_computer_is_refused(base, text):
 def test_a_path_with_nul_is_refused_by_its_row(base):
     with pytest.raises(ValueError, match="row 1: got a path with a NUL character"):
         located("row 1", "img/a\0.png", base)
+
+
+def test_a_name_that_no_file_can_have_is_an_error_of_its_row_alone(base):
+    rows = [{"image": "img/a.png"}, {"image": "img/\0.png"}, {"image": "img/\ud800.png"}]
+    (base / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first, nul, half = open_source(str(base / "t.jsonl"), Prompts(), Columns()).items()
+    assert first.error is None and nul.error is not None and "NUL" in nul.error
+    with pytest.raises(ValueError, match="got"):
+        read_picture(half)
+    assert isinstance(half.image, Path) and picture_key(half.image) != picture_key(base / "img" / "a.png")
 
 
 def test_what_is_not_there_is_given_for_the_reader_to_name(base):
