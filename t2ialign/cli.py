@@ -70,7 +70,8 @@ class Parser(argparse.ArgumentParser):
         for word in (str(word) for name in FREE_WORDS for word in getattr(found, name, [])):
             if (option := self._assigned(word)) is not None:
                 raise ValueError(
-                    f"got {word}; expected an option with dashes; write {option} {word.partition('=')[2]}"
+                    f"got {word}; expected an option with dashes, or a prompt of this form in a file; "
+                    f"write {option} {word.partition('=')[2]}"
                 )
 
     def _meant(self, word: str) -> str:

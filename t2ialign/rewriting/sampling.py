@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--reward",
-        help="what judges that (evaluator; on the embedded model with the exact oracle, which reads captions "
-        "such as 'a red circle left of a blue square', and others by --option points=FILE)",
+        help="The reward that judges the images. The embedded model needs none: its oracle judges captions "
+        "such as 'a red circle left of a blue square', and shapes-clip other prompts.",
     )
     group.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of the reward; may be repeated"
