@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from t2ialign.data.images import ImageSource, picture_of
 from t2ialign.data.messages import listed, quoted
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_text
+from t2ialign.data.remote import Remote
 from t2ialign.data.skipped import NO_IMAGE, Fault, Skipped
 from t2ialign.data.sources import read_rows
 from t2ialign.data.tables import first_of
@@ -135,23 +136,22 @@ def _picture(where: str, value: Any, base: Path) -> ImageSource:
 
 
 def _check_different(where: str, record: PairRecord) -> None:
-    """Of one image neither can be preferred; it may tie with itself, as in Pick-a-Pic."""
+    """Of one file or address neither can be preferred; an image may tie with itself, as in Pick-a-Pic."""
     if _is_same(record.win, record.lose):
-        shown = quoted(str(record.win)) if isinstance(record.win, Path) else "the same bytes"
         raise Fault(
             "with the same image as both sides",
-            f"{where}: got {shown} as the chosen and the rejected image; expected two images; mend or drop "
-            "the row",
+            f"{where}: got {quoted(str(record.win))} as the chosen and the rejected image; expected two "
+            "images; mend or drop the row",
         )
 
 
 def _is_same(first: ImageSource, second: ImageSource) -> bool:
-    try:
-        if isinstance(first, Path) and isinstance(second, Path):
+    if isinstance(first, Path) and isinstance(second, Path):
+        try:
             return first == second or first.samefile(second)
-        return type(first) is type(second) and first == second
-    except (OSError, ValueError, SyntaxError):  # one is missing or broken: reading it will say so
-        return False
+        except (OSError, ValueError):  # one is missing: reading it will say so
+            return False
+    return isinstance(first, Remote) and first == second
 
 
 def _tie(both: list[PairRecord], ties: Ties) -> list[PairRecord]:

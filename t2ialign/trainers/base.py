@@ -299,17 +299,13 @@ class Trainer(Loop[Cfg, BatchT]):
             master_weights=cfg.lora_rank == 0,
             options=options_of(cfg),
         )
-        self.cfg = cfg = self.settings()
+        self.cfg = cfg = cfg.for_family(self.policy.family)
         warn_before_training(self.policy.distilled)
         write, often = make_trainable(self.policy, cfg), cfg.lora_rank > 0
         if cfg.gradient_checkpointing:
             self.policy.checkpoint_gradients()
         trained = trainable(self.policy)
         return TrainState(cfg, self.accelerator, self.policy, trained, write, often=often, wrap=self.wraps)
-
-    def settings(self) -> Cfg:
-        """The settings once the model is known: some defaults depend on its family."""
-        return self.cfg
 
     def facts(self) -> Facts:
         """The model, and the validation images where there are any."""

@@ -151,10 +151,6 @@ class Trainer(base.Trainer[Config, Batch]):
     decodes = True
     any_reward = True
 
-    def settings(self) -> Config:
-        """Those of the preset for the family of the model."""
-        return self.cfg.for_family(self.policy.family)
-
     def setup(self) -> None:
         """Encode every prompt once, load who judges. Raises ValueError for settings that leave no step."""
         cfg = self.cfg

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -124,3 +124,7 @@ class TrainConfig(LoopConfig):
     """End the run where a held-out reward falls significantly while the trained one still rises."""
     keep_best: str | None = None
     """One of monitor_rewards: the weights that were best by it are kept in output/best."""
+
+    def for_family(self, family: str) -> Self:
+        """The settings for a family of models, "sd1", "sd2" or "sdxl": some defaults depend on it."""
+        return self

@@ -481,14 +481,13 @@ class TestRowsThatCannotBeUsed:
         with pytest.raises(ValueError, match=r"no pair in .*2 of 2 rows left out: 2 without a prompt"):
             summary(source, skipped=Skipped(source))
 
-    def test_one_image_by_two_names_or_as_bytes_is_one_image(self, tmp_path, good):
+    def test_one_file_by_two_names_and_one_address_are_one_image(self, tmp_path, good):
         (tmp_path / "c.png").symlink_to("a.png")
         with pytest.raises(Fault, match=r"a\.png' as the chosen and the rejected image"):
             summary(write_lines(tmp_path / "p.jsonl", [good | {"rejected": "c.png"}]))
-        twice = [picture(1)]
-        file = write_parquet(tmp_path / "p.parquet", prompt=["p"], chosen=twice, rejected=twice)
-        with pytest.raises(Fault, match="row 0: got the same bytes as the chosen and the rejected image"):
-            summary(file)
+        twice = dict.fromkeys(("chosen", "rejected"), "https://host/a.png")
+        with pytest.raises(Fault, match=r"a\.png' as the chosen and the rejected image"):
+            list(read_pairs(str(write_lines(tmp_path / "p.jsonl", [good | twice]))))
 
     def test_an_image_may_tie_with_itself(self, tmp_path):
         image = [picture(1)]
