@@ -26,7 +26,8 @@ texts, numbers and negations of your prompt, and if it fits the text encoder of
 used as you wrote it, and the reason is reported.
 
 rewriters (--rewriter NAME):
-  rules               a set of rules, which needs no model
+  rules               a set of rules, which needs no model: counts, looks and places
+                      spelled out, words for composition, light and medium added
   FOLDER or Hub id    a language model of transformers, in safetensors; small
                       instruction models are Qwen/Qwen2.5-0.5B-Instruct and
                       HuggingFaceTB/SmolLM2-1.7B-Instruct (both Apache-2.0)
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ".csv, .tsv or .parquet",
     )
     parser.add_argument(
-        "--rewriter", default="shapes", metavar="NAME", help="what rewrites, see above (default: shapes)"
+        "--rewriter", default="rules", metavar="NAME", help="what rewrites, see above (default: rules)"
     )
     add_rewriter(parser)
     parser.add_argument(
