@@ -6,6 +6,7 @@ view. Texts are not kept: a prompt is named by set and row, and with its rewrite
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import random
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.tables import read_table
 from t2ialign.evaluation.statistics import Estimate, wilson
 
 READ = Path(__file__).parents[1] / "proofs" / "rules_read.json"
@@ -50,6 +50,7 @@ _TABLES = {
     "partiprompts": ("partiprompts/PartiPrompts.tsv", "Prompt"),
     "unigenbench": ("unigenbench/data/test_prompts_en.csv", "prompt_en"),
 }
+_DIALECTS = {".tsv": "excel-tab", ".csv": "excel"}
 _JSON: Mapping[str, tuple[tuple[str, ...], str]] = {
     "imagereward": (("imagereward/data/test.json",), "prompt"),
     "refl": (("imagereward/data/refl_data.json",), "text"),
@@ -87,7 +88,7 @@ def prompts(data: Path) -> dict[str, str]:
             line for file in files for line in (data / file).read_text(encoding="utf-8").splitlines()
         ]
     for name, (file, column) in _TABLES.items():
-        sets[name] = [str(row[column]) for _, row in read_table(data / file)]
+        sets[name] = _in_table(data / file, column)
     for name, (files, key) in _JSON.items():
         sets[name] = [prompt for file in files for prompt in _in_json(data / file, key)]
     return {
@@ -96,6 +97,12 @@ def prompts(data: Path) -> dict[str, str]:
         for row, text in enumerate(texts)
         if text.strip()
     }
+
+
+def _in_table(file: Path, column: str) -> list[str]:
+    """Texts with the blanks around them, which `read_table` drops: the draw depends on every character."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [row[column] for row in csv.DictReader(lines, dialect=_DIALECTS[file.suffix])]
 
 
 def _in_json(file: Path, key: str) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 
-def methods() -> list[str]:
+@cache
+def methods() -> tuple[str, ...]:
     """Their names, found without importing them."""
-    folder = Path(__file__).parent
-    return [file.stem for file in sorted(folder.glob("*.py")) if {"Config", "Trainer"} <= _classes(file)]
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple(file.stem for file in files if {"Config", "Trainer"} <= _classes(file))
 
 
 def taking_any_reward() -> list[str]:

@@ -434,7 +434,6 @@ WRONG = {
         {"chosen": None},
         {"rejected": ""},
         {"chosen": ["a.png"]},
-        {"chosen": "file:///nonexistent/x.png"},
         {"chosen": {"bytes": None, "path": None}},
         {"chosen": "iVBORw0KGgo" * 1000},
     ],
