@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from t2ialign import __version__
@@ -80,6 +81,8 @@ class Parser(argparse.ArgumentParser):
             return f"write {option}={word.partition('=')[2]}"
         if near := difflib.get_close_matches(word.partition("=")[0], self._options(), n=1):
             return f"did you mean {near[0]}?"
+        if Path(word).exists():
+            return 'put a pattern in quotes, such as "images/*.png", so that the shell leaves it alone'
         short = word[0] == "-" and word[1] != "-" and len(word) > 2
         return f"write -{word}, with two dashes" if short else "drop it, or quote what belongs together"
 

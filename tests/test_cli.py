@@ -125,6 +125,10 @@ def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         (["sample", "x", "steps=20"], r"got steps=20; expected an option with dashes.*; write --steps 20"),
         (["sample", "x", "--stesp", "20"], r"got --stesp.*; expected an option .*; did you mean --steps\?"),
         (["recipes", "a", "output=b"], r"got output=b; expected an option of t2ialign recipes; drop it"),
+        (
+            ["score", "README.md", "README.md", "-o", "x.csv"],
+            r"got README.md; .*; put a pattern in quotes, such",
+        ),
         (["train", "dpo", "-c", "backprop_sd15"], r"t2ialign train backprop -c backprop_sd15"),
         (["train", "./my_method.py"], r"got method './my_method.py'.*package.module, not as a file"),
         (["train", "json.decoder", "lr=1"], r"got method 'json.decoder' without Config and Trainer"),

@@ -70,11 +70,12 @@ def is_path(name: str) -> bool:
     """Whether a name means a place on this machine, so that no hub need be asked for it.
 
     So does one that begins with ".", "/", "~" or a drive letter, has a backslash or more than one slash, ends
-    like a file of weights, or begins with a folder that is here.
+    with a slash or like a file of weights, or begins with a folder that is here.
     """
     first, _, rest = name.partition("/")
     return (
         name.startswith((".", "/", "~"))
+        or name.endswith("/")
         or "\\" in name
         or re.match(r"[A-Za-z]:", name) is not None
         or "/" in rest

@@ -30,6 +30,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
         ("/no/such/folder", "no such folder or file"),
         ("./nowhere", "no such folder or file"),
         ("a/b/c", "no such folder or file"),
+        ("my_model/", "no such folder or file"),
         ("D:nowhere", "no such folder or file"),
         ("models\\nowhere", "no such folder or file"),
         ("nowhere", "no folder or file here; .*or a Hub id"),
