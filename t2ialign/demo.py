@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from t2ialign import evaluate, sample
+from t2ialign import evaluate, locks, sample
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.provenance import source_hash
 
@@ -58,16 +58,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what is missing, then print the table and where the report is."""
-    output: Path = args.output
+    with locks.hold_folder(args.output):
+        _run(args.output, args.seed)
+
+
+def _run(output: Path, seed: int) -> None:
     result = output / RESULT
-    _claim(output, args.seed)
+    _claim(output, seed)
     if not result.exists():
         with _timed(output):
-            pairs = make_pairs(output, args.seed)
+            pairs = make_pairs(output, seed)
         with _timed(output):
-            train(output, args.seed)
+            train(output, seed)
         with _timed(output):
-            columns = measure(output, args.seed)
+            columns = measure(output, seed)
         write_report(output, columns)
         seconds = sum(row["seconds"] for row in manifest.journal(output / SECONDS))
         manifest.write_json(result, summary(columns, pairs=pairs, seconds=seconds))
@@ -229,11 +233,7 @@ def _claim(output: Path, seed: int) -> None:
                 "choose another --output"
             )
         return
-    if output.exists() and any(output.iterdir()):
-        raise ValueError(
-            f"got {output}, which is in use; expected a new or empty folder; choose another --output"
-        )
-    output.mkdir(parents=True, exist_ok=True)
+    locks.check_free(output)
     manifest.write_json(settings, {**wanted, "tree": source_hash()})
 
 

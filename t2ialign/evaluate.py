@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from t2ialign import locks
 from t2ialign.data.messages import one_line
 from t2ialign.evaluation import manifest
 
@@ -67,8 +68,13 @@ def run(args: argparse.Namespace) -> int:
         name: source and _relative(source, output)
         for name, source in (("source", args.source), ("baseline", args.baseline))
     }
-    _claim(output, of, resume=args.resume is not None)
+    with locks.hold_folder(output):
+        _claim(output, of, resume=args.resume is not None)
+        return _score(args, sets, output)
 
+
+def _score(args: argparse.Namespace, sets: dict[str, list[manifest.Rendered]], output: Path) -> int:
+    import rewards
     from rewards.device import default_device
     from t2ialign.evaluation.score import score_manifest
     from t2ialign.progress import Progress
@@ -123,7 +129,6 @@ def _claim(output: Path, of: dict[str, str | None], *, resume: bool) -> None:
                     f"got {key} {value} for {output}, which holds scores with {key} {before[key]}; expected "
                     "the same; choose another --output"
                 )
-    output.mkdir(parents=True, exist_ok=True)
     manifest.write_json(file, of)
 
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign import locks
 from t2ialign.models import options
 from t2ialign.sample import parse_lora
 
@@ -64,9 +65,10 @@ def run(args: argparse.Namespace) -> None:
 
     path, scale = parse_lora(args.lora)
     lora_file(path)
-    _check_free(args.output)
-    write = _merge if args.format == "merged" else _convert
-    print(f"wrote {write(args, path, scale)}")
+    with locks.hold_file(args.output):
+        _check_free(args.output)
+        write = _merge if args.format == "merged" else _convert
+        print(f"wrote {write(args, path, scale)}")
 
 
 def _convert(args: argparse.Namespace, path: Path, scale: float) -> Path:
@@ -168,10 +170,6 @@ def _is_file(output: Path) -> bool:
 def _check_free(output: Path) -> None:
     """Raises ValueError for an output that is there, unless it is an empty folder."""
     if output.is_dir() and not _is_file(output):
-        if there := sorted(item.name for item in output.iterdir()):
-            raise ValueError(
-                f"got --output {output}, which is in use (it holds {there[0]}); expected a new or empty "
-                "folder, or a new .safetensors file; choose another"
-            )
+        locks.check_free(output)
     elif output.exists():
         raise ValueError(f"got --output {output}, which is there; expected a new file; choose another")

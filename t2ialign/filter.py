@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign import locks
+
 if TYPE_CHECKING:
     from t2ialign.data.consistent_filter import Limits
 
@@ -78,8 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Score, filter, write pairs and report, print a table. Raises ValueError for bad arguments or data."""
     limits = _limits(args)
-    _check(args)
+    with locks.hold_file(args.output):
+        _check(args)
+        _filter(args, limits)
 
+
+def _filter(args: argparse.Namespace, limits: Limits) -> None:
     import numpy as np
 
     import rewards

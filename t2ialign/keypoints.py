@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign import locks
 from t2ialign.paths import check_place
 
 if TYPE_CHECKING:
@@ -100,6 +101,13 @@ def run(args: argparse.Namespace) -> int:
     Raises ValueError for bad arguments, an output in use, and pictures without a key point.
     """
     _check(args)
+    with locks.hold_folder(args.output):
+        if args.resume is None:
+            locks.check_free(args.output, advice="keep its verdicts with --resume latest, or ")
+        return _judged(args)
+
+
+def _judged(args: argparse.Namespace) -> int:
     from t2ialign.scoring.journal import Journal
     from t2ialign.scoring.prompts import Prompts
     from t2ialign.scoring.rows import Columns
@@ -107,7 +115,6 @@ def run(args: argparse.Namespace) -> int:
 
     source, of = open_source(args.samples, Prompts(), Columns()), _of(args)
     points, total = wanted(source, _finder(args))
-    args.output.mkdir(parents=True, exist_ok=True)
     journal_file = args.output / JOURNAL
     with closing(Journal(journal_file, of, resume=args.resume is not None, done=is_read)) as journal:
         _judge(args, journal, _asked(source, points), points, total)
@@ -250,7 +257,6 @@ def _extracted(args: argparse.Namespace, prompts: Sequence[str]) -> Points:
 
     options = parse_options(args.extract_option, "--extract-option")
     tokens = {"tokens": options.pop("tokens")} if "tokens" in options else {}
-    args.output.mkdir(parents=True, exist_ok=True)
     return extract_all(
         lambda: Extractor(writer(args.extract, args.extract_url, **options), **tokens),
         prompts,
@@ -328,11 +334,3 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("got --backend head without --weights; expected its folder; name it")
     check_models(args)
     check_place(args.output, "--output")
-    if args.output.exists() and not args.output.is_dir():
-        raise ValueError(f"got --output {args.output}, which is a file; expected a folder; choose another")
-    there = sorted(item.name for item in args.output.iterdir()) if args.output.is_dir() else []
-    if there and args.resume is None:
-        raise ValueError(
-            f"got --output {args.output}, which is in use (it holds {there[0]}); expected a new or empty "
-            "folder; keep its verdicts with --resume latest, or choose another"
-        )

@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from t2ialign import locks
+
 if TYPE_CHECKING:
     from t2ialign.models.lora_files import Factors, Lora
 
@@ -41,10 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the mixture and its card. Raises ValueError for bad arguments, files or pairs of LoRAs."""
+    if not 0 <= args.alpha <= 1:  # also catches NaN
+        raise ValueError(f"got --alpha {args.alpha}; expected the share of A, from 0 to 1; change it")
+    from t2ialign.models.lora_files import FILE, partial_name
+
+    with locks.hold_folder(args.output):
+        locks.check_free(args.output, passing=lambda item: item.name == partial_name(FILE))
+        _mix(args)
+
+
+def _mix(args: argparse.Namespace) -> None:
     from t2ialign.models import lora_family
     from t2ialign.models.lora_files import FILE, lora_file, read_lora, write_diffusers
 
-    _check(args)
     for path in (args.a, args.b):
         lora_file(path)
     first, second = read_lora(args.a), read_lora(args.b)
@@ -52,7 +63,6 @@ def run(args: argparse.Namespace) -> None:
     layers, shared = mix(one, other, args.alpha), len(one.keys() & other.keys())
     _say(first, second, shared)
     bases = list(dict.fromkeys(base for path in (args.a, args.b) if (base := _base(path))))
-    args.output.mkdir(parents=True, exist_ok=True)
     header = {**lora_family.carried(first.header), "modelspec.title": args.output.resolve().name}
     file = write_diffusers(layers, args.output / FILE, header)
     rank = max(factors.rank for factors in layers.values())
@@ -98,24 +108,6 @@ def _say(first: Lora, second: Lora, shared: int) -> None:
             log.warning("WARNING: %s by the other LoRA; the rest is mixed with 0", count)
         else:
             log.info("%s", count)
-
-
-def _check(args: argparse.Namespace) -> None:
-    if not 0 <= args.alpha <= 1:  # also catches NaN
-        raise ValueError(f"got --alpha {args.alpha}; expected the share of A, from 0 to 1; change it")
-    output = args.output
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"got --output {output}, which is a file; expected a folder; choose another")
-    from t2ialign.models.lora_files import FILE, partial_name
-
-    there = (
-        sorted(p.name for p in output.iterdir() if p.name != partial_name(FILE)) if output.is_dir() else []
-    )
-    if there:
-        raise ValueError(
-            f"got --output {output}, which is in use (it holds {there[0]}); expected a new or empty folder; "
-            "choose another"
-        )
 
 
 def _base(path: Path) -> str | None:

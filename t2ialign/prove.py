@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign import locks
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.provenance import source_hash
 
@@ -99,7 +100,10 @@ class Run:
         """Measure what is missing, noting the time whatever happens."""
         if self.done:
             return
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with locks.hold_file(self.folder, "run "):
+            self._measure(claim)
+
+    def _measure(self, claim: Claim) -> None:
         self.known = {"tree": source_hash(), "seconds": 0.0, **self.known, "done": False}
         began, before = time.monotonic(), self.known["seconds"]
         manifest.write_json(self.note, self.known)

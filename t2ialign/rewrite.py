@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign import locks
 from t2ialign.data.messages import printable
 from t2ialign.models.sources import check_model
 from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
@@ -129,7 +130,12 @@ def run(args: argparse.Namespace) -> None:
     from t2ialign.rewriting.job import Job
 
     job = Job(choice, args.fit, args.tries, args.longest)
-    results = _aloud(job, prompts) if args.output is None else _to_file(args, job, prompts)
+    if args.output is None:
+        results = _aloud(job, prompts)
+    else:
+        with locks.hold_file(args.output):
+            _check_output(args)
+            results = _to_file(args, job, prompts)
     if args.html is not None:
         from t2ialign.rewriting.page import write
 
@@ -151,9 +157,15 @@ def _check(args: argparse.Namespace) -> None:
         if args.resume is not None:
             raise ValueError("got --resume without --output; expected the output of that run; name it")
         return
-    from t2ialign.rewriting.files import check_ending, journal_of
+    from t2ialign.rewriting.files import check_ending
 
     check_ending(args.output)
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Raises ValueError for an output that is the input, or of an earlier run that is not to go on."""
+    from t2ialign.rewriting.files import journal_of
+
     journal, files = journal_of(args.output), (args.output, _report(args.output))
     if args.prompts is not None and args.prompts.resolve() in {file.resolve() for file in (journal, *files)}:
         raise ValueError(f"got --output {args.output} in the place of {args.prompts}; choose another")
@@ -185,7 +197,6 @@ def _to_file(args: argparse.Namespace, job: Job, prompts: list[str]) -> list[Rew
     from t2ialign.rewriting.files import from_row, journal_of, write
     from t2ialign.rewriting.rewriter import report
 
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     (rows,) = job.rows(prompts, [journal_of(args.output)])
     write(args.output, rows)
     results = [from_row(row) for row in rows]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from t2ialign import best_of, toy
+from t2ialign import best_of, locks, toy
 from t2ialign.evaluation import manifest, png_text
 from t2ialign.evaluation.sheet import contact_sheet
 from t2ialign.models import options
@@ -98,11 +98,17 @@ def run(args: argparse.Namespace) -> int:
     locate(args.model)
     check_free(args.output, resume=args.resume is not None)
     rows, opened = plan(args, prompts, job), cache(partial(_open, args))
-    if job is not None and args.best_of:
-        return _best_of(args, job, rows, opened)
+    with locks.hold_folder(args.output):
+        if job and args.best_of:
+            return _best_of(args, job, rows, opened)
+        return _one_each(args, job, rows, opened)
+
+
+def _one_each(args: argparse.Namespace, job: Job | None, rows: list[Row], opened: Callable[[], Any]) -> int:
+    """Render one image of each row, of its rewritten prompt if there is a `job`."""
     claim(args.output, rows[0], resume=args.resume is not None)
     if job is not None:
-        (texts,) = sampling.texts_of(job, prompts, args.output)
+        (texts,) = sampling.texts_of(job, [row["prompt"] for row in rows], args.output)
         rows = [{**row, "rewritten": texts[row["prompt"]]} for row in rows]
     missing = pending(args.output, rows)
     render(args, missing, args.output, opened)
@@ -194,13 +200,8 @@ def claim(output: Path, first: Row, *, resume: bool) -> None:
 def check_free(output: Path, *, resume: bool) -> None:
     """Raises ValueError for a folder that is a file, cannot be made, or is in use without `resume`."""
     check_place(output, "--output")
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"got --output {output}, which is a file; expected a folder; choose another")
-    if not resume and output.is_dir() and any(output.iterdir()):
-        raise ValueError(
-            f"got --output {output}, which is in use; expected a new or empty folder; "
-            "continue its run with --resume latest, or choose another"
-        )
+    if not resume:
+        locks.check_free(output, advice="continue its run with --resume latest, or ")
 
 
 def pending(output: Path, rows: Sequence[Row]) -> list[Row]:

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign import locks
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -94,15 +96,26 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from t2ialign.scoring import output
 
-    if args.merge:
-        scores = output.merge(_files(args.merge))
-        output.write(scores, args.output)
-        source = open_(args) if args.source else None
-        return _finish(args, scores, source, args.output)
     rank, world = (
         int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))
     )
-    path = output.rank_path(args.output, rank, world)
+    path = args.output if args.merge else output.rank_path(args.output, rank, world)
+    with locks.hold_file(path):
+        return _merge(args) if args.merge else _score(args, path, rank, world)
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from t2ialign.scoring import output
+
+    scores = output.merge(_files(args.merge))
+    output.write(scores, args.output)
+    source = open_(args) if args.source else None
+    return _finish(args, scores, source, args.output)
+
+
+def _score(args: argparse.Namespace, path: Path, rank: int, world: int) -> int:
+    from t2ialign.scoring import output
+
     scores, source = score(args, path, rank, world)
     output.write(scores, path)
     if world == 1:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from t2ialign import recipes, toy
+from t2ialign import locks, recipes, toy
 from t2ialign.trainers.methods import methods
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ def run(args: argparse.Namespace) -> None:
     settings = config.load(module.Config, file, args.overrides, folders=folders)
     if key := _unnamed_model(settings):
         toy.announce(f"{key}=")
-    module.Trainer(settings).fit()
+    output = getattr(settings, "output", None)  # a method of the user's may write none
+    with locks.hold_folder(output, "output=") if output else nullcontext():
+        module.Trainer(settings).fit()
 
 
 def load_method(name: str) -> ModuleType:

@@ -6,11 +6,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from t2ialign.scoring.items import Item
 
@@ -39,7 +36,7 @@ def is_scored(row: Row) -> bool:
 
 
 class Journal:
-    """One JSON object a line: first what is scored by what, then rows. Open by one process at a time.
+    """One JSON object a line: first what is scored by what, then rows. Its verb holds the output's lock.
 
     The first line comes with the first rows, so that settings which are refused leave nothing behind.
     """
@@ -55,19 +52,16 @@ class Journal:
         """Open a new journal, or with `resume` go on with the one that is there, if any.
 
         `of` says what the scores are of; it must be the same again. Rows that are not `done` are tried again.
-        Raises ValueError for a journal that is there without `resume`, of other settings, torn elsewhere than
-        at its end, or open in another process.
+        Raises ValueError for a journal that is there without `resume`, of other settings, or torn elsewhere
+        than at its end.
         """
         self.path, self.of, self.is_done = path, dict(of), done
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(path.with_name(path.name + ".lock"), blocking=False)
-        self._lock()
         self.file = path.open("ab", buffering=0)
         try:
             self.done = self._read(resume)
         except BaseException:
             self.file.close()
-            self._unlock()
             raise
         self.size = self.start = path.stat().st_size
         self.kept: dict[str, tuple[int, int]] = {}
@@ -117,30 +111,12 @@ class Journal:
                 yield {**row, "shard": place[0], "row": place[1]}
 
     def close(self) -> None:
-        """Push what is held and let others open the journal; one that nothing was written to is gone."""
+        """Push what is held; a journal that nothing was written to is gone."""
         if self.held:
             self.push()
         self.file.close()
         if not self.size:
             self.path.unlink(missing_ok=True)
-        self._unlock()
-
-    def _lock(self) -> None:
-        """By a lock of the operating system on a file beside, which a killed process leaves but not holds."""
-        try:
-            self.lock.acquire()
-        except Timeout as error:
-            raise ValueError(
-                f"got {self.path}, which another run is writing; expected one run an output; wait for it, or "
-                "choose another --output"
-            ) from error
-
-    def _unlock(self) -> None:
-        with suppress(
-            PermissionError
-        ):  # of Windows, which deletes no open file; one that stays locks nothing
-            Path(self.lock.lock_file).unlink(missing_ok=True)
-        self.lock.release()
 
     def _read(self, resume: bool) -> set[str]:
         """Identities that are done; cuts off a line that a kill left torn."""

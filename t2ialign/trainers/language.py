@@ -7,6 +7,7 @@ writes its own checkpoints; this file gives it the settings, errors and output f
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from rewards.permissions import share
 from rewards.weights import align_weights, located
 from t2ialign import config
 from t2ialign.config import Config
+from t2ialign.locks import check_free
 from t2ialign.progress import Progress
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.rewriting.load import ASSET, DEFAULT, SHAPES
@@ -27,13 +29,16 @@ from t2ialign.trainers import card, plan
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.inputs import check_inputs
 from t2ialign.trainers.log import METRICS, check_trackers, keep_rows, read_rows
-from t2ialign.trainers.output import CHECKPOINTS, check_unused
+from t2ialign.trainers.output import CHECKPOINTS, check_unused, replaceable
 
 CONFIG_FILE, LOGS = "config.yaml", "logs"
 NAME = "checkpoint-"
 LAST = "trainer_state.json"
 """What transformers writes last into a checkpoint, which it fills in place."""
 TENSORBOARD = "tensorboard"
+NOTHING = "resume=latest found no whole checkpoint in it to continue, so "
+
+log = logging.getLogger(__name__)
 
 
 class LanguageConfig(Config):
@@ -81,8 +86,8 @@ class LanguageConfig(Config):
 def start(cfg: LanguageConfig) -> Path | None:
     """The checkpoint to go on from, or None; leaves the settings in the output folder.
 
-    On resume newer checkpoints, which a kill left torn, are removed. Raises ValueError without TRL, for an
-    output in use, for nothing to resume, and for settings that make it another run.
+    On resume newer checkpoints, which a kill left torn, are removed; before the first whole one it is a fresh
+    start. Raises ValueError without TRL, for an output in use, and for settings that make it another run.
     """
     if find_spec("trl") is None:
         raise ValueError(
@@ -100,17 +105,14 @@ def start(cfg: LanguageConfig) -> Path | None:
     found = None
     if cfg.resume is None:
         check_unused(cfg.output)
+    elif (found := whole_checkpoint(cfg.output)) is None:
+        check_free(cfg.output, "output=", advice=NOTHING, passing=_unfinished)
+        log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
     else:
-        found = whole_checkpoint(cfg.output)
-        if found is None:
-            raise ValueError(
-                f"got resume=latest, but {cfg.output / CHECKPOINTS} holds no whole checkpoint; expected one "
-                "to continue; check output, or start anew in another, without resume"
-            )
         _check_same(cfg)
-        for torn in _checkpoints(cfg.output):
-            if _step(torn) > _step(found):
-                shutil.rmtree(torn, ignore_errors=True)  # another process may be faster
+    for torn in _checkpoints(cfg.output):
+        if found is None or _step(torn) > _step(found):
+            shutil.rmtree(torn, ignore_errors=True)  # another process may be faster
     cfg.output.mkdir(parents=True, exist_ok=True)
     config.save(cfg, cfg.output / CONFIG_FILE)
     keep_rows(cfg.output / METRICS, _step(found) if found else -1)
@@ -263,6 +265,11 @@ def _is_whole(folder: Path) -> bool:
         return isinstance(json.loads((folder / LAST).read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
         return False
+
+
+def _unfinished(item: Path) -> bool:
+    """Whether a run that has no whole checkpoint left this; it is written again."""
+    return item.name in (METRICS, CHECKPOINTS) or replaceable(item)
 
 
 def _check_same(cfg: LanguageConfig) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+from t2ialign.locks import check_free
 from t2ialign.trainers import checkpoint
 from t2ialign.trainers.log import METRICS
 from t2ialign.trainers.settings import LoopConfig
+
+log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 REUSABLE = ("cache", "config.yaml", ".config.yaml.part", "logs", "wandb")
@@ -16,10 +20,10 @@ REUSABLE = ("cache", "config.yaml", ".config.yaml.part", "logs", "wandb")
 
 
 def resume_point(cfg: LoopConfig) -> Path | None:
-    """The checkpoint to continue, or None for a fresh start.
+    """The checkpoint to continue, or None for a fresh start, which resume=latest is before the first one.
 
-    Raises ValueError if a fresh start would mix with files that are there, if there is nothing whole to
-    resume, or if resuming an older checkpoint would leave newer ones beside it.
+    Raises ValueError if a fresh start would mix with files that are there, or if resuming an older checkpoint
+    would leave newer ones beside it.
     """
     root = cfg.output / CHECKPOINTS
     if cfg.resume is None:
@@ -29,10 +33,9 @@ def resume_point(cfg: LoopConfig) -> Path | None:
         return _check_newest(Path(cfg.resume), root)
     there = checkpoint.whole(root)
     if not there:
-        raise ValueError(
-            f"got resume=latest, but {root} holds no whole checkpoint; expected one to continue; "
-            "check output, or leave resume out to start anew"
-        )
+        check_unused(cfg.output, "resume=latest found no checkpoint in it to continue, so ")
+        log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
+        return None
     return there[-1]
 
 
@@ -52,21 +55,12 @@ def check_same_run(saved: dict[str, Any], cfg: LoopConfig, global_batch: int) ->
         )
 
 
-def check_unused(output: Path) -> None:
-    """Raises ValueError if a fresh start would mix with files that are there."""
-    if output.exists() and not output.is_dir():
-        raise ValueError(
-            f"got output={output}, which is a file; expected a new folder; choose another output"
-        )
-    there = sorted(p.name for p in output.iterdir() if not _replaceable(p)) if output.is_dir() else []
-    if there:
-        raise ValueError(
-            f"got output={output}, which is in use (it holds {there[0]}); expected a new or empty folder; "
-            "add resume=latest to continue that run, or choose another output"
-        )
+def check_unused(output: Path, advice: str = "add resume=latest to continue that run, or ") -> None:
+    """Raises ValueError, with that advice, if a fresh start would mix with files that are there."""
+    check_free(output, "output=", advice=advice, passing=replaceable)
 
 
-def _replaceable(item: Path) -> bool:
+def replaceable(item: Path) -> bool:
     """Whether a run may start over this: nothing was trained or measured for it."""
     if item.stem == Path(METRICS).stem:  # with the name of its scratch file
         return item.stat().st_size == 0

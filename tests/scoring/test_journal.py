@@ -1,9 +1,6 @@
 """The journal: whatever kills a run, the next one neither loses nor doubles a row."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -108,29 +105,6 @@ def test_a_journal_is_not_overwritten_or_mixed(tmp_path):
     (tmp_path / "s.csv.journal.jsonl").write_text('{"of": {"source": "x", "rewards": {"red": {}}}}\n[1]\n')
     with pytest.raises(ValueError, match=r"got '\[1\]\\n' in .* line 2; expected a row of a journal"):
         journal(tmp_path)
-
-
-def test_one_run_at_a_time(tmp_path):
-    book = journal(tmp_path)
-    with pytest.raises(ValueError, match="which another run is writing"):
-        journal(tmp_path)
-    book.close()
-    journal(tmp_path).close()
-    assert not list(tmp_path.iterdir()), "neither lock nor empty journal is left"
-
-
-def test_a_killed_run_locks_nothing(tmp_path):
-    code = f"""
-import os, signal
-from pathlib import Path
-from t2ialign.scoring.journal import Journal
-Journal(Path({str(tmp_path)!r}, "s.csv.journal.jsonl"), {OF!r}, resume=False)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
-    assert (tmp_path / "s.csv.journal.jsonl.lock").exists()
-    assert run(tmp_path, ITEMS[:2], scored) == [scored(item) for item in ITEMS[:2]]
-    assert [path.name for path in tmp_path.iterdir()] == ["s.csv.journal.jsonl"]
 
 
 def test_closing_pushes_what_is_held_as_after_a_ctrl_c(tmp_path):

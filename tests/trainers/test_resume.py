@@ -213,10 +213,12 @@ def test_a_run_that_came_to_nan_goes_on_as_its_message_says(toy_config, tmp_path
     assert steps(mended)[-1] == 4
 
 
+@pytest.mark.parametrize("resume", [None, "latest"])
 @pytest.mark.parametrize("where", ["config.save", "Log.open", "checkpoint.save"])
 def test_a_run_that_died_before_its_first_checkpoint_starts_anew_with_the_same_command(
-    toy_config, monkeypatch, where
+    toy_config, monkeypatch, caplog, where, resume
 ):
+    caplog.set_level("INFO")
     cfg = toy_config(max_steps=2, trackers=("tensorboard",))
     owner, name = (
         {"config": base.config, "Log": base.Log, "checkpoint": checkpoint}[where.split(".")[0]],
@@ -236,9 +238,8 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_anew_with_the_same_c
         with pytest.raises(RuntimeError, match="power cut"):
             toy.Trainer(cfg).fit()
     assert (cfg.output / "config.yaml").exists()
-    with pytest.raises(ValueError, match=r"no whole checkpoint.* leave resume out"):
-        toy.Trainer(toy_config(max_steps=2, resume="latest"))
-    toy.Trainer(cfg).fit()
+    toy.Trainer(cfg.model_copy(update={"resume": resume})).fit()
+    assert ("holds no checkpoint yet: starting from the beginning" in caplog.text) is (resume is not None)
     assert [row["step"] for row in numbers(cfg.output)] == [0, 1, 2]
     assert steps(cfg) == [0, 2] and not list((cfg.output / "checkpoints").glob(".*"))
 
@@ -295,13 +296,16 @@ def test_an_output_folder_in_use_is_refused_and_untouched(toy_config):
     assert sorted((p, p.stat().st_mtime_ns) for p in cfg.output.rglob("*")) == before
 
 
-def test_a_file_as_output_and_a_resume_of_nothing_are_refused(toy_config, tmp_path):
+@pytest.mark.parametrize("resume", [None, "latest"])
+def test_a_file_as_output_and_a_folder_of_other_things_are_refused(toy_config, tmp_path, resume):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="which is a file"):
-        toy.Trainer(toy_config(output=tmp_path / "file"))
-    with pytest.raises(ValueError, match="holds no whole checkpoint"):
-        toy.Trainer(toy_config(resume="latest"))
-    assert not toy_config().output.exists()
+        toy.Trainer(toy_config(output=tmp_path / "file", resume=resume))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "main.tex").write_text("precious")
+    advice = "found no checkpoint in it to continue, so choose" if resume else "add resume=latest"
+    with pytest.raises(ValueError, match=rf"in use \(it holds main\.tex\); .*{advice}"):
+        toy.Trainer(toy_config(output=tmp_path / "thesis", resume=resume))
 
 
 def test_a_torn_row_and_rows_past_the_checkpoint_are_dropped_on_resume(toy_config):

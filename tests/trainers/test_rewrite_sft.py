@@ -177,5 +177,20 @@ def test_errors_say_what_to_do(config, tmp_path):
     (tmp_path / "empty.jsonl").write_text('{"prompt": "a", "thought": " ", "rewrite": "b"}\n')
     with pytest.raises(ValueError, match=r"line 1: got ' ' for thought; expected text"):
         Trainer(config(data=str(tmp_path / "empty.jsonl"), output=tmp_path / "other"))
-    with pytest.raises(ValueError, match="holds no whole checkpoint"):
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "model.safetensors").touch()
+    with pytest.raises(ValueError, match=r"in use \(it holds model.*found no whole checkpoint in it"):
         Trainer(config(output=tmp_path / "third", resume="latest"))
+
+
+def test_a_run_without_a_whole_checkpoint_starts_from_the_beginning(config, caplog):
+    """As a kill leaves it in the middle of its first checkpoint."""
+    caplog.set_level("INFO")
+    cfg = config(max_steps=1, resume="latest")
+    (cfg.output / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    (cfg.output / "checkpoints" / "checkpoint-2" / "optimizer.pt").touch()
+    (cfg.output / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"st')
+    Trainer(cfg).fit()
+    assert "starting from the beginning" in caplog.text
+    assert [row["step"] for row in numbers(cfg.output) if "loss" in row] == [1]
+    assert [path.name for path in (cfg.output / "checkpoints").glob("*-*")] == ["checkpoint-1"]

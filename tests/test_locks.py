@@ -1,0 +1,144 @@
+"""One run at a time: who is refused, who is not, and what a killed run leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from t2ialign import cli, locks
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from t2ialign import locks
+with locks.hold_{kind}(Path({path!r})):
+    worker = os.fork()
+    if not worker:  # a decoding worker, which outlives a killed run
+        time.sleep(60)
+        os._exit(0)
+    print(worker, flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def other_run(path: Path, kind: str = "folder") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Another process that holds the path, and a worker that it forked."""
+    code = HOLD.format(kind=kind, path=str(path))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        try:
+            yield process, worker
+        finally:
+            process.kill()
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_another_process_is_refused_and_a_killed_one_holds_nothing(tmp_path, kind):
+    path = tmp_path / "new" / "out"
+    hold = getattr(locks, f"hold_{kind}")
+    with other_run(path, kind) as (process, worker):
+        with pytest.raises(ValueError, match="which another run is using") as caught, hold(path):
+            pass
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        process.kill()
+        process.wait()
+        os.kill(worker, 0)  # it lives on, with all that it inherited
+        assert list((tmp_path / "new").rglob("*.lock")), "the file is left"
+        with hold(path):
+            pass
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_of_several_processes_the_first_one_holds_the_folder(tmp_path, monkeypatch):
+    with locks.hold_folder(tmp_path):
+        monkeypatch.setenv("RANK", "1")
+        with locks.hold_folder(tmp_path):
+            pass
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(ValueError, match="another run"), locks.hold_folder(tmp_path):
+            pass
+
+
+def test_what_was_written_stays_and_the_lock_goes(tmp_path):
+    with locks.hold_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "result").write_text("x")
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["result"]
+    with pytest.raises(KeyError), locks.hold_folder(tmp_path / "a" / "c"):
+        raise KeyError
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_link_to_a_folder_is_the_folder(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with (
+        locks.hold_folder(tmp_path / "real"),
+        pytest.raises(ValueError, match="link, which another run"),
+        locks.hold_folder(tmp_path / "link"),
+    ):
+        pass
+
+
+def test_a_folder_is_free_if_it_holds_a_lock_at_most(tmp_path):
+    locks.check_free(tmp_path / "none")
+    (tmp_path / locks.LOCK).touch()
+    locks.check_free(tmp_path)
+    (tmp_path / "cache").mkdir()
+    locks.check_free(tmp_path, passing=lambda item: item.name == "cache")
+    with pytest.raises(ValueError, match=r"got output=.*in use \(it holds cache\).*; add resume, or choose"):
+        locks.check_free(tmp_path, "output=", advice="add resume, or ")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="which is a file; expected a folder"):
+        locks.check_free(tmp_path / "file")
+    with pytest.raises(ValueError, match="which is a file"), locks.hold_folder(tmp_path / "file"):
+        pass
+
+
+REWARDS = ("--rewards", "shapes-oracle", "shapes-clip", "aesthetic")
+VERBS = {
+    "sample": ("sample", "a red circle", "--output", "{}"),
+    "sample resumed": ("sample", "a red circle", "--output", "{}", "--resume", "latest"),
+    "train": ("train", "dpo", "data=pairs.jsonl", "output={}"),
+    "train resumed": ("train", "dpo", "data=pairs.jsonl", "output={}", "resume=latest"),
+    "train reward": ("train", "reward", "data=pairs.jsonl", "reward=shapes-clip", "output={}"),
+    "train rewrite_sft": ("train", "rewrite_sft", "data=rows.jsonl", "output={}"),
+    "train evaluator": ("train", "evaluator", "data=rows.jsonl", "reward=shapes-clip", "output={}"),
+    "mix": ("mix", "a", "b", "--alpha", "0.5", "--output", "{}"),
+    "evaluate": ("evaluate", "samples", "--reward", "shapes-oracle", "--output", "{}"),
+    "keypoints": ("keypoints", "samples", "--output", "{}", "--resume", "latest"),
+    "demo": ("demo", "--output", "{}"),
+    "rewrite": ("rewrite", "a red circle", "--rewriter", "rules", "-o", "{}.jsonl", "--resume", "latest"),
+    "filter": ("filter", "pairs.jsonl", *REWARDS, "-o", "{}.jsonl"),
+    "score": ("score", "samples", "--rewards", "shapes-oracle", "-o", "{}.csv", "--resume", "latest"),
+    "merge": ("score", "--merge", "samples/manifest.jsonl", "-o", "{}.csv"),
+    "export": ("export", "lora.safetensors", "--format", "kohya", "-o", "{}.safetensors"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_that_writes_refuses_an_output_that_another_run_uses(verb, tmp_path, monkeypatch, capsys):
+    """In one line that names it, before anything is loaded, and without a trace."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples").mkdir()
+    row = json.dumps({"file": "0.png", "prompt": "a red circle", "seed": 0})
+    (tmp_path / "samples" / "manifest.jsonl").write_text(row + "\n")
+    (tmp_path / "lora.safetensors").touch()
+    words = [word.format("out") for word in VERBS[verb]]
+    output = Path(words[words.index("-o") + 1]) if "-o" in words else Path("out")
+    before = sorted(tmp_path.rglob("*"))
+    with locks.hold_file(output) if output.suffix else locks.hold_folder(output):
+        held = sorted(tmp_path.rglob("*"))
+        assert cli.main(words) == 2
+        assert sorted(tmp_path.rglob("*")) == held
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("t2ialign: error")]
+    assert f"{output}, which another run is using; expected one run at a time" in line
+    assert sorted(tmp_path.rglob("*")) == before
