@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from t2ialign.data.claim import claimed
 from t2ialign.data.images import open_rgb
 from t2ialign.data.keys import pair_key, text_key
-from t2ialign.data.ledger import Known, Rows, claim, finish
+from t2ialign.data.ledger import Known, Rows, finish
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.shards import ShardWriter
 from t2ialign.data.skipped import Skipped
@@ -60,7 +61,7 @@ def build_cache(
     `batch_size` pairs make a VAE forward; at most `shard_size` pairs are held before a shard is written.
     `fingerprint` (plain JSON) says what records and model these are: with the settings above it decides
     whether the folder may be reused or a build that stopped may go on; what is encoded is known by its
-    contents, so the rows of that build may have been mended. One process builds, others wait.
+    contents, so the rows of that build may have been mended. A damaged cache is built anew.
     An unreadable picture stops the build, or with `skipped` is left out, and a warning says what is in
     there. `progress` is called with the number of pairs just passed; without it a bar appears after 3 s.
     Raises ValueError for a folder that holds something else, no pairs, a picture that cannot be read, latents
@@ -74,27 +75,27 @@ def build_cache(
     }
     made_of = json.loads(json.dumps(made_of))
     folder = Path(folder)
-    if claim(folder, made_of):
-        return PairCache(folder)
-    texts, rows = _Texts(folder, policy, shard_size), Rows()
-    pairs = ShardWriter(folder, "pairs", shard_size)
-    with Progress(desc="encoding pairs", unit="pair", delay=3, disable=progress is not None) as bar:
-        jobs = _jobs(folder, records, texts, rows, progress or bar.update)
-        try:
-            for window in _decoded(jobs, sizes, flip=flip, window=2 * batch_size):
-                for size, group in _by_size(window, skipped).items():
-                    for part in _chunks(group, batch_size):
-                        pairs.add(_encode(policy, part), size)
-        except (ValueError, KeyboardInterrupt):  # what is encoded is kept for the next attempt
+    with claimed(folder, made_of) as unfinished:
+        if unfinished:
+            texts, rows = _Texts(folder, policy, shard_size), Rows()
+            pairs = ShardWriter(folder, "pairs", shard_size)
+            with Progress(desc="encoding pairs", unit="pair", delay=3, disable=progress is not None) as bar:
+                jobs = _jobs(folder, records, texts, rows, progress or bar.update)
+                try:
+                    for window in _decoded(jobs, sizes, flip=flip, window=2 * batch_size):
+                        for size, group in _by_size(window, skipped).items():
+                            for part in _chunks(group, batch_size):
+                                pairs.add(_encode(policy, part), size)
+                except (ValueError, KeyboardInterrupt):  # what is encoded is kept for the next attempt
+                    pairs.close()
+                    texts.close()
+                    raise
             pairs.close()
             texts.close()
-            raise
-    pairs.close()
-    texts.close()
-    if skipped is not None:
-        skipped.tell()
-    prompts = list(texts.numbers)
-    finish(folder, made_of, rows, [text_key(prompt) for prompt in prompts], prompts)
+            if skipped is not None:
+                skipped.tell()
+            prompts = list(texts.numbers)
+            finish(folder, made_of, rows, [text_key(prompt) for prompt in prompts], prompts)
     return PairCache(folder)
 
 

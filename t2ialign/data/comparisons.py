@@ -23,13 +23,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor
 
+from t2ialign.data.claim import claimed
+from t2ialign.data.hashes import KEY
 from t2ialign.data.images import ImageSource, open_rgb
 from t2ialign.data.keys import picture_key
-from t2ialign.data.ledger import Comparisons, Known, claim, finish_comparisons
+from t2ialign.data.ledger import Comparisons, Known, finish_comparisons
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.shards import ShardReader, ShardWriter
 from t2ialign.data.skipped import Skipped
-from t2ialign.data.stored import held_out, read_manifest
+from t2ialign.data.stored import INDEX, PROMPTS, held_out, open_manifest
 from t2ialign.progress import Progress
 
 WINDOW = 128
@@ -65,20 +67,14 @@ class ComparisonCache:
     """A finished cache, or a part of one; comparisons are numbered from 0 in the order they were read."""
 
     def __init__(self, folder: Path) -> None:
-        """Open a cache of `build_comparisons`. Raises ValueError if it is unfinished or files are missing."""
+        """Open a cache of `build_comparisons`. Raises ValueError if unfinished, DamagedCache if damaged."""
         self.folder = Path(folder)
-        manifest = read_manifest(self.folder)
+        manifest = open_manifest(self.folder)
         if manifest is None:
             raise ValueError(f"got {folder}, which is no finished cache; build it again")
-        for name, size in manifest["files"].items():
-            path = self.folder / name
-            if not path.is_file() or path.stat().st_size != size:
-                raise ValueError(
-                    f"got cache {folder} with {name} missing or cut; delete the folder and rebuild"
-                )
-        self.prompts: list[str] = json.loads((self.folder / "prompts.json").read_text(encoding="utf-8"))
-        self._index = load_file(self.folder / "index.safetensors")
-        self._reader = ShardReader(self.folder)
+        self.prompts: list[str] = json.loads((self.folder / PROMPTS).read_text(encoding="utf-8"))
+        self._index = load_file(self.folder / INDEX)
+        self._reader = ShardReader(self.folder, manifest.get(KEY, {}))
 
     def __len__(self) -> int:
         return len(self._index["prompt"])
@@ -140,7 +136,7 @@ def build_comparisons(
 
     `prepare` runs in threads. At most `shard_size` pictures are held before a shard is written; a build that
     stopped goes on with what its shards hold. `fingerprint` (plain JSON) says what records and preparation
-    these are, and decides whether the folder may be reused. One process builds, others wait. A comparison
+    these are, and decides whether the folder may be reused. A damaged one is built anew. A comparison
     with an unreadable picture stops the build, or with `skipped` is left out, and a warning says what is in
     there. `progress` is called with the number of comparisons just passed.
     Raises ValueError for a folder that holds something else, no comparisons, a picture that cannot be read;
@@ -148,13 +144,21 @@ def build_comparisons(
     """
     made_of = json.loads(json.dumps({**(fingerprint or {}), "format": 1, "kind": "comparisons"}))
     folder = Path(folder)
-    if claim(folder, made_of):
-        return ComparisonCache(folder)
-    pictures, rows, numbers = (
-        _Pictures(folder, prepare, shard_size, skipped),
-        Comparisons(),
-        dict[str, int](),
-    )
+    with claimed(folder, made_of) as unfinished:
+        if unfinished:
+            pictures = _Pictures(folder, prepare, shard_size, skipped)
+            rows, prompts = _prepared(pictures, records, progress)
+            if skipped is not None:
+                skipped.tell()
+            finish_comparisons(folder, made_of, rows, prompts)
+    return ComparisonCache(folder)
+
+
+def _prepared(
+    pictures: _Pictures, records: Iterable[PairRecord], progress: Callable[[int], object] | None
+) -> tuple[Comparisons, list[str]]:
+    """Every picture on its way into a shard -> the comparisons, and their prompts."""
+    rows, numbers = Comparisons(), dict[str, int]()
     with Progress(desc="preparing comparisons", unit="pair", delay=3, disable=progress is not None) as bar:
         try:
             for record in records:
@@ -165,10 +169,7 @@ def build_comparisons(
             pictures.drain()
         finally:  # what is prepared is kept for the next attempt
             pictures.close()
-    if skipped is not None:
-        skipped.tell()
-    finish_comparisons(folder, made_of, rows, list(numbers))
-    return ComparisonCache(folder)
+    return rows, list(numbers)
 
 
 class _Pictures:

@@ -1,4 +1,4 @@
-"""What a cache folder holds, and when it counts as finished: claimed at the start, indexed at the end."""
+"""What the shards of a cache folder hold, and their index, with which it is finished."""
 
 from __future__ import annotations
 
@@ -10,38 +10,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from t2ialign.data.hashes import HASHES, digest, noted, sealed
 from t2ialign.data.shards import read_columns, shard_files, whole_file
-from t2ialign.data.stored import MANIFEST, read_manifest
+from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS
 
 STARTED = "building.json"
-STEMS = ("pairs", "texts", "pictures")
-"""What shards may be called."""
-CHOICE = ("contents", "limit", "ties")
-"""Of a make, what says which rows are read, not how they are encoded: an unfinished build may change it."""
-
-
-def claim(folder: Path, made_of: dict[str, Any]) -> bool:
-    """Whether a finished cache of this make lies in the folder; if not, the folder becomes ours to fill.
-
-    A build that died before its first shard leaves no claim, and one that has some goes on after its rows
-    were mended. Raises ValueError if the folder holds a cache of another make, or anything else.
-    """
-    manifest = read_manifest(folder)
-    found, free = (manifest["fingerprint"], ()) if manifest else (_unfinished(folder), CHOICE)
-    if found is not None and (keys := _differences(found, made_of, free)):
-        raise ValueError(
-            f"got cache {folder} made with {', '.join(f'{key}={found.get(key)}' for key in keys)}; expected "
-            f"{', '.join(f'{key}={made_of.get(key)}' for key in keys)}; delete it or choose another folder"
-        )
-    if found is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(path.suffix != ".partial" and path.name != STARTED for path in folder.iterdir()):
-            raise ValueError(f"got cache folder {folder}, which holds other files; expected an empty one")
-    if not manifest:
-        _write_json(folder / STARTED, made_of)
-    for path in folder.glob("*.partial"):
-        path.unlink()
-    return manifest is not None
+"""What an unfinished build is making."""
 
 
 class Known:
@@ -136,32 +110,21 @@ def _seal(
     pairs: int,
 ) -> None:
     """Write index, prompts and, last of all, the manifest."""
-    with whole_file(folder / "index.safetensors") as path:
+    with whole_file(folder / INDEX) as path:
         save_file(index, path)
-    _write_json(folder / "prompts.json", prompts)
-    files = [*shards, folder / "index.safetensors", folder / "prompts.json"]
+    write_json(folder / PROMPTS, prompts)
+    files = [*shards, folder / INDEX, folder / PROMPTS]
     manifest = {
         "fingerprint": made_of,
         "pairs": pairs,
         "prompts": len(prompts),
         "files": {path.name: path.stat().st_size for path in files},
     }
-    _write_json(folder / MANIFEST, manifest)
+    known = noted(folder) or {}
+    hashes = {path.name: known.get(path.name) or digest(path) for path in files}
+    write_json(folder / MANIFEST, sealed(manifest, MANIFEST, hashes))
     (folder / STARTED).unlink()
-
-
-def _unfinished(folder: Path) -> dict[str, Any] | None:
-    """What a build that died was making; nothing where no shard came of it."""
-    file = folder / STARTED
-    if not file.is_file() or not any(shard_files(folder, stem) for stem in STEMS):
-        return None
-    made_of: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return made_of
-
-
-def _differences(found: dict[str, Any], made_of: dict[str, Any], free: tuple[str, ...]) -> list[str]:
-    keys = sorted((found | made_of).keys() - set(free))
-    return [key for key in keys if found.get(key) != made_of.get(key)]
+    (folder / HASHES).unlink(missing_ok=True)
 
 
 def _pair_index(shards: list[Path], rows: Rows) -> dict[str, np.ndarray]:
@@ -211,6 +174,7 @@ def _places(shards: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(numbers, lengths), np.concatenate([np.zeros(0, np.int64), *offsets])
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON at once or not at all."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")

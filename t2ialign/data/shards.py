@@ -2,9 +2,9 @@
 
 import errno
 import os
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from t2ialign.data.hashes import digest, fault, note
+
 OPEN_SHARDS = 128
 """Shards mapped at once by one reader, far below the usual limit of 1,024 open files."""
+
+
+class DamagedCache(ValueError, OSError):
+    """A cache whose files are not as they were written; worth a line on any process, as a full disk is."""
+
+
+def damaged(folder: Path, wrong: str) -> str:
+    """What is wrong with a cache, and what to do, on one line."""
+    return (
+        f"got cache {folder}, in which {wrong}; expected it as it was built; run the same training again "
+        "with resume=latest, which builds anew what is damaged"
+    )
 
 
 @contextmanager
@@ -62,25 +76,40 @@ class ShardWriter:
     def _write(self, group: Hashable) -> None:
         parts = self.held[group]
         shard = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        with whole_file(self.folder / f"{self.stem}-{self.next:06d}.safetensors") as path:
+        name = f"{self.stem}-{self.next:06d}.safetensors"
+        with whole_file(self.folder / name) as path:
             save_file(shard, path)
+            note(self.folder, name, digest(path))
         self.next += 1
         self.count -= _length(shard)
         del self.held[group]
 
 
 class ShardReader:
-    """Reads single rows of the shards in a folder; the operating system keeps in memory what it sees fit."""
+    """Reads single rows of the shards in a folder; the operating system keeps in memory what it sees fit.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    hashes: file name -> SHA-256, which is compared when a shard is first read.
+    """
+
+    def __init__(self, folder: Path, hashes: Mapping[str, str] | None = None) -> None:
+        self.folder, self.hashes = folder, dict(hashes or {})
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._map)
+        self._check = cache(self._check_once)
 
     def row(self, name: str, offset: int) -> dict[str, Tensor]:
-        """Row `offset` of every tensor in shard `name`."""
+        """Row `offset` of every tensor in shard `name`. Raises DamagedCache for a shard that was changed."""
         return {key: tensor[offset] for key, tensor in self._open(name).items()}
 
+    def _check_once(self, name: str) -> None:
+        """A damaged shard is removed, by which the next build knows what to make again."""
+        path = self.folder / name
+        if wrong := fault(path, self.hashes.get(name)):
+            with suppress(PermissionError):  # a folder of others, or Windows, where somebody else reads it
+                path.unlink(missing_ok=True)
+            raise DamagedCache(damaged(self.folder, wrong))
+
     def _map(self, name: str) -> dict[str, Any]:
+        self._check(name)
         file = safe_open(str(self.folder / name), framework="pt")
         return {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no iterator)
 

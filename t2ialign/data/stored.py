@@ -18,11 +18,12 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from t2ialign.data.shards import ShardReader
+from t2ialign.data.hashes import KEY, fault, is_sealed
+from t2ialign.data.shards import DamagedCache, ShardReader, damaged
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.models.base import Cond, Policy
 
-MANIFEST = "cache.json"
+MANIFEST, INDEX, PROMPTS = "cache.json", "index.safetensors", "prompts.json"
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,16 @@ class PairCache:
     """A finished cache, or a part of one (`split`). Pairs are numbered from 0 in the order they were read."""
 
     def __init__(self, folder: Path) -> None:
-        """Open a cache made by `build_cache`. Raises ValueError if it is unfinished or files are missing."""
+        """Open a cache made by `build_cache`. Raises ValueError if unfinished, DamagedCache if damaged."""
         self.folder = Path(folder)
-        manifest = read_manifest(self.folder)
+        manifest = open_manifest(self.folder)
         if manifest is None:
             raise ValueError(f"got {folder}, which is no finished pair cache; build it again")
-        for name, size in manifest["files"].items():
-            path = self.folder / name
-            if not path.is_file() or path.stat().st_size != size:
-                raise ValueError(
-                    f"got cache {folder} with {name} missing or cut; delete the folder and rebuild"
-                )
         self.fingerprint: dict[str, Any] = manifest["fingerprint"]
-        self.prompts: list[str] = json.loads((self.folder / "prompts.json").read_text(encoding="utf-8"))
-        self._index = load_file(self.folder / "index.safetensors")
+        self.prompts: list[str] = json.loads((self.folder / PROMPTS).read_text(encoding="utf-8"))
+        self._index = load_file(self.folder / INDEX)
         self._texts = self._index.pop("text_shard"), self._index.pop("text_offset")
-        self._reader = ShardReader(self.folder)
+        self._reader = ShardReader(self.folder, manifest.get(KEY, {}))
 
     def __len__(self) -> int:
         return len(self._index["shard"])
@@ -166,6 +161,34 @@ def held_out(numbers: np.ndarray, prompts: Sequence[str], fraction: float, seed:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What cache.json says, or None where no finished cache lies."""
+    """What cache.json says, or None where no finished cache lies. Raises DamagedCache if it was changed."""
     path = folder / MANIFEST
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        manifest: Any = json.loads(path.read_text(encoding="utf-8"))
+        whole = {"fingerprint", "files"} <= manifest.keys() and is_sealed(manifest, MANIFEST)
+    except (ValueError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise DamagedCache(damaged(folder, f"{MANIFEST} is not what was written"))
+    return dict(manifest)
+
+
+def open_manifest(folder: Path) -> dict[str, Any] | None:
+    """The same, after a look at every file. Raises DamagedCache as well if one is not what was written."""
+    manifest = read_manifest(folder)
+    if manifest is not None and (wrong := damage(folder, manifest)):
+        raise DamagedCache(damaged(folder, wrong))
+    return manifest
+
+
+def damage(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """What is wrong with a cache, None if nothing is: shards are judged by size, the rest by content."""
+    for name, size in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            return f"{name} is missing or cut"
+        if name in (INDEX, PROMPTS) and (wrong := fault(path, manifest.get(KEY, {}).get(name))):
+            return wrong
+    return None

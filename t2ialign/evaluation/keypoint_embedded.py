@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from torch import Tensor
 from rewards import TwoTower
 from rewards.device import default_device
 from rewards.evaluator_head import Features, paired
+from t2ialign.data.hashes import HASHES, digest, fault, note, noted
 from t2ialign.data.images import open_rgb
 from t2ialign.data.shards import whole_file
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.keypoint_annotated import Annotated
+from t2ialign.locks import hold_folder
 from t2ialign.progress import Progress
 
 MADE_OF = "made_of.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,15 @@ def embed(
     `base` loads the scorer, if there is anything to embed. `made_of` (plain JSON) says what records and
     scorer these are. Raises ValueError for a folder of others, no records, and a picture that cannot be read.
     """
-    _claim(folder, {**made_of, "pictures": pictures})
+    with hold_folder(folder, "cache "):
+        _claim(folder, {**made_of, "pictures": pictures})
+        return _embedded(records, folder, base, pictures)
+
+
+def _embedded(
+    records: Iterator[Annotated], folder: Path, base: Callable[[], TwoTower], pictures: int
+) -> Embedded:
+    known = noted(folder)
     prompts: dict[str, int] = {}
     numbers: list[int] = []
     files: list[Path] = []
@@ -66,10 +79,11 @@ def embed(
     with Progress(desc="embed", unit="picture", delay=3) as bar:
         while batch := list(islice(records, pictures)):
             files.append(folder / f"features-{len(files):06d}.safetensors")
-            if not files[-1].is_file():
+            if not _is_whole(files[-1], known):
                 scorer = scorer or base()
                 with whole_file(files[-1]) as partial:
                     save_file(_tensors(scorer, batch), partial)
+                    note(folder, files[-1].name, digest(partial))
             for record in batch:
                 numbers += [prompts.setdefault(record.prompt, len(prompts))] * len(record.points)
             bar.update(len(batch))
@@ -107,14 +121,34 @@ def _stored(files: Sequence[Path], numbers: np.ndarray, prompts: list[str]) -> E
     return Embedded(Features(image, text, kind), label, numbers, prompts)
 
 
+def _is_whole(file: Path, known: Mapping[str, str] | None) -> bool:
+    """Whether a file is there as it was written; of an older version, without hashes, whether it is read."""
+    if not file.is_file():
+        return False
+    if wrong := fault(file, None if known is None else known.get(file.name, "")):
+        log.warning("cache %s is damaged (%s): what is damaged is built anew", file.parent, wrong)
+    return wrong is None
+
+
 def _claim(folder: Path, made_of: dict[str, Any]) -> None:
     """The folder becomes ours. Raises ValueError for embeddings of something else in it."""
     file = folder / MADE_OF
-    folder.mkdir(parents=True, exist_ok=True)
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else made_of
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else made_of
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        log.warning("cache %s is damaged (%s is no JSON object): all of it is built anew", folder, MADE_OF)
+        for path in [folder / HASHES, *folder.glob("features-*.safetensors")]:
+            path.unlink(missing_ok=True)
+        found = made_of
     if keys := [key for key in made_of if found.get(key) != made_of[key]]:
         raise ValueError(
             f"got cache {folder} made with another {' and another '.join(keys)}; expected the same; delete "
             "it or choose another cache="
         )
     manifest.write_json(file, made_of)
+    if noted(folder) is None:
+        for features in sorted(folder.glob("features-*.safetensors")):  # of an older version
+            if fault(features, None) is None:
+                note(folder, features.name, digest(features))

@@ -77,4 +77,4 @@ def test_the_system_refusing_to_write_more_is_an_os_error_and_leaves_nothing(tmp
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "s-000001.safetensors" in done.stdout and "free disk space" in done.stdout
-    assert os.listdir(tmp_path) == ["s-000000.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["hashes.jsonl", "s-000000.safetensors"]

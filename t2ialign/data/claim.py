@@ -1,0 +1,138 @@
+"""Who may fill a cache folder, and what of an unfinished or damaged cache is kept: its whole shards."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from t2ialign.data.hashes import HASHES, KEY, digest, fault, note, noted
+from t2ialign.data.ledger import STARTED, write_json
+from t2ialign.data.shards import DamagedCache
+from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS, damage, open_manifest, read_manifest
+from t2ialign.locks import LOCK, hold_folder
+
+SHARD = re.compile(r"(pairs|texts|pictures)-\d+\.safetensors")
+CHOICE = ("contents", "limit", "ties")
+"""Of a make, what says which rows are read, not how they are encoded: an unfinished build may change it."""
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def claimed(folder: Path, made_of: dict[str, Any]) -> Iterator[bool]:
+    """Within this block the folder has a finished cache of this make (False), or is ours to fill (True).
+
+    It is locked while it is filled, and a finished one not at all. A build that died before its first shard
+    leaves no claim; one that has some goes on, although its rows may have been mended, and so does a finished
+    cache that was damaged. Raises ValueError if the folder holds a cache of another make, or anything else,
+    or if another run is filling it.
+    """
+    if _is_finished(folder, made_of):
+        yield False
+        return
+    with hold_folder(folder, "cache "):
+        unfinished = not _is_finished(folder, made_of)  # another run may have been faster
+        if unfinished:
+            _take_apart(folder, made_of)
+            _start(folder, made_of)
+        yield unfinished
+
+
+def _is_finished(folder: Path, made_of: dict[str, Any]) -> bool:
+    """Whether a whole cache of this make is there; a damaged one is not."""
+    try:
+        manifest = open_manifest(folder)
+    except DamagedCache:
+        return False
+    if manifest is not None:
+        _check_make(folder, manifest["fingerprint"], made_of)
+    return manifest is not None
+
+
+def _take_apart(folder: Path, made_of: dict[str, Any]) -> None:
+    """Make a damaged cache an unfinished one. Raises ValueError if it is of another make."""
+    try:
+        manifest = read_manifest(folder)
+    except DamagedCache:
+        _forget(folder, MANIFEST)
+        return
+    if manifest is None:
+        return
+    _check_make(folder, manifest["fingerprint"], made_of)
+    log.warning("cache %s is damaged (%s): what is damaged is built anew", folder, damage(folder, manifest))
+    write_json(folder / STARTED, manifest["fingerprint"])
+    for name, value in manifest.get(KEY, {}).items():
+        note(folder, name, value)
+    for name in (MANIFEST, INDEX, PROMPTS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _start(folder: Path, made_of: dict[str, Any]) -> None:
+    """Leave only shards that are whole, and say what is made. Raises ValueError for other things there."""
+    found = _unfinished(folder)
+    if found is not None:
+        _check_make(folder, found, made_of, free=CHOICE)
+        _drop_damaged(folder)
+    elif any(path.suffix != ".partial" and path.name not in (STARTED, HASHES, LOCK) for path in _all(folder)):
+        raise ValueError(f"got cache folder {folder}, which holds other files; expected an empty one")
+    write_json(folder / STARTED, made_of)
+    for path in folder.glob("*.partial"):
+        path.unlink()
+
+
+def _unfinished(folder: Path) -> dict[str, Any] | None:
+    """What a build that died was making; nothing where no shard came of it."""
+    file = folder / STARTED
+    if not file.is_file() or not _shards(folder):
+        return None
+    try:
+        made_of = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        made_of = None
+    if isinstance(made_of, dict):
+        return made_of
+    _forget(folder, STARTED)
+    return None
+
+
+def _drop_damaged(folder: Path) -> None:
+    """Remove shards that are not as they were written; of an older version, those that cannot be read."""
+    hashes = noted(folder)
+    for shard in _shards(folder):
+        wrong = fault(shard, None if hashes is None else hashes.get(shard.name, ""))
+        if wrong is not None:
+            log.warning("cache %s is damaged (%s): what is damaged is built anew", folder, wrong)
+            shard.unlink()
+        elif hashes is None:
+            note(folder, shard.name, digest(shard))
+
+
+def _forget(folder: Path, name: str) -> None:
+    """Remove everything of a cache of which nobody knows any more what it was made of."""
+    log.warning("cache %s is damaged (%s is not what was written): all of it is built anew", folder, name)
+    for path in [*_shards(folder), *(folder / name for name in (INDEX, PROMPTS, HASHES, STARTED, MANIFEST))]:
+        path.unlink(missing_ok=True)
+
+
+def _check_make(
+    folder: Path, found: dict[str, Any], made_of: dict[str, Any], free: tuple[str, ...] = ()
+) -> None:
+    keys = sorted((found | made_of).keys() - set(free))
+    if keys := [key for key in keys if found.get(key) != made_of.get(key)]:
+        raise ValueError(
+            f"got cache {folder} made with {', '.join(f'{key}={found.get(key)}' for key in keys)}; expected "
+            f"{', '.join(f'{key}={made_of.get(key)}' for key in keys)}; delete it or choose another folder"
+        )
+
+
+def _shards(folder: Path) -> list[Path]:
+    return [path for path in _all(folder) if SHARD.fullmatch(path.name)]
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
