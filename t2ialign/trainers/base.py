@@ -25,13 +25,13 @@ from t2ialign.models.options import options_of
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.trainers import card, checkpoint, validation
 from t2ialign.trainers.facts import Facts
-from t2ialign.trainers.finite import check_finite
+from t2ialign.trainers.finite import check_finite, check_weights, not_exploded
 from t2ialign.trainers.inputs import check_inputs
 from t2ialign.trainers.launch import make_accelerator, max_memory_gb
 from t2ialign.trainers.log import METRICS, Log, Meter, read_rows
 from t2ialign.trainers.monitor import check_monitor
 from t2ialign.trainers.movement import Movement
-from t2ialign.trainers.output import CHECKPOINTS, resume_point
+from t2ialign.trainers.output import CHECKPOINTS, resume_point, set_aside_after
 from t2ialign.trainers.plan import announce, image_facts
 from t2ialign.trainers.result import make_trainable, write_kohya
 from t2ialign.trainers.settings import LoopConfig, TrainConfig
@@ -172,6 +172,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         self.accelerator.gradient_accumulation_steps = cfg.accumulate
         if self.accelerator.is_main_process:
             cfg.output.mkdir(parents=True, exist_ok=True)
+            set_aside_after(cfg.output, self.state.step)
             # Without resume: the file is a recipe, and a recipe starts anew.
             config.save(cfg.model_copy(update={"resume": None}), cfg.output / "config.yaml")
         facts = self.facts()
@@ -198,7 +199,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
                     return False
         row |= self.meter.read()
         self._agreed = row.pop("stop") > 0
-        check_finite(row, self.cfg, state.step + 1)
+        check_finite(row, self.cfg, state.step + 1, main=accelerator.is_main_process)
         state.step += 1
         seconds = time.perf_counter() - began
         row["images_per_s"] = self.images_per_row * state.global_batch / seconds
@@ -231,8 +232,9 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         if not self.accelerator.is_main_process:
             return
         if not checkpoint.is_whole(checkpoint.path(root, self.state.step)):
+            check_weights(self.state.trained, self.cfg, self.state.step)
             self.state.save(root)
-            checkpoint.prune(root, self.cfg.checkpoint_limit)
+            checkpoint.prune(root, self.cfg.checkpoint_limit, not_exploded(self.cfg.output))
 
     def _leave(self) -> None:
         """Save, say how to go on, and exit as a process ended by the signal does."""
@@ -256,8 +258,9 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         if not self.accelerator.is_main_process:
             return
         written = self.result()
-        if not row:  # a finished run, resumed
-            row = {k: v for k, v in read_rows(self.cfg.output / METRICS)[-1].items() if k != "step"}
+        if not row:  # a finished run, resumed, whose metrics may be gone
+            rows = read_rows(self.cfg.output / METRICS)[-1:]
+            row = {k: v for last in rows for k, v in last.items() if k != "step"}
         self.write_card(row)
         self.log.say(f"wrote {written}")
 

@@ -1,7 +1,8 @@
 """Checkpoints without pickle: safetensors and JSON, written beside, synced and renamed into place.
 
 A folder `checkpoint-000100` holds NAME.safetensors files and `state.json`, which lists every file with its
-size. Only a folder under its final name, whose files all have the listed size, counts as whole.
+size and its hash, and carries its own. Only a folder under its final name, whose files all have the listed
+size, counts as whole; the hashes are compared when a run resumes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from t2ialign.data.hashes import KEY, digest, fault, is_sealed, sealed
+
 FORMAT = 1
 STATE = "state.json"
 WRITING = ".writing-"
 """How the name of a folder starts that is not whole yet."""
+ASIDE = "damaged-"
+"""How the name of a checkpoint starts that no run resumes from any more."""
 NAME = re.compile(r"checkpoint-(\d{6,})")
+NEEDED = frozenset({"format", "step", "config", "global_batch", "optimizer"})
+"""What a resume reads of a state without hashes."""
 
 Tensors = dict[str, dict[str, Tensor]]
 """File stem -> the tensors in that file."""
@@ -60,10 +68,16 @@ def save(
             save_file(rows, temporary / f"{stem}.safetensors")
         if extra is not None:
             extra(temporary)
-        files = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
-        state = {"format": FORMAT, "step": step, "files": files, **meta}
+        files = sorted(temporary.iterdir())
+        with ThreadPoolExecutor() as pool:  # while the disk takes them
+            hashes = pool.map(digest, files)
+            sync(temporary)
+            known = dict(zip((p.name for p in files), hashes, strict=True))
+        sizes = {p.name: p.stat().st_size for p in files}
+        state = sealed({"format": FORMAT, "step": step, "files": sizes, **meta}, STATE, known)
         (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        sync(temporary)
+        _fsync(temporary / STATE)
+        _fsync(temporary)
         if final.exists():
             remove(final)
         temporary.rename(final)
@@ -82,7 +96,7 @@ def load(folder: Path) -> Checkpoint:
             f"got {folder}, which is no whole checkpoint; expected checkpoint-NNNNNN with its {STATE} and "
             "every file listed there; use resume=latest to pick the newest whole one"
         )
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    state = _state(folder)
     if state["format"] != FORMAT:
         raise ValueError(
             f"got checkpoint format {state['format']} in {folder}; expected {FORMAT}; "
@@ -92,20 +106,40 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(state["step"], {s: load_file(folder / f"{s}.safetensors") for s in stems}, state)
 
 
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, None if all of it is as it was written; every file is read.
+
+    One of an older version has no hashes: it must name what a resume needs, and its tensors be readable.
+    """
+    if (torn := _torn(folder)) is not None:
+        return torn
+    state = _state(folder)
+    if not (is_sealed(state, STATE) if KEY in state else state.keys() >= NEEDED):
+        return f"{STATE} is not what was written"
+    hashes = state.get(KEY, {})
+    return next((wrong for name in state["files"] if (wrong := fault(folder / name, hashes.get(name)))), None)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a checkpoint so that no run resumes from it -> the new path; an earlier one there is deleted."""
+    aside = folder.with_name(f"{ASIDE}{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)
+
+
 def is_whole(folder: Path) -> bool:
     """Whether every file that `state.json` lists is there in full; a torn copy is not."""
-    try:
-        files = json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
-        return NAME.fullmatch(folder.name) is not None and all(
-            (folder / name).stat().st_size == size for name, size in files.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    return NAME.fullmatch(folder.name) is not None and _torn(folder) is None
 
 
 def whole(root: Path) -> list[Path]:
     """The whole checkpoints under `root`, oldest first."""
-    found = [p for p in root.glob("checkpoint-*") if is_whole(p)]
+    return [p for p in named(root) if is_whole(p)]
+
+
+def named(root: Path) -> list[Path]:
+    """All folders under `root` that are named like a checkpoint, damaged ones too, oldest first."""
+    found = [p for p in root.glob("checkpoint-*") if NAME.fullmatch(p.name) and p.is_dir()]
     return sorted(found, key=step_of)
 
 
@@ -121,10 +155,17 @@ def step_of(folder: Path) -> int:
     return int(match[1])
 
 
-def prune(root: Path, limit: int) -> None:
-    """Keep the newest `limit` whole checkpoints (0 keeps all), and sweep what killed runs left."""
-    for folder in whole(root)[:-limit] if limit else []:
-        remove(folder)
+def prune(root: Path, limit: int, is_good: Callable[[Path], bool] = lambda _: True) -> None:
+    """Keep the newest `limit` whole checkpoints (0 keeps all), and sweep what killed runs left.
+
+    Where none of these is good, the newest one that is stays too.
+    """
+    there = whole(root)
+    older = there[:-limit] if limit else []
+    spared = [] if any(map(is_good, there[-limit:])) else [folder for folder in older if is_good(folder)][-1:]
+    for folder in older:
+        if folder not in spared:
+            remove(folder)
     for leftover in [*root.glob(f"{WRITING}*"), *root.glob(".removing-*")]:
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -192,6 +233,21 @@ def copy_tensors(source: dict[str, Tensor], target: dict[str, Tensor], folder: P
     with torch.no_grad():
         for name, tensor in target.items():
             tensor.copy_(source[name])
+
+
+def _torn(folder: Path) -> str | None:
+    try:
+        sizes = dict(_state(folder)["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{STATE} cannot be read"
+    files = {name: folder / name for name in sizes}
+    cut = [name for name, file in files.items() if not file.is_file() or file.stat().st_size != sizes[name]]
+    return f"{cut[0]} is missing or cut" if cut else None
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return state
 
 
 def _no_space(root: Path, step: int, tensors: Tensors, error: Exception) -> str:

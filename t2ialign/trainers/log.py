@@ -127,15 +127,17 @@ def keep_rows(file: Path, step: int) -> None:
     """Drop the rows past `step` and a last line torn by a kill, atomically."""
     if not file.exists():
         return
-    kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line for line in lines if _step(line) <= step]
     temporary = file.with_suffix(".tmp")
     temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     temporary.replace(file)
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.jsonl."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    """The rows of a metrics.jsonl, [] if it is gone; a line that a kill left torn is none."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    return [json.loads(line) for line in lines if _step(line) < math.inf]
 
 
 def check_trackers(names: tuple[str, ...]) -> None:

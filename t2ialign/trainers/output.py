@@ -22,8 +22,9 @@ REUSABLE = ("cache", "config.yaml", ".config.yaml.part", "logs", "wandb")
 def resume_point(cfg: LoopConfig) -> Path | None:
     """The checkpoint to continue, or None for a fresh start, which resume=latest is before the first one.
 
-    Raises ValueError if a fresh start would mix with files that are there, or if resuming an older checkpoint
-    would leave newer ones beside it.
+    A damaged checkpoint is warned of, and the one before it taken. Raises ValueError if a fresh start would
+    mix with files that are there, if no checkpoint is whole, or if resuming an older one would leave newer
+    ones beside it.
     """
     root = cfg.output / CHECKPOINTS
     if cfg.resume is None:
@@ -31,12 +32,21 @@ def resume_point(cfg: LoopConfig) -> Path | None:
         return None
     if cfg.resume != "latest":
         return _check_newest(Path(cfg.resume), root)
-    there = checkpoint.whole(root)
-    if not there:
-        check_unused(cfg.output, "resume=latest found no checkpoint in it to continue, so ")
-        log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
-        return None
-    return there[-1]
+    faults: list[tuple[Path, str]] = []
+    for folder in reversed(checkpoint.named(root)):
+        if (wrong := checkpoint.damage(folder)) is None:
+            for damaged, why in faults:
+                log.warning("%s is damaged (%s): this run goes on from %s", damaged, why, folder.name)
+            return folder
+        faults.append((folder, wrong))
+    if faults:
+        raise ValueError(
+            f"got resume=latest, but no checkpoint in {root} is whole ({faults[0][0].name}: {faults[0][1]}); "
+            "expected one to continue; restore one from a copy, or start anew in another output"
+        )
+    check_unused(cfg.output, "resume=latest found no checkpoint in it to continue, so ")
+    log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
+    return None
 
 
 def check_same_run(saved: dict[str, Any], cfg: LoopConfig, global_batch: int) -> None:
@@ -69,13 +79,22 @@ def replaceable(item: Path) -> bool:
     return item.name in REUSABLE
 
 
+def set_aside_after(output: Path, step: int) -> None:
+    """No resume is to find the damaged checkpoints that were passed over for the one of `step`."""
+    for folder in checkpoint.named(output / CHECKPOINTS):
+        if checkpoint.step_of(folder) > step:
+            log.warning("%s is kept as %s", folder, checkpoint.set_aside(folder).name)
+
+
 def _check_newest(folder: Path, root: Path) -> Path:
-    if not checkpoint.is_whole(folder):
-        raise ValueError(f"got resume={folder}; expected latest or a whole checkpoint folder; check the path")
+    if (wrong := checkpoint.damage(folder)) is not None:
+        advice = f"{wrong}: use resume=latest" if folder.is_dir() else "check the path"
+        raise ValueError(f"got resume={folder}; expected latest or a whole checkpoint folder; {advice}")
     if folder.resolve().parent != root.resolve():
         check_unused(root.parent)
         return folder
-    newer = [p.name for p in checkpoint.whole(root) if checkpoint.step_of(p) > checkpoint.step_of(folder)]
+    after = [p for p in checkpoint.whole(root) if checkpoint.step_of(p) > checkpoint.step_of(folder)]
+    newer = [p.name for p in after if checkpoint.damage(p) is None]
     if newer:
         raise ValueError(
             f"got resume={folder}, but {newer[-1]} is newer; expected the newest, or a new output to "

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from t2ialign.data.hashes import digest, sealed
 from t2ialign.trainers import base, checkpoint, optim
 from t2ialign.trainers.log import METRICS
 from t2ialign.trainers.stop import StopRequest
@@ -159,7 +160,9 @@ def test_where_a_checkpoint_has_its_tensors_changes_nothing(uninterrupted, tmp_p
     moved = shifted(start, tmp_path / start.name, count)
     state = json.loads((moved / "state.json").read_text())
     state["files"] = {name: (moved / name).stat().st_size for name in state["files"]}
-    (moved / "state.json").write_text(json.dumps(state))
+    hashes = {name: digest(moved / name) for name in state["files"]}
+    del state["sha256"]
+    (moved / "state.json").write_text(json.dumps(sealed(state, "state.json", hashes)))
     cfg = uninterrupted.model_copy(update={"output": tmp_path / "run", "resume": str(moved)})
     trainer = toy.Trainer(cfg)
     assert addresses([trainer.policy.unet]) == {0}

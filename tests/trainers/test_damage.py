@@ -1,0 +1,240 @@
+"""Damaged checkpoints: named, passed over for the whole one before, never taken for good."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from t2ialign.trainers import checkpoint, finite, output
+from t2ialign.trainers.log import METRICS
+from tests.trainers import toy
+from tests.trainers.helpers import assert_same_checkpoint, numbers
+
+WEIGHTS = {"weights": {"a": torch.arange(6.0)}, "optimizer": {"m/a": torch.ones(6)}}
+NEEDED = {"config": {}, "global_batch": 4, "optimizer": {}}
+
+
+def write(root: Path, step: int) -> Path:
+    return checkpoint.save(root, step, WEIGHTS, NEEDED)
+
+
+def zeros(folder: Path) -> None:
+    """The right size and nothing in it, as a power cut may leave a file."""
+    file = folder / "weights.safetensors"
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def flip(name: str) -> Callable[[Path], None]:
+    """One bit of the last byte but two."""
+
+    def damage(folder: Path) -> None:
+        data = bytearray((folder / name).read_bytes())
+        data[-3] ^= 1
+        (folder / name).write_bytes(data)
+
+    return damage
+
+
+def change(**values: object) -> Callable[[Path], None]:
+    """Other values in state.json, which stays JSON; None takes a key out."""
+
+    def damage(folder: Path) -> None:
+        state = json.loads((folder / "state.json").read_text()) | values
+        state = {key: value for key, value in state.items() if value is not None}
+        (folder / "state.json").write_text(json.dumps(state))
+
+    return damage
+
+
+def text(content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "state.json").write_text(content) and None  # type: ignore[func-returns-value]
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "zeros": (zeros, "weights.safetensors has another content"),
+    "bit of weights": (flip("weights.safetensors"), "weights.safetensors has another content"),
+    "bit of moments": (flip("optimizer.safetensors"), "optimizer.safetensors has another content"),
+    "step": (change(step=7), "state.json is not what was written"),
+    "no config": (change(config=None), "state.json is not what was written"),
+    "no optimizer": (change(optimizer=None), "state.json is not what was written"),
+    "no hashes": (change(sha256={}), "state.json is not what was written"),
+    "odd hashes": (change(sha256=3), "state.json is not what was written"),
+    "no keys": (text("{}"), "state.json cannot be read"),
+    "not JSON": (text("checkpoint"), "state.json cannot be read"),
+    "a list": (text("[1]"), "state.json cannot be read"),
+    "empty": (text(""), "state.json cannot be read"),
+    "binary": (lambda folder: (folder / "state.json").write_bytes(b"\xff\x00"), "state.json cannot be read"),
+    "missing": (
+        lambda folder: (folder / "weights.safetensors").unlink(),
+        "weights.safetensors is missing or cut",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_every_damage_is_found_and_said(tmp_path, name):
+    damage, words = DAMAGES[name]
+    folder = write(tmp_path, 2)
+    assert checkpoint.damage(folder) is None
+    damage(folder)
+    assert words in str(checkpoint.damage(folder))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_the_newest_whole_checkpoint_is_resumed_and_the_damaged_ones_are_named(tmp_path, name, caplog):
+    root = tmp_path / "run" / "checkpoints"
+    good = [write(root, step) for step in (2, 4)]
+    for step in (6, 8):
+        DAMAGES[name][0](write(root, step))
+    cfg = toy.Config(model="none", output=tmp_path / "run", resume="latest")
+    assert output.resume_point(cfg) == good[-1]
+    for step in (6, 8):
+        assert f"checkpoint-{step:06d} is damaged ({DAMAGES[name][1][:10]}" in caplog.text
+    assert "goes on from checkpoint-000004" in caplog.text
+    for folder in good:
+        DAMAGES[name][0](folder)
+    with pytest.raises(
+        ValueError, match=r"no checkpoint in .* is whole \(checkpoint-000008: .*restore"
+    ) as error:
+        output.resume_point(cfg)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"expected latest or a whole .*use resume=latest"):
+        output.resume_point(cfg.model_copy(update={"resume": str(good[-1])}))
+
+
+def test_a_checkpoint_of_an_older_version_has_no_hashes_and_is_resumed(tmp_path):
+    folder = write(tmp_path / "checkpoints", 2)
+    state = json.loads((folder / "state.json").read_text())
+    assert state["sha256"].keys() == {"weights.safetensors", "optimizer.safetensors", "state.json"}
+    change(sha256=None)(folder)
+    assert checkpoint.damage(folder) is None
+    flip("weights.safetensors")(folder)
+    assert checkpoint.damage(folder) is None, "nobody can know"
+    zeros(folder)
+    assert "weights.safetensors cannot be read" in str(checkpoint.damage(folder))
+    change(sha256=None, config=None)(write(tmp_path / "checkpoints", 2))
+    assert "state.json is not what" in str(checkpoint.damage(folder))
+
+
+def test_an_older_checkpoint_may_be_named_where_all_newer_ones_are_damaged(tmp_path):
+    root = tmp_path / "run" / "checkpoints"
+    good, newer = write(root, 2), write(root, 4)
+    cfg = toy.Config(model="none", output=tmp_path / "run", resume=str(good))
+    with pytest.raises(ValueError, match="checkpoint-000004 is newer"):
+        output.resume_point(cfg)
+    zeros(newer)
+    assert output.resume_point(cfg) == good
+
+
+def run_of(output: Path, losses: list[float], steps: tuple[int, ...]) -> list[Path]:
+    """Checkpoints at some steps, and the metrics of an update each."""
+    rows = [{"step": 0}, *({"step": step, "loss": loss} for step, loss in enumerate(losses, 1))]
+    output.mkdir()
+    (output / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [write(output / "checkpoints", step) for step in steps]
+
+
+def test_a_checkpoint_whose_loss_had_exploded_is_not_good(tmp_path, caplog):
+    there = run_of(tmp_path / "run", [0.7, 0.6, 0.7, 0.6, 80.0, 1e9], (0, 2, 4, 5, 6))
+    assert finite.last_good(tmp_path / "run") == there[2]
+    root = tmp_path / "run" / "checkpoints"
+    assert checkpoint.whole(root) == there[:3]
+    aside = {"damaged-checkpoint-000005", "damaged-checkpoint-000006"}
+    assert {path.name for path in root.glob("damaged*")} == aside
+    assert "kept as damaged-checkpoint-000006" in caplog.text
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30, 2e3])
+@pytest.mark.parametrize("stem", ["weights", "ema"])
+def test_a_checkpoint_whose_weights_are_not_finite_is_not_good(tmp_path, value, stem):
+    (tmp_path / "run").mkdir()
+    good = write(tmp_path / "run" / "checkpoints", 2)
+    tensors = {**WEIGHTS, stem: {"a": torch.tensor([1.0, value])}}
+    checkpoint.save(tmp_path / "run" / "checkpoints", 4, tensors, NEEDED)
+    assert finite.last_good(tmp_path / "run") == good
+    shutil.rmtree(good)
+    assert finite.last_good(tmp_path / "run") is None
+
+
+def test_losses_that_start_at_0_or_are_large_by_nature_have_not_exploded(tmp_path):
+    for name, losses in (("zero", [0.0, 0.0, 3.0, -50.0]), ("large", [900.0, 1e3, 5e3, 2e4])):
+        there = run_of(tmp_path / name, losses, (0, 2, 4))
+        assert finite.last_good(tmp_path / name) == there[-1]
+
+
+def test_pruning_spares_the_newest_good_one_where_the_latest_are_not(tmp_path):
+    folders = [write(tmp_path, step) for step in range(5)]
+    checkpoint.prune(tmp_path, 2, lambda folder: folder in folders[:2])
+    assert checkpoint.whole(tmp_path) == [folders[1], *folders[3:]]
+    checkpoint.prune(tmp_path, 2)
+    assert checkpoint.whole(tmp_path) == folders[3:]
+
+
+@pytest.mark.rest
+@pytest.mark.usefixtures("one_thread")
+class TestRuns:
+    @pytest.mark.parametrize("name", ["zeros", "bit of moments", "no keys", "no config"])
+    def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(self, toy_config, name, caplog):
+        cfg = toy_config(max_steps=6, checkpoint_every=2, checkpoint_limit=0)
+        toy.Trainer(cfg).fit()
+        rows = numbers(cfg.output)
+        root, copy = cfg.output / "checkpoints", cfg.output.with_name("copy")
+        shutil.copytree(checkpoint.path(root, 6), copy)
+        for step in (4, 6):
+            DAMAGES[name][0](checkpoint.path(root, step))
+        toy.Trainer(cfg.model_copy(update={"resume": "latest"})).fit()
+        assert "checkpoint-000006 is damaged" in caplog.text and "from checkpoint-000002" in caplog.text
+        assert numbers(cfg.output) == rows
+        assert_same_checkpoint(checkpoint.path(root, 6), copy)
+        assert [checkpoint.damage(path) for path in checkpoint.named(root)] == [None] * 4
+        assert (root / "damaged-checkpoint-000004").is_dir()
+
+    def test_a_finished_run_without_its_metrics_writes_its_result_again(self, toy_config):
+        for harm in (Path.unlink, lambda file: file.write_bytes(b"\xff\x00{]\n{}\n")):
+            cfg = toy_config(max_steps=2, resume="latest")
+            toy.Trainer(cfg).fit()
+            result = cfg.output / "pytorch_lora_weights.safetensors"
+            before = load_file(result)
+            harm(cfg.output / METRICS)
+            result.unlink()
+            toy.Trainer(cfg).fit()
+            assert all(torch.equal(value, before[name]) for name, value in load_file(result).items())
+
+    @pytest.mark.parametrize("every", [1, 2])
+    @pytest.mark.parametrize("lr", [1e30, 1e4])
+    def test_after_an_explosion_the_named_checkpoint_and_latest_go_on_with_a_lower_lr(
+        self, toy_config, lr, every
+    ):
+        """Even if checkpoints were written, and older ones pruned, while the loss was exploding."""
+        changes = {"checkpoint_every": every, "max_steps": 12, "max_grad_norm": 0, "lr": lr}
+        cfg = toy_config(**changes)
+        with pytest.raises(FloatingPointError, match="is good") as caught:
+            toy.Trainer(cfg).fit()
+        (good,) = (Path(word) for word in str(caught.value).split() if "checkpoint-" in word)
+        assert checkpoint.named(cfg.output / "checkpoints")[-1] == good
+        mended = toy.Trainer(toy_config(**changes | {"resume": "latest", "lr": 1e-4, "max_steps": 4}))
+        assert math.isfinite(mended.fit()["loss"])
+
+    def test_weights_that_are_not_finite_are_never_saved(self, toy_config):
+        cfg = toy_config(max_steps=2, checkpoint_every=2)
+        trainer = toy.Trainer(cfg)
+        update = trainer.state.update
+
+        def spoil() -> torch.Tensor:
+            norm = update()
+            if trainer.state.step == 1:
+                trainer.state.parameters[0].data.fill_(torch.nan)
+            return norm
+
+        trainer.state.update = spoil
+        with pytest.raises(
+            FloatingPointError, match=r"weights that are not finite .* step 2 .*000000 is good"
+        ):
+            trainer.fit()
+        assert [checkpoint.step_of(p) for p in checkpoint.whole(cfg.output / "checkpoints")] == [0]
+        assert not (cfg.output / "pytorch_lora_weights.safetensors").exists()
