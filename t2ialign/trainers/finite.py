@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -62,7 +62,8 @@ def last_good(output: Path, latest: Mapping[int, float] | None = None) -> Path |
     """The newest checkpoint with finite weights whose loss had not exploded; newer ones are set aside."""
     sound = not_exploded(output, latest)
     for folder in reversed(checkpoint.whole(output / CHECKPOINTS)):
-        if sound(folder) and checkpoint.damage(folder) is None and _are_finite(folder):
+        files = [file for stem in ("weights", "ema") if (file := folder / f"{stem}.safetensors").is_file()]
+        if sound(folder) and checkpoint.damage(folder) is None and are_within(files, LARGEST):
             return folder
         log.warning(
             "%s is not good (its loss had exploded, or its weights are not finite); it is kept as %s",
@@ -72,10 +73,10 @@ def last_good(output: Path, latest: Mapping[int, float] | None = None) -> Path |
     return None
 
 
-def _are_finite(folder: Path) -> bool:
-    files = [folder / f"{stem}.safetensors" for stem in ("weights", "ema")]
-    tensors = (tensor for file in files if file.is_file() for tensor in load_file(file).values())
-    return all(bool((tensor.abs() <= LARGEST).all()) for tensor in tensors)  # NaN is not either
+def are_within(files: Iterable[Path], largest: float) -> bool:
+    """Whether no number in some files of weights is larger than that, or NaN."""
+    tensors = (tensor for file in files for tensor in load_file(file).values())
+    return all(bool((tensor.abs() <= largest).all()) for tensor in tensors if tensor.is_floating_point())
 
 
 def _diverged(

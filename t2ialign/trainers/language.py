@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -28,13 +27,18 @@ from t2ialign.rewriting.load import ASSET, DEFAULT, SHAPES
 from t2ialign.trainers import card, plan
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.inputs import check_inputs
+from t2ialign.trainers.language_checkpoints import (
+    NAME,
+    check_finite,
+    drop_after,
+    seal,
+    step_of,
+    whole_checkpoint,
+)
 from t2ialign.trainers.log import METRICS, check_trackers, keep_rows, read_rows
 from t2ialign.trainers.output import CHECKPOINTS, check_unused, replaceable
 
 CONFIG_FILE, LOGS = "config.yaml", "logs"
-NAME = "checkpoint-"
-LAST = "trainer_state.json"
-"""What transformers writes last into a checkpoint, which it fills in place."""
 TENSORBOARD = "tensorboard"
 NOTHING = "resume=latest found no whole checkpoint in it to continue, so "
 
@@ -86,8 +90,9 @@ class LanguageConfig(Config):
 def start(cfg: LanguageConfig) -> Path | None:
     """The checkpoint to go on from, or None; leaves the settings in the output folder.
 
-    On resume newer checkpoints, which a kill left torn, are removed; before the first whole one it is a fresh
-    start. Raises ValueError without TRL, for an output in use, and for settings that make it another run.
+    On resume newer checkpoints, which a kill left torn, are removed, and damaged ones set aside; before the
+    first whole one it is a fresh start. Raises ValueError without TRL, for an output in use, if all
+    checkpoints are damaged, and for settings that make it another run.
     """
     if find_spec("trl") is None:
         raise ValueError(
@@ -110,18 +115,11 @@ def start(cfg: LanguageConfig) -> Path | None:
         log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
     else:
         _check_same(cfg)
-    for torn in _checkpoints(cfg.output):
-        if found is None or _step(torn) > _step(found):
-            shutil.rmtree(torn, ignore_errors=True)  # another process may be faster
+    drop_after(cfg.output, found)
     cfg.output.mkdir(parents=True, exist_ok=True)
     config.save(cfg, cfg.output / CONFIG_FILE)
-    keep_rows(cfg.output / METRICS, _step(found) if found else -1)
+    keep_rows(cfg.output / METRICS, step_of(found) if found else -1)
     return found
-
-
-def whole_checkpoint(output: Path) -> Path | None:
-    """The newest checkpoint below output/checkpoints that was written to its end; None if there is none."""
-    return next((folder for folder in reversed(_checkpoints(output)) if _is_whole(folder)), None)
 
 
 def load(cfg: LanguageConfig) -> tuple[Any, Any]:
@@ -201,7 +199,8 @@ def fit(
     from transformers.integrations import TensorBoardCallback
 
     trainer.remove_callback(PrinterCallback)  # what stands in for its bar, which `arguments` switches off
-    trainer.add_callback(_rows_of(cfg.output / METRICS, method))
+    trainer.add_callback(_rows_of(cfg.output, method))
+    trainer.add_callback(_sealing(trainer.accelerator))
     if TENSORBOARD in cfg.trackers:  # transformers takes its folder from the environment alone
         board = TensorBoardCallback()
         board.logging_dir = str(cfg.output / LOGS)
@@ -219,11 +218,14 @@ def fit(
         card.write_rewriter(cfg, method=method, data=data, metrics=rows[-1] if rows else {})
 
 
-def _rows_of(file: Path, method: str) -> Any:
+def _rows_of(output: Path, method: str) -> Any:
     from transformers import TrainerCallback
 
     class Rows(TrainerCallback):
-        """Appends what TRL logs, under its names, with the step, and shows how far the run is."""
+        """Appends what TRL logs, under its names, with the step, and shows how far the run is.
+
+        A run that diverged ends.
+        """
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             main = state.is_world_process_zero
@@ -238,33 +240,31 @@ def _rows_of(file: Path, method: str) -> Any:
             self.bar.close()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            check_finite(logs or {}, output, state.global_step)
             if state.is_world_process_zero and logs:
                 row = {name: value for name, value in logs.items() if isinstance(value, int | float)}
-                with file.open("a", encoding="utf-8") as stream:
+                with (output / METRICS).open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps({"step": state.global_step, **row}) + "\n")
 
     return Rows()
 
 
+def _sealing(accelerator: Any) -> Any:
+    from transformers import TrainerCallback
+
+    class Sealing(TrainerCallback):
+        """Adds hashes to each checkpoint, when all processes have written their parts of it."""
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            accelerator.wait_for_everyone()
+            if state.is_world_process_zero:
+                seal(Path(args.output_dir) / f"{NAME}{state.global_step}")
+
+    return Sealing()
+
+
 def _source(cfg: LanguageConfig) -> str:
     return str(assets.folder(ASSET)) if cfg.model == SHAPES else cfg.model
-
-
-def _checkpoints(output: Path) -> list[Path]:
-    """From the oldest to the newest, torn ones too."""
-    named = (output / CHECKPOINTS).glob(f"{NAME}*")
-    return sorted((f for f in named if f.name.removeprefix(NAME).isdecimal() and f.is_dir()), key=_step)
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix(NAME))
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        return isinstance(json.loads((folder / LAST).read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
 
 
 def _unfinished(item: Path) -> bool:

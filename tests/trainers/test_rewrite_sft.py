@@ -183,6 +183,47 @@ def test_errors_say_what_to_do(config, tmp_path):
         Trainer(config(output=tmp_path / "third", resume="latest"))
 
 
+@pytest.mark.rest
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "trainer_state.json", "hashes.json"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(config, name, caplog):
+    """Every file carries its hash, that of the optimiser too."""
+    cfg = config()
+    Trainer(cfg).fit()
+    root, result = cfg.output / "checkpoints", load_file(cfg.output / "model.safetensors")
+    again = cfg.model_copy(update={"resume": "latest"})
+    for number in (4, 2):
+        data = bytearray((root / f"checkpoint-{number}" / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (root / f"checkpoint-{number}" / name).write_bytes(data)
+        if number == 4:
+            Trainer(again).fit()
+            assert "checkpoint-4 is damaged" in caplog.text and "goes on from checkpoint-2" in caplog.text
+            assert {path.name for path in root.glob("*-*")} == {
+                *("checkpoint-2", "checkpoint-4", "damaged-checkpoint-4")
+            }
+            mended = load_file(cfg.output / "model.safetensors")
+            assert all(torch.equal(value, mended[key]) for key, value in result.items())
+            (root / "checkpoint-4" / name).write_bytes(data)
+    with pytest.raises(ValueError, match=r"no checkpoint in .* is whole \(checkpoint-4: .*restore one"):
+        Trainer(again)
+
+
+@pytest.mark.parametrize("lr, good", [(1e30, None), (3.0, "checkpoint-1")])
+def test_a_run_that_diverged_ends_and_names_a_good_checkpoint_if_there_is_one(config, monkeypatch, lr, good):
+    trainer = Trainer(config(lr=lr, checkpoint_every=1))
+    if good:  # large, but finite: the next loss is spoilt by hand
+        step = trainer.trainer.training_step
+
+        def spoilt(*arguments, **options):
+            return step(*arguments, **options) * (torch.nan if trainer.trainer.state.global_step else 1.0)
+
+        monkeypatch.setattr(trainer.trainer, "training_step", spoilt)
+        monkeypatch.setattr(trainer.trainer.args, "logging_nan_inf_filter", False)
+    with pytest.raises(FloatingPointError, match="start anew in another output with a lower lr") as caught:
+        trainer.fit()
+    assert (good or "no checkpoint is good") in str(caught.value)
+
+
 def test_a_run_without_a_whole_checkpoint_starts_from_the_beginning(config, caplog):
     """As a kill leaves it in the middle of its first checkpoint."""
     caplog.set_level("INFO")
