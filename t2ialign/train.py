@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
@@ -16,6 +18,8 @@ from t2ialign.trainers.methods import methods
 
 if TYPE_CHECKING:
     from t2ialign.config import Config
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +74,22 @@ def run(args: argparse.Namespace) -> None:
         toy.announce(f"{key}=")
     output = getattr(settings, "output", None)  # a method of the user's may write none
     with locks.hold_folder(output, "output=") if output else nullcontext():
+        _fit(module, settings)
+
+
+def _fit(module: ModuleType, settings: Config) -> None:
+    """Train; if the cache turns out to be damaged, build it anew and go on from the last checkpoint."""
+    from t2ialign.data.shards import DamagedCache
+
+    try:
         module.Trainer(settings).fit()
+        return
+    except DamagedCache as error:
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        if not alone or getattr(settings, "resume", "") not in (None, "latest"):
+            raise
+        log.warning("%s; this run does so", error)
+    module.Trainer(settings.model_copy(update={"resume": "latest"})).fit()
 
 
 def load_method(name: str) -> ModuleType:

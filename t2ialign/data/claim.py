@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.hashes import HASHES, KEY, digest, fault, note, noted
+from t2ialign.data.hashes import HASHES, digest, fault, note, noted
 from t2ialign.data.ledger import STARTED, write_json
 from t2ialign.data.shards import DamagedCache
-from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS, damage, open_manifest, read_manifest
+from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS, damage, open_manifest, read_manifest, shard_hashes
 from t2ialign.locks import LOCK, hold_folder
 
 SHARD = re.compile(r"(pairs|texts|pictures)-\d+\.safetensors")
@@ -59,14 +59,13 @@ def _take_apart(folder: Path, made_of: dict[str, Any]) -> None:
     try:
         manifest = read_manifest(folder)
     except DamagedCache:
-        _forget(folder, MANIFEST)
         return
     if manifest is None:
         return
     _check_make(folder, manifest["fingerprint"], made_of)
     log.warning("cache %s is damaged (%s): what is damaged is built anew", folder, damage(folder, manifest))
     write_json(folder / STARTED, manifest["fingerprint"])
-    for name, value in manifest.get(KEY, {}).items():
+    for name, value in shard_hashes(manifest).items():
         note(folder, name, value)
     for name in (MANIFEST, INDEX, PROMPTS):
         (folder / name).unlink(missing_ok=True)
@@ -78,26 +77,37 @@ def _start(folder: Path, made_of: dict[str, Any]) -> None:
     if found is not None:
         _check_make(folder, found, made_of, free=CHOICE)
         _drop_damaged(folder)
-    elif any(path.suffix != ".partial" and path.name not in (STARTED, HASHES, LOCK) for path in _all(folder)):
+    elif not _is_ours(folder):
         raise ValueError(f"got cache folder {folder}, which holds other files; expected an empty one")
+    elif _shards(folder):
+        log.warning("cache %s is damaged (nothing says what was made): all of it is built anew", folder)
+        for path in _all(folder):
+            if path.name != LOCK:
+                path.unlink()
     write_json(folder / STARTED, made_of)
     for path in folder.glob("*.partial"):
         path.unlink()
 
 
 def _unfinished(folder: Path) -> dict[str, Any] | None:
-    """What a build that died was making; nothing where no shard came of it."""
+    """What a build that died was making; nothing where no shard came of it, or nobody knows any more."""
     file = folder / STARTED
     if not file.is_file() or not _shards(folder):
         return None
     try:
         made_of = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
-        made_of = None
-    if isinstance(made_of, dict):
-        return made_of
-    _forget(folder, STARTED)
-    return None
+        return None
+    return made_of if isinstance(made_of, dict) else None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nothing but parts of a cache is there; shards alone, or notes alone, may be somebody's data."""
+    names = {path.name for path in _all(folder) if path.suffix != ".partial"} - {LOCK}
+    notes = {STARTED, HASHES}
+    if shards := {path.name for path in _shards(folder)}:
+        notes |= {INDEX, PROMPTS, MANIFEST}
+    return names <= shards | notes and (not shards or bool(names & notes))
 
 
 def _drop_damaged(folder: Path) -> None:
@@ -110,13 +120,6 @@ def _drop_damaged(folder: Path) -> None:
             shard.unlink()
         elif hashes is None:
             note(folder, shard.name, digest(shard))
-
-
-def _forget(folder: Path, name: str) -> None:
-    """Remove everything of a cache of which nobody knows any more what it was made of."""
-    log.warning("cache %s is damaged (%s is not what was written): all of it is built anew", folder, name)
-    for path in [*_shards(folder), *(folder / name for name in (INDEX, PROMPTS, HASHES, STARTED, MANIFEST))]:
-        path.unlink(missing_ok=True)
 
 
 def _check_make(

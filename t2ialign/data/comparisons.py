@@ -24,14 +24,13 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from t2ialign.data.claim import claimed
-from t2ialign.data.hashes import KEY
 from t2ialign.data.images import ImageSource, open_rgb
 from t2ialign.data.keys import picture_key
 from t2ialign.data.ledger import Comparisons, Known, finish_comparisons
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.shards import ShardReader, ShardWriter
 from t2ialign.data.skipped import Skipped
-from t2ialign.data.stored import INDEX, PROMPTS, held_out, open_manifest
+from t2ialign.data.stored import INDEX, PROMPTS, held_out, open_manifest, shard_hashes
 from t2ialign.progress import Progress
 
 WINDOW = 128
@@ -74,7 +73,7 @@ class ComparisonCache:
             raise ValueError(f"got {folder}, which is no finished cache; build it again")
         self.prompts: list[str] = json.loads((self.folder / PROMPTS).read_text(encoding="utf-8"))
         self._index = load_file(self.folder / INDEX)
-        self._reader = ShardReader(self.folder, manifest.get(KEY, {}))
+        self._reader = ShardReader(self.folder, shard_hashes(manifest))
 
     def __len__(self) -> int:
         return len(self._index["prompt"])

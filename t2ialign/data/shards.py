@@ -92,7 +92,8 @@ class ShardReader:
     """
 
     def __init__(self, folder: Path, hashes: Mapping[str, str] | None = None) -> None:
-        self.folder, self.hashes = folder, dict(hashes or {})
+        self.folder = folder
+        self.hashes: dict[str, str | None] = dict(hashes or {})
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._map)
         self._check = cache(self._check_once)
 
@@ -101,12 +102,14 @@ class ShardReader:
         return {key: tensor[offset] for key, tensor in self._open(name).items()}
 
     def _check_once(self, name: str) -> None:
-        """A damaged shard is removed, by which the next build knows what to make again."""
-        path = self.folder / name
-        if wrong := fault(path, self.hashes.get(name)):
-            with suppress(PermissionError):  # a folder of others, or Windows, where somebody else reads it
-                path.unlink(missing_ok=True)
-            raise DamagedCache(damaged(self.folder, wrong))
+        """If one shard is damaged, all such are removed, by which the next build knows what to make again."""
+        if (wrong := fault(self.folder / name, self.hashes.get(name))) is None:
+            return
+        for other, value in (self.hashes | {name: self.hashes.get(name)}).items():
+            if fault(self.folder / other, value):
+                with suppress(PermissionError):  # a folder of others, or Windows, where somebody reads it
+                    (self.folder / other).unlink(missing_ok=True)
+        raise DamagedCache(damaged(self.folder, wrong))
 
     def _map(self, name: str) -> dict[str, Any]:
         self._check(name)

@@ -68,7 +68,7 @@ class PairCache:
         self.prompts: list[str] = json.loads((self.folder / PROMPTS).read_text(encoding="utf-8"))
         self._index = load_file(self.folder / INDEX)
         self._texts = self._index.pop("text_shard"), self._index.pop("text_offset")
-        self._reader = ShardReader(self.folder, manifest.get(KEY, {}))
+        self._reader = ShardReader(self.folder, shard_hashes(manifest))
 
     def __len__(self) -> int:
         return len(self._index["shard"])
@@ -181,6 +181,12 @@ def open_manifest(folder: Path) -> dict[str, Any] | None:
     if manifest is not None and (wrong := damage(folder, manifest)):
         raise DamagedCache(damaged(folder, wrong))
     return manifest
+
+
+def shard_hashes(manifest: dict[str, Any]) -> dict[str, str]:
+    """Shard -> SHA-256; none in a cache of an older version."""
+    others = (INDEX, PROMPTS, MANIFEST)
+    return {name: value for name, value in manifest.get(KEY, {}).items() if name not in others}
 
 
 def damage(folder: Path, manifest: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from t2ialign.trainers import checkpoint, finite, output
+from t2ialign import cli
+from t2ialign.trainers import checkpoint, dpo, finite, output
 from t2ialign.trainers.log import METRICS
 from tests.trainers import toy
-from tests.trainers.helpers import assert_same_checkpoint, numbers
+from tests.trainers.helpers import assert_same_checkpoint, numbers, run
 
 WEIGHTS = {"weights": {"a": torch.arange(6.0)}, "optimizer": {"m/a": torch.ones(6)}}
 NEEDED = {"config": {}, "global_batch": 4, "optimizer": {}}
@@ -238,3 +240,65 @@ class TestRuns:
             trainer.fit()
         assert [checkpoint.step_of(p) for p in checkpoint.whole(cfg.output / "checkpoints")] == [0]
         assert not (cfg.output / "pytorch_lora_weights.safetensors").exists()
+
+
+KILLED = """
+import os, signal, sys
+from t2ialign import cli
+replace, rename, left = os.replace, os.rename, [int(sys.argv[1])]
+def at(done):
+    def completing(*arguments, **options):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done(*arguments, **options)
+    return completing
+os.replace, os.rename = at(replace), at(rename)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.rest
+def test_one_command_in_a_loop_recovers_from_kills_at_any_moment(dpo_config, tmp_path):
+    """Killed where a file or folder would get its name: in the cache, before and in the first checkpoints."""
+    whole = dpo_config(max_steps=2, checkpoint_every=1, output=tmp_path / "whole")
+    dpo.Trainer(whole).fit()
+    cfg = whole.model_copy(update={"output": tmp_path / "run"})
+    words = [f"{key}={getattr(cfg, key)}" for key in ("model", "data", "output", "max_steps", "batch_size")]
+    words += ["accumulate=1", "lora_rank=4", "lr=3e-3", "holdout=0.3", "trackers=[]", "checkpoint_every=1"]
+    kills = {"cache": 0, "start": 0, "checkpoint": 0}
+    for number in (1, 3, 4, 5, 2, 3, 4, 99):
+        done = run("-c", KILLED, str(number), "train", "dpo", *words, "resume=latest")
+        there = checkpoint.whole(cfg.output / "checkpoints")
+        begun = (cfg.output / "cache" / "cache.json").exists()
+        if number < 99:
+            assert done.returncode == -signal.SIGKILL, done.stderr
+            kills["checkpoint" if there else "start" if begun else "cache"] += 1
+        assert (cfg.output / ".lock").exists() is (number < 99)
+    assert done.returncode == 0, done.stderr
+    assert all(kills.values()), kills
+    assert numbers(cfg.output) == numbers(whole.output)
+    assert_same_checkpoint(cfg.output, whole.output)
+
+
+def test_a_shard_that_proves_damaged_in_the_middle_of_a_training_is_built_anew(dpo_config, tmp_path, capsys):
+    """The same command goes on by itself from its last checkpoint, and ends as it would have."""
+    cfg = dpo_config(max_steps=2, cache=tmp_path / "cache", output=tmp_path / "whole")
+    words = [
+        "train",
+        "dpo",
+        *(f"{key}={getattr(cfg, key)}" for key in ("model", "data", "cache", "max_steps")),
+    ]
+    words += ["batch_size=4", "accumulate=1", "lora_rank=4", "lr=3e-3", "holdout=0.3", "trackers=[]"]
+    assert cli.main([*words, f"output={tmp_path / 'whole'}"]) == 0
+    assert "damaged" not in capsys.readouterr().err
+    (shard,) = cfg.cache.glob("pairs-*")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert cli.main([*words, f"output={tmp_path / 'run'}"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "another content" in line]
+    assert len(said) == 1 and said[0].endswith("builds anew what is damaged; this run does so")
+    one, two = numbers(tmp_path / "run"), numbers(tmp_path / "whole")
+    assert [row["step"] for row in one] == [0, 1, 2]
+    assert all(a == pytest.approx(b, rel=1e-3, abs=1e-3) for a, b in zip(one, two, strict=True))
