@@ -155,11 +155,8 @@ class Trainer(base.Trainer[Config, Batch]):
             if self.stopping:
                 return {}
             folder = trajectories.round_folder(self.root, number)
-            if not folder.is_dir():
-                raise ValueError(
-                    f"got no {folder}, which step {self.state.step} was training on; expected it beside the "
-                    "checkpoints; restore it, or start anew in another output"
-                )
+            if self.round < 0:  # of the run before, if this one was resumed
+                trajectories.check(folder)
             self.store, self.round = trajectories.open_store(folder), number
             self.scores = torch.from_numpy(self.store.scores)
         if since:
@@ -184,6 +181,7 @@ class Trainer(base.Trainer[Config, Batch]):
                 del self.store  # Windows deletes no mapped file
             for old in self.root.glob("round-*"):
                 shutil.rmtree(old)
+            trajectories.seal(filling)
             filling.rename(folder)
         self.accelerator.wait_for_everyone()
 

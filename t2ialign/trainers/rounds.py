@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from t2ialign.data.hashes import digest, fault, note, noted
 from t2ialign.evaluation import manifest
 
 INDEX = "rounds.jsonl"
@@ -63,18 +64,20 @@ class Rounds:
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = self.folder / f".part-{process:03d}"
         save_file({name: value.contiguous() for name, value in rows.items()}, scratch)
-        scratch.replace(self._part(number, process))
+        part = self._part(number, process)
+        note(self.folder, part.name, digest(scratch))
+        scratch.replace(part)
 
     def read(self, number: int, parts: int | None = None) -> Rows:
-        """All parts as one, sorted by "order"; in number as indexed. Raises ValueError if one is gone."""
+        """All parts as one, sorted by "order"; in number as indexed. Raises ValueError if one is damaged."""
         if parts is None:
             parts = next(r.parts for r in self.index() if r.number == number)
-        rows = []
+        rows, known = [], noted(self.folder) or {}
         for process in range(parts):
             file = self._part(number, process)
-            if not file.is_file():
+            if wrong := fault(file, known.get(file.name)):
                 raise ValueError(
-                    f"got no {file}, which the run was learning from; expected it beside the checkpoints; "
+                    f"got {self.folder}, in which {wrong}; expected what the run was learning from; "
                     "restore it, or start anew in another output"
                 )
             rows.append(load_file(file))

@@ -17,6 +17,8 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from t2ialign.data.hashes import digest, fault, note, noted
+
 Array = np.ndarray
 CHUNK = 2**24
 """Bytes written at a time where the system reserves no disk space by itself."""
@@ -66,6 +68,23 @@ def open_store(folder: Path, mode: str = "r") -> Store:
 
 
 NAMES = ("states", "scores", "kept")
+
+
+def seal(folder: Path) -> None:
+    """Keep the hashes of a round that is full."""
+    for name in NAMES:
+        note(folder, f"{name}.npy", digest(folder / f"{name}.npy"))
+
+
+def check(folder: Path) -> None:
+    """Raises ValueError for a round that is gone, or is not as it was sealed."""
+    known = noted(folder) or {}
+    for file in (folder / f"{name}.npy" for name in NAMES):
+        if wrong := fault(file, known.get(file.name)):
+            raise ValueError(
+                f"got no whole {folder} ({wrong}); expected what the run was training on; restore it, or "
+                "start anew in another output"
+            )
 
 
 def collect(

@@ -288,12 +288,17 @@ def test_a_crash_after_a_collection_resumes_from_the_checkpoint_made_for_it(
     assert_same_checkpoint(*(checkpoint.path(c.output / "checkpoints", 5) for c in (cfg, whole)))
 
 
-def test_a_resume_without_its_trajectories_is_refused(dense_config):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_resume_without_its_trajectories_is_refused(dense_config, damaged):
     cfg = dense_config(max_steps=1)
     dense.Trainer(cfg).fit()
-    shutil.rmtree(cfg.output / "trajectories")
+    if damaged:
+        file = cfg.output / "trajectories" / "round-0000" / "states.npy"
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    else:
+        shutil.rmtree(cfg.output / "trajectories")
     trainer = dense.Trainer(dense_config(max_steps=2, resume="latest"))
-    with pytest.raises(ValueError, match=r"got no .*round-0000"):
+    with pytest.raises(ValueError, match=r"got no whole .*round-0000"):
         trainer.fit()
 
 
