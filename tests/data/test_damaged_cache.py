@@ -13,8 +13,8 @@ from t2ialign.data.cache import PairCache, build_cache
 from t2ialign.data.comparisons import build_comparisons
 from t2ialign.data.hashes import digest
 from t2ialign.data.shards import DamagedCache
-from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
+from t2ialign.models.unet import UNetPolicy
 from tests.data.test_cache_faults import OPTIONS, Crash, assert_same, fail_at, make_records
 
 SHARDS = ("pairs-000001.safetensors", "texts-000000.safetensors")
@@ -22,7 +22,7 @@ ALL = (*SHARDS, "index.safetensors", "prompts.json", "cache.json")
 
 
 @pytest.fixture(scope="module")
-def sd(tiny_sd) -> Policy:
+def sd(tiny_sd) -> UNetPolicy:
     return load_policy(str(tiny_sd), device="cpu")
 
 
@@ -45,7 +45,7 @@ def read_all(cache: PairCache) -> None:
     cache.batch(range(len(cache)), [(0, i) for i in range(len(cache))])
 
 
-def encoded(sd: Policy, build: Callable[[], PairCache]) -> tuple[PairCache, int]:
+def encoded(sd: UNetPolicy, build: Callable[[], PairCache]) -> tuple[PairCache, int]:
     """A build, and how many pairs it encoded."""
     count: list[int] = []
     hook = sd.vae.encoder.register_forward_hook(lambda module, args, out: count.append(len(out)))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from t2ialign import cli
 from t2ialign.trainers import checkpoint, dpo, finite, output
 from t2ialign.trainers.log import METRICS
+from t2ialign.trainers.rounds import Round, Rounds
 from tests.trainers import toy
 from tests.trainers.helpers import assert_same_checkpoint, numbers, run
 
@@ -53,8 +54,8 @@ def change(**values: object) -> Callable[[Path], None]:
     return damage
 
 
-def text(content: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / "state.json").write_text(content) and None  # type: ignore[func-returns-value]
+def text(content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "state.json").write_text(content)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -131,6 +132,19 @@ def test_an_older_checkpoint_may_be_named_where_all_newer_ones_are_damaged(tmp_p
         output.resume_point(cfg)
     zeros(newer)
     assert output.resume_point(cfg) == good
+
+
+@pytest.mark.parametrize("harm", [lambda file: file.unlink(), lambda file: file.write_bytes(b"x")])
+def test_a_damaged_round_of_sampled_states_is_one_line(tmp_path, harm):
+    rounds = Rounds(tmp_path)
+    rounds.write_part(0, 0, {"order": torch.arange(3)})
+    rounds.finish(Round(0, 0, 1, 1), oldest=0)
+    assert rounds.read(0)["order"].tolist() == [0, 1, 2]
+    harm(tmp_path / "round-000000-000.safetensors")
+    with pytest.raises(
+        ValueError, match=r"round-000000-000\.safetensors (is missing|has another).*restore it"
+    ):
+        rounds.read(0)
 
 
 def run_of(output: Path, losses: list[float], steps: tuple[int, ...]) -> list[Path]:
