@@ -144,7 +144,7 @@ def show(output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    result = json.loads((output / RESULT).read_text(encoding="utf-8"))
+    result = manifest.read_json(output / RESULT)
     table = Table(title="oracle accuracy on held-out prompts, per cent", title_justify="left")
     for heading in ("", "base", "aligned"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -225,7 +225,7 @@ def _claim(output: Path, seed: int) -> None:
     settings = output / SETTINGS
     wanted = json.loads(json.dumps({"seed": seed, **TRAINING, **SAMPLER}))
     if settings.exists():
-        found = json.loads(settings.read_text(encoding="utf-8"))
+        found = manifest.read_json(settings)
         changed = ", ".join(key for key in wanted if found.get(key) != wanted[key])
         if changed:
             raise ValueError(

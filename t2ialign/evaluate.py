@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -122,7 +121,7 @@ def _claim(output: Path, of: dict[str, str | None], *, resume: bool) -> None:
         )
     file = output / STARTED
     if there and file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = manifest.read_json(file)
         for key, value in of.items():
             if before.get(key) not in (value, None):
                 raise ValueError(

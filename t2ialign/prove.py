@@ -82,9 +82,7 @@ class Run:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed, self.note = folder, seed, folder.with_suffix(".json")
-        self.known: dict[str, Any] = (
-            json.loads(self.note.read_text(encoding="utf-8")) if self.note.is_file() else {}
-        )
+        self.known: dict[str, Any] = manifest.read_json(self.note) if self.note.is_file() else {}
 
     @property
     def started(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     if key := _unnamed_model(settings):
         toy.announce(f"{key}=")
     output = getattr(settings, "output", None)  # a method of the user's may write none
-    with locks.hold_folder(output, "output=") if output else nullcontext():
+    with locks.hold_folder(Path(output), "output=") if output else nullcontext():
         _fit(module, settings)
 
 

@@ -29,12 +29,14 @@ def sealed(value: Mapping[str, Any], name: str, hashes: Mapping[str, str]) -> di
 
 def is_sealed(value: Mapping[str, Any], name: str) -> bool:
     """Whether an object of `sealed` is as it was written; one without hashes, of an older version, is too."""
-    hashes = value.get(KEY, {name: None})
+    if KEY not in value:
+        return True
+    hashes = value[KEY]
     if not isinstance(hashes, dict):
         return False
     rest = {key: one for key, one in value.items() if key != KEY}
     others = {key: one for key, one in hashes.items() if key != name}
-    return KEY not in value or hashes.get(name) == _own(rest, others)
+    return bool(hashes.get(name) == _own(rest, others))
 
 
 def fault(file: Path, expected: str | None) -> str | None:

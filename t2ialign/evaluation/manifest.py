@@ -81,6 +81,20 @@ def rewrite(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object that `write_json` wrote. Raises ValueError, naming the file, for anything else."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"got {file}, which is damaged (it is no JSON object); expected what was written there; restore "
+            "it from a copy, or choose another output"
+        )
+    return value
+
+
 def write_json(file: Path, value: object) -> None:
     """Write indented JSON at once; NaN is refused, since it is no JSON."""
     write_text(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

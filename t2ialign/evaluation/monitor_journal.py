@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ class Journal:
     def __init__(self, run: Path) -> None:
         self.folder, self.about = run / FOLDER, dict[str, Any]()
         if (self.folder / ABOUT).is_file():
-            self.about = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+            self.about = manifest.read_json(self.folder / ABOUT)
         self._steps: dict[int, list[Row]] = {}
         for row in manifest.journal(self.folder / SCORES):
             self._steps.setdefault(row["step"], []).append(row)

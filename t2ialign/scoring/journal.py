@@ -153,7 +153,8 @@ class Journal:
             row = json.loads(line)
         except ValueError:  # broken UTF-8 too
             row = None
-        if not isinstance(row, dict) or not ({"of"} <= row.keys() if number == 1 else {"id"} <= row.keys()):
+        good = isinstance(row, dict) and (isinstance(row.get("of"), dict) if number == 1 else "id" in row)
+        if not good:
             shown = line[:60].decode("utf-8", "replace")
             raise ValueError(
                 f"got {shown!r} in {self.path} line {number}; expected a row of a journal; delete the file"

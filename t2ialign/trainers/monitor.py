@@ -6,7 +6,6 @@ does a resumed run.
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -122,7 +121,7 @@ class Monitor:
     def best(self) -> dict[str, Any] | None:
         """{"reward", "step", "mean"} of the weights in output/best, if there are any."""
         file = self.cfg.output / BEST / BEST_FACTS
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return manifest.read_json(file) if file.is_file() else None
 
     def facts(self) -> dict[str, object]:
         """Lines for the model card."""

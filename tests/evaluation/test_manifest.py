@@ -80,3 +80,13 @@ def test_json_files_hold_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         manifest.write_json(tmp_path / "x.json", {"mean": float("nan")})
     assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"3", b"{", b"\xff\x00"])
+def test_damaged_json_is_one_line_that_names_the_file(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json, which is damaged .*restore it from a copy") as error:
+        manifest.read_json(tmp_path / "a.json")
+    assert "\n" not in str(error.value)
+    manifest.write_json(tmp_path / "a.json", {"a": 1})
+    assert manifest.read_json(tmp_path / "a.json") == {"a": 1}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from t2ialign import locks
 from t2ialign.trainers import checkpoint
 from t2ialign.trainers.trajectories import open_store
 from tests.trainers import recorded
@@ -91,6 +92,21 @@ def test_two_processes_sample_the_trajectories_of_one(both):
     assert np.array_equal(stores[0].states[:, :, 0], stores[1].states[:, :, 0])  # the first noise
     np.testing.assert_allclose(stores[0].states, stores[1].states, atol=2e-2)  # from weights two updates on
     np.testing.assert_allclose(stores[0].all_scores, stores[1].all_scores, atol=2e-3)
+
+
+def test_the_verb_locks_on_the_first_process_alone_and_a_second_run_is_refused_in_one_line(
+    sharp_sd, pair_folder, tmp_path
+):
+    common = [f"model={sharp_sd}", f"data={pair_folder}", "trackers=[]", f"output={tmp_path / 'run'}"]
+    words = ["t2ialign", "train", "dpo", *DPO, *common, "batch_size=2", "resume=latest"]
+    done = launch(*words)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run" / ".lock").exists()
+    with locks.hold_folder(tmp_path / "run"):
+        second = launch(*words)
+    lines = [line for line in second.stderr.splitlines() if line.startswith("t2ialign: error")]
+    assert second.returncode != 0 and len(lines) == 1
+    assert f"got output={tmp_path / 'run'}, which another run is using" in lines[0]
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_update(tiny_sd, tmp_path):
