@@ -56,7 +56,7 @@ class LanguageConfig(Config):
     output: Path = Path("runs/new")
     """Folder for the result; one in use is an error unless resumed."""
     resume: Literal["latest"] | None = None
-    """latest continues the newest whole checkpoint of output."""
+    """latest continues the newest whole checkpoint of output, if there is one."""
     seed: int = 0
     """Of every random draw."""
     model: str = SHAPES

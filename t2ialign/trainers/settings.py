@@ -26,7 +26,7 @@ class LoopConfig(Config):
     output: Path = Path("runs/new")
     """Folder for the result; one in use is an error unless resumed."""
     resume: str | None = None
-    """latest continues the newest whole checkpoint of output; or the path of one checkpoint folder."""
+    """latest continues the newest whole checkpoint of output, if there is any; or the path of one."""
     seed: int = 0
     """Of every random draw."""
 
