@@ -283,6 +283,7 @@ def test_a_full_disk_leaves_nothing_and_the_same_command_passes_later(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("t2ialign: error: cannot write")
     assert not output.exists()
+    output.mkdir()
     (output / partial_name(FILE)).write_bytes(b"torn by a kill")
     assert run(a, b, 0.3, output) == 0
     assert sorted(p.name for p in output.iterdir()) == sorted(["README.md", FILE])

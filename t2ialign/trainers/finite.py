@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from t2ialign.trainers.settings import LoopConfig
 EXPLODED, FIRST = 100, 10
 """A loss has exploded if it is so many times its median over the first so many steps (at least 1)."""
 LARGEST = 1e3
-"""Weights beyond this are those of a run that diverged, whatever its loss was a step earlier."""
+"""Trained weights beyond this are those of a run that diverged, whatever its loss was a step earlier."""
 
 
 def check_finite(row: Mapping[str, float], cfg: LoopConfig, step: int, *, main: bool) -> None:
@@ -63,7 +64,8 @@ def last_good(output: Path, latest: Mapping[int, float] | None = None) -> Path |
     sound = not_exploded(output, latest)
     for folder in reversed(checkpoint.whole(output / CHECKPOINTS)):
         files = [file for stem in ("weights", "ema") if (file := folder / f"{stem}.safetensors").is_file()]
-        if sound(folder) and checkpoint.damage(folder) is None and are_within(files, LARGEST):
+        largest = LARGEST if checkpoint.step_of(folder) else torch.finfo(torch.float32).max  # not trained yet
+        if sound(folder) and checkpoint.damage(folder) is None and are_within(files, largest):
             return folder
         log.warning(
             "%s is not good (its loss had exploded, or its weights are not finite); it is kept as %s",
