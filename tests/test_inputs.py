@@ -150,7 +150,6 @@ def test_no_trainer_loads_anything_before_a_wrong_path_is_refused(method, key, p
     wrong = {
         "output": "file/no/such/thing",
         "cache": "file/no/such/thing",
-        "resume": "latest",
         **{name: "no/such/thing.jsonl" for name in PATHS if name.endswith("prompts") or name == "data"},
     }.get(key, MISSING)
     right = {name: value for name, value in GOOD.items() if name in fields(method) and name != key}

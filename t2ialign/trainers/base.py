@@ -28,7 +28,7 @@ from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.finite import check_finite, check_weights, not_exploded
 from t2ialign.trainers.inputs import check_inputs
 from t2ialign.trainers.launch import make_accelerator, max_memory_gb
-from t2ialign.trainers.log import METRICS, Log, Meter, read_rows
+from t2ialign.trainers.log import METRICS, Log, Meter, last_metrics
 from t2ialign.trainers.monitor import check_monitor
 from t2ialign.trainers.movement import Movement
 from t2ialign.trainers.output import CHECKPOINTS, resume_point, set_aside_after
@@ -258,10 +258,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         if not self.accelerator.is_main_process:
             return
         written = self.result()
-        if not row:  # a finished run, resumed, whose metrics may be gone
-            rows = read_rows(self.cfg.output / METRICS)[-1:]
-            row = {k: v for last in rows for k, v in last.items() if k != "step"}
-        self.write_card(row)
+        self.write_card(row or last_metrics(self.cfg.output / METRICS))  # none: a finished run, resumed
         self.log.say(f"wrote {written}")
 
 

@@ -140,6 +140,12 @@ def read_rows(file: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if _step(line) < math.inf]
 
 
+def last_metrics(file: Path) -> dict[str, float]:
+    """The last row of a metrics.jsonl without its step, {} if there is none."""
+    rows = read_rows(file)[-1:]
+    return {name: value for row in rows for name, value in row.items() if name != "step"}
+
+
 def check_trackers(names: tuple[str, ...]) -> None:
     """Raises ValueError for a tracker unknown or not installed: accelerate would drop it in silence."""
     for name in names:
