@@ -12,6 +12,7 @@ from t2ialign.data.image_folder import (
     table_key,
 )
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
+from t2ialign.data.skipped import Fault
 from t2ialign.data.tables import Row, first_of, read_table
 from t2ialign.data.walk import ending, stem
 
@@ -36,7 +37,7 @@ def folder_rows(root: Path) -> Iterator[Row]:
     captions, tables = _captions([root, *(side.root for side in sides)])
     for side in sides:
         side.note(tables)
-    wrong: dict[str, str] = {}
+    wrong: dict[str, Fault] = {}
     images = [_by_name(side, wrong) for side in sides]
     if not any(images):
         raise ValueError(
@@ -49,34 +50,34 @@ def folder_rows(root: Path) -> Iterator[Row]:
         try:
             prompts[name] = _listed(name, images, sides, captions) or beside.text(name)
         except ValueError as error:
-            wrong[name] = str(error)
+            wrong[name] = Fault("with a caption that cannot be read", str(error))
     wrong = _silent(root, prompts) | wrong
     for name in sorted(wrong):
-        yield f"{root} pair {name}", {"prompt": name, **{side: ValueError(wrong[name]) for side in SIDES}}
+        yield f"{root} pair {name}", {"prompt": name, **dict.fromkeys(SIDES, wrong[name])}
     for name in sorted(prompts.keys() - wrong.keys()):
         row = {"prompt": prompts[name], "chosen": images[0][name], "rejected": images[1][name]}
         yield f"{root} pair {name}", row
 
 
-def _alone(root: Path, images: list[dict[str, Path]]) -> dict[str, str]:
+def _alone(root: Path, images: list[dict[str, Path]]) -> dict[str, Fault]:
     """Name of each image without a partner -> what to say of them."""
     alone = sorted(images[0].keys() ^ images[1].keys())
-    return dict.fromkeys(
-        alone,
+    message = (
         f"got {len(alone)} images without a partner in {root}, such as {_few(alone)}; "
-        "expected the same names in chosen/ and rejected/; add or remove them",
+        "expected the same names in chosen/ and rejected/; add or remove them"
     )
+    return dict.fromkeys(alone, Fault("without a partner", message))
 
 
-def _silent(root: Path, prompts: dict[str, str]) -> dict[str, str]:
+def _silent(root: Path, prompts: dict[str, str]) -> dict[str, Fault]:
     """Name of each pair without a prompt -> what to say of them."""
     silent = sorted(name for name, prompt in prompts.items() if not prompt)
-    return dict.fromkeys(
-        silent,
+    message = (
         f"got {len(silent)} pairs without a caption, or with an empty one, in {root}, such as "
         f'{_few(silent)}; expected captions.jsonl with {{"file_name": ..., "prompt": ...}} lines, '
-        "or NAME.txt beside each image",
+        "or NAME.txt beside each image"
     )
+    return dict.fromkeys(silent, Fault("without a prompt", message))
 
 
 def _sides(root: Path, side: str) -> list[Path]:
@@ -90,15 +91,16 @@ def _side(root: Path, side: str) -> Path:
     return first
 
 
-def _by_name(side: ImageFolder, wrong: dict[str, str]) -> dict[str, Path]:
+def _by_name(side: ImageFolder, wrong: dict[str, Fault]) -> dict[str, Path]:
     """Name below the side, without its ending -> image; names of two images go into `wrong`."""
     found: dict[str, Path] = {}
     for path in side.images:
         name = side.name(path)
         if name in found:
-            wrong[name] = (
+            wrong[name] = Fault(
+                "with two images of one name",
                 f"got both {found[name]} and {path}; expected one image of each name, whatever its ending; "
-                "rename or remove one"
+                "rename or remove one",
             )
         found[name] = path
     return found

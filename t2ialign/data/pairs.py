@@ -131,6 +131,8 @@ def _pairs(where: str, row: dict[str, Any], base: Path) -> list[PairRecord]:
 def _picture(where: str, value: Any, base: Path) -> ImageSource:
     try:
         return picture_of(where, value, base)
+    except Fault:
+        raise
     except ValueError as error:
         raise Fault(NO_IMAGE, str(error)) from error
 

@@ -16,6 +16,7 @@ from t2ialign.data.folder import folder_rows
 from t2ialign.data.image_folder import image_folder
 from t2ialign.data.images import picture_of
 from t2ialign.data.pairs import read_pairs
+from t2ialign.data.skipped import Skipped
 from t2ialign.data.sources import identity
 from t2ialign.data.walk import CLUTTER, LENGTH, walk
 
@@ -198,6 +199,17 @@ class TestPairs:
         for side in ("chosen", "rejected"):
             (root / side / "0.txt").rename(root / side / "0.caption")
         assert pairs(root) == [("p", "chosen/0.png", "rejected/0.png")]
+
+    def test_what_is_wrong_with_a_pair_of_a_folder_is_counted_by_kind(self, tmp_path):
+        root = self.make(tmp_path)
+        image(root / "chosen" / "alone.png")
+        for side in ("chosen", "rejected"):
+            image(root / side / "silent.png")
+        skipped = Skipped(str(root))
+        assert [record.prompt for record in read_pairs(str(root), skipped=skipped)] == ["p"]
+        line = skipped.summary()
+        assert line.startswith("2 of 3 rows left out: 1 without a partner (first: got 1 images without a par")
+        assert "; 1 without a prompt (first: got 1 pairs without a caption" in line
 
     def test_names_of_the_two_folders_in_capitals(self, tmp_path):
         root = self.make(tmp_path, ("Chosen", "REJECTED"))
