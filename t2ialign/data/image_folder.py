@@ -8,7 +8,7 @@ from pathlib import Path
 
 from t2ialign.data.images import ENDINGS
 from t2ialign.data.tables import read_lines
-from t2ialign.data.walk import Skipped, composed, ending, is_clutter, stem, walk
+from t2ialign.data.walk import SkippedFiles, composed, ending, is_clutter, stem, walk
 
 CAPTIONS = (".txt", ".caption")
 """Endings of a caption beside an image; the first one that is there is read."""
@@ -26,7 +26,7 @@ class ImageFolder:
     images: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     """What is neither an image nor a caption."""
-    skipped: Skipped = field(default_factory=Skipped)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
     captions: dict[str, Path] = field(default_factory=dict)
     """Name of an image below the folder, without its ending and in one Unicode form -> its caption's file."""
 

@@ -10,7 +10,7 @@ from t2ialign.data.folder import folder_rows, is_pair_folder
 from t2ialign.data.images import ENDINGS
 from t2ialign.data.parquet import read_parquet
 from t2ialign.data.tables import TABLES, Row, Select, read_table
-from t2ialign.data.walk import Skipped, ending, walk
+from t2ialign.data.walk import SkippedFiles, ending, walk
 
 FILES = TABLES
 LIBRARY = (
@@ -65,7 +65,7 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
     return _of_split(folder, files, split, skipped)
 
 
-def _of_split(folder: Path, files: list[Path], split: str, skipped: Skipped) -> list[Path]:
+def _of_split(folder: Path, files: list[Path], split: str, skipped: SkippedFiles) -> list[Path]:
     skipped.note(folder)
     files = [file for file in files if ending(file) == ".parquet"]
     words = {file: set(re.split(r"[^a-z0-9]+", str(file.relative_to(folder)).lower())) for file in files}

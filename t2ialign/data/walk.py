@@ -23,7 +23,7 @@ NAMED, KINDS, LENGTH = 2, 6, 40
 log = logging.getLogger(__name__)
 
 
-class Skipped:
+class SkippedFiles:
     """What was left out of a folder, by kind."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Skipped:
         log.warning("%s: skipped %d %s: %s", root, total, what, ", ".join(parts))
 
 
-def walk(root: Path, *, deep: bool = True) -> tuple[list[Path], Skipped]:
+def walk(root: Path, *, deep: bool = True) -> tuple[list[Path], SkippedFiles]:
     """All files below a folder, or only right in it, in order of name, and what was skipped.
 
     Links to files and folders are followed, but not to a folder that holds the link, so a loop of links ends.
@@ -54,7 +54,7 @@ def walk(root: Path, *, deep: bool = True) -> tuple[list[Path], Skipped]:
     `CLUTTER` are skipped with all that is in them. Raises OSError if `root` itself cannot be listed.
     """
     files: list[Path] = []
-    skipped = Skipped()
+    skipped = SkippedFiles()
     waiting: list[tuple[Path, tuple[Path, ...]]] = [(root, (Path(os.path.realpath(root)),))]
     while waiting:
         folder, above = waiting.pop()
@@ -97,7 +97,7 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _entries(folder: Path, root: Path, skipped: Skipped) -> Iterable[os.DirEntry[str]]:
+def _entries(folder: Path, root: Path, skipped: SkippedFiles) -> Iterable[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
