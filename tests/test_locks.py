@@ -20,9 +20,9 @@ from t2ialign import locks
 with locks.hold_{kind}(Path({path!r})):
     worker = os.fork()
     if not worker:  # a decoding worker, which outlives a killed run
+        print(os.getpid(), flush=True)  # by now it has closed what it inherited of the lock
         time.sleep(60)
         os._exit(0)
-    print(worker, flush=True)
     time.sleep(60)
 """
 
