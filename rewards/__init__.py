@@ -136,6 +136,7 @@ def _builder(name: str, weights: object = None) -> tuple[Code, dict[str, Any]]:
     if name in known:
         module = import_module(known[name])
         return Code(module.build, None), dict(module.NAMES[name])
+    user_code.refuse_recorded(name)
     if not user_code.is_code(name):
         raise ValueError(_unknown(name, known))
     return user_code.find(name), {}

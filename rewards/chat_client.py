@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from rewards import user_code
+
 T = TypeVar("T")
 
 AGAIN = {408, 409, 429, 500, 502, 503, 504}
@@ -68,6 +70,8 @@ class ChatClient:
         self.model, self.extra = model, dict(extra or {})
         self.timeout, self.tries, self.wait, self.workers = timeout, tries, wait, workers
         self._key = _key(key_env) if key_env else ""
+        if self._key and (file := user_code.source()) is not None:  # or it would send a key anywhere
+            raise ValueError(f"got key_env= in {file}; expected none; name the key's variable yourself")
         self._opener = urllib.request.build_opener(_Stay)
 
     def ask(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:

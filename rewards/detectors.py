@@ -1,5 +1,6 @@
 """Which detector a name stands for: the embedded world's oracle, a published one, or one of your own."""
 
+import inspect
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +10,7 @@ from rewards.detect import Detector, MaskDetector, TransformersDetector
 from rewards.preprocess import Geometry
 from rewards.shapes_detector import ShapesColours, ShapesDetector
 from rewards.two_tower import Tower
+from rewards.user_code import refuse_recorded, returned
 from rewards.weights import align_weights, find
 
 GENEVAL = "facebook/mask2former-swin-small-coco-instance"
@@ -28,12 +30,7 @@ def load_detector(source: str, sha256: str | None = None) -> Detector:
     if source == SHAPES:
         return ShapesDetector()
     if ":" in source:
-        made = _called(source)
-        if not isinstance(made, Detector):
-            raise ValueError(
-                f"got {type(made).__name__} from {source}; expected a rewards.detect.Detector; return one"
-            )
-        return made.eval()
+        return _called(source).eval()
     return _pretrained(source, sha256)
 
 
@@ -52,10 +49,20 @@ def load_colours(
     return ClipColours(tower, Geometry(tower.size))
 
 
-def _called(source: str) -> Any:
+def _called(source: str) -> Detector:
+    """A detector of the user's own, which no file of weights may name. What is no Detector is not called."""
+    refuse_recorded(source, "detector")
     path, name = source.split(":", 1)
     try:
-        return getattr(import_module(path), name)()
+        kind: Any = getattr(import_module(path), name)
+        result = returned(kind) if inspect.isfunction(kind) else kind
+        if not (inspect.isclass(result) and issubclass(result, Detector)):
+            raise ValueError(
+                f"got {source}; expected a subclass of rewards.detect.Detector, or a function annotated to "
+                "return one; name one"
+            )
+        made: Detector = kind()
+        return made
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"got {source}, which does not load ({error}); expected package.module:Name; check the spelling "

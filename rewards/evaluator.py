@@ -173,7 +173,8 @@ def build(
     """The evaluator over a backend; `points` is a function, a file for `read_points`, or None for the rules.
 
     backend: "yes_no" and "written" ask the vision-language model in `weights`, or served so at `url`;
-    "head" is what `evaluator_head.save` wrote to the folder `weights`; "oracle" knows the embedded world, and
+    "head" is what `evaluator_head.save` wrote to the folder `weights`, on a scorer of yours with its name as
+    `reward`; "oracle" knows the embedded world, and
     by default its captions' points. Other `options` are those of `vlm.judge`, `tokens` of "written" too.
     Raises ValueError for another backend, and as these do.
     """
@@ -197,10 +198,12 @@ def _checker(
         return Written(judge(weights, url, towers, **options), **tokens), None
     if backend not in ("oracle", "head"):
         raise ValueError(f"got backend {backend!r}; expected yes_no, written, oracle or head; pass one")
+    base = {"reward": options.pop("reward")} if backend == "head" and "reward" in options else {}
     if options or url is not None or (backend == "oracle") is (weights is not None):
         raise ValueError(
             f"got weights={weights!r}, url={url!r} and {', '.join(options) or 'no options'} of {backend}; "
-            "expected no weights for oracle, a folder for head, and nothing else; drop or pass them"
+            "expected no weights for oracle, a folder for head, perhaps with reward=, and nothing else; drop "
+            "or pass them"
         )
     if backend == "oracle":
         from rewards.keypoint_oracle import ShapesChecker, shapes_points
@@ -209,7 +212,7 @@ def _checker(
     from rewards.evaluator_head import load
 
     assert weights is not None, "checked above"
-    return load(weights, towers=towers), None
+    return load(weights, towers=towers, **base), None
 
 
 def _by_rules(prompt: str) -> Sequence[KeyPoint]:

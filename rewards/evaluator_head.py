@@ -20,6 +20,7 @@ from rewards.base import Reward
 from rewards.keypoints import KeyPoint, kinds
 from rewards.keys import load_exactly
 from rewards.permissions import share
+from rewards.trained import recorded_base
 from rewards.two_tower import Tower, TwoTower
 from rewards.verdicts import Asked, Checker, Verdict
 from rewards.weights import find, load_state
@@ -137,9 +138,12 @@ def save(
     return folder / WEIGHTS
 
 
-def load(folder: Path | str, *, towers: dict[str, Tower] | None = None) -> HeadChecker:
+def load(
+    folder: Path | str, *, reward: str | None = None, towers: dict[str, Tower] | None = None
+) -> HeadChecker:
     """What `save` wrote, on the tower of its reward; an equal one among `towers` is shared.
 
+    `reward` is its name as you write it, which code of yours needs: none is run because head.json names it.
     Raises ValueError for another folder or format, other kinds, weights that do not fit, and a reward without
     two towers.
     """
@@ -149,15 +153,15 @@ def load(folder: Path | str, *, towers: dict[str, Tower] | None = None) -> HeadC
     file = Path(folder) / ABOUT
     if not file.is_file():
         raise ValueError(f"got {folder} without {ABOUT}; expected what evaluator_head.save wrote; check it")
-    about = json.loads(file.read_text(encoding="utf-8"))
+    about = recorded_base(file)
     if about.get("format") != FORMAT or about.get("kinds") != list(kinds()):
         raise ValueError(
             f"got {file} of format {about.get('format')} and {len(about.get('kinds', []))} kinds; expected "
             f"{FORMAT} and those of keypoints.json; fit the head again"
         )
     state = load_state(find(folder, WEIGHTS))
-    with user_code.recorded(file):
-        base = load_reward(about["reward"], towers=towers, **about["options"])
+    with user_code.recorded(file, reward):
+        base = load_reward(reward or about["reward"], towers=towers, **about["options"])
     if "mean" not in state or "layers.1.bias" not in state:
         raise ValueError(f"got {folder} with other weights than a head's; expected them; fit the head again")
     head = MatchHead(state["mean"].shape[-1], width=len(state["layers.1.bias"]))

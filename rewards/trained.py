@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +49,30 @@ def is_trained(source: object) -> bool:
 
 
 def read_about(folder: Path | str) -> dict[str, Any]:
-    """What reward.json says. Raises ValueError for a folder without it, or of another format."""
+    """What reward.json says. Raises ValueError for a folder without it, of another format, or damaged."""
     file = Path(folder) / ABOUT
     if not file.is_file():
         raise ValueError(f"got {folder} without {ABOUT}; expected the output of t2ialign train reward")
-    about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    about = recorded_base(file)
     if about.get("format") != FORMAT:
         raise ValueError(
             f"got format {about.get('format')} in {file}; expected {FORMAT}; use the version that wrote it"
         )
     return about
+
+
+def recorded_base(file: Path) -> dict[str, Any]:
+    """The JSON of a file that names a reward and its options. Raises ValueError for one that does not."""
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"got {file}, which is not JSON; expected it as it was written; copy it again"
+        ) from error
+    fits = isinstance(about, dict) and isinstance(about.get("reward"), str)
+    if not fits or not isinstance(about.get("options"), dict):
+        raise ValueError(f"got {file} without a reward's name and its options; expected both; copy it again")
+    return dict(about)
 
 
 def read_tensors(folder: Path | str) -> dict[str, Tensor]:
@@ -75,7 +88,7 @@ def build(
     """The trained reward in the folder `weights`; `sha256` pins its reward.safetensors.
 
     Its base is loaded as it was for training, but that `options` win; where the base's own weights moved,
-    mend reward.json. `reward` is its name as you write it, which code of a file or of the working folder
+    mend reward.json. `reward` is its name as you write it, which code of yours or of an installed package
     needs: none such is run because reward.json names it. Towers are never shared, since this one's weights
     are its own. Raises ValueError for a folder of another kind, or weights that do not fit the base.
     """
@@ -88,8 +101,7 @@ def build(
     if sha256 is not None:
         find(weights, WEIGHTS, sha256=sha256)
     name, options = reward or about["reward"], {**about["options"], **options}
-    trusted = reward is not None and user_code.is_local(reward)
-    with nullcontext() if trusted else user_code.recorded(Path(weights) / ABOUT):
+    with user_code.recorded(Path(weights) / ABOUT, reward):
         base: Reward = load(name, **options)
     lay_over(base, read_tensors(weights), weights)
     return base

@@ -1,7 +1,7 @@
 """Rewards of the user's own: the class or the build() that a name like ./sharpness.py:Sharpness stands for.
 
-A name that a user typed may be of the working folder. A name that a folder of weights holds may not: loading
-weights from elsewhere must not run what happens to lie in the working folder.
+A name that a user typed may be of the working folder or of an installed package. A name that a folder of
+weights holds may not: whatever its options, loading weights from elsewhere must not run code of their choice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from typing import Any, NamedTuple, get_type_hints
 
 log = logging.getLogger(__name__)
 
-_recorded: ContextVar[str | None] = ContextVar("recorded", default=None)
+
+class Record(NamedTuple):
+    """The file that names of rewards come from, and the name of code that the user typed, if any."""
+
+    file: str
+    typed: str | None
+
+
+_recorded: ContextVar[Record | None] = ContextVar("recorded", default=None)
 
 
 class Code(NamedTuple):
@@ -31,9 +39,13 @@ class Code(NamedTuple):
 
 
 @contextmanager
-def recorded(file: str | Path) -> Iterator[None]:
-    """Within it names of rewards come from `file` and not from the user: of code, only what is installed."""
-    token = _recorded.set(str(file))
+def recorded(file: str | Path, typed: str | None = None) -> Iterator[None]:
+    """Within it names of rewards come from `file`, and none of them is run as code.
+
+    `typed` is the one name that the user gave; a file that is read within another can add none.
+    """
+    outer = _recorded.get()
+    token = _recorded.set(Record(str(file), typed if outer is None or typed == outer.typed else None))
     try:
         yield
     finally:
@@ -53,16 +65,26 @@ def on_path(folder: Path | None) -> Iterator[None]:
             sys.path.remove(path)
 
 
+def source() -> str | None:
+    """The file that names and options of rewards come from just now; None where they are the user's."""
+    record = _recorded.get()
+    return None if record is None else record.file
+
+
+def refuse_recorded(name: str, what: str = "reward") -> None:
+    """Raises ValueError, before anything is looked up, for a name of code that a file holds."""
+    record = _recorded.get()
+    if record is not None and name != record.typed:
+        raise ValueError(
+            f"got {what} {name[:200]!r} in {record.file}; expected one that ships, as in rewards.names(): "
+            "code runs only where you name it yourself; see docs/rewards.md, A reward of your own"
+        )
+
+
 def is_code(name: str) -> bool:
     """Whether this could be a name of code: package.module, module:Class, file.py or file.py:Class."""
     place, attribute = _split(name)
     return _is_file(place) or (bool(attribute or "." in place) and _home(place) is not None)
-
-
-def is_local(name: str) -> bool:
-    """Whether this names code of a file or of the working folder, which is not installed."""
-    place, _ = _split(name)
-    return is_code(name) and (_is_file(place) or _home(place) != "")
 
 
 def find(name: str) -> Code:
@@ -70,16 +92,9 @@ def find(name: str) -> Code:
 
     Code that is not installed is announced before it is run. Raises ValueError for a file or module that is
     missing or does not import, that lacks the class or build(), and for what is neither a subclass of
-    rewards.Reward or rewards.LatentReward nor a function annotated to return one, which is not called; for
-    code that is not installed also within `recorded`.
+    rewards.Reward or rewards.LatentReward nor a function annotated to return one, which is not called.
     """
     place, attribute = _split(name)
-    file = _recorded.get()
-    if file is not None and is_local(name):
-        raise ValueError(
-            f"got reward {name!r} in {file}; expected one that is installed: code of a file or of the "
-            "working folder runs only where you name it yourself; see docs/rewards.md, A reward of your own"
-        )
     if _is_file(place):
         path = Path(place).expanduser().resolve()
         if not path.is_file():
@@ -152,8 +167,10 @@ def _imported(name: str, load: Callable[[], ModuleType], folder: Path | None) ->
 
 def _chosen(module: ModuleType, place: str, attribute: str) -> Callable[..., Any]:
     found: Any = getattr(module, attribute or "build", None)
-    if inspect.isfunction(found) and (not attribute or _is_reward(_returned(found))):
-        return found
+    if inspect.isfunction(found):
+        said = returned(found)
+        if _is_reward(said) or (not attribute and said is None):  # build() alone may do without
+            return found
     if attribute and _is_reward(found):
         if inspect.isabstract(found):
             lacks = ", ".join(sorted(found.__abstractmethods__))
@@ -182,7 +199,7 @@ def _of(kind: Any, module: ModuleType) -> bool:
     return bool(kind.__module__ == module.__name__)
 
 
-def _returned(function: Callable[..., Any]) -> object:
+def returned(function: Callable[..., Any]) -> object:
     """What its annotation says that it returns; None if it has none that can be read."""
     try:
         return get_type_hints(function).get("return")

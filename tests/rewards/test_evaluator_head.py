@@ -152,6 +152,16 @@ def test_a_saved_head_judges_as_before(base, pairs, tmp_path):
     (tmp_path / "head.json").write_text(json.dumps({**about, "reward": "shapes-oracle"}))
     with pytest.raises(ValueError, match="got ShapesOracle; expected a two-tower"):
         evaluator_head.load(tmp_path)
+    mine = "rewards.shapes_clip"  # code, and so named by the user
+    (tmp_path / "head.json").write_text(json.dumps({**about, "reward": mine}))
+    with pytest.raises(
+        ValueError, match=r"got reward 'rewards\.shapes_clip' in .*head\.json; expected one that"
+    ):
+        rewards.load("evaluator", backend="head", weights=str(tmp_path))
+    again = rewards.load(
+        "evaluator", backend="head", weights=str(tmp_path), reward=mine, points=shapes_points
+    )
+    assert again.judge(images[:1], ["two red circles"])[0].score == pytest.approx(one.score, abs=1e-6)
     with pytest.raises(ValueError, match=r"without head\.json"):
         evaluator_head.load(tmp_path / "none")
 

@@ -4,13 +4,16 @@ import json
 import logging
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import rewards
 from rewards import user_code
+from rewards.keypoints import kinds
 from t2ialign.cli import main
 
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -130,7 +133,7 @@ def test_what_is_no_reward_is_refused_before_it_is_called(folder, name, words):
     assert "\n" not in str(caught.value)
 
 
-def save(folder: Path, reward: str, **options: object) -> None:
+def save(folder: Path, reward: str, /, **options: object) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir()
@@ -139,16 +142,17 @@ def save(folder: Path, reward: str, **options: object) -> None:
     (folder / "reward.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def test_a_folder_of_weights_runs_no_code_of_the_working_folder(folder):
+def test_a_folder_of_weights_names_no_code(folder):
+    installed = "rewards.combine:WeightedSum"
     for number, name in enumerate((f"./{folder}_single.py:Sharpness", f"{folder}.sharpness:Sharpness")):
         weights = Path(f"run{number}")
         save(weights, name)
-        with pytest.raises(
-            ValueError, match=r"reward.json; expected one that is installed: .* only where you"
+        for load in (
+            lambda given=weights: rewards.load("trained", weights=given),
+            lambda given=weights: rewards.load(str(given)),
         ):
-            rewards.load("trained", weights=weights)
-        with pytest.raises(ValueError, match="expected one that is installed"):
-            rewards.load(str(weights))
+            with pytest.raises(ValueError, match=r"reward.json; expected one that ships, .* only where you"):
+                load()
         for trusted in (
             rewards.load("trained", weights=weights, reward=name),
             rewards.load(name, weights=str(weights)),
@@ -156,8 +160,82 @@ def test_a_folder_of_weights_runs_no_code_of_the_working_folder(folder):
             assert trusted.head.weight.item() == 1
     save(Path("mixed"), "rewards.combine", members={f"./{folder}_single.py:Sharpness": 1.0})
     for name in ("trained", "rewards.combine"):  # nor by way of a reward that is made of others
-        with pytest.raises(ValueError, match=r"mixed/reward.json; expected one that is installed"):
+        with pytest.raises(ValueError, match=r"mixed/reward.json; expected one that ships"):
             rewards.load(name, weights="mixed")
+    save(Path("installed"), installed)
+    with pytest.raises(ValueError, match=r"got reward 'rewards\.combine:WeightedSum' in installed"):
+        rewards.load("installed")
+
+
+HARMFUL = """
+from pathlib import Path
+Path("ran").touch()
+def Harm(**options):
+    Path("ran").touch()
+build = Harm
+"""
+
+
+def test_no_option_of_a_folder_of_weights_runs_code(folder):
+    """By way of an inner folder, of its name as typed, of a detector, of a package's import."""
+    name = f"./{folder}_bad.py:Harm"
+    Path(f"{folder}_bad.py").write_text(HARMFUL, encoding="utf-8")
+    Path(folder, "__init__.py").write_text(HARMFUL, encoding="utf-8")
+    save(Path("inner"), name)
+    Image.new("RGB", (8, 8)).save("x.png")
+    heads = {"reward": name, "options": {}, "format": 1, "kinds": list(kinds())}
+    for place, about in (("head", {}), ("by_weights", {"options": {"weights": "inner"}})):
+        Path(place).mkdir()
+        Path(place, "head.safetensors").write_bytes(Path("inner/reward.safetensors").read_bytes())
+        Path(place, "head.json").write_text(json.dumps({**heads, **about}), encoding="utf-8")
+    for number, (reward, options) in enumerate(
+        (
+            ("logging.config:dictConfig", {"config": {"version": 1}}),
+            (f"{folder}.sharpness:Sharpness", {}),
+            ("trained", {"weights": "inner", "reward": name}),
+            (name, {"weights": "inner"}),
+            ("evaluator", {"backend": "head", "weights": "head"}),
+            ("evaluator", {"backend": "head", "weights": "head", "reward": name}),
+            ("evaluator", {"backend": "head", "weights": "by_weights"}),
+            ("geneval", {"detector": f"{folder}_bad:Harm"}),
+            ("shapes-textnorm", {"base": name}),
+        )
+    ):
+        save(Path(f"outer{number}"), reward, **options)
+        for load in (
+            lambda at=f"outer{number}": rewards.load("trained", weights=at),
+            lambda at=f"outer{number}": rewards.load(at),
+            lambda at=f"outer{number}": main(
+                ["score", "x.png", "--prompts", "x", "--rewards", at, "-o", "o.csv", "--workers", "0"]
+            ),
+        ):
+            with suppress(ValueError):
+                assert load() == 2  # the verb tells what a ValueError says
+            assert not Path("ran").exists(), (reward, options)
+    for given in ({}, {"reward": "shapes-clip"}):
+        with pytest.raises(ValueError):
+            rewards.load("evaluator", backend="head", weights="head", **given)
+    assert not Path("ran").exists()
+
+
+def test_a_folder_of_weights_sends_no_key(folder, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "secret-value")
+    options = {"url": "http://localhost:9/v1", "key_env": "SOME_KEY", "backend": "yes_no"}
+    save(Path("run"), "evaluator", **{**options, "weights": "m"})
+    with pytest.raises(ValueError) as caught:
+        rewards.load("run")
+    assert "secret-value" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[1]", '{"format": 1}', '{"format": 1, "reward": ["a"], "options": {}}', "\x00"]
+)
+def test_a_damaged_description_of_weights_is_told_in_a_line(folder, text):
+    Path("run").mkdir()
+    Path("run/reward.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got run/reward.json") as caught:
+        rewards.load("run")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_restriction_ends_with_its_block(folder):
@@ -167,8 +245,6 @@ def test_the_restriction_ends_with_its_block(folder):
 
 
 def test_score_and_train_take_them(folder, tmp_path, capsys):
-    from PIL import Image
-
     for side, level in (("chosen", 200), ("rejected", 50)):
         Path(side).mkdir()
         for i in range(4):
