@@ -199,6 +199,7 @@ def write_report(output: Path, columns: dict[str, evaluate.Summary]) -> None:
 def _comparisons(output: Path, count: int = 36) -> list[Any]:
     """The first held-out rows, balanced over the categories as the prompts are: nothing is picked by hand."""
     from t2ialign.data.images import open_rgb
+    from t2ialign.evaluation.markup import inside
     from t2ialign.evaluation.report import Comparison
 
     sides = [
@@ -211,8 +212,8 @@ def _comparisons(output: Path, count: int = 36) -> list[Any]:
         Comparison(
             before.prompt,
             before.seed or 0,
-            open_rgb(before.path),
-            open_rgb(after.path),
+            open_rgb(inside(output / "base", before.file)),
+            open_rgb(inside(output / "aligned", after.file)),
             before_score["score"] == 1,
             after_score["score"] == 1,
         )

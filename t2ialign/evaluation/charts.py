@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from t2ialign.evaluation.markup import escaped
 from t2ialign.evaluation.statistics import Estimate
 
 # Okabe and Ito's vermilion and blue: told apart under every common colour blindness and in grey print.
@@ -153,15 +153,15 @@ def _grid_line(x_1: float, y_1: float, x_2: float, y_2: float) -> str:
 
 
 def _text(x: float, y: float, words: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(words)}</text>'
 
 
 def _legend(names: Sequence[str], colours: Sequence[str]) -> str:
     keys = zip(names, colours, strict=False)
-    items = "".join(f'<span><i style="background:{c}"></i>{escape(name)}</span>' for name, c in keys)
+    items = "".join(f'<span><i style="background:{c}"></i>{escaped(name)}</span>' for name, c in keys)
     return f'<p class="legend">{items}</p>'
 
 
 def _svg(body: Sequence[str], label: str, height: float) -> str:
-    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(label, quote=True)}">'
+    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escaped(label)}">'
     return "\n".join([head, *body, "</svg>"])

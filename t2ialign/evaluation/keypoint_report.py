@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from rewards.keypoints import categories, kinds
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.keypoint_accuracy import Accuracy, Judged, accuracy
+from t2ialign.evaluation.markup import escaped
 from t2ialign.evaluation.report import PAGE, STYLE
 from t2ialign.evaluation.statistics import Estimate, form
 
@@ -120,8 +120,8 @@ def page(title: str, found: Sequence[Line], rows: Sequence[Mapping[str, Any]], l
     missed = [row for row in rows if row["correct"] is False]
     sections = {"Accuracy": _figures(found), **({"Not shown": _missed(missed)} if missed else {})}
     body = "".join(f"<section><h2>{name}</h2>{inside}</section>" for name, inside in sections.items())
-    head = f"<header><h1>{escape(title)}</h1><p>{escape(lead)}</p></header>"
-    return PAGE.format(title=escape(title), style=STYLE + BARS, body=head + body)
+    head = f"<header><h1>{escaped(title)}</h1><p>{escaped(lead)}</p></header>"
+    return PAGE.format(title=escaped(title), style=STYLE + BARS, body=head + body)
 
 
 def _figures(found: Sequence[Line]) -> str:
@@ -137,7 +137,7 @@ def _figure(line: Line, some: bool) -> str:
     width = 0.0 if line.accuracy is None else 100 * line.accuracy.mean
     bar = f'<td><div class="bar"><i style="width:{width:.1f}%"></i></div></td>'
     cells = "".join(f"<td>{cell}</td>" for cell in _cells(line, some))
-    name = f"<b>{escape(line.name)}</b>" if line.total else escape(line.name)
+    name = f"<b>{escaped(line.name)}</b>" if line.total else escaped(line.name)
     return f"<tr><th>{name}</th>{bar}{cells}</tr>"
 
 
@@ -150,7 +150,7 @@ def _missed(missed: Sequence[Mapping[str, Any]]) -> str:
     head = "".join(f"<th>{name}</th>" for name in ("picture", "prompt", "key point", "why"))
     keys = ("file", "prompt", "description", "reason")
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(row[key]))}</td>' for key in keys)}</tr>" for row in missed[:MISSED]
+        f"<tr>{''.join(f'<td>{escaped(row[key])}</td>' for key in keys)}</tr>" for row in missed[:MISSED]
     )
     left = len(missed) - MISSED
     return f"<table><tr>{head}</tr>{body}</table>" + (f"<p>And {left} more.</p>" if left > 0 else "")

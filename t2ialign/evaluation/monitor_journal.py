@@ -32,6 +32,10 @@ class Journal:
             self.about = manifest.read_json(self.folder / ABOUT)
         self._steps: dict[int, list[Row]] = {}
         for row in manifest.journal(self.folder / SCORES):
+            if not isinstance(row.get("step"), int):
+                raise ValueError(
+                    f"got a row without a step in {self.folder / SCORES}; expected a number; mend it"
+                )
             self._steps.setdefault(row["step"], []).append(row)
         whole = len(self.about.get("prompts", ())) * self.about.get("images", 0)
         self._steps = {step: rows for step, rows in sorted(self._steps.items()) if len(rows) == whole}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from t2ialign.data.images import open_rgb
 from t2ialign.evaluation.charts import COLOURS, Chart, Curve, lines
 from t2ialign.evaluation.cross_reward import Change
 from t2ialign.evaluation.hack_index import Fall, falls, first_fired, in_base_std, none_found, words
+from t2ialign.evaluation.markup import escaped, inside
 from t2ialign.evaluation.monitor_journal import MEAN, TRAINED, Journal
 from t2ialign.evaluation.report import PAGE, PIXEL_ART, STYLE, data_uri
 from t2ialign.evaluation.statistics import form
@@ -38,8 +38,8 @@ def render(runs: Mapping[str, Journal], matrix: Mapping[str, Mapping[str, Change
     """
     sections = [("Trained on, tested on", _matrix(runs, matrix))]
     sections += [(run, _run(journal)) for run, journal in runs.items()]
-    body = "".join(f"<section><h2>{escape(name)}</h2>{inside}</section>" for name, inside in sections)
-    head = f"<header><h1>Monitor</h1><p>{escape(_lead(next(iter(runs.values()))))}</p></header>"
+    body = "".join(f"<section><h2>{escaped(name)}</h2>{inside}</section>" for name, inside in sections)
+    head = f"<header><h1>Monitor</h1><p>{escaped(_lead(next(iter(runs.values()))))}</p></header>"
     return PAGE.format(title="Monitor", style=STYLE + MORE_STYLE, body=head + body)
 
 
@@ -92,9 +92,9 @@ def _lead(journal: Journal) -> str:
 def _run(journal: Journal) -> str:
     about, (_, said) = journal.about, verdict(journal)
     trained = about["trained"] or "no reward of its own"
-    head = f"<p>Method {escape(about['method'])}, trained on {escape(trained)}. <b>{escape(said)}</b></p>"
+    head = f"<p>Method {escaped(about['method'])}, trained on {escaped(trained)}. <b>{escaped(said)}</b></p>"
     shown = (
-        f"<div><h3>{escape(chart.title)}</h3><p><small>{escape(chart.note)}</small></p>{lines(chart)}</div>"
+        f"<div><h3>{escaped(chart.title)}</h3><p><small>{escaped(chart.note)}</small></p>{lines(chart)}</div>"
         for chart in charts(journal)
     )
     return f'{head}<div class="charts">{"".join(shown)}</div>{_pictures(journal)}'
@@ -137,7 +137,7 @@ def _pictures(journal: Journal) -> str:
         steps.setdefault(step, f"best, step {step}")
     steps.setdefault(journal.steps[-1], f"last, step {journal.steps[-1]}")
     cards = "".join(_card(journal, steps, place) for place in _spread(journal))
-    order = "; ".join(steps.values())
+    order = escaped("; ".join(steps.values()))
     return f'<p>The same prompt and seed, from left to right: {order}.</p><div class="grid">{cards}</div>'
 
 
@@ -153,21 +153,22 @@ def _card(journal: Journal, steps: Mapping[int, str], place: int) -> str:
     cells = "".join(_picture(journal, step, name, place) for step, name in sorted(steps.items()))
     return (
         f'<figure><div class="row" style="grid-template-columns: repeat({len(steps)}, 1fr)">{cells}</div>'
-        f"<figcaption>{escape(row['prompt'])} <small>seed {row['seed']}</small></figcaption></figure>"
+        f"<figcaption>{escaped(row['prompt'])} <small>seed {escaped(row['seed'])}</small></figcaption>"
+        "</figure>"
     )
 
 
 def _picture(journal: Journal, step: int, name: str, place: int) -> str:
     row = journal.at(step)[place]
-    image = open_rgb(journal.folder / row["file"])
-    alt = escape(f"{row['prompt']}, seed {row['seed']}, {name}", quote=True)
+    image = open_rgb(inside(journal.folder, row["file"]))
+    alt = escaped(f"{row['prompt']}, seed {row['seed']}, {name}")
     style = "pixel" if max(image.size) <= PIXEL_ART else "smooth"
     return f'<img class="{style}" src="{data_uri(image)}" alt="{alt}">'
 
 
 def _matrix(runs: Mapping[str, Journal], matrix: Mapping[str, Mapping[str, Change]]) -> str:
     tested = list(dict.fromkeys(name for row in matrix.values() for name in row))
-    head = "".join(f"<th>{escape(name)}</th>" for name in tested)
+    head = "".join(f"<th>{escaped(name)}</th>" for name in tested)
     rows = "".join(_matrix_row(run, runs[run], row, tested) for run, row in matrix.items())
     return (
         "<p>Change of the mean from the base to the last step, in standard deviations of the base over "
@@ -182,12 +183,12 @@ def _matrix_row(run: str, journal: Journal, row: Mapping[str, Change], tested: S
     about = journal.about
     trained = f"{about['trained'] or 'no reward'} ({about['method']}, step {journal.steps[-1]})"
     cells = "".join(_cell(row[name]) if name in row else "<td></td>" for name in tested)
-    return f"<tr><th>{escape(trained)}<div><small>{escape(run)}</small></div></th>{cells}</tr>"
+    return f"<tr><th>{escaped(trained)}<div><small>{escaped(run)}</small></div></th>{cells}</tr>"
 
 
 def _cell(change: Change) -> str:
     text = form(change.scaled) if change.scaled else f"{form(change.raw)} in its own units"
-    return f'<td class="own">{escape(text)} (trained on)</td>' if change.own else f"<td>{escape(text)}</td>"
+    return f'<td class="own">{escaped(text)} (trained on)</td>' if change.own else f"<td>{escaped(text)}</td>"
 
 
 MORE_STYLE = """

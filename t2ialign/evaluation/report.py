@@ -9,13 +9,13 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 from PIL import Image
 
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import AFTER, BEFORE, Bar, Chart, bars, lines
+from t2ialign.evaluation.markup import escaped
 from t2ialign.evaluation.statistics import Estimate, form
 
 LARGEST = 320
@@ -81,8 +81,8 @@ def render(report: Report) -> str:
         ("Settings", _settings(report.settings) if report.settings else ""),
     ]
     body = "".join(f"<section><h2>{name}</h2>{inside}</section>" for name, inside in sections if inside)
-    head = f"<header><h1>{escape(report.title)}</h1><p>{escape(report.summary)}</p></header>"
-    return PAGE.format(title=escape(report.title), style=STYLE, body=head + body)
+    head = f"<header><h1>{escaped(report.title)}</h1><p>{escaped(report.summary)}</p></header>"
+    return PAGE.format(title=escaped(report.title), style=STYLE, body=head + body)
 
 
 def data_uri(image: Image.Image) -> str:
@@ -102,15 +102,15 @@ def _headlines(report: Report) -> str:
 def _card(headline: Headline, report: Report) -> str:
     rows = ((report.before, headline.before, BEFORE), (report.after, headline.after, AFTER))
     figures = "".join(
-        f'<div class="figure"><span>{escape(name)}</span>'
+        f'<div class="figure"><span>{escaped(name)}</span>'
         f'<b style="color:{colour}">{_mean(value, headline)}</b>'
         f"<small>{_interval(value, headline)}</small></div>"
         for name, value, colour in rows
     )
     change = headline.difference
-    points = "points" if headline.unit == "%" else headline.unit
+    points = "points" if headline.unit == "%" else escaped(headline.unit)
     return (
-        f'<article class="card"><h3>{escape(headline.name)}</h3><div class="figures">{figures}</div>'
+        f'<article class="card"><h3>{escaped(headline.name)}</h3><div class="figures">{figures}</div>'
         f"<p>Paired difference <b>{change.mean * headline.scale:+.{_digits(headline)}f} {points}</b> "
         f"{_interval(change, headline)}; {change.count} images of {change.prompts} prompts.</p></article>"
     )
@@ -119,8 +119,8 @@ def _card(headline: Headline, report: Report) -> str:
 def _comparisons(report: Report) -> str:
     cards = "".join(_comparison(item, report) for item in report.comparisons)
     return (
-        f"<p>Each pair has the same prompt and the same seed: {escape(report.before)} on the left, "
-        f'{escape(report.after)} on the right.</p><div class="grid">{cards}</div>'
+        f"<p>Each pair has the same prompt and the same seed: {escaped(report.before)} on the left, "
+        f'{escaped(report.after)} on the right.</p><div class="grid">{cards}</div>'
     )
 
 
@@ -132,16 +132,16 @@ def _comparison(item: Comparison, report: Report) -> str:
     pictures = "".join(_picture(name, image, passed, item) for name, image, passed in sides)
     return (
         f'<figure><div class="pair">{pictures}</div>'
-        f"<figcaption>{escape(item.prompt)} <small>seed {item.seed}</small></figcaption></figure>"
+        f"<figcaption>{escaped(item.prompt)} <small>seed {escaped(item.seed)}</small></figcaption></figure>"
     )
 
 
 def _picture(name: str, image: Image.Image, passed: bool | None, item: Comparison) -> str:
-    alt = escape(f"{item.prompt}, seed {item.seed}, drawn by the {name} model", quote=True)
+    alt = escaped(f"{item.prompt}, seed {item.seed}, drawn by the {name} model")
     style = "pixel" if max(image.size) <= PIXEL_ART else "smooth"
     return (
         f'<div><img class="{style}" src="{data_uri(image)}" alt="{alt}">'
-        f'<div class="verdict">{escape(name)} {MARKS[passed]}</div></div>'
+        f'<div class="verdict">{escaped(name)} {MARKS[passed]}</div></div>'
     )
 
 
@@ -154,26 +154,24 @@ def _categories(report: Report) -> str:
 
 def _training(charts: Sequence[Chart]) -> str:
     shown = (
-        f"<div><h3>{escape(chart.title)}</h3><p><small>{escape(chart.note)}</small></p>{lines(chart)}</div>"
+        f"<div><h3>{escaped(chart.title)}</h3><p><small>{escaped(chart.note)}</small></p>{lines(chart)}</div>"
         for chart in charts
     )
     return f'<div class="charts">{"".join(shown)}</div>'
 
 
 def _settings(settings: Mapping[str, object]) -> str:
-    rows = "".join(
-        f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in settings.items()
-    )
+    rows = "".join(f"<tr><th>{escaped(k)}</th><td>{escaped(v)}</td></tr>" for k, v in settings.items())
     return f"<table>{rows}</table>"
 
 
 def _mean(value: Estimate, headline: Headline) -> str:
-    return f"{headline.scale * value.mean:.{_digits(headline)}f}&nbsp;{escape(headline.unit)}"
+    return f"{headline.scale * value.mean:.{_digits(headline)}f}&nbsp;{escaped(headline.unit)}"
 
 
 def _interval(value: Estimate, headline: Headline) -> str:
     words = form(value, scale=headline.scale).partition(" ")[2]
-    return f"95&nbsp;% CI {escape(words)}" if words.startswith("[") else escape(words)
+    return f"95&nbsp;% CI {escaped(words)}" if words.startswith("[") else escaped(words)
 
 
 def _digits(headline: Headline) -> int:

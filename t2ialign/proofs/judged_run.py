@@ -10,6 +10,7 @@ import torch
 
 import rewards
 from t2ialign.evaluation import manifest
+from t2ialign.evaluation.markup import inside
 from t2ialign.evaluation.monitor_journal import Journal, read
 from t2ialign.evaluation.score import read_image
 from t2ialign.progress import Progress
@@ -81,6 +82,6 @@ def _judged(journal: Journal) -> dict[str, list[float]]:
     found = {}
     for step in Progress(journal.steps, desc="oracle", unit="step", delay=3):
         rows = journal.at(step)
-        images = torch.stack([read_image(journal.folder / row["file"]) for row in rows])
+        images = torch.stack([read_image(inside(journal.folder, row["file"])) for row in rows])
         found[str(step)] = oracle(images, [row["prompt"] for row in rows]).tolist()
     return found

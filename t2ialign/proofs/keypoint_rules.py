@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rewards.keypoint_rules import extract
 from t2ialign.evaluation import keypoint_recall, manifest
 from t2ialign.evaluation.charts import Bar, bars
 from t2ialign.evaluation.keypoint_recall import Found
+from t2ialign.evaluation.markup import escaped
 from t2ialign.evaluation.statistics import wilson
 from t2ialign.proofs.claim import Claim, Figure, Row
 
@@ -61,7 +61,8 @@ class KeypointRulesClaim(Claim):
             for name, one in _found(measured, "GenEval").items()
         ]
         points = "".join(
-            f"<tr><th>{escape(name)}</th><td>{one.right} of {one.expected}</td><td>{one.recall:.0%}</td></tr>"
+            f"<tr><th>{escaped(name)}</th><td>{escaped(f'{one.right} of {one.expected}')}</td>"
+            f"<td>{one.recall:.0%}</td></tr>"
             for name, one in _found(measured, "UniGenBench").items()
         )
         note = "vermilion: recall; blue: precision; whiskers are Wilson's 95 % intervals"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from t2ialign.evaluation import manifest
+from t2ialign.evaluation.markup import escaped
 from t2ialign.evaluation.report import PAGE, STYLE
 from t2ialign.proofs.claim import Figure
 
@@ -23,17 +23,17 @@ def write(
     sections = [_section(n, [r for r in rows if r["number"] == n], figures.get(n, ())) for n in numbers]
     count = sum(row["verdict"] == "holds" for row in rows)
     lead = f"{count} of {len(rows)} rows hold; intervals are at 95 %, over the units that each row names."
-    head = f"<header><h1>{escape(title)}</h1><p>{escape(lead)}</p></header>"
-    manifest.write_text(file, PAGE.format(title=escape(title), style=STYLE, body=head + "".join(sections)))
+    head = f"<header><h1>{escaped(title)}</h1><p>{escaped(lead)}</p></header>"
+    manifest.write_text(file, PAGE.format(title=escaped(title), style=STYLE, body=head + "".join(sections)))
 
 
 def _section(number: int, rows: Sequence[Mapping[str, Any]], figures: Sequence[Figure]) -> str:
     charts = "".join(
-        f"<div><h3>{escape(figure.title)}</h3><p><small>{escape(figure.note)}</small></p>{figure.body}</div>"
+        f"<div><h3>{escaped(figure.title)}</h3><p><small>{escaped(figure.note)}</small></p>{figure.body}</div>"
         for figure in figures
     )
     body = "".join(_row(row) for row in rows)
-    return f'<section><h2>Claim {number}</h2>{body}<div class="charts">{charts}</div></section>'
+    return f'<section><h2>Claim {escaped(number)}</h2>{body}<div class="charts">{charts}</div></section>'
 
 
 def _row(row: Mapping[str, Any]) -> str:
@@ -51,11 +51,11 @@ def _row(row: Mapping[str, Any]) -> str:
         **_flat(row["measured"] or {}),
     }
     cells = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>" for name, value in facts.items()
+        f"<tr><th>{escaped(name)}</th><td>{escaped(_text(value))}</td></tr>" for name, value in facts.items()
     )
-    mark = f'<span class="{style}">{escape(verdict)}</span>' if style else escape(verdict)
+    mark = f'<span class="{style}">{escaped(verdict)}</span>' if style else escaped(verdict)
     table = f"<details><summary>numbers</summary><table>{cells}</table></details>"
-    return f"<p><b>{escape(row['claim'])}</b>: {mark}</p>{table}"
+    return f"<p><b>{escaped(row['claim'])}</b>: {mark}</p>{table}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from rewards.keypoint_oracle import shapes_points
 from rewards.keypoints import kinds
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.charts import Bar, bars
+from t2ialign.evaluation.markup import escaped
 from t2ialign.evaluation.provenance import source_hash
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.proofs import rewriter_runs as runs
@@ -215,9 +215,9 @@ def _by_kind(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, Estimate]]:
 
 
 def _as_html(table: dict[str, dict[str, Estimate]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *SHORT.values()))
+    head = "".join(f"<th>{escaped(name)}</th>" for name in ("", *SHORT.values()))
     body = "".join(
-        f"<tr><th>{escape(kind)}</th>"
+        f"<tr><th>{escaped(kind)}</th>"
         + "".join(f'<td style="overflow-wrap: normal">{100 * ways[way].mean:.1f}</td>' for way in SHORT)
         + "</tr>"
         for kind, ways in table.items()

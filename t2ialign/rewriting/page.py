@@ -12,6 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from t2ialign.evaluation import manifest
+from t2ialign.evaluation.markup import escaped
 from t2ialign.evaluation.report import PIXEL_ART
 from t2ialign.rewriting.rewriter import Rewritten
 from t2ialign.rewriting.survival import check
@@ -50,12 +51,19 @@ def write(
     needs neither a network nor a script.
     """
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     file.parent.mkdir(parents=True, exist_ok=True)
     shown = [_card(result) for result in results]
     for card, pairs in zip(shown, images or [()] * len(shown), strict=True):
         card["images"] = [_links(pair, file.parent) for pair in pairs]
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    engine = Environment(
+        autoescape=True,
+        finalize=lambda value: Markup(escaped(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     page = engine.from_string(TEMPLATE.read_text(encoding="utf-8"))
     used = sum(result.used == "rewrite" for result in results)
     manifest.write_text(file, page.render(cards=shown, used=used, rewriter=rewriter))

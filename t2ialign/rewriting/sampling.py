@@ -140,6 +140,7 @@ def originals(rows: Sequence[Row]) -> list[Row]:
 def write_page(page: Path, folder: Path, rows: Sequence[Row], rewriter: str) -> None:
     """The page of a run in `folder`: each rewrite with its images, beside those in `ORIGINALS`."""
     from t2ialign.evaluation import manifest
+    from t2ialign.evaluation.markup import inside
     from t2ialign.rewriting.files import from_row
     from t2ialign.rewriting.page import Images, write
 
@@ -147,9 +148,9 @@ def write_page(page: Path, folder: Path, rows: Sequence[Row], rewriter: str) -> 
     results = {(draw, row["prompt"]): from_row(row) for draw, found in drawn.items() for row in found}
     images: dict[tuple[int, str], list[Images]] = {}
     for row in rows:
-        after = folder / row["file"]
+        after = inside(folder, row["file"])
         same = row["rewritten"] == row["prompt"]
-        before = after if same else folder / ORIGINALS / row["file"]
+        before = after if same else inside(folder / ORIGINALS, row["file"])
         images.setdefault((_draw(row), row["prompt"]), []).append(Images(before, after, row["seed"]))
     write(page, [results[key] for key in images], rewriter=rewriter, images=list(images.values()))
     print(f"prompts, rewrites and images side by side: {page}")

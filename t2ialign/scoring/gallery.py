@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from t2ialign.evaluation import manifest, report
+from t2ialign.evaluation.markup import escaped
 from t2ialign.scoring import output
 from t2ialign.scoring.decode import read_picture
 from t2ialign.scoring.items import Source
@@ -73,7 +73,7 @@ def render(title: str, scores: pa.Table, cards: Sequence[Card]) -> str:
     names = output.rewards_of(scores)
     errors = _errors(scores)
     head = (
-        f"<header><h1>Scores of {escape(title)}</h1>"
+        f"<header><h1>Scores of {escaped(title)}</h1>"
         f"<p>{len(scores)} rows, {output.broken(scores)} with an error. "
         "The pictures are the best and the worst of each reward.</p></header>"
     )
@@ -81,7 +81,7 @@ def render(title: str, scores: pa.Table, cards: Sequence[Card]) -> str:
     sections += [("Errors", errors)] if errors else []
     body = "".join(f"<section><h2>{name}</h2>{inside}</section>" for name, inside in sections)
     style = report.STYLE + STYLE
-    return report.PAGE.format(title=f"Scores of {escape(title)}", style=style, body=head + body + SCRIPT)
+    return report.PAGE.format(title=f"Scores of {escaped(title)}", style=style, body=head + body + SCRIPT)
 
 
 def _thumbnails(source: Source, wanted: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
@@ -115,7 +115,7 @@ def _data_uri(image: Image.Image) -> str:
 def _summary(scores: pa.Table) -> str:
     head = "".join(f"<th>{name}</th>" for name in ("reward", "n", "mean", "sd", "min", "max", "errors"))
     lines = "".join(
-        f"<tr><th>{escape(name)}</th><td>{one.count}</td>"
+        f"<tr><th>{escaped(name)}</th><td>{one.count}</td>"
         + "".join(f"<td>{output.number(value)}</td>" for value in (one.mean, one.sd, one.low, one.high))
         + f"<td>{one.errors}</td></tr>"
         for name, one in output.summarise(scores).items()
@@ -124,7 +124,7 @@ def _summary(scores: pa.Table) -> str:
 
 
 def _controls(names: Sequence[str]) -> str:
-    rewards = "".join(f'<option value="{index}">{escape(name)}</option>' for index, name in enumerate(names))
+    rewards = "".join(f'<option value="{index}">{escaped(name)}</option>' for index, name in enumerate(names))
     return (
         f'<p class="controls"><label>Reward <select id="reward">{rewards}</select></label> '
         '<label>Order <select id="order"><option value="-1">best first</option><option value="1">worst first'
@@ -138,11 +138,11 @@ def _grid(cards: Sequence[Card], names: Sequence[str]) -> str:
 
 def _card(card: Card, names: Sequence[str]) -> str:
     row = card.row
-    values = escape(json.dumps([row[name] for name in names]), quote=True)
-    of = escape(json.dumps([names.index(name) for name in dict.fromkeys(card.chosen_by)]), quote=True)
-    file, prompt = escape(row["file"], quote=True), escape(row["prompt"] or "")
+    values = escaped(json.dumps([row[name] for name in names]))
+    of = escaped(json.dumps([names.index(name) for name in dict.fromkeys(card.chosen_by)]))
+    file, prompt = escaped(row["file"]), escaped(row["prompt"] or "")
     picture = f'<img src="{card.thumbnail}" alt="{file}">' if card.thumbnail else "<p>no picture</p>"
-    lines = "".join(f"<tr><th>{escape(name)}</th><td>{output.number(row[name])}</td></tr>" for name in names)
+    lines = "".join(f"<tr><th>{escaped(name)}</th><td>{output.number(row[name])}</td></tr>" for name in names)
     return (
         f'<figure class="scored" data-values="{values}" data-of="{of}">{picture}'
         f"<figcaption>{prompt} <small>{file}</small></figcaption><table>{lines}</table></figure>"
@@ -153,7 +153,9 @@ def _errors(scores: pa.Table) -> str:
     import pyarrow.compute as pc
 
     rows = scores.filter(pc.is_valid(scores["error"])).slice(0, ERRORS).to_pylist()
-    lines = "".join(f"<tr><th>{escape(row['file'])}</th><td>{escape(row['error'])}</td></tr>" for row in rows)
+    lines = "".join(
+        f"<tr><th>{escaped(row['file'])}</th><td>{escaped(row['error'])}</td></tr>" for row in rows
+    )
     more = output.broken(scores) - len(rows)
     note = f"<p>And {more} more, which the table of scores has.</p>" if more else ""
     return f"<table>{lines}</table>{note}" if lines else ""
