@@ -165,7 +165,9 @@ def _transformers(
     if config.text_config.vocab_size == CLIP_VOCABULARY:
         tokens = clip_tokens(style, config.text_config.max_position_embeddings)
     else:
-        tokens = from_transformers(AutoTokenizer.from_pretrained(path.parent, local_files_only=True))
+        tokens = from_transformers(
+            AutoTokenizer.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
+        )
     return TransformersClip(model, tokens, key)
 
 

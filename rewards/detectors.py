@@ -81,9 +81,9 @@ def _pretrained(source: str, sha256: str | None) -> TransformersDetector:
     for name in ("config.json", "preprocessor_config.json"):
         find(source, name)  # beside the weights, in a folder of the user's or of the Hub's cache
     folder = find(source, WEIGHTS, sha256=sha256).parent
-    masks = AutoConfig.from_pretrained(folder).model_type == "mask2former"
+    masks = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type == "mask2former"
     auto = AutoModelForUniversalSegmentation if masks else AutoModelForObjectDetection
     wrap = MaskDetector if masks else TransformersDetector
-    model = auto.from_pretrained(folder)
+    model = auto.from_pretrained(folder, trust_remote_code=False)
     align_weights(model)
-    return wrap(model, AutoImageProcessor.from_pretrained(folder))
+    return wrap(model, AutoImageProcessor.from_pretrained(folder, trust_remote_code=False))

@@ -216,7 +216,7 @@ def build(
         log.warning("the rubric is not the published one: scores are not those of the released HPSv3")
     path = find(weights or HUB, FILE, sha256=sha256)
     config, *files = [find(base, name) for name in BASE_FILES]
-    words = AutoTokenizer.from_pretrained(files[0].parent, local_files_only=True)
+    words = AutoTokenizer.from_pretrained(files[0].parent, local_files_only=True, trust_remote_code=False)
     reward = from_state(
         load_state(path), json.loads(config.read_text(encoding="utf-8")), words, path, rubric=text
     )

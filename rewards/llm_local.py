@@ -217,11 +217,15 @@ def local_writer(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
     source, revision = located(weights)
-    common: dict[str, Any] = {"revision": revision} if revision else {}
+    common: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
     try:
         check_repository(source, "config.json", revision)
         base = _base_of(source)
-        config = AutoConfig.from_pretrained(base or source, **({} if base else common))
+        config = (
+            AutoConfig.from_pretrained(base, trust_remote_code=False)
+            if base
+            else AutoConfig.from_pretrained(source, **common)
+        )
         sees = config.get_text_config() is not config
         auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(source, **common)

@@ -266,7 +266,7 @@ def local_judge(
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     source, revision = located(weights or DEFAULT)
-    common: dict[str, Any] = {"revision": revision} if revision else {}
+    common: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
     try:
         check_repository(source, "config.json", revision)
         processor = AutoProcessor.from_pretrained(source, **common)

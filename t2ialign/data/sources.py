@@ -127,7 +127,9 @@ def _library_rows(name: str, split: str, streaming: bool) -> Iterator[Row]:
 
     path, _, config = name.partition(":")
     try:
-        data = datasets.load_dataset(path, config or None, split=split, streaming=streaming)
+        data = datasets.load_dataset(
+            path, config or None, split=split, streaming=streaming, trust_remote_code=False
+        )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
             f"got data set {name!r}, split {split!r}, which does not open ({_line(error)}); expected a file, "

@@ -55,7 +55,13 @@ def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.d
     hint = "" if source.folder or variant else "; set variant=fp16 if it has only such files"
     with readable(place, hint):
         return pipeline.from_pretrained(
-            place, dtype=dtypes, use_safetensors=True, variant=variant, **revision, **given
+            place,
+            dtype=dtypes,
+            use_safetensors=True,
+            variant=variant,
+            trust_remote_code=False,
+            **revision,
+            **given,
         )
 
 

@@ -103,8 +103,8 @@ def with_thoughts(rewriter: Path, prompts: Sequence[str], thoughts: Sequence[str
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(rewriter)
-    model = AutoModelForCausalLM.from_pretrained(rewriter).eval()
+    tokenizer = AutoTokenizer.from_pretrained(rewriter, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(rewriter, trust_remote_code=False).eval()
     chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
     asked = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
     begun = [f"<think>{thought}</think>" for thought in thoughts]

@@ -26,7 +26,7 @@ def budget_of(model: str) -> tuple[Any, int]:
         place = source.place
     try:
         check_repository(place, "tokenizer/tokenizer_config.json")
-        tokenizer = AutoTokenizer.from_pretrained(place, subfolder="tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(place, subfolder="tokenizer", trust_remote_code=False)
         config, _ = PreTrainedConfig.get_config_dict(place, subfolder="text_encoder")
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -133,15 +133,19 @@ def load(cfg: LanguageConfig) -> tuple[Any, Any]:
     dtype = torch.bfloat16 if cfg.precision == "bf16" and cfg.lora_rank else torch.float32
     folder, revision = located(_source(cfg))
     check_repository(folder, "config.json", revision)
-    tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
     if tokenizer.chat_template is None:
         raise ValueError(f"got {cfg.model} without a chat template; expected a chat model; choose another")
     if from_lora(cfg):
         from peft import AutoPeftModelForCausalLM
 
-        model = AutoPeftModelForCausalLM.from_pretrained(folder, torch_dtype=dtype).merge_and_unload()
+        model = AutoPeftModelForCausalLM.from_pretrained(
+            folder, torch_dtype=dtype, trust_remote_code=False
+        ).merge_and_unload()
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, revision=revision, dtype=dtype, trust_remote_code=False
+        )
     align_weights(model)
     return model, tokenizer
 
@@ -173,6 +177,7 @@ def arguments(cfg: LanguageConfig) -> dict[str, Any]:
         "save_total_limit": 2,
         "logging_steps": 1,
         "disable_tqdm": True,
+        "trust_remote_code": False,
         "report_to": [name for name in cfg.trackers if name != TENSORBOARD] or "none",
     }
 
