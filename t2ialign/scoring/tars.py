@@ -15,13 +15,12 @@ from t2ialign.data.tables import first_of
 from t2ialign.data.walk import composed, ending, is_clutter
 from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import Prompts
+from t2ialign.scoring.tar_headers import BLOCK, Header
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TEXTS = ("txt", "caption", "prompt", "text")
 """Endings of members that hold a prompt; "json" holds one under prompt, caption or text."""
 BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error)
-BLOCK = 512
-"""An archive is a whole number of these bytes."""
 
 Sample = dict[str, bytes]
 """Member ending, from the first dot of the file's name on -> content, of one key."""
@@ -106,25 +105,44 @@ def _items(path: Path, shard: int, label: str, prompts: Prompts) -> Iterator[Ite
 
 
 def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
-    """(key, members) of each run of members of one key: the path up to the first dot of the file's name."""
-    key, sample = "", Sample()
-    with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
-        for member in archive:
-            folder, _, name = composed(member.name.removeprefix("./")).rpartition("/")
-            stem, _, kind = name.partition(".")
-            clutter = any(is_clutter(part) for part in (*folder.split("/"), name))
-            if not member.isfile() or clutter or not kind:  # folders and links too
-                continue
+    """(key, members) of each run of members of one key: the path up to the first dot of the file's name.
+
+    Raises one of `BROKEN` for a damaged archive, after all that could be read before the damage.
+    """
+    key, sample, texts = "", Sample(), True
+    try:
+        for name, content in _members(path):
+            folder, _, last = name.rpartition("/")
+            stem, _, kind = last.partition(".")
             new = f"{folder}/{stem}" if folder else stem
             if sample and (new != key or kind in sample):
                 yield key, sample
-                sample = Sample()
+                texts, sample = _has_text(sample), Sample()
             key = new
-            content = archive.extractfile(member)
-            assert content is not None, f"{path}: {member.name} is a file without content"
-            sample[kind] = content.read()
+            sample[kind] = content
+    except BROKEN:
+        if sample and (_has_text(sample) or not texts):  # else the damage may have cost its prompt
+            yield key, sample
+        raise
     if sample:
         yield key, sample
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of each file of a shard with an ending; folders, links and clutter are left out."""
+    with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=Header) as archive:
+        for member in archive:
+            name = composed(member.name.removeprefix("./"))
+            parts = name.split("/")
+            if not member.isfile() or any(map(is_clutter, parts)) or not parts[-1].partition(".")[2]:
+                continue
+            content = archive.extractfile(member)
+            assert content is not None, f"{path}: {member.name} is a file without content"
+            yield name, content.read()
+
+
+def _has_text(sample: Sample) -> bool:
+    return any(kind.lower() in (*TEXTS, "json") for kind in sample)
 
 
 def _text(sample: Sample) -> tuple[str | None, str | None]:
