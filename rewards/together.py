@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rewards.base import Prepared, Reward, check_images, check_prompts, check_scores, device_of
 from rewards.preprocess import Geometry
-from rewards.two_tower import TwoTower
+from rewards.two_tower import Tower, TwoTower
 
 
 def score_all(
@@ -22,7 +22,9 @@ def score_all(
     """images (B, 3, H, W) in [0, 1], B prompts -> {name: (B,)}, with the values of one call each.
 
     `prepared` holds squares already made, by geometry (B, 3, S, S); with one for every reward `images` may
-    be None. Raises ValueError like a call of a reward does, and for a reward whose input is not given.
+    be None. A reward that does not ship with this package gets copies, so that one that writes into its
+    input does not change the scores of the others. Raises ValueError like a call of a reward does, and for a
+    reward whose input is not given.
     """
     if images is not None:
         check_images(images)
@@ -33,22 +35,37 @@ def score_all(
     embedded: dict[tuple[int, Geometry], Tensor] = {}
     scores = {}
     for name, reward in rewards.items():
+        ours, texts = _ships(reward), list(prompts)
         if isinstance(reward, Prepared):
             geometry = reward.geometry
             if geometry not in squares:
-                squares[geometry] = reward.preprocess(_given(images, name))
+                squares[geometry] = reward.preprocess(_kept(_given(images, name), ours))
             pixels = squares[geometry]
         if isinstance(reward, TwoTower):
             key = id(reward.tower), geometry
             if key not in embedded:
-                embedded[key] = reward.encode_image(pixels)
-            score = reward.score_embedded(embedded[key], prompts)
+                embedded[key] = reward.encode_image(_kept(pixels, ours))
+            score = reward.score_embedded(_kept(embedded[key], ours), texts)
         elif isinstance(reward, Prepared):
-            score = reward.score_prepared(pixels, prompts)
+            score = reward.score_prepared(_kept(pixels, ours), texts)
         else:
-            score = reward.score(_given(images, name), prompts)
+            score = reward.score(_kept(_given(images, name), ours), texts)
         scores[name] = check_scores(reward, score, len(prompts))
     return scores
+
+
+def _ships(reward: Reward) -> bool:
+    """Whether it and all that it is made of are of this package, whose rewards leave their input alone."""
+    parts = [part for part in reward.modules() if isinstance(part, Reward | Tower)]
+    return all(type(part).__module__.startswith("rewards.") for part in parts)
+
+
+def _kept(shared: Tensor, ours: bool) -> Tensor:
+    """The tensor itself or, for a reward of the user's, a copy that it may write into; gradients pass.
+
+    Writes through NumPy or `.data` change no version counter, so a copy is what helps.
+    """
+    return shared if ours else shared.clone()
 
 
 def _given(images: Tensor | None, name: str) -> Tensor:
@@ -99,7 +116,8 @@ def _unprepared(reward: Reward, items: Sequence[Image | Tensor], prompts: list[s
         if rows is tensors:
             scores.append(by_size(reward, [item for item in some if isinstance(item, Tensor)], texts))
         else:
-            score = reward.score_pil([item for item in some if not isinstance(item, Tensor)], texts)
+            opened = [item for item in some if not isinstance(item, Tensor)]
+            score = reward.score_pil(opened if _ships(reward) else [item.copy() for item in opened], texts)
             scores.append(check_scores(reward, score, len(rows)))
     return _in_order(scores, groups)
 

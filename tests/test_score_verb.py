@@ -360,3 +360,20 @@ def test_real_pictures_of_every_kind_go_through_one_run(tmp_path, capsys):
     assert all(-1 <= row["shapes-clip"] <= 1 and 0 <= row["contrast"] <= 0.5 for row in whole)
     assert f"5 of {len(table)} rows could not be scored" in capsys.readouterr().out
     assert (tmp_path / "g.html").read_text().count("<figure") >= 6
+
+
+def test_a_reward_of_the_users_that_writes_into_images_changes_no_other_score(tmp_path):
+    folder(tmp_path / "in", {f"{n}.png": (plain(60 * n), "p") for n in range(4)})
+    code = tmp_path / "spoiler.py"
+    code.write_text(
+        "from rewards import Reward\n\n\nclass Spoiler(Reward):\n    def score(self, images, prompts):\n"
+        "        images.numpy()[:] = 1\n        return images.mean((1, 2, 3))\n",
+        encoding="utf-8",
+    )
+    assert score(tmp_path / "in", tmp_path / "alone.jsonl", rewards="saturation") == 0
+    both = f"{code}:Spoiler,saturation"
+    assert score(tmp_path / "in", tmp_path / "both.jsonl", rewards=both) == 0
+    alone, together = (
+        [row["saturation"] for row in rows(tmp_path / name)] for name in ("alone.jsonl", "both.jsonl")
+    )
+    assert alone == together and len(alone) == 4 and max(alone) > 0.1

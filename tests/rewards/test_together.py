@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import rewards
-from rewards import Reward, pal_fit
+from rewards import Prepared, Reward, pal_fit
 from rewards.aesthetic import Aesthetic
 from rewards.clip import ClipScore
 from rewards.clip_towers import load_tower
+from rewards.combine import WeightedSum
 from rewards.hpsv2 import HumanPreferenceScore
 from rewards.pal import PalA
 from rewards.preprocess import HPS_224, Geometry
@@ -170,3 +172,54 @@ def test_precision_and_architecture_keep_towers_apart(tmp_path):
 
 def test_hps_geometry_is_the_padded_one():
     assert HumanPreferenceScore(tiny_clip.tower()).geometry == HPS_224
+
+
+class Spoiler(Reward):
+    """Writes into all that it is given, past the version counter of torch too."""
+
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        score = images[:, 1].mean((1, 2))
+        images.detach().numpy()[:] = 0.5
+        images.data.zero_()
+        prompts[:] = ["spoilt"] * len(prompts)
+        return score
+
+    def score_pil(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        for image in images:
+            image.paste((0, 0, 0), (0, 0, *image.size))
+        return torch.zeros(len(images))
+
+
+class SpoilerOfSquares(Prepared):
+    """The same with squares that it shares with others."""
+
+    geometry = Geometry(32)
+
+    def score_prepared(self, pixels: Tensor, prompts: list[str]) -> Tensor:
+        score = pixels.mean((1, 2, 3))
+        pixels.zero_()
+        return score
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_reward_that_writes_into_its_input_changes_no_other_score(mode):
+    _, several = panel()
+    images, prompts = torch.rand(2, 3, 40, 50), ["a", "b"]
+    before = images.clone()
+    with mode():
+        alone = rewards.score_all(several, images, prompts)
+        first = {"spoiler": Spoiler(), "squares": SpoilerOfSquares()}
+        for order in ({**first, **several}, {**several, **first}):
+            found = rewards.score_all(order, images, prompts)
+            assert all(torch.equal(found[name], alone[name]) for name in several)
+            assert torch.equal(found["spoiler"], before[:, 1].mean((1, 2)))
+        nested = WeightedSum({"spoiler": Spoiler(), "red": Redness()}, {"spoiler": 0.0, "red": 1.0})
+        found = rewards.score_all({"nested": nested, "red": Redness()}, images, prompts)
+        assert torch.equal(found["nested"], found["red"])
+    assert torch.equal(images, before) and prompts == ["a", "b"]
+
+
+def test_a_reward_that_paints_over_pil_images_changes_no_other_score():
+    image = Image.new("RGB", (8, 8), (255, 0, 0))
+    found = rewards.score({"spoiler": Spoiler(), "red": Redness()}, [image], ["a"])
+    assert found["red"].tolist() == [1.0] and image.getpixel((0, 0)) == (255, 0, 0)
