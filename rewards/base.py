@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -21,6 +22,9 @@ SLACK = 1e-3
 
 CHUNK = 64
 """Rows that a table repeats at a time."""
+
+SHOWN, LETTERS, REASON = 3, 60, 300
+"""Prompts that a message quotes, characters of each, and of what an error of the user's code says."""
 
 
 class Reward(nn.Module, ABC):
@@ -49,7 +53,9 @@ class Reward(nn.Module, ABC):
             check_images(images)
             prompts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
             check_prompts(prompts, len(images))
-            return check_scores(self, self.score(images, prompts), len(prompts))
+            with named_failures(self, prompts):
+                scores = self.score(images, prompts)
+            return check_scores(self, scores, len(prompts))
         from rewards import inputs, together
 
         given = inputs.listed(images)
@@ -179,6 +185,36 @@ def _repeated(score: Callable[[list[int], list[str]], Tensor], candidates: list[
     return torch.cat([score(rows[span], flat[span]) for span in spans])
 
 
+def ships(reward: nn.Module) -> bool:
+    """Whether a reward and all that it is made of are of this package, and not of the user's."""
+    from rewards.two_tower import Tower
+
+    parts = [part for part in reward.modules() if isinstance(part, Reward | Tower)]
+    return all(type(part).__module__.startswith("rewards.") for part in parts)
+
+
+@contextmanager
+def named_failures(reward: Reward, prompts: Sequence[str]) -> Iterator[None]:
+    """Within it an error of code of the user's is a ValueError that names the reward and the prompts.
+
+    Too little memory of a GPU stays what it is: a smaller batch helps.
+    """
+    try:
+        yield
+    except (ValueError, OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if ships(reward):
+            raise
+        more = f" and {len(prompts) - SHOWN} more" if len(prompts) > SHOWN else ""
+        texts = ", ".join(repr(prompt[:LETTERS]) for prompt in prompts[:SHOWN])
+        reason = " ".join(str(error).split())[:REASON] or "no message"
+        raise ValueError(
+            f"got {type(error).__name__} ({reason}) from {type(reward).__name__}.score for {texts}{more}; "
+            "expected scores; fix that method, or drop these rows"
+        ) from error
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where its weights are; the CPU without any."""
     first = next(module.parameters(), None)
@@ -209,8 +245,13 @@ def check_prompts(prompts: list[str], rows: int) -> None:
         )
 
 
-def check_scores(module: nn.Module, scores: Tensor, rows: int) -> Tensor:
+def check_scores(module: nn.Module, scores: object, rows: int) -> Tensor:
     """The scores, if float (rows,). Raises ValueError, naming the class that made them, if not."""
+    if not isinstance(scores, Tensor):
+        raise ValueError(
+            f"got a {type(scores).__name__} from {type(module).__name__}.score; expected a float tensor "
+            f"({rows},); fix that method"
+        )
     if scores.shape != (rows,) or not scores.is_floating_point():
         name = type(module).__name__
         raise ValueError(

@@ -8,9 +8,18 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from rewards.base import Prepared, Reward, check_images, check_prompts, check_scores, device_of
+from rewards.base import (
+    Prepared,
+    Reward,
+    check_images,
+    check_prompts,
+    check_scores,
+    device_of,
+    named_failures,
+    ships,
+)
 from rewards.preprocess import Geometry
-from rewards.two_tower import Tower, TwoTower
+from rewards.two_tower import TwoTower
 
 
 def score_all(
@@ -35,29 +44,33 @@ def score_all(
     embedded: dict[tuple[int, Geometry], Tensor] = {}
     scores = {}
     for name, reward in rewards.items():
-        ours, texts = _ships(reward), list(prompts)
-        if isinstance(reward, Prepared):
-            geometry = reward.geometry
-            if geometry not in squares:
-                squares[geometry] = reward.preprocess(_kept(_given(images, name), ours))
-            pixels = squares[geometry]
-        if isinstance(reward, TwoTower):
-            key = id(reward.tower), geometry
-            if key not in embedded:
-                embedded[key] = reward.encode_image(_kept(pixels, ours))
-            score = reward.score_embedded(_kept(embedded[key], ours), texts)
-        elif isinstance(reward, Prepared):
-            score = reward.score_prepared(_kept(pixels, ours), texts)
-        else:
-            score = reward.score(_kept(_given(images, name), ours), texts)
+        with named_failures(reward, prompts):
+            score = _score(reward, name, images, prompts, squares, embedded)
         scores[name] = check_scores(reward, score, len(prompts))
     return scores
 
 
-def _ships(reward: Reward) -> bool:
-    """Whether it and all that it is made of are of this package, whose rewards leave their input alone."""
-    parts = [part for part in reward.modules() if isinstance(part, Reward | Tower)]
-    return all(type(part).__module__.startswith("rewards.") for part in parts)
+def _score(
+    reward: Reward,
+    name: str,
+    images: Tensor | None,
+    prompts: list[str],
+    squares: dict[Geometry, Tensor],
+    embedded: dict[tuple[int, Geometry], Tensor],
+) -> Tensor:
+    """Scores (B,) of one reward; squares and embeddings that are not there yet are added for the others."""
+    ours, texts = ships(reward), list(prompts)
+    if not isinstance(reward, Prepared):
+        return reward.score(_kept(_given(images, name), ours), texts)
+    geometry = reward.geometry
+    if geometry not in squares:
+        squares[geometry] = reward.preprocess(_kept(_given(images, name), ours))
+    if not isinstance(reward, TwoTower):
+        return reward.score_prepared(_kept(squares[geometry], ours), texts)
+    key = id(reward.tower), geometry
+    if key not in embedded:
+        embedded[key] = reward.encode_image(_kept(squares[geometry], ours))
+    return reward.score_embedded(_kept(embedded[key], ours), texts)
 
 
 def _kept(shared: Tensor, ours: bool) -> Tensor:
@@ -103,7 +116,10 @@ def by_size(reward: Reward, images: Sequence[Tensor], prompts: list[str]) -> Ten
     scores = []
     for rows in groups.values():
         batch = torch.stack([images[row].to(device_of(reward)) for row in rows])
-        scores.append(check_scores(reward, reward.score(batch, [prompts[row] for row in rows]), len(rows)))
+        texts = [prompts[row] for row in rows]
+        with named_failures(reward, texts):
+            score = reward.score(batch, list(texts))
+        scores.append(check_scores(reward, score, len(rows)))
     return _in_order(scores, list(groups.values()))
 
 
@@ -117,7 +133,10 @@ def _unprepared(reward: Reward, items: Sequence[Image | Tensor], prompts: list[s
             scores.append(by_size(reward, [item for item in some if isinstance(item, Tensor)], texts))
         else:
             opened = [item for item in some if not isinstance(item, Tensor)]
-            score = reward.score_pil(opened if _ships(reward) else [item.copy() for item in opened], texts)
+            with named_failures(reward, texts):
+                score = reward.score_pil(
+                    opened if ships(reward) else [item.copy() for item in opened], list(texts)
+                )
             scores.append(check_scores(reward, score, len(rows)))
     return _in_order(scores, groups)
 

@@ -298,15 +298,36 @@ def test_a_broken_picture_stops_or_is_left_out_with_its_pairs(pairs, tmp_path, c
     check_read(list(read_pairs(str(out), ties="soft")), list(range(8)))
 
 
-@pytest.mark.parametrize("unreadable", ["error", "skip"])
-def test_a_score_that_is_no_number_is_an_error(pairs, tmp_path, capsys, unreadable):
-    broken = "tests.trainers.redness:NotANumber"
-    trio = ("tests.trainers.redness", "tests.trainers.brightness", broken)
-    line = fails(
-        capsys, pairs, tmp_path / "kept.jsonl", "--unreadable", unreadable, "--batch-size", "4", trio=trio
-    )
-    assert f"got no score of {broken} (the score is nan)" in line and "pairs.jsonl line 2 win" in line
+NUMBERLESS = ("tests.trainers.redness", "tests.trainers.brightness", "tests.trainers.redness:NotANumber")
+
+
+def test_a_score_that_is_no_number_is_an_error(pairs, tmp_path, capsys):
+    line = fails(capsys, pairs, tmp_path / "kept.jsonl", "--batch-size", "4", trio=NUMBERLESS)
+    assert f"got no score of {NUMBERLESS[2]} (the score is nan)" in line and "pairs.jsonl line 2 win" in line
     assert not (tmp_path / "kept.jsonl").exists()
+
+
+def test_a_pair_without_a_score_is_left_out_and_its_error_reported(pairs, tmp_path, caplog):
+    output = tmp_path / "kept.jsonl"
+    assert run(pairs, output, *ALL, "--unreadable", "skip", "--batch-size", "4", trio=NUMBERLESS) == 0
+    unreadable = json.loads(output.with_suffix(".json").read_text())["unreadable"]
+    assert unreadable["pairs"] == unreadable["rows"] == 4 and len(unreadable["pictures"]) >= 4
+    assert all("(the score is nan)" in text for text in unreadable["pictures"])
+    assert len(held(output)) < 8 and "4 without a score (first: line 2 win" in caplog.text
+
+
+def test_a_reward_that_raises_everywhere_leaves_no_pair_and_one_line(pairs, tmp_path, capsys):
+    code = tmp_path / "raises.py"
+    code.write_text(
+        "from rewards import Reward\n\n\nclass Raises(Reward):\n"
+        "    def score(self, images, prompts):\n        return {}['x']\n"
+    )
+    trio = (*NUMBERLESS[:2], f"{code}:Raises")
+    lines(pairs, held(pairs)[:3])
+    line = fails(capsys, pairs, tmp_path / "a.jsonl", *ALL, trio=trio)
+    assert "line 1 win: got no score of" in line and "KeyError ('x') from Raises.score" in line
+    line = fails(capsys, pairs, tmp_path / "b.jsonl", *ALL, "--unreadable", "skip", trio=trio)
+    assert "got no pair of 3 that all three rewards allow" in line
 
 
 def test_a_reward_that_fails_names_the_pair(pairs, tmp_path, capsys):

@@ -200,3 +200,16 @@ def test_works_with_t2ialign_blocked() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[0.0]"  # a white canvas shows no circle
+
+
+def test_an_error_in_code_of_the_users_is_one_line_that_names_the_reward_and_the_prompts():
+    class Raises(Reward):
+        def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+            return {"a": images}["b"]
+
+    texts = ["first", "second", "third", "fourth"]
+    message = r"got KeyError \('b'\) from Raises.score for 'first', 'second', 'third' and 1 more; expected"
+    with pytest.raises(ValueError, match=message):
+        Raises()(torch.rand(4, 3, 8, 8), texts)
+    with pytest.raises(ValueError, match=message):
+        rewards.score_all({"raises": Raises()}, torch.rand(4, 3, 8, 8), texts)

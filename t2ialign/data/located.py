@@ -53,7 +53,13 @@ def _forms(path: Path) -> Iterator[Path]:
 
 
 def _from_url(where: str, address: str) -> Path:
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:  # brackets, or characters that read as others
+        raise ValueError(
+            f"{where}: got {address[:SHOWN]}, which is no address ({error}); expected file:/// and a path; "
+            "rewrite it"
+        ) from error
     if parts.netloc.lower() not in ("", "localhost"):
         raise ValueError(
             f"{where}: got {address[:SHOWN]}, a file of another machine; expected file:/// and a path on "

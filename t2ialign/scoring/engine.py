@@ -15,6 +15,7 @@ from torch import Tensor
 from rewards import Prepared, Reward, TwoTower, score_all
 from rewards.preprocess import Geometry
 from rewards.vlm import UnreadableAnswer
+from t2ialign.data.messages import one_line
 from t2ialign.scoring.decode import Decoder, Pictures, load
 from t2ialign.scoring.items import Item
 
@@ -155,7 +156,9 @@ class Engine:
             found = score_all(rewards, given.images, given.prompts, given.squares)
             self.worked |= found.keys()
             return {name: values.to(self.exact) for name, values in found.items()}
-        except ValueError as error:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # code of users fails in any way, and costs no more than its row
             if len(rewards) > 1:
                 each = (self._scored({name: reward}, given, wrong) for name, reward in rewards.items())
                 return {name: values for found in each for name, values in found.items()}
@@ -173,15 +176,17 @@ class Engine:
                     self._scored(rewards, given.one(row), wrong)[name] for row in range(len(given.places))
                 ]
                 return {name: torch.cat(rows)}
-            self._note(name, given.places[0], str(error), wrong, error)
+            self._note(name, given.places[0], _reason(error), wrong, error)
             return {name: self._nothing(1)}
 
-    def _note(self, name: str, place: int, reason: str, wrong: Wrong, error: ValueError) -> None:
-        """Keep why a reward failed on a picture. Raises the error if it has failed on all of many so far."""
+    def _note(self, name: str, place: int, reason: str, wrong: Wrong, error: Exception) -> None:
+        """Keep why a reward failed on a picture. Raises ValueError if it has failed on all of many so far."""
         wrong[name, place] = reason
         self.failed[name] += 1
         if name not in self.worked and self.failed[name] >= PATIENCE:
-            raise error
+            if isinstance(error, ValueError):
+                raise error
+            raise ValueError(f"got {reason} from {name}; expected scores; correct that reward") from error
 
     def _nothing(self, rows: int) -> Tensor:
         return torch.full((rows,), math.nan, dtype=self.exact, device=self.device)
@@ -207,6 +212,12 @@ class Engine:
                 texts = list(dict.fromkeys(self.texts.popleft()))
                 for tower in self.towers.values() if texts else ():
                     tower.texts(texts)
+
+
+def _reason(error: Exception) -> str:
+    """What it says, with its kind unless it is one of our messages."""
+    text = one_line(str(error))
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__} ({text})"
 
 
 def needing(rewards: Mapping[str, Reward]) -> list[str]:

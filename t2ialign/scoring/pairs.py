@@ -16,7 +16,7 @@ from rewards.device import default_device
 from t2ialign.data.images import ImageSource
 from t2ialign.data.keys import picture_key, text_key
 from t2ialign.data.pairs import PairRecord
-from t2ialign.data.skipped import Skipped
+from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.evaluation import manifest
 from t2ialign.progress import Progress
 from t2ialign.scoring.decode import Pictures, default_workers, load
@@ -74,9 +74,9 @@ def score_pairs(
 ) -> PairScores:
     """Score what `journal` lacks, a batch at a time, and give all pairs with the scores of their pictures.
 
-    `rewards` loads those called `names`, if there is anything to score. A picture that cannot be read stops
-    the run, or with `skipped` is counted there and has no score. Raises ValueError for it, for a score that
-    is not finite and for a journal of other rewards.
+    `rewards` loads those called `names`, if there is anything to score. An image that cannot be read or has
+    no score stops the run, or with `skipped` is counted there. Raises ValueError for it, for a reward that
+    fails on the first images one and all, and for a journal of other rewards.
     """
     found = PairScores(_known(journal, names))
     items = _items(records, found)
@@ -93,12 +93,14 @@ def score_pairs(
             found.scores |= scores
             bad = [item for item in batch.items if item.error is not None]
             broken = [item.error for item in bad if item.error is not None]
-            if failures or (broken and skipped is None):
-                raise ValueError((failures or broken)[0])
+            if skipped is None and (failures or broken):
+                raise ValueError([*failures.values(), *broken][0])
             if skipped is not None:
+                for name, reason in failures.items():
+                    skipped.add(Fault("without a score", reason), name.rsplit(" ", 1)[0])
                 for item in bad:
                     skipped.add(ValueError(item.error), item.file.rsplit(" ", 1)[0])
-            found.unreadable += broken
+            found.unreadable += [*failures.values(), *broken]
             bar.update(len(batch.items))
     return found
 
@@ -136,11 +138,11 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _scored(engine: Engine, batch: Pictures) -> tuple[Scores, list[str]]:
-    """Scores of the batch's good pictures, and what is wrong with the others of them."""
+def _scored(engine: Engine, batch: Pictures) -> tuple[Scores, dict[str, str]]:
+    """Scores of the batch's good pictures, and of the others, by name, why there are none."""
     columns, wrong = engine.launch(batch)
     rows = torch.stack(list(columns.values()), dim=1).tolist() if columns else []
-    scores, failures = Scores(), list[str]()
+    scores, failures = Scores(), dict[str, str]()
     for rank, (place, row) in enumerate(zip(batch.good, rows, strict=True)):
         item = batch.items[place]
         if np.isfinite(row).all():
@@ -148,7 +150,7 @@ def _scored(engine: Engine, batch: Pictures) -> tuple[Scores, list[str]]:
             continue
         name, value = next((n, v) for n, v in zip(columns, row, strict=True) if not np.isfinite(v))
         reason = wrong.get((name, rank), f"the score is {value}")
-        failures.append(
+        failures[item.file] = (
             f"{item.file}: got no score of {name} ({reason}); expected a number; drop the row or choose "
             "another reward"
         )

@@ -103,3 +103,9 @@ def test_a_table_of_prompts_finds_endings_and_forms_of_another_spelling():
     table = {"caf\u00e9.PNG": ["x"], "b": ["y"]}
     assert lookup(table, f"{apart}.png") == ["x"] and lookup(table, "b.jpg") == ["y"]
     assert lookup(table, "c.png") is None
+
+
+@pytest.mark.parametrize("address", ["file://[bad/a.png", "file://a\u2100b/c.png", "file://\ud800/x"])
+def test_an_odd_address_of_a_file_names_its_row(tmp_path, address):
+    with pytest.raises(ValueError, match=r"^t line 3: got file://.*expected file:///"):
+        located("t line 3", address, tmp_path)

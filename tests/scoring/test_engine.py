@@ -222,13 +222,52 @@ def test_a_reward_that_refuses_everything_from_the_start_raises():
     assert len(rest) == PATIENCE and all("question" in row["error"] for row in rest)
 
 
-def test_a_programming_error_is_not_an_error_of_the_picture():
-    class Faulty(Redness):
-        def score(self, images, prompts):
-            raise KeyError("x")
+class Faulty(Redness):
+    """Code of a user's that fails on one prompt in the way that it says."""
 
-    with pytest.raises(KeyError):
-        score({"faulty": Faulty()}, items(3))
+    def __init__(self, result: object) -> None:
+        super().__init__()
+        self.result = result
+
+    def score(self, images, prompts):
+        if "bad" not in prompts:
+            return super().score(images, prompts)
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (RuntimeError("sizes differ"), "RuntimeError (sizes differ)"),
+        (KeyError("x"), "KeyError ('x')"),
+        (MemoryError(), "MemoryError (no message)"),
+        (ZeroDivisionError("by\nzero"), "ZeroDivisionError (by zero)"),
+        ([0.5], "got a list from Faulty.score"),
+        (None, "got a NoneType from Faulty.score"),
+        (torch.zeros(1, 1), "got float32 (1, 1) from Faulty.score"),
+        (torch.zeros(7), "got float32 (7,) from Faulty.score"),
+        (torch.zeros(1, dtype=torch.long), "got int64 (1,) from Faulty.score"),
+    ],
+)
+def test_a_reward_that_fails_in_any_way_costs_that_score_alone(result, reason):
+    found = score({"faulty": Faulty(result), "red": Redness()}, items(4, ["good", "bad"]))
+    assert [sorted(row["scores"]) for row in found] == [["faulty", "red"], ["red"]] * 2
+    assert found[1]["error"].startswith("1.png: faulty: ") and reason in found[1]["error"]
+    assert found[0]["error"] is found[2]["error"] is None
+    with pytest.raises(ValueError, match=r"Faulty\.score"):
+        score({"faulty": Faulty(result)}, items(PATIENCE, ["bad"]), batch_size=5)
+
+
+def test_an_error_of_ours_costs_a_row_as_well(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(module, "score_all", fails)
+    assert score({"red": Redness()}, items(1))[0]["error"] == "0.png: red: RuntimeError (no kernel)"
+    with pytest.raises(ValueError, match=r"got RuntimeError \(no kernel\) from red; expected scores"):
+        score({"red": Redness()}, items(PATIENCE))
 
 
 def test_bf16_runs_under_autocast_and_stays_near():
