@@ -23,6 +23,8 @@ LONGEST = 60.0
 """Seconds of the longest wait between tries."""
 PIECE = 1 << 16
 """Bytes that are read at a time."""
+MOST = 8 << 20
+"""Bytes of the longest reply that is read; a chat's are a thousandth of it."""
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -38,8 +40,9 @@ class ChatClient:
     `key_env` names the environment variable that holds the key; no key is sent without it. `extra` joins each
     request ({"chat_template_kwargs": {"enable_thinking": False}}). A try is given up when nothing comes for
     `timeout` seconds, and when its reply drips for longer than that; time-outs, 429, 5xx and broken replies
-    are tried `tries` times in all, after `wait`, 2 `wait`, ... seconds or what the server asks for. Raises
-    ValueError for a URL that is not one, and for a variable that is not set or holds no key.
+    are tried `tries` times in all, after `wait`, 2 `wait`, ... seconds or what the server asks for. A
+    reply of more than `MOST` bytes is refused. Raises ValueError for a URL that is
+    not one, and for a variable that is not set or holds no key.
     """
 
     def __init__(
@@ -135,7 +138,7 @@ class ChatClient:
             else:
                 try:
                     return json.loads(found)
-                except ValueError:
+                except (ValueError, RecursionError):
                     trouble = "a reply that is not JSON"
         raise ValueError(
             f"got {trouble} from {self.url} in the last of {self.tries} tries; expected a reply; see that "
@@ -146,7 +149,7 @@ class ChatClient:
         """What the server said, on one line; cut once the key is hidden, so that no half of it is left."""
         try:
             said = _body(error, deadline).decode(errors="replace")
-        except (OSError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):
             said = ""
         return self._hidden(" ".join((said or str(error.reason)).split()))[:200]
 
@@ -170,24 +173,39 @@ def cut_off(reply: Any) -> bool:
 
 
 def _key(name: str) -> str:
-    """The key in an environment variable. Raises ValueError, without it, for one that no header can hold."""
-    key = os.environ.get(name, "").strip()
+    """The key in an environment variable. Raises ValueError for none, and for one that no header can hold.
+
+    Neither the key nor `name` is shown, since people type the key where its variable's name belongs.
+    """
+    usable = isinstance(name, str) and "\0" not in name
+    key = os.environ.get(name, "").strip() if usable else ""
     if not key:
-        raise ValueError(f"got no value in ${name}; expected the endpoint's key; set that variable")
+        raise ValueError(
+            "got a key_env= that names no environment variable with a value; expected the name of the "
+            "variable that holds the endpoint's key, such as OPENAI_API_KEY, and not the key; set it"
+        )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError(
-            f"got other characters in ${name} than a key has; expected printable ASCII without spaces; copy "
-            "the key alone into that variable"
+            "got other characters than a key has in the variable that key_env= names; expected printable "
+            "ASCII without spaces; copy the key alone into that variable"
         )
     return key
 
 
 def _body(reply: Any, deadline: float) -> bytes:
-    """All that a server sends. Raises TimeoutError if it is not done at `deadline` of `time.monotonic`."""
-    pieces: list[bytes] = []
+    """All that a server sends, at most `MOST` bytes.
+
+    Raises TimeoutError if it is not done at `deadline` of `time.monotonic`, and ValueError if it is longer.
+    """
+    pieces, count = list[bytes](), 0
     while piece := reply.read1(PIECE):  # one read of the socket at most, which its own time-out limits
         if time.monotonic() > deadline:
             raise TimeoutError("the reply did not end in time")
+        count += len(piece)
+        if count > MOST:
+            raise ValueError(
+                f"got a reply of more than {MOST >> 20} MiB from the endpoint; expected a chat's; check url="
+            )
         pieces.append(piece)
     return b"".join(pieces)
 

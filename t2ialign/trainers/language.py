@@ -177,7 +177,6 @@ def arguments(cfg: LanguageConfig) -> dict[str, Any]:
         "save_total_limit": 2,
         "logging_steps": 1,
         "disable_tqdm": True,
-        "trust_remote_code": False,
         "report_to": [name for name in cfg.trackers if name != TENSORBOARD] or "none",
     }
 

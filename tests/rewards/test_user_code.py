@@ -222,7 +222,7 @@ def test_a_folder_of_weights_sends_no_key(folder, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret-value")
     options = {"url": "http://localhost:9/v1", "key_env": "SOME_KEY", "backend": "yes_no"}
     save(Path("run"), "evaluator", **{**options, "weights": "m"})
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="got key_env= in run") as caught:
         rewards.load("run")
     assert "secret-value" not in str(caught.value)
 
