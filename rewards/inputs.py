@@ -25,6 +25,8 @@ Images = ImageLike | Iterable[ImageLike]
 Item = Image.Image | Tensor
 """An image that was read: RGB, or a float tensor (3, H, W) in [0, 1]."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA")
+"""Raster formats that are opened, whatever a file's name says: others, such as EPS, would run a program."""
 KINDS = (
     "a path, a PIL image, an array (H, W, 3) of uint8 or of floats in [0, 1], a float tensor (3, H, W) in "
     "[0, 1], or a list of these"
@@ -127,7 +129,7 @@ def _opened(image: ImageLike, name: str) -> Image.Image:
             image.load()
             return image
         if isinstance(image, str | PathLike):
-            with Image.open(Path(image).expanduser()) as file:
+            with Image.open(Path(image).expanduser(), formats=_formats()) as file:
                 file.load()
                 return file
     except MemoryError:
@@ -135,6 +137,12 @@ def _opened(image: ImageLike, name: str) -> Image.Image:
     except Exception as error:  # decoders raise whatever broken bytes lead them to
         raise _unreadable(name, error) from error
     raise ValueError(f"{name}: got {_described(image)}; expected {KINDS}; convert it")
+
+
+def _formats() -> list[str]:
+    """Those of `FORMATS` that Pillow opens here, plugins such as pillow-heif included once registered."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _unreadable(name: str, error: Exception) -> ValueError:

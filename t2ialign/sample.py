@@ -270,7 +270,7 @@ def finish(output: Path, rows: Sequence[Row]) -> None:
     per_prompt = sum(row["prompt"] == rows[0]["prompt"] for row in rows)
     columns = per_prompt if 1 < per_prompt <= 12 else math.ceil(math.sqrt(min(len(rows), GRID_IMAGES)))
     shown = rows[: max(columns, GRID_IMAGES // columns * columns)]
-    images = [Image.open(output / row["file"]) for row in shown]
+    images = [Image.open(output / row["file"], formats=["PNG"]) for row in shown]
     text = png_text.grid_text(shown, columns, images[0].size)
     png_text.save(contact_sheet(images, columns), output / GRID, text)
 

@@ -82,7 +82,7 @@ def _card(result: Rewritten) -> dict[str, Any]:
 
 def _links(pair: Images, folder: Path) -> Mapping[str, Any]:
     links = {name: _link(getattr(pair, name), folder) for name in ("before", "after")}
-    with Image.open(pair.before) as image:
+    with Image.open(pair.before, formats=["PNG"]) as image:
         width, height = image.size
     shown = {"width": width, "height": height, "pixels": max(width, height) <= PIXEL_ART}
     return {**links, **shown, "seed": pair.seed, "same": pair.before == pair.after}
