@@ -51,15 +51,13 @@ def write(
     needs neither a network nor a script.
     """
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     file.parent.mkdir(parents=True, exist_ok=True)
     shown = [_card(result) for result in results]
     for card, pairs in zip(shown, images or [()] * len(shown), strict=True):
         card["images"] = [_links(pair, file.parent) for pair in pairs]
     engine = Environment(
-        autoescape=True,
-        finalize=lambda value: Markup(escaped(value)),
+        finalize=escaped,  # each expression, by the helper of all pages, and so not by Jinja again
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

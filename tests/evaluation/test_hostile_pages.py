@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -85,8 +86,8 @@ def aligned(nasty: str, folder: Path) -> str:
 
 def scored(nasty: str, folder: Path) -> str:
     """The gallery of scores."""
-    text = output.text(nasty)  # as the table of scores holds it
-    row = {"shard": 0, "file": text, "prompt": text}
+    text = str(output.text(nasty))  # as the table of scores holds it
+    row: dict[str, Any] = {"shard": 0, "file": text, "prompt": text}
     rows = [
         {**row, "row": 0, "scores": {text: 1.0}, "error": None},
         {**row, "row": 1, "scores": {}, "error": text},
