@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+import rewards
+from rewards.trained import is_trained
 from t2ialign import __version__
 from t2ialign.evaluation import manifest
 from t2ialign.trainers import usage
@@ -86,7 +88,10 @@ def write_scorer(
     }
     facts: dict[str, object] = {"Data": data, "Steps": cfg.max_steps, "Trained": trained}
     lead = f"`{reward}` trained on preferences by t2ialign {__version__}."
-    return _write(cfg.output, head, lead, facts, [load.format(folder=cfg.output.resolve().name)], metrics)
+    shipped = reward in rewards.names() or is_trained(reward)
+    name = "trained" if shipped else reward  # code is loaded only where the user names it
+    usage_text = load.format(folder=cfg.output.resolve().name, name=name)
+    return _write(cfg.output, head, lead, facts, [usage_text], metrics)
 
 
 def write_rewriter(cfg: LanguageConfig, *, method: str, data: str, metrics: dict[str, float]) -> Path:

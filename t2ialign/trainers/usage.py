@@ -63,7 +63,7 @@ image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0{skip}).image
 SCORER = """```python
 import rewards
 
-reward = rewards.load("trained", weights="{folder}")  # this folder
+reward = rewards.load("{name}", weights="{folder}")  # this folder
 ```"""
 
 LATENT = """```python

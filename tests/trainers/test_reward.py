@@ -198,7 +198,13 @@ def test_any_differentiable_reward_of_ones_own_is_trained_and_idle_weights_are_l
     assert set(trainer.trained) == {"head.weight", "head.bias"}
     assert trainer.fit()["heldout/accuracy"] == 1  # brightness is linear
     assert set(trained.read_tensors(cfg.output)) == {"head.weight", "head.bias"}
-    assert rewards.load("trained", weights=str(cfg.output)).head.weight.sum() < 0
+    with pytest.raises(ValueError, match=r"got reward 'tests\.trainers\.test_reward' in .*reward\.json"):
+        rewards.load("trained", weights=str(cfg.output))
+    assert rewards.load(cfg.reward, weights=str(cfg.output)).head.weight.sum() < 0
+    card = (cfg.output / "README.md").read_text(encoding="utf-8")
+    assert f'rewards.load("tests.trainers.test_reward", weights="{cfg.output.name}")' in card
+    again = config(reward=cfg.reward, lr=0.05, max_steps=31, evaluate_every=30, resume="latest")
+    assert Trainer(again).state.step == 30, "its name comes from the settings of the resumed run"
 
 
 @pytest.mark.parametrize("limit", [None, 1])
