@@ -174,8 +174,8 @@ def build(
 
     backend: "yes_no" and "written" ask the vision-language model in `weights`, or served so at `url`;
     "head" is what `evaluator_head.save` wrote to the folder `weights`, on a scorer of yours with its name as
-    `reward`; "oracle" knows the embedded world, and
-    by default its captions' points. Other `options` are those of `vlm.judge`, `tokens` of "written" too.
+    `reward`; "oracle" knows the embedded world, and by default its captions' points.
+    Other `options` are those of `vlm.judge`, `tokens` of "written" too.
     Raises ValueError for another backend, and as these do.
     """
     checker, own = _checker(backend, weights, url, towers, **options)

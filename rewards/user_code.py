@@ -26,6 +26,8 @@ class Record(NamedTuple):
 
     file: str
     typed: str | None
+    read: frozenset[Path]
+    """This file and those it was read within."""
 
 
 _recorded: ContextVar[Record | None] = ContextVar("recorded", default=None)
@@ -42,10 +44,15 @@ class Code(NamedTuple):
 def recorded(file: str | Path, typed: str | None = None) -> Iterator[None]:
     """Within it names of rewards come from `file`, and none of them is run as code.
 
-    `typed` is the one name that the user gave; a file that is read within another can add none.
+    `typed` is the one name that the user gave; a file that is read within another can add none. Raises
+    ValueError for a file that is read within itself.
     """
-    outer = _recorded.get()
-    token = _recorded.set(Record(str(file), typed if outer is None or typed == outer.typed else None))
+    outer, here = _recorded.get(), Path(file).resolve()
+    if outer is not None and here in outer.read:
+        raise ValueError(f"got {file}, which stands on itself; expected a reward below it; train it again")
+    typed = typed if outer is None or typed == outer.typed else None
+    read = frozenset({here}) | (frozenset() if outer is None else outer.read)
+    token = _recorded.set(Record(str(file), typed, read))
     try:
         yield
     finally:

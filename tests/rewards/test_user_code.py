@@ -218,6 +218,16 @@ def test_no_option_of_a_folder_of_weights_runs_code(folder):
     assert not Path("ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("reward", "options"),
+    [("run", {}), ("trained", {"weights": "run"}), ("shapes-clip", {"weights": "./run"})],
+)
+def test_a_folder_of_weights_that_stands_on_itself_is_refused(folder, reward, options):
+    save(Path("run"), reward, **options)
+    with pytest.raises(ValueError, match=r"reward\.json, which stands on itself"):
+        rewards.load("run")
+
+
 def test_a_folder_of_weights_sends_no_key(folder, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret-value")
     options = {"url": "http://localhost:9/v1", "key_env": "SOME_KEY", "backend": "yes_no"}
