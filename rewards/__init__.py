@@ -35,6 +35,12 @@ __all__ = [
     "score_all",
 ]
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    **{"int": (int,), "float": (float, int), "bool": (bool,), "str": (str, Path)},
+    **{"Path": (str, Path), "None": (type(None),)},
+}
+"""Annotations of options -> types of the values that they take."""
+
 _HOMES = {
     "Geometry": "preprocess",
     "LatentReward": "base",
@@ -160,7 +166,14 @@ def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Rew
     from rewards.base import LatentReward, Reward
 
     _check_options(name, build, options)
-    reward = build(**options)
+    try:
+        reward = build(**options)
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
+        given = ", ".join(options) or "no options"
+        raise ValueError(
+            f"got {given} for {name}, whose build fails ({type(error).__name__}: {error}); expected values "
+            "of the types that it takes; correct them, or that code"
+        ) from error
     if not isinstance(reward, Reward | LatentReward):
         raise ValueError(
             f"got {type(reward).__name__} from {build.__module__}.{build.__qualname__}(); expected a "
@@ -175,6 +188,22 @@ def _check_options(name: str, build: Callable[..., Any], options: Mapping[str, A
     except TypeError as error:
         takes = ", ".join(inspect.signature(build).parameters) or "no option"
         raise ValueError(f"got options of {name} that do not fit: {error}; expected {takes}") from error
+    for key, value in options.items():
+        kinds = _plain_kinds(getattr(build, "__annotations__", {}).get(key, ""))
+        if kinds and not isinstance(value, kinds):
+            wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds))
+            raise ValueError(f"got {key}={value!r:.80} for {name}; expected {wanted}; correct the option")
+
+
+def _plain_kinds(annotation: Any) -> tuple[type, ...]:
+    """The types that an annotation of numbers, truth values and text allows; () for any other.
+
+    It is read as written: annotations may name what is imported for a type checker alone.
+    """
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    names = [part.strip() for part in text.split("|")]
+    kinds = [_KINDS[name] for name in names if name in _KINDS]
+    return tuple(kind for several in kinds for kind in several) if len(kinds) == len(names) else ()
 
 
 def _of_images(name: str, reward: Reward | LatentReward) -> Reward:

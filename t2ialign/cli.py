@@ -118,6 +118,12 @@ def main(argv: list[str] | None = None) -> int:
         elif isinstance(error, OSError):
             print(f"t2ialign: error: process {rank}: {_one_line(error)}", file=sys.stderr)
         return 2
+    except (RecursionError, OverflowError, MemoryError) as error:
+        if debug:
+            traceback.print_exc()
+        if os.environ.get("RANK", "0") == "0":
+            print(f"t2ialign: error: {_beyond(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             print("t2ialign: interrupted", file=sys.stderr)
@@ -181,6 +187,15 @@ def _one_line(error: Exception) -> str:
             "is in use, it says how to continue"
         )
     return text
+
+
+def _beyond(error: Exception) -> str:
+    """What a value that is too large or too deeply nested led to, and what to do."""
+    what = one_line(str(error)) or type(error).__name__
+    if isinstance(error, MemoryError):
+        return f"got too little memory ({what}); expected more; lower the size of batches or of images"
+    kind = "a smaller number" if isinstance(error, OverflowError) else "files that are nested less deeply"
+    return f"got {what}; expected {kind}; --debug shows where"
 
 
 class _Once(logging.Filter):

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from t2ialign import peers
+from t2ialign import peers, plain_yaml
 from t2ialign.paths import expand
 
 
@@ -39,6 +39,8 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+SHOWN = 200
+"""Characters of a wrong value that a message shows at most."""
 
 
 def load(
@@ -71,10 +73,12 @@ def load(
         text = _converted(theirs, text) if key != theirs else text
         _assign(values, key.split("."), _parse(text, cls.model_fields.get(key)))
     try:
-        return cls.model_validate(values)
+        config = cls.model_validate(values)
     except ValidationError as error:
         where = f"{file}: " if file else ""
         raise ValueError(where + " | ".join(_explain(cls, dict(e)) for e in error.errors())) from error
+    _check_numbers(config)
+    return config
 
 
 def renamed(cls: type[Config], key: str) -> str:
@@ -95,12 +99,11 @@ def save(config: Config, file: Path) -> None:
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is {}. Raises ValueError if it is anything else."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = plain_yaml.read(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"got config {file}; expected a YAML file; check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"got {file}, which is not YAML ({reason}); expected key: value lines") from error
+    except ValueError as error:
+        raise ValueError(f"got {file}, which is not YAML ({error}); expected key: value lines") from error
     if values is not None and not isinstance(values, dict):
         raise ValueError(f"got a {type(values).__name__} in {file}; expected key: value lines; see --help")
     return values or {}
@@ -165,8 +168,8 @@ def _parse(text: str, field: FieldInfo | None) -> Any:
     if text.lower() == "none":
         return None
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return plain_yaml.read(text)
+    except ValueError:
         return text
 
 
@@ -187,7 +190,22 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
     if kind == "missing":
         return f"got no {key!r}; expected {doc or 'a value'}; add {key}=..."
     wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{key}: got {error['input']!r}; expected {wanted}; {key.split('.')[0]} is: {doc or 'see --help'}"
+    meaning = f"{key.split('.')[0]} is: {doc or 'see --help'}"
+    return f"{key}: got {_shown(error['input'])}; expected {wanted}; {meaning}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _check_numbers(config: Config) -> None:
+    """Raises ValueError for a whole number that takes more than 64 bits, which no library can use."""
+    for key in type(config).model_fields:
+        value = getattr(config, key)
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, int) and not -(2**63) <= item < 2**63:
+                raise ValueError(f"{key}: got {item}; expected a number below 2^63; choose a smaller one")
 
 
 def _nearest(cls: type[Config], loc: list[str]) -> str:

@@ -112,14 +112,14 @@ def _say(first: Lora, second: Lora, shared: int) -> None:
 
 def _base(path: Path) -> str | None:
     """The model that a run's folder was trained for; None for any other LoRA, which does not say."""
-    import yaml
+    from t2ialign import plain_yaml
 
     settings = path / "config.yaml"
     if not settings.is_file():
         return None
     try:
-        values = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = plain_yaml.read(settings.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"got {settings}, which is not YAML ({error}); expected a run's own") from error
     base = values.get("model") if isinstance(values, dict) else None
     return base if isinstance(base, str) else None

@@ -306,7 +306,7 @@ def _rewards(args: argparse.Namespace) -> list[str]:
 
 def _options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     """ "pickscore:weights=x" -> {"pickscore": {"weights": "x"}}; values are read as YAML."""
-    import yaml
+    from t2ialign import plain_yaml
 
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -314,7 +314,13 @@ def _options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         name, colon, key = key.rpartition(":")
         if not (name and key and equals and colon):
             raise ValueError(f"got --option {text!r}; expected REWARD:KEY=VALUE; write it so")
-        found.setdefault(name, {})[key] = yaml.safe_load(value)
+        try:
+            found.setdefault(name, {})[key] = plain_yaml.read(value)
+        except ValueError as error:
+            raise ValueError(
+                f"got --option {name}:{key} with a value that is not YAML ({error}); expected "
+                "REWARD:KEY=VALUE; quote the value"
+            ) from error
     return found
 
 

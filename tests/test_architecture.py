@@ -29,6 +29,7 @@ LAYERS = {
     "locks",
     "paths",
     "peers",
+    "plain_yaml",
     "progress",
 }
 # Who may import which parts of this project; a verb (any other module) may import anything but the CLI.
@@ -39,10 +40,12 @@ ALLOWED: dict[str, set[str]] = {
     "locks": set(),
     "paths": set(),
     "peers": set(),
+    "plain_yaml": set(),
     "progress": set(),
-    "config": {"paths", "peers"},
+    "config": {"paths", "peers", "plain_yaml"},
     "models": {
         "diffusion",
+        "plain_yaml",
         "rewards.assets",
         "rewards.clip_tokenizer",
         "rewards.device",
@@ -54,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data", "locks", "progress"},
     "scoring": {"rewards", "data", "evaluation", "progress"},
-    "rewriting": {"rewards", "models", "data", "evaluation", "progress"},
+    "rewriting": {"rewards", "models", "data", "evaluation", "plain_yaml", "progress"},
     "trainers": {
         "rewards",
         "models",

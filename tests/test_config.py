@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError
 
+from t2ialign import cli
 from t2ialign.config import Config, describe, load, save
 
 
@@ -153,3 +154,50 @@ def test_help_shows_types_defaults_limits_and_docstrings_own_keys_first():
     assert "optimizer (adamw | adamw8bit; default adamw)" in text
     assert "trackers (list of text; default [tensorboard])" in text
     assert text.index("Only this trainer.") < text.index("beta") < text.index("Every trainer.")
+
+
+HOSTILE = {
+    "bomb": "lr:\n - &a0 [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f" - &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
+    "endless": "lr: &a [*a]\n",
+    "deep": "lr: " + "[" * 5000 + "]" * 5000,
+    "nested": "lr: " + "[" * 30 + "]" * 30,
+    "tag": "max_steps: !!bool x\n",
+    "code": "lr: !!python/object/apply:os.system [id]\n",
+    "date": "lr: 2020-99-99\n",
+    "digits": "max_steps: " + "9" * 5000,
+    "key": "[1]: 2\n",
+    "bytes": "lr: !!binary x\n",
+    "large": "max_steps: 9223372036854775808\n",
+    "kind": "trackers: {a: 1}\n",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_yaml_is_one_short_line(tmp_path, text):
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="got ") as caught:
+        load(Parent, file)
+    message = str(caught.value)
+    assert len(message) < 1000 and "\n" not in message and ("x.yaml" in message or "max_steps" in message)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 3000 + "]" * 3000, "!!bool x", "[a", "{a: 1}", "2020-99-99", "9" * 5000, "9223372036854775808"],
+)
+def test_hostile_overrides_are_one_short_line(value):
+    with pytest.raises(ValueError, match="max_steps: got ") as caught:
+        load(Parent, None, [f"max_steps={value}"])
+    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [RecursionError, OverflowError, MemoryError])
+def test_what_is_beyond_any_size_is_one_line_and_exit_code_2(monkeypatch, capsys, kind):
+    def fails(_):
+        raise kind("beyond")
+
+    monkeypatch.setattr(cli, "_run", fails)
+    assert cli.main(["recipes"]) == 2
+    assert capsys.readouterr().err.startswith("t2ialign: error: got ")

@@ -377,3 +377,21 @@ def test_a_reward_of_the_users_that_writes_into_images_changes_no_other_score(tm
         [row["saturation"] for row in rows(tmp_path / name)] for name in ("alone.jsonl", "both.jsonl")
     )
     assert alone == together and len(alone) == 4 and max(alone) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("saturation:scale=[a", "with a value that is not YAML"),
+        ("saturation:scale=abc", "got scale='abc' for saturation; expected float"),
+        ("saturation:scale=!!bool x", "with a value that is not YAML"),
+        ("saturation:statistic=5", "expected str"),
+        ("saturation:scale={a: 1}", "expected float"),
+        (f"saturation:scale={'[' * 5000}", "with a value that is not YAML (it is nested too deeply)"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_one_line(tmp_path, capsys, option, text):
+    folder(tmp_path / "in", {"a.png": (plain(9), "p")})
+    arguments = (str(tmp_path / "in"), "--rewards", "saturation", "-o", str(tmp_path / "o.jsonl"))
+    line = fails(capsys, *arguments, "--option", option)
+    assert text in line and len(line) < 1100

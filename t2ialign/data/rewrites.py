@@ -118,7 +118,7 @@ def plain_points(points: Any) -> Any:
     if isinstance(points, str):
         try:
             points = json.loads(points) if points.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"got {quoted(points)} for points; expected a list in JSON; mend or empty the cell"
             ) from error

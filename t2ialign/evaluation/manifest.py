@@ -51,7 +51,7 @@ def journal(file: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line.decode("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError):
+        except (ValueError, RecursionError):
             if number == len(lines):  # no newline after it: the writer was killed
                 break
             row = None
@@ -85,7 +85,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object that `write_json` wrote. Raises ValueError, naming the file, for anything else."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ValueError(

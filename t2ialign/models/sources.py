@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from t2ialign import plain_yaml
 from t2ialign.models.options import AS_IT_IS, NAMES, ModelOptions
 
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -122,8 +121,7 @@ def _run_folder(model: str, path: Path) -> Source:
 
 def _settings(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ValueError(f"got {file}, which is not YAML ({reason}); expected a run's own") from error
+        values = plain_yaml.read(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"got {file}, which is not YAML ({error}); expected a run's own") from error
     return values if isinstance(values, dict) else {}

@@ -39,7 +39,7 @@ def add_rewriter(parser: Any) -> None:
 
 def parse_options(texts: Iterable[str], flag: str) -> dict[str, Any]:
     """ "tokens=512" -> {"tokens": 512}; values are read as YAML. Raises ValueError for another form."""
-    import yaml
+    from t2ialign import plain_yaml
 
     found: dict[str, Any] = {}
     for text in texts:
@@ -47,8 +47,8 @@ def parse_options(texts: Iterable[str], flag: str) -> dict[str, Any]:
         if not key.isidentifier() or not equals:
             raise ValueError(f"got {flag} {text!r}; expected KEY=VALUE; write it so")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            found[key] = plain_yaml.read(value)
+        except ValueError as error:
             raise ValueError(
                 f"got {flag} {text!r}, whose value is not YAML; expected KEY=VALUE; quote it"
             ) from error

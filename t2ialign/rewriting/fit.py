@@ -50,9 +50,13 @@ def _base_of(name: str) -> str | None:
         return None
     settings = path / "config.yaml"
     if settings.is_file() and not (path / "model_index.json").is_file():
-        import yaml
+        from t2ialign import plain_yaml
 
-        base = yaml.safe_load(settings.read_text(encoding="utf-8")).get("model")
+        try:
+            values = plain_yaml.read(settings.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"got {settings}, which is not YAML ({error}); restore it") from error
+        base = values.get("model") if isinstance(values, dict) else None
         if isinstance(base, str) and Path(base).expanduser() != path:
             return _base_of(base) or base
     return str(path)

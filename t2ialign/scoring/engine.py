@@ -156,9 +156,9 @@ class Engine:
             found = score_all(rewards, given.images, given.prompts, given.squares)
             self.worked |= found.keys()
             return {name: values.to(self.exact) for name, values in found.items()}
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # code of users fails in any way, and costs no more than its row
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             if len(rewards) > 1:
                 each = (self._scored({name: reward}, given, wrong) for name, reward in rewards.items())
                 return {name: values for found in each for name, values in found.items()}

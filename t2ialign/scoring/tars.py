@@ -157,8 +157,9 @@ def _text(sample: Sample) -> tuple[str | None, str | None]:
         row = json.loads(texts["json"].decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return None, f"got a prompt that is not UTF-8 ({error.reason}); expected text; mend the shard"
-    except json.JSONDecodeError as error:
-        return None, f"got {error.msg.lower()} in its .json; expected an object; mend the shard"
+    except (ValueError, RecursionError) as error:
+        why = error.msg.lower() if isinstance(error, json.JSONDecodeError) else str(error)
+        return None, f"got {why} in its .json; expected an object; mend the shard"
     column = first_of(row, PROMPT_COLUMNS) if isinstance(row, dict) else None
     value = row[column] if column is not None else None
     return (prompt_or_none("", value), None) if isinstance(value, str) else (None, None)

@@ -1,0 +1,42 @@
+"""YAML of any origin -> plain values; what is too large or too deep for settings is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+MOST, DEEPEST = 100_000, 20
+"""Values that a text may hold, each alias counted in full, and how far they may be nested."""
+
+
+def read(text: str) -> Any:
+    """The value of a YAML text. Raises ValueError, saying why on one line, for anything that is none.
+
+    Aliases that multiply to more than `MOST` values and nesting beyond `DEEPEST` are refused too.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except Exception as error:  # constructors of tags raise whatever a wrong value leads them to
+        reason = " ".join(str(error).split()).rstrip(".")
+        known = isinstance(error, yaml.YAMLError | ValueError) and reason
+        raise ValueError(reason if known else f"{type(error).__name__}: {reason}") from error
+    _check_size(value)
+    return value
+
+
+def _check_size(value: Any) -> None:
+    """Counts what there is to visit, so that aliases of aliases and a list within itself end."""
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        count += 1
+        if count > MOST:
+            raise ValueError(f"it holds more than {MOST} values")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        parts = [*item, *item.values()] if isinstance(item, dict) else item
+        if isinstance(parts, list | tuple | set):
+            waiting += [(part, depth + 1) for part in parts]
