@@ -5,6 +5,7 @@ import io
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,13 @@ def _load(source: bytes | Path | Image.Image) -> Image.Image:
         return source
     if not isinstance(source, Path) and not source:
         raise ValueError("zero bytes")
-    if isinstance(source, Path) and source.is_file() and source.stat().st_size == 0:
-        raise ValueError("zero bytes")
+    if isinstance(source, Path):
+        stat = source.stat()
+        if not S_ISREG(stat.st_mode):  # a pipe waits for ever, a device may never end
+            kind = "a folder" if S_ISDIR(stat.st_mode) else "a device, pipe or socket"
+            raise ValueError(f"{kind}, which is no file")
+        if stat.st_size == 0:
+            raise ValueError("zero bytes")
     try:
         with Image.open(
             source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()

@@ -50,7 +50,8 @@ def walk(root: Path, *, deep: bool = True) -> tuple[list[Path], SkippedFiles]:
     """All files below a folder, or only right in it, in order of name, and what was skipped.
 
     Links to files and folders are followed, but not to a folder that holds the link, so a loop of links ends.
-    A link that leads nowhere counts as a file, so that reading it says so. Hidden entries and those of
+    A link that leads nowhere counts as a file, so that reading it says so; devices, pipes and sockets, and
+    links to them, are skipped, since opening one may wait for ever. Hidden entries and those of
     `CLUTTER` are skipped with all that is in them. Raises OSError if `root` itself cannot be listed.
     """
     files: list[Path] = []
@@ -70,7 +71,7 @@ def walk(root: Path, *, deep: bool = True) -> tuple[list[Path], SkippedFiles]:
                     skipped.add("link loop", _below(path, root))
                 else:
                     waiting.append((path, (*above, real)))
-            elif entry.is_symlink() or entry.is_file():
+            elif _is_file_or_nothing(path) if entry.is_symlink() else entry.is_file():
                 files.append(path)
             else:
                 skipped.add("device or pipe", _below(path, root))
@@ -106,6 +107,11 @@ def _entries(folder: Path, root: Path, skipped: SkippedFiles) -> Iterable[os.Dir
             raise
         skipped.add("unreadable folder", _below(folder, root))
         return []
+
+
+def _is_file_or_nothing(link: Path) -> bool:
+    """Whether a link leads to a file, nowhere or to itself, and not to a device, pipe or socket."""
+    return os.path.isfile(link) or not os.path.exists(link)
 
 
 def _below(path: Path, root: Path) -> str:

@@ -1,7 +1,9 @@
 import io
+import os
 import struct
 import sys
 import zlib
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from t2ialign.data import images
 from t2ialign.data.images import ENDINGS, open_rgb
+from t2ialign.data.walk import walk
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -271,3 +274,35 @@ def test_heif_of_the_real_package(tmp_path, fresh_formats):
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(Image.new("RGB", (64, 32), RED)).save(tmp_path / "a.heic")
     assert abs(pixels(tmp_path / "a.heic")[9, 9].astype(int) - RED).max() < 8
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "to-pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "gone.jpg")
+    reasons = {
+        "pipe.jpg": "device, pipe or socket",
+        "to-pipe.jpg": "device, pipe or socket",
+        "folder.jpg": "a folder",
+        "loop.jpg": "symbolic links",
+        "dangling.jpg": "no such file",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ValueError, match=reason):
+            open_rgb(tmp_path / name)
+    with pytest.raises(ValueError, match="device, pipe or socket"):
+        open_rgb(Path("/dev/zero"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_walk_names_links_to_pipes_and_keeps_links_that_lead_nowhere(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "to-pipe.txt").symlink_to(tmp_path / "pipe.txt")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "gone.jpg")
+    files, skipped = walk(tmp_path)
+    assert [file.name for file in files] == ["dangling.jpg", "loop.jpg"]
+    assert skipped.names == {"device or pipe": ["pipe.txt", "to-pipe.txt"]}
