@@ -18,7 +18,7 @@ IMAGES = [png(plain(shade, size=(8, 8))) for shade in (10, 20, 30)]
 
 
 def archive(path: Path) -> bytes:
-    members = {}
+    members: dict[str, bytes] = {}
     for number, image in enumerate(IMAGES):
         members |= {f"{number}.png": image, f"{number}.txt": f"prompt {number}".encode()}
     return tar(path, members).read_bytes()
