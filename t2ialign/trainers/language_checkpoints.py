@@ -14,7 +14,7 @@ from typing import Any
 from t2ialign.data.hashes import KEY, digest, fault, is_sealed, sealed
 from t2ialign.trainers import checkpoint
 from t2ialign.trainers.finite import are_within
-from t2ialign.trainers.output import CHECKPOINTS
+from t2ialign.trainers.output import CHECKPOINTS, newest_whole
 
 NAME = "checkpoint-"
 LAST = "trainer_state.json"
@@ -32,22 +32,8 @@ def whole_checkpoint(output: Path) -> Path | None:
 
     Damaged ones are warned of. Raises ValueError if there are only such.
     """
-    faults: list[tuple[Path, str]] = []
-    for folder in reversed(checkpoints(output)):
-        if _is_torn(folder):
-            continue
-        if (wrong := damage(folder)) is None:
-            for damaged, why in faults:
-                log.warning("%s is damaged (%s): this run goes on from %s", damaged, why, folder.name)
-            return folder
-        faults.append((folder, wrong))
-    if faults:
-        raise ValueError(
-            f"got resume=latest, but no checkpoint in {output / CHECKPOINTS} is whole ({faults[0][0].name}: "
-            f"{faults[0][1]}); expected one to continue; restore one from a copy, or start anew in another "
-            "output"
-        )
-    return None
+    whole = (folder for folder in reversed(checkpoints(output)) if not _is_torn(folder))
+    return newest_whole(whole, output / CHECKPOINTS, damage)
 
 
 def damage(folder: Path) -> str | None:

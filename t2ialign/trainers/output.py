@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,21 @@ def resume_point(cfg: LoopConfig) -> Path | None:
         return None
     if cfg.resume != "latest":
         return _check_newest(Path(cfg.resume), root)
+    if newest := newest_whole(reversed(checkpoint.named(root)), root, checkpoint.damage):
+        return newest
+    check_unused(cfg.output, "resume=latest found no checkpoint in it to continue, so ")
+    log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
+    return None
+
+
+def newest_whole(folders: Iterable[Path], root: Path, damage: Callable[[Path], str | None]) -> Path | None:
+    """The first of the checkpoints in `root`, the newest first, that is as it was written; None of none.
+
+    damage: what is wrong with one, if anything. Damaged ones are warned of. Raises ValueError if all are.
+    """
     faults: list[tuple[Path, str]] = []
-    for folder in reversed(checkpoint.named(root)):
-        if (wrong := checkpoint.damage(folder)) is None:
+    for folder in folders:
+        if (wrong := damage(folder)) is None:
             for damaged, why in faults:
                 log.warning("%s is damaged (%s): this run goes on from %s", damaged, why, folder.name)
             return folder
@@ -44,8 +57,6 @@ def resume_point(cfg: LoopConfig) -> Path | None:
             f"got resume=latest, but no checkpoint in {root} is whole ({faults[0][0].name}: {faults[0][1]}); "
             "expected one to continue; restore one from a copy, or start anew in another output"
         )
-    check_unused(cfg.output, "resume=latest found no checkpoint in it to continue, so ")
-    log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
     return None
 
 
