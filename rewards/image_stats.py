@@ -5,7 +5,7 @@ model.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ FLOOR = 1e-8
 HALF_NYQUIST = 0.25  # cycles a pixel; Nyquist is 0.5
 LONGEST_PERIOD = 64  # pixels: twice the coarsest cell, 32, of the latent diffusion models in use
 SMALLEST_SIDE = 8
+BAND = 1 << 22
+"""Pixels that are worked on at a time, so that a large image needs little more memory than itself."""
 
 
 def jpeg_kilobytes(images: Tensor) -> Tensor:
@@ -42,18 +44,22 @@ def jpeg_kilobytes(images: Tensor) -> Tensor:
     Black et al. 2023 (DDPO), section 5; flow_grpo divides its compressibility by 500.
     """
     sizes = []
-    for picture in pictures(images):
+    for image in images.split(1):
         buffer = io.BytesIO()
-        picture.save(buffer, format="JPEG", quality=QUALITY)
+        pictures(image)[0].save(buffer, format="JPEG", quality=QUALITY)
         sizes.append(buffer.tell() / 1000)
     return torch.tensor(sizes, device=images.device)
 
 
 def saturation(images: Tensor) -> Tensor:
     """Mean HSV saturation, (max - min) / max over channels, 0 where black. (B, 3, H, W) -> (B,) in [0, 1]."""
-    high, low = _real(images).amax(1), _real(images).amin(1)
-    lit = high > 0
-    return torch.where(lit, (high - low) / torch.where(lit, high, 1.0), 0.0).mean((1, 2))
+
+    def each(part: Tensor) -> Tensor:
+        high, low = _real(part).amax(1), _real(part).amin(1)
+        lit = high > 0
+        return torch.where(lit, (high - low) / torch.where(lit, high, 1.0), 0.0)
+
+    return _mean(images, each)
 
 
 def contrast(images: Tensor) -> Tensor:
@@ -69,11 +75,14 @@ def high_frequency(images: Tensor) -> Tensor:
     0 for a plain image; 1 - pi / 16 = 0.80 for white noise; photographs lie between 0.01 and 0.06.
     """
     grey = luma(images)
-    power = _power(grey - grey.mean((1, 2), keepdim=True))
+    grey = grey - grey.mean((1, 2), keepdim=True)
     height, width = grey.shape[1:]
-    down, right = torch.fft.fftfreq(height), torch.fft.fftfreq(width)
-    beyond: Tensor = (down.square()[:, None] + right.square() > HALF_NYQUIST**2).to(grey.device)
-    return (power * beyond).sum((1, 2)) / (power.sum((1, 2)) + FLOOR * (height * width) ** 2)
+    down, right = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
+    total, high = grey.new_zeros(len(grey)), grey.new_zeros(len(grey))
+    for columns, power in _power(grey):
+        beyond: Tensor = (down.square() + right[columns].square() > HALF_NYQUIST**2).to(grey.device)
+        total, high = total + power.sum((1, 2)), high + (power * beyond).sum((1, 2))
+    return high / (total + FLOOR * (height * width) ** 2)
 
 
 def grid_peak(images: Tensor) -> Tensor:
@@ -93,23 +102,37 @@ def grid_peak(images: Tensor) -> Tensor:
     grey = luma(images)[:, None]
     detail = (grey[..., 1:-1, 1:-1] - F.avg_pool2d(grey, 3, stride=1))[:, 0]
     height, width = detail.shape[1:]
-    correlation = torch.fft.ifft2(_power(detail)).real
-    correlation = correlation / (correlation[:, :1, :1] + FLOOR * height * width)
-    along_rows = correlation[:, 0, 1 : 1 + min(LONGEST_PERIOD, width // 2)]
-    along_columns = correlation[:, 1 : 1 + min(LONGEST_PERIOD, height // 2), 0]
+    # Only the first row and column of the autocorrelation are asked for: the sums of the power give them.
+    of_columns, of_rows = [], detail.new_zeros(len(detail), height)
+    for _, power in _power(detail):
+        of_columns.append(power.sum(1))
+        of_rows = of_rows + power.sum(2)
+    shared = torch.cat(of_columns, dim=1) / _twice(width, detail)  # irfft itself doubles what stands for two
+    across, down = torch.fft.irfft(shared, n=width) / height, torch.fft.ifft(of_rows).real / width
+    whole = across[:, :1] + FLOOR * height * width
+    along_rows = across[:, 1 : 1 + min(LONGEST_PERIOD, width // 2)] / whole
+    along_columns = down[:, 1 : 1 + min(LONGEST_PERIOD, height // 2)] / whole
     return torch.maximum(_rise(along_rows), _rise(along_columns))
 
 
 def clipped_share(images: Tensor) -> Tensor:
     """Share of pixels with a channel at 0 or 255 of 255. (B, 3, H, W) -> (B,) in [0, 1]; no gradient."""
-    real = _real(images.detach())
-    return ((real < 0.5 / 255) | (real > 254.5 / 255)).any(1).float().mean((1, 2))
+
+    def each(part: Tensor) -> Tensor:
+        real = _real(part)
+        return ((real < 0.5 / 255) | (real > 254.5 / 255)).any(1).float()
+
+    return _mean(images.detach(), each)
 
 
 def luma(images: Tensor) -> Tensor:
     """Rec. 601 luma. (B, 3, H, W) -> (B, H, W) in [0, 1]."""
-    real = _real(images)
-    return (real * real.new_tensor(LUMA)[:, None, None]).sum(1)
+    weights = _real(images).new_tensor(LUMA)[:, None, None]
+    rows = [
+        torch.cat([(_real(part) * weights).sum(1) for part in _bands(group)], dim=1)
+        for group in _groups(images)
+    ]
+    return torch.cat(rows)
 
 
 SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
@@ -165,10 +188,46 @@ def _real(images: Tensor) -> Tensor:
     return images if images.dtype == torch.float64 else images.float()
 
 
-def _power(grey: Tensor) -> Tensor:
-    spectrum = torch.fft.fft2(grey)
-    power: Tensor = spectrum.real.square() + spectrum.imag.square()
-    return power
+def _groups(images: Tensor) -> Sequence[Tensor]:
+    """As many images together as make up `BAND` pixels, or one alone."""
+    return images.split(max(1, BAND // images[0, 0].numel()))
+
+
+def _bands(images: Tensor) -> Sequence[Tensor]:
+    """Rows of all images together that make up `BAND` pixels: all of them unless an image is larger."""
+    return images.split(max(1, BAND // (len(images) * images.shape[-1])), dim=-2)
+
+
+def _mean(images: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean over the pixels of what a measure gives each of them: (B, 3, H, W), -> (B, H, W) -> (B,)."""
+    means = []
+    for group in _groups(images):
+        bands = _bands(group)
+        if len(bands) == 1:
+            means.append(measure(group).mean((1, 2)))
+        else:
+            sums = torch.stack([measure(band).sum((1, 2)) for band in bands]).sum(0)
+            means.append(sums / group[0, 0].numel())
+    return torch.cat(means)
+
+
+def _power(grey: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """(B, H, W) -> columns of its half spectrum and their power (B, H, c), which stands for both halves."""
+    half, twice = torch.fft.rfft(grey), _twice(grey.shape[-1], grey)
+    width = max(1, BAND // (len(grey) * grey.shape[1]))
+    for start in range(0, half.shape[-1], width):
+        columns = slice(start, start + width)
+        part = torch.fft.fft(half[..., columns], dim=1)
+        yield columns, (part.real.square() + part.imag.square()) * twice[columns]
+
+
+def _twice(width: int, like: Tensor) -> Tensor:
+    """(W // 2 + 1,) how many columns of a spectrum each column of its half stands for."""
+    number = like.new_full((width // 2 + 1,), 2.0)
+    number[0] = 1
+    if width % 2 == 0:
+        number[-1] = 1
+    return number
 
 
 def _rise(correlation: Tensor) -> Tensor:

@@ -195,7 +195,8 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def tensor(image: Image.Image) -> Tensor:
     """An image of any mode -> float (3, H, W) in [0, 1], its alpha dropped."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)
 
 
 def _described(value: Any) -> str:

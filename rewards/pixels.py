@@ -9,7 +9,7 @@ from torch import Tensor
 
 def eight_bit(images: Tensor) -> Tensor:
     """(..., H, W) in [0, 1] -> the same shape in uint8, rounded to the nearest and detached."""
-    return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8)
+    return images.detach().clamp(0, 1).mul_(255).round_().to(torch.uint8)
 
 
 def arrays(images: Tensor) -> list[NDArray[np.uint8]]:

@@ -60,16 +60,18 @@ class Geometry:
         import numpy as np
         from PIL.Image import Resampling
 
-        if self.rgb == "first" or self.source == "float":
+        if (self.rgb == "first" or self.source == "float") and image.mode != "RGB":
             image = image.convert("RGB")
+        height, width = self.scaled(image.height, image.width)
         if self.source == "uint8":
-            height, width = self.scaled(image.height, image.width)
             image = image.resize((width, height), Resampling[self.interpolation.upper()])
-        levels = np.array(image.convert("RGB"))  # of each pixel alone, so it may come before the cut
-        pixels = torch.from_numpy(levels).permute(2, 0, 1)[None].float() / 255
-        if self.source == "uint8":
+            levels = np.array(image.convert("RGB"))  # of each pixel alone, so it may come before the cut
+            pixels = torch.from_numpy(levels).permute(2, 0, 1)[None].float() / 255
             return self._normalised(self._fitted(pixels))[0]
-        return self.tensor(pixels)[0]
+        # A channel at a time: the same numbers, and a large image is never in memory as floats.
+        channels = (torch.from_numpy(np.array(image.getchannel(name)))[None, None] for name in "RGB")
+        resized = [self._resized(channel.float().div_(255), height, width) for channel in channels]
+        return self._normalised(self._fitted(torch.cat(resized, dim=1)))[0]
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the resize, before cut or margin; a crop rounds the longer side down."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rewards.colours import ColourClassifier
 from rewards.detect import Box, Detection, Detector, inside
-from rewards.shapes_vision import read_things
+from rewards.shapes_vision import check_canvas, read_things
 from rewards.shapes_world import CROSS_ARM, SHAPES, SQUARE_HALF_SIDE, TRIANGLE_INRADIUS, Array, Thing
 
 UNKNOWN = "unknown"
@@ -46,6 +46,7 @@ class ShapesColours(ColourClassifier):
 
 
 def _canvases(images: Tensor) -> list[Array]:
+    check_canvas(*images.shape[-2:])
     return list(images.detach().permute(0, 2, 3, 1).double().cpu().numpy())
 
 

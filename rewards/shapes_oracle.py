@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rewards.base import Reward
 from rewards.shapes_captions import Caption, judge, parse
-from rewards.shapes_vision import read_things
+from rewards.shapes_vision import check_canvas, read_things
 
 NAMES: dict[str, dict[str, str]] = {"shapes-oracle": {}}
 
@@ -30,6 +30,7 @@ class ShapesOracle(Reward):
     def atoms(self, images: Tensor, prompts: list[str]) -> list[dict[str, bool]]:
         """Pass or fail of every atom of each caption, e.g. {"red circle": True, "nothing else": False}."""
         captions: list[Caption] = [_parse(prompt) for prompt in prompts]
+        check_canvas(*images.shape[-2:])
         pixels = images.detach().permute(0, 2, 3, 1).double().cpu().numpy()
         return [judge(caption, read_things(image)) for caption, image in zip(captions, pixels, strict=True)]
 

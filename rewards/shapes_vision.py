@@ -10,7 +10,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from rewards.shapes_world import COLOURS, SHAPES, WHITE, Array, Thing, coverage, distance_map
+from rewards.shapes_world import CANVAS, COLOURS, SHAPES, WHITE, Array, Thing, coverage, distance_map
 
 INK = 0.28  # how far from white (Euclidean, RGB in [0, 1]) a pixel must be to belong to a thing
 SPECK = 3.0  # patches with less ink than this many pixels are noise of the decoder, not things
@@ -18,8 +18,20 @@ COLOUR_TOLERANCE = 0.25  # a core further than this from every palette colour is
 SHAPE_TOLERANCE = 0.24  # share of the ink that may lie differently from the best-fitting drawing
 SHAPE_MARGIN = 0.7  # the best drawing's misfit, over the second best's, above which the ink is between shapes
 
+LARGEST = 1 << 22
+"""Pixels of an image that is read: every thing on it is compared with drawings of the whole canvas."""
+
 _NAMES = list(COLOURS)
 _PALETTE = np.array(list(COLOURS.values()))
+
+
+def check_canvas(height: int, width: int) -> None:
+    """Raises ValueError for an image that is too large to be read."""
+    if height * width > LARGEST:
+        raise ValueError(
+            f"got an image of {width}x{height} pixels; expected one of the embedded world, {CANVAS}x{CANVAS}, "
+            f"and at most {LARGEST} pixels; shrink it, or choose another reward"
+        )
 
 
 def _colour(core: Array) -> tuple[str | None, Array]:
@@ -48,7 +60,11 @@ def _shape(ink: Array, x: float, y: float, size: float) -> str | None:
 
 
 def read_things(image: Array) -> list[Thing]:
-    """(H, W, 3) in [0, 1] -> the things on it, in reading order of scipy.ndimage.label."""
+    """(H, W, 3) in [0, 1] -> the things on it, in reading order of scipy.ndimage.label.
+
+    Raises ValueError for an image of more than `LARGEST` pixels, which is none of the embedded world.
+    """
+    check_canvas(*image.shape[:2])
     strength = np.linalg.norm(WHITE - image, axis=2)
     patches, count = ndimage.label(strength > INK, structure=np.ones((3, 3)))
     things = []

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -41,16 +42,32 @@ NEEDS = {
 """Brand at the start of a file -> its format."""
 INSTALL = {"HEIF": "pip install pillow-heif", "AVIF": "pip install 'pillow>=11.3'"}
 """What makes Pillow read a format that it may lack."""
+ROWS = 1 << 22
+"""Pixels that are laid on white at a time: what is made on the way stays small however large the image is."""
+DRAFTED = ("JPEG", "MPO")
+"""Formats that Pillow can decode at a half, a quarter or an eighth of their size."""
 LONGEST_PATH = 4096
 """Characters; a longer text, such as an image in base64, is no path on any system."""
 
+Admit = Callable[[int, int], tuple[int, int] | None]
+"""Called with (height, width) before an image is decoded -> the least size that will do, None for all of it.
 
-def open_rgb(source: ImageSource, *, name: str = "") -> Image.Image:
+What it raises goes through if it is an `OverBudget`.
+"""
+
+
+class OverBudget(Exception):
+    """An image has more pixels than there is room for now; it was not decoded."""
+
+
+def open_rgb(source: ImageSource, *, name: str = "", admit: Admit | None = None) -> Image.Image:
     """The picture as 8-bit RGB: EXIF orientation applied, transparency over white, animations' first frame.
 
     16-bit, 32-bit and float grey levels are scaled to [0, 255]; colour profiles are not applied. `name` says
-    in messages where the picture came from. Raises ValueError if it is missing, truncated, no picture, of
-    none of the `FORMATS`, larger than Pillow's decompression-bomb limit, or at an address that gives none.
+    in messages where the picture came from. Where `admit` names a size, a JPEG is decoded at a half, a
+    quarter or an eighth, as long as both sides stay no smaller than that. Raises ValueError if it is
+    missing, truncated, no picture, of none of the `FORMATS`, larger than Pillow's decompression-bomb limit,
+    or at an address that gives none.
     """
     place = source if isinstance(source, Path | Remote) else ""
     label = ": ".join(str(part) for part in (name, place) if part)
@@ -60,8 +77,12 @@ def open_rgb(source: ImageSource, *, name: str = "") -> Image.Image:
         except ValueError as error:
             raise ValueError(f"{name}: {error}" if name else str(error)) from error
     try:
-        return _on_white(ImageOps.exif_transpose(_load(source)))
-    except MemoryError:
+        if isinstance(source, Image.Image):
+            return _on_white(ImageOps.exif_transpose(_load(source, admit)))
+        image = _load(source, admit)
+        ImageOps.exif_transpose(image, in_place=True)  # ours alone, so that there need be no copy
+        return _on_white(image)
+    except (MemoryError, OverBudget):
         raise
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
         raise ValueError(
@@ -92,9 +113,11 @@ def picture_of(where: str, value: Any, base: Path) -> ImageSource:
     )
 
 
-def _load(source: bytes | Path | Image.Image) -> Image.Image:
+def _load(source: bytes | Path | Image.Image, admit: Admit | None) -> Image.Image:
     """The picture with its pixels in memory and its file closed."""
     if isinstance(source, Image.Image):
+        if admit is not None:
+            admit(source.height, source.width)
         source.load()
         return source
     if not isinstance(source, Path) and not source:
@@ -110,6 +133,9 @@ def _load(source: bytes | Path | Image.Image) -> Image.Image:
         with Image.open(
             source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()
         ) as image:
+            least = None if admit is None else admit(image.height, image.width)
+            if least is not None and image.format in DRAFTED:
+                image.draft(None, (least[1], least[0]))
             image.load()
             return image
     except Image.UnidentifiedImageError as error:
@@ -141,8 +167,22 @@ def _needed(source: bytes | Path) -> str:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
+    """In bands of rows, since each pixel depends on itself alone; one that is plain RGB is given as it is."""
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
+        image = Image.fromarray(_grey_levels(np.asarray(image)))
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    height = max(1, ROWS // image.width)
+    if height >= image.height:
+        return _band_on_white(image)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, height):
+        band = image.crop((0, top, image.width, min(top + height, image.height)))
+        whole.paste(_band_on_white(band), (0, top))
+    return whole
+
+
+def _band_on_white(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     if not image.has_transparency_data:
@@ -159,7 +199,12 @@ def _grey_levels(values: np.ndarray) -> np.ndarray:
         top = 1.0 if high <= 1 else 255.0
     if not (low >= 0 and high <= top):  # written so that NaN fails too
         raise ValueError(f"grey values from {low:g} to {high:g} where at most {top:g} has a meaning")
-    return np.rint(values.astype(np.float64) * (255 / top)).astype(np.uint8)
+    levels = np.empty(values.shape, np.uint8)
+    height = max(1, ROWS // values.shape[1])
+    for start in range(0, len(values), height):
+        rows = slice(start, start + height)
+        levels[rows] = np.rint(values[rows].astype(np.float64) * (255 / top))
+    return levels
 
 
 def _reason(error: Exception) -> str:
