@@ -27,6 +27,10 @@ SHOWN, LETTERS, REASON = 3, 60, 300
 """Prompts that a message quotes, characters of each, and of what an error of the user's code says."""
 
 
+class UnfitImage(ValueError):
+    """An image that a reward does not score, whatever is asked of it."""
+
+
 class Reward(nn.Module, ABC):
     """Scores images against prompts: higher is better, finite, one number an image."""
 

@@ -10,6 +10,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from rewards.base import UnfitImage
 from rewards.shapes_world import CANVAS, COLOURS, SHAPES, WHITE, Array, Thing, coverage, distance_map
 
 INK = 0.28  # how far from white (Euclidean, RGB in [0, 1]) a pixel must be to belong to a thing
@@ -26,11 +27,11 @@ _PALETTE = np.array(list(COLOURS.values()))
 
 
 def check_canvas(height: int, width: int) -> None:
-    """Raises ValueError for an image that is too large to be read."""
+    """Raises UnfitImage for an image that is too large to be read."""
     if height * width > LARGEST:
-        raise ValueError(
-            f"got an image of {width}x{height} pixels; expected one of the embedded world, {CANVAS}x{CANVAS}, "
-            f"and at most {LARGEST} pixels; shrink it, or choose another reward"
+        raise UnfitImage(
+            f"got an image of {width}x{height} pixels; expected one of the embedded world, which has "
+            f"{CANVAS}x{CANVAS}, and never more than {LARGEST} pixels; shrink it, or choose another reward"
         )
 
 
@@ -62,7 +63,7 @@ def _shape(ink: Array, x: float, y: float, size: float) -> str | None:
 def read_things(image: Array) -> list[Thing]:
     """(H, W, 3) in [0, 1] -> the things on it, in reading order of scipy.ndimage.label.
 
-    Raises ValueError for an image of more than `LARGEST` pixels, which is none of the embedded world.
+    Raises UnfitImage for one of more than `LARGEST` pixels, which is none of the embedded world.
     """
     check_canvas(*image.shape[:2])
     strength = np.linalg.norm(WHITE - image, axis=2)

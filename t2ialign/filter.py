@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2ialign import locks
+from t2ialign.scoring.budget import add_max_batch_pixels, check_max_batch_pixels
 
 if TYPE_CHECKING:
     from t2ialign.data.consistent_filter import Limits
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
     )
+    add_max_batch_pixels(parser)
     parser.add_argument("--resume", choices=("latest",), help="Keep the scores that are beside --output.")
 
 
@@ -105,6 +107,7 @@ def _filter(args: argparse.Namespace, limits: Limits) -> None:
         partial(rewards.load_all, args.rewards),
         _beside(args.output)[1],
         batch_size=args.batch_size,
+        max_batch_pixels=args.max_batch_pixels,
         skipped=skipped,
     )
     if skipped is not None:
@@ -160,6 +163,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"got --rewards {' '.join(args.rewards)}; expected three different ones; change one")
     if args.batch_size < 1:
         raise ValueError(f"got --batch-size {args.batch_size}; expected at least 1; raise it")
+    check_max_batch_pixels(args)
     check_output(args.output)
     check_all(args.rewards, {})
     check_data(args.pairs)

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from t2ialign import locks
 from t2ialign.paths import check_place
+from t2ialign.scoring.budget import MAX_BATCH_PIXELS, add_max_batch_pixels, check_max_batch_pixels
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rewards.evaluator import AlignEvaluator
     from rewards.keypoints import KeyPoint
     from t2ialign.scoring.items import Item, Source
@@ -86,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=16, metavar="B", help="How many images are judged at a time (16)."
     )
+    add_max_batch_pixels(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -172,51 +176,65 @@ def _judge(
     with Progress(initial=len(journal.kept), total=total, desc="keypoints", unit="image") as bar:
         stream = chain([first], todo)
         while batch := list(islice(stream, args.batch_size)):
-            for rows in judged_rows(evaluator, batch, points):
+            for rows in judged_rows(evaluator, batch, points, args.max_batch_pixels):
                 journal.add(rows)
                 journal.push()
                 bar.update(len(rows))
 
 
-def judged_rows(evaluator: AlignEvaluator, items: Sequence[Item], points: Points) -> Iterator[list[Row]]:
+def judged_rows(
+    evaluator: AlignEvaluator, items: Sequence[Item], points: Points, max_pixels: int = MAX_BATCH_PIXELS
+) -> Iterator[list[Row]]:
     """Items -> journal rows, pictures of one size together; what cannot be opened has an error, no verdict.
 
-    Raises ValueError as the judge does: a server that is down is no fault of a picture.
+    At most `max_pixels` of a batch, or one image, are in memory. Raises ValueError as the judge does: a
+    server that is down is no fault of a picture.
     """
-    import torch
-
-    from rewards.device import default_device
     from t2ialign.scoring.decode import Decoder
 
-    pictures = Decoder([], raw=True).decode(items)
-    rows: list[Row] = [
-        {
-            **{"id": item.identity, "shard": item.shard, "row": item.row},
-            **{"file": item.file, "prompt": item.prompt, "verdicts": [], "error": item.error},
-        }
-        for item in pictures.items
-    ]
-    if broken := [row for row in rows if row["error"] is not None]:
-        yield broken
-    sizes: dict[Any, list[int]] = {}
-    for rank, pixels in enumerate(pictures.raw):
-        sizes.setdefault(pixels.shape, []).append(rank)
-    for alike in sizes.values():
-        mine = [rows[pictures.good[rank]] for rank in alike]
-        images = torch.stack([pictures.raw[rank] for rank in alike]).permute(0, 3, 1, 2).float() / 255
-        prompts = [row["prompt"] for row in mine]
-        found = evaluator.judge(
-            images.to(default_device()), prompts, [points[prompt] or [] for prompt in prompts]
-        )
-        for row, one in zip(mine, found, strict=True):
-            row["verdicts"] = [
-                {
-                    **{"kind": verdict.point.kind, "description": verdict.point.description},
-                    **{"match": verdict.match, "reason": verdict.reason},
-                }
-                for verdict in one.verdicts
-            ]
-        yield mine
+    for pictures in Decoder([], raw=True, max_pixels=max_pixels).parts(items):
+        rows: list[Row] = [
+            {
+                **{"id": item.identity, "shard": item.shard, "row": item.row},
+                **{"file": item.file, "prompt": item.prompt, "verdicts": [], "error": item.error},
+            }
+            for item in pictures.items
+        ]
+        if broken := [row for row in rows if row["error"] is not None]:
+            yield broken
+        sizes: dict[Any, list[int]] = {}
+        for rank, pixels in enumerate(pictures.raw):
+            sizes.setdefault(pixels.shape, []).append(rank)
+        for alike in sizes.values():
+            some = [rows[pictures.good[rank]] for rank in alike]
+            _judge_alike(evaluator, [pictures.raw[rank] for rank in alike], some, points)
+            yield some
+
+
+def _judge_alike(
+    evaluator: AlignEvaluator, pictures: Sequence[Tensor], rows: Sequence[Row], points: Points
+) -> None:
+    """Verdicts on images of one size into their rows, or why the judge takes none of that size."""
+    from rewards.base import UnfitImage
+    from rewards.device import default_device
+    from t2ialign.scoring.engine import floats
+
+    prompts = [row["prompt"] for row in rows]
+    asked = [points[prompt] or [] for prompt in prompts]
+    try:
+        found = evaluator.judge(floats(pictures, default_device()), prompts, asked)
+    except UnfitImage as error:
+        for row in rows:
+            row["error"] = f"{row['file']}: {error}"
+        return
+    for row, one in zip(rows, found, strict=True):
+        row["verdicts"] = [
+            {
+                **{"kind": verdict.point.kind, "description": verdict.point.description},
+                **{"match": verdict.match, "reason": verdict.reason},
+            }
+            for verdict in one.verdicts
+        ]
 
 
 def _asked(source: Source, points: Points) -> Iterator[Item]:
@@ -332,5 +350,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("got --points and --extract; expected one source of key points; drop the other")
     if args.backend == "head" and args.weights is None:
         raise ValueError("got --backend head without --weights; expected its folder; name it")
+    check_max_batch_pixels(args)
     check_models(args)
     check_place(args.output, "--output")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2ialign import locks
+from t2ialign.scoring.budget import add_max_batch_pixels, check_max_batch_pixels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
     )
+    add_max_batch_pixels(parser)
     parser.add_argument(
         "--workers", type=int, metavar="N", help="How many processes decode images; 0 is none (up to 8)."
     )
@@ -214,6 +216,7 @@ def _here(args: argparse.Namespace, journal: Journal, items: Iterable[Any]) -> I
         workers=default_workers() if args.workers is None else args.workers,
         precision=args.precision,
         proven=bool(journal.done),
+        max_batch_pixels=args.max_batch_pixels,
     )
     return engine.score(items)
 
@@ -222,7 +225,9 @@ def _on_ray(args: argparse.Namespace, journal: Journal) -> Iterator[list[Row]]:
     from t2ialign.scoring import ray_data
 
     names, options = _rewards(args), _options(args.option)
-    job = ray_data.Job(partial(open_, args), names, options, args.batch_size, args.precision)
+    job = ray_data.Job(
+        partial(open_, args), names, options, args.batch_size, args.precision, args.max_batch_pixels
+    )
     return ray_data.score(job, journal, workers=args.ray)
 
 
@@ -287,6 +292,7 @@ def _check(args: argparse.Namespace) -> None:
         if not given:
             raise ValueError(f"got no {name.removeprefix('a ')}; expected {name}; see t2ialign score --help")
     check_output(args.output)
+    check_max_batch_pixels(args)
     if args.html is not None and args.source is None:
         raise ValueError(
             "got --html without a source; expected one, for the pictures; name it before --merge"

@@ -91,6 +91,18 @@ def open_rgb(source: ImageSource, *, name: str = "", admit: Admit | None = None)
         ) from error
 
 
+def levels(image: Image.Image) -> np.ndarray:
+    """An RGB image -> (H, W, 3) in uint8, by bands of rows: Pillow's own way holds three copies at once."""
+    height = max(1, ROWS // image.width)
+    if height >= image.height:
+        return np.array(image)
+    whole = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        whole[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return whole
+
+
 def picture_of(where: str, value: Any, base: Path) -> ImageSource:
     """What a table's cell holds: bytes, {"bytes", "path"}, a path from `base`, an address, an open picture.
 

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils import data
 
-from t2ialign.data.images import open_rgb
+from t2ialign.data.images import Admit, OverBudget, levels, open_rgb
 from t2ialign.data.remote import Remote
+from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.items import Item
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ AHEAD = 2
 """Batches that each worker decodes before they are asked for."""
 FETCHED = 8
 """Pictures that each worker fetches from addresses at a time."""
+SPARE = 2
+"""How many times the size that a scorer reads an image of a large JPEG is decoded at, so that the resize that
+follows still averages."""
 
 
 @dataclass
@@ -39,6 +42,8 @@ class Pictures:
     """Geometry -> (G, 3, size, size), normalised."""
     raw: list[Tensor] = field(default_factory=list)
     """G pictures (H, W, 3) in uint8, if they were asked for."""
+    rest: list[Item] = field(default_factory=list)
+    """Items that follow and were not decoded, since the batch has as many pixels as it may."""
 
     def pin_memory(self) -> Pictures:
         """The same batch in memory that a GPU copies from at once; the loader calls it."""
@@ -49,50 +54,105 @@ class Pictures:
 class Decoder(data.Dataset[Pictures]):
     """A data set whose indices are lists of items: nothing but them travels to a worker process."""
 
-    def __init__(self, geometries: Sequence[Geometry], *, raw: bool) -> None:
-        self.geometries, self.raw = list(geometries), raw
+    def __init__(
+        self, geometries: Sequence[Geometry], *, raw: bool, max_pixels: int = MAX_BATCH_PIXELS
+    ) -> None:
+        """`raw`: images are asked for at full size too, of at most `max_pixels` in a batch.
+
+        Without it a JPEG of more pixels is decoded at a half, a quarter or an eighth of its size, as long as
+        it is `SPARE` times what every geometry reads.
+        """
+        self.geometries, self.raw, self.max_pixels = list(geometries), raw, max_pixels
+        self.fitting: int | None = None
 
     def __getitem__(self, items: Sequence[Item]) -> Pictures:
-        """What the loader calls."""
-        return self.decode(items)
+        """What the loader calls: an image above the budget is left to the process that scores."""
+        return self.decode(items, alone=False)
 
-    def decode(self, items: Sequence[Item]) -> Pictures:
-        """Decode and resize; a row that cannot be gets an error text. Rows of one file are decoded once."""
-        batch = Pictures([])
+    def parts(self, items: Sequence[Item]) -> Iterator[Pictures]:
+        """All items decoded, in order: batches within the budget, and an image above it alone."""
+        rest = list(items)
+        while rest:
+            batch = self.decode(rest)
+            rest = batch.rest
+            yield batch
+
+    def learn(self, batch: Pictures) -> None:
+        """Note of a batch how many images like its own are within the budget, so that no more are drawn."""
+        if batch.raw:
+            pixels = sum(image.shape[0] * image.shape[1] for image in batch.raw)
+            self.fitting = max(1, self.max_pixels * len(batch.raw) // pixels)
+
+    def room(self, size: int) -> int:
+        """How many items the next batch of at most `size` is to have."""
+        return size if self.fitting is None else min(size, self.fitting)
+
+    def decode(self, items: Sequence[Item], *, alone: bool = True) -> Pictures:
+        """Decode and resize, up to the first item that is beyond the budget; it begins `rest`.
+
+        A row that cannot be decoded gets an error text. Rows of one file are decoded once. `alone`: the first
+        image may be larger than the budget.
+        """
+        batch, left = Pictures([]), self.max_pixels
         tensors: dict[Geometry, list[Tensor]] = {geometry: [] for geometry in self.geometries}
         known: dict[tuple[int, str], tuple[dict[Geometry, Tensor], Tensor | None] | str] = {}
-        for item in _fetched(items):
+        items = _fetched(items)
+        for place, item in enumerate(items):
             key = (item.shard, item.file)
+            most = None if alone and not batch.good else left
             if item.error is None and key not in known:
-                known[key] = self._one(item)
+                try:
+                    known[key] = self._one(item, most)
+                except OverBudget:
+                    batch.rest = items[place:]
+                    break
             found = item.error if item.error is not None else known[key]
             if isinstance(found, str):
                 batch.items.append(replace(item, image=None, error=found))
                 continue
+            resized, pixels = found
+            if pixels is not None:
+                area = pixels.shape[0] * pixels.shape[1]
+                if most is not None and area > most:  # another row of a file that was decoded
+                    batch.rest = items[place:]
+                    break
+                left -= area
+                batch.raw.append(pixels)
             batch.good.append(len(batch.items))
             batch.items.append(replace(item, image=None))
-            resized, pixels = found
             for geometry, column in tensors.items():
                 column.append(resized[geometry])
-            if pixels is not None:
-                batch.raw.append(pixels)
         # In a worker this stacks into memory that the engine sees too, which saves a copy of each batch.
         batch.prepared = {g: data.default_collate(column) for g, column in tensors.items() if column}
         return batch
 
-    def _one(self, item: Item) -> tuple[dict[Geometry, Tensor], Tensor | None] | str:
+    def _one(self, item: Item, most: int | None) -> tuple[dict[Geometry, Tensor], Tensor | None] | str:
+        """What is made of an image, or why there is none. Raises OverBudget for one of more pixels."""
         try:
-            image = read_picture(item)
+            image = read_picture(item, admit=self._admit(most))
             for geometry in self.geometries:
                 _check_strip(item, image, geometry)
         except ValueError as error:
             return str(error)
         resized = {geometry: geometry.reference(image) for geometry in self.geometries}
-        return resized, torch.from_numpy(np.array(image)) if self.raw else None
+        return resized, torch.from_numpy(levels(image)) if self.raw else None
+
+    def _admit(self, most: int | None) -> Admit:
+        def admit(height: int, width: int) -> tuple[int, int] | None:
+            if self.raw:
+                if most is not None and height * width > most:
+                    raise OverBudget
+                return None
+            if height * width <= self.max_pixels or not self.geometries:
+                return None
+            sizes = [geometry.scaled(height, width) for geometry in self.geometries]
+            return SPARE * max(high for high, _ in sizes), SPARE * max(wide for _, wide in sizes)
+
+        return admit
 
 
-def read_picture(item: Item) -> Image.Image:
-    """The item's picture as upright 8-bit RGB, over white.
+def read_picture(item: Item, *, admit: Admit | None = None) -> Image.Image:
+    """The item's picture as upright 8-bit RGB, over white; `admit` as in `open_rgb`.
 
     Raises ValueError for one that is missing, empty, torn, no picture, or of more pixels than
     `PIL.Image.MAX_IMAGE_PIXELS`, which Pillow itself would only warn of up to twice that.
@@ -102,7 +162,7 @@ def read_picture(item: Item) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         name = item.file if isinstance(item.image, bytes | Image.Image) else ""  # others name themselves
-        return open_rgb(item.image, name=name)
+        return open_rgb(item.image, name=name, admit=admit)
 
 
 def _fetched(items: Sequence[Item]) -> list[Item]:
@@ -142,20 +202,24 @@ def load(
 ) -> Iterator[Pictures]:
     """Batches of items -> decoded, in order, by `workers` processes that stay `AHEAD` batches ahead; 0: here.
 
-    `batches` is drawn from in this process, no further than that.
+    `batches` is drawn from in this process, no further than that. What a worker has left for want of room is
+    decoded here, a part at a time, when its turn has come.
     """
     options: dict[str, Any] = {"prefetch_factor": AHEAD} if workers else {}
-    return iter(
-        data.DataLoader(
-            decoder,
-            batch_size=None,
-            sampler=batches,
-            num_workers=workers,
-            collate_fn=_same,
-            pin_memory=pin,
-            **options,
-        )
+    loader = data.DataLoader(
+        decoder,
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        collate_fn=_same,
+        pin_memory=pin,
+        **options,
     )
+    for batch in loader:
+        decoder.learn(batch)
+        if batch.items:
+            yield batch
+        yield from decoder.parts(batch.rest)
 
 
 def default_workers() -> int:

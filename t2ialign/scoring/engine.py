@@ -16,6 +16,7 @@ from rewards import Prepared, Reward, TwoTower, score_all
 from rewards.preprocess import Geometry
 from rewards.vlm import UnreadableAnswer
 from t2ialign.data.messages import one_line
+from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder, Pictures, load
 from t2ialign.scoring.items import Item
 
@@ -60,9 +61,12 @@ class Engine:
         workers: int = 0,
         precision: str = "fp32",
         proven: bool = False,
+        max_batch_pixels: int = MAX_BATCH_PIXELS,
     ) -> None:
         """`workers` processes decode (0: this one). `precision` "bf16" runs under autocast.
 
+        A reward without a `geometry` reads every pixel: with one of those a batch has at most
+        `max_batch_pixels` pixels, or one image.
         Unless `proven` (an earlier run gave scores), a reward that fails on the first `PATIENCE` pictures is
         taken to be set up wrongly, and raises.
         """
@@ -72,7 +76,8 @@ class Engine:
         self.fixed = {name: r for name, r in self.rewards.items() if isinstance(r, Prepared)}
         self.needing = needing(self.rewards)
         geometries = dict.fromkeys(reward.geometry for reward in self.fixed.values())
-        self.decoder = Decoder(list(geometries), raw=len(self.fixed) < len(self.rewards))
+        raw = len(self.fixed) < len(self.rewards)
+        self.decoder = Decoder(list(geometries), raw=raw, max_pixels=max_batch_pixels)
         self.towers = {
             id(r.tower): r.tower for r in self.rewards.values() if isinstance(r, TwoTower) and r.needs_text
         }
@@ -99,7 +104,10 @@ class Engine:
             yield rows_of(*waiting)
 
     def launch(self, batch: Pictures) -> tuple[dict[str, Tensor], Wrong]:
-        """{reward: (G,) on the device, NaN where it failed} of the batch's G good pictures, and why."""
+        """{reward: (G,) on the device, NaN where it failed} of the batch's G good pictures, and why.
+
+        The batch gives up its images, since nothing else reads them.
+        """
         prompts = [batch.items[place].prompt for place in batch.good]
         scores = {name: self._nothing(len(prompts)) for name in self.rewards if prompts}
         wrong: Wrong = {}
@@ -115,8 +123,9 @@ class Engine:
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"got too little memory for batches of {self.batch_size} ({str(error).splitlines()[0]}); "
-                "expected more; lower --batch-size and add --resume latest"
+                "expected more; lower --batch-size or --max-batch-pixels and add --resume latest"
             ) from error
+        batch.raw, batch.prepared = [], {}
         return scores, wrong
 
     def _usable(
@@ -145,8 +154,7 @@ class Engine:
         text = dict(zip(places, texts, strict=True))
         free = [name for name in names if name not in self.fixed]
         for alike in _sizes(batch.raw, places) if free else ():
-            images = torch.stack([batch.raw[place] for place in alike]).to(self.device)
-            images = images.permute(0, 3, 1, 2).contiguous().float() / 255
+            images = floats([batch.raw[place] for place in alike], self.device)
             given = Inputs(alike, [text[place] for place in alike], images)
             yield from (([name], given) for name in free)
 
@@ -199,7 +207,10 @@ class Engine:
             if len(self.needing) == len(self.rewards):
                 window = [without_prompt(item) for item in window]
             self.texts.append([item.prompt for item in window if item.prompt and item.error is None])
-            yield from (window[start : start + size] for start in range(0, len(window), size))
+            while window:
+                room = self.decoder.room(size)
+                yield window[:room]
+                window = window[room:]
 
     @torch.no_grad()
     def _encode_texts(self) -> None:
@@ -241,6 +252,13 @@ def without_prompt(item: Item) -> Item:
     if item.prompt or item.error is not None:
         return item
     return replace(item, image=None, error=f"{item.file}: {NO_PROMPT}")
+
+
+def floats(pictures: Sequence[Tensor], device: torch.device | str) -> Tensor:
+    """B images (H, W, 3) of one size in uint8 -> (B, 3, H, W) fp32 in [0, 1], made once and in place."""
+    stacked = pictures[0][None] if len(pictures) == 1 else torch.stack(list(pictures))
+    images = stacked.to(device).permute(0, 3, 1, 2)
+    return images.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(255)
 
 
 def _sizes(pictures: Sequence[Tensor], places: Iterable[int]) -> list[list[int]]:

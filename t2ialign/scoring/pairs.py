@@ -19,7 +19,8 @@ from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.evaluation import manifest
 from t2ialign.progress import Progress
-from t2ialign.scoring.decode import Pictures, default_workers, load
+from t2ialign.scoring.budget import MAX_BATCH_PIXELS
+from t2ialign.scoring.decode import Decoder, Pictures, default_workers, load
 from t2ialign.scoring.engine import Engine
 from t2ialign.scoring.items import Item
 
@@ -70,6 +71,7 @@ def score_pairs(
     journal: Path,
     *,
     batch_size: int = 64,
+    max_batch_pixels: int = MAX_BATCH_PIXELS,
     skipped: Skipped | None = None,
 ) -> PairScores:
     """Score what `journal` lacks, a batch at a time, and give all pairs with the scores of their pictures.
@@ -84,8 +86,8 @@ def score_pairs(
     if first is None:
         return found
     device = default_device()
-    engine = Engine(rewards(), device=device, batch_size=batch_size)
-    batches, pin = _batches(chain([first], items), batch_size), device.type == "cuda"
+    engine = Engine(rewards(), device=device, batch_size=batch_size, max_batch_pixels=max_batch_pixels)
+    batches, pin = _batches(chain([first], items), batch_size, engine.decoder), device.type == "cuda"
     with Progress(desc="scoring pictures", unit="picture", delay=3) as bar:
         for batch in load(batches, engine.decoder, workers=default_workers(), pin=pin):
             scores, failures = _scored(engine, batch)
@@ -133,8 +135,8 @@ def _items(records: Iterable[PairRecord], found: PairScores) -> Iterator[Item]:
                 yield Item(len(seen), 0, name, record.prompt, getattr(record, side), stamp=key)
 
 
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while batch := list(islice(items, size)):
+def _batches(items: Iterator[Item], size: int, decoder: Decoder) -> Iterator[list[Item]]:
+    while batch := list(islice(items, decoder.room(size))):
         yield batch
 
 

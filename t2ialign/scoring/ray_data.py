@@ -17,6 +17,7 @@ from rewards import Prepared
 from rewards.device import default_device
 from rewards.preprocess import Geometry
 from t2ialign.data.remote import Remote
+from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder, Pictures
 from t2ialign.scoring.engine import (
     WINDOW,
@@ -47,6 +48,7 @@ class Job:
     options: Mapping[str, Mapping[str, Any]]
     batch_size: int = 64
     precision: str = "fp32"
+    max_batch_pixels: int = MAX_BATCH_PIXELS
 
 
 def score(job: Job, journal: Journal, *, workers: int) -> Iterator[list[Row]]:
@@ -79,12 +81,16 @@ def score(job: Job, journal: Journal, *, workers: int) -> Iterator[list[Row]]:
     pipeline = (
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .flat_map(_Read(job.open, done, skip))
-        .map_batches(_Decode(geometries, raw=raw), batch_size=job.batch_size, batch_format="numpy")
+        .map_batches(
+            _Decode(Decoder(geometries, raw=raw, max_pixels=job.max_batch_pixels)),
+            batch_size=job.batch_size,
+            batch_format="numpy",
+        )
         .map_batches(
             _Score,
             fn_constructor_args=(job, geometries, bool(journal.done)),
             compute=ray.data.ActorPoolStrategy(size=workers),
-            batch_size=job.batch_size,
+            batch_size=None if raw else job.batch_size,  # images at full size stay the blocks they came in
             batch_format="numpy",
             num_gpus=gpus,
             num_cpus=0 if gpus else CPU,
@@ -143,24 +149,36 @@ class _Read:
 class _Decode:
     """Rows of items -> the same with their squares, one column a geometry, and raw pixels as bytes."""
 
-    def __init__(self, geometries: Sequence[Geometry], *, raw: bool) -> None:
-        self.geometries, self.raw = list(geometries), raw
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch) -> Iterator[Batch]:
         items, todo = _items(batch), _todo(batch)
-        pictures = Decoder(self.geometries, raw=self.raw).decode([items[place] for place in todo])
-        good = [todo[place] for place in pictures.good]
+        start = done = 0
+        for pictures in self.decoder.parts([items[place] for place in todo]):
+            places = todo[done : done + len(pictures.items)]
+            done += len(places)
+            end = places[-1] + 1 if done < len(todo) else len(items)
+            part = {name: column[start:end] for name, column in batch.items()}
+            yield self._rows(part, pictures, [place - start for place in places])
+            start = end
+        if not todo:
+            yield self._rows(batch, Pictures([]), [])
+
+    def _rows(self, batch: Batch, pictures: Pictures, todo: Sequence[int]) -> Batch:
+        """Rows, and what was decoded of those at the places `todo`."""
+        good, count = [todo[place] for place in pictures.good], len(batch["row"])
         errors = [str(error) for error in batch["error"]]
         for place, item in zip(todo, pictures.items, strict=True):
             errors[place] = item.error or ""
         out = {name: batch[name] for name in batch if name not in ("data", "error")}
-        out |= {"error": np.array(errors, object), "good": np.isin(np.arange(len(items)), good)}
-        for index, geometry in enumerate(self.geometries):
-            squares = np.zeros((len(items), 3, geometry.size, geometry.size), np.float32)
+        out |= {"error": np.array(errors, object), "good": np.isin(np.arange(count), good)}
+        for index, geometry in enumerate(self.decoder.geometries):
+            squares = np.zeros((count, 3, geometry.size, geometry.size), np.float32)
             if good:
                 squares[good] = pictures.prepared[geometry].numpy()
             out[f"square{index}"] = squares
-        pixels, shape = [b""] * len(items), np.zeros((len(items), 2), np.int64)
+        pixels, shape = [b""] * count, np.zeros((count, 2), np.int64)
         for place, picture in zip(good, pictures.raw, strict=False):
             pixels[place], shape[place] = picture.numpy().tobytes(), picture.shape[:2]
         return {**out, "pixels": np.array(pixels, object), "shape": shape}
@@ -174,6 +192,7 @@ class _Score:
         loaded = rewards.load_all(job.names, job.options)
         size, precision = job.batch_size, job.precision
         self.engine = Engine(loaded, device=device, batch_size=size, precision=precision, proven=proven)
+        self.max_pixels = job.max_batch_pixels
         self.geometries = list(geometries)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -183,15 +202,28 @@ class _Score:
             for item, kind in zip(items, batch["kind"], strict=True)
             if kind != "row"
         ]
-        pictures = self._pictures(batch, items)
         try:
-            lines += [("row", row) for row in rows_of(pictures, *self.engine.launch(pictures))]
+            for places in self._runs(batch):
+                pictures = self._pictures(batch, items, places)
+                lines += [("row", row) for row in rows_of(pictures, *self.engine.launch(pictures))]
         except ValueError as error:  # as a line, since Ray would wrap it in pages of its own
             lines.append(("fatal", {"error": str(error)}))
         return {"line": np.array([json.dumps(line) for line in lines], object)}
 
-    def _pictures(self, batch: Batch, items: list[Item]) -> Pictures:
-        todo = _todo(batch)
+    def _runs(self, batch: Batch) -> Iterator[list[int]]:
+        """Places of the rows to score, as many together as a batch may have, and as their pixels allow."""
+        run, pixels = list[int](), 0
+        for place in _todo(batch):
+            area = int(np.prod(batch["shape"][place]))
+            if run and (len(run) == self.engine.batch_size or pixels + area > self.max_pixels):
+                yield run
+                run, pixels = [], 0
+            run.append(place)
+            pixels += area
+        if run:
+            yield run
+
+    def _pictures(self, batch: Batch, items: list[Item], todo: Sequence[int]) -> Pictures:
         good = [place for place in todo if batch["good"][place]]
         pictures = Pictures([items[place] for place in todo], [todo.index(place) for place in good])
         for index, geometry in enumerate(self.geometries):

@@ -1,0 +1,25 @@
+"""How many pixels a batch of images at full size may have: the setting of every verb that holds them."""
+
+import argparse
+
+MAX_BATCH_PIXELS = 1 << 26
+"""64 images of 1024x1024."""
+
+
+def add_max_batch_pixels(parser: argparse.ArgumentParser) -> None:
+    """The argument of every verb that holds images at full size."""
+    parser.add_argument(
+        "--max-batch-pixels",
+        type=int,
+        default=MAX_BATCH_PIXELS,
+        metavar="N",
+        help="A batch ends early when the images that are read at full size would have more pixels than this "
+        f"({MAX_BATCH_PIXELS}, which is 64 images of 1024x1024); a pixel takes 3 bytes while it waits and 12 "
+        "while it is scored, and a larger image is a batch of its own.",
+    )
+
+
+def check_max_batch_pixels(args: argparse.Namespace) -> None:
+    """Raises ValueError for a number below 1."""
+    if args.max_batch_pixels < 1:
+        raise ValueError(f"got --max-batch-pixels {args.max_batch_pixels}; expected at least 1; raise it")
