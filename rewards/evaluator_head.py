@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewards import tensor_files
 from rewards.base import Reward
 from rewards.keypoints import KeyPoint, kinds
 from rewards.keys import load_exactly
@@ -123,13 +124,11 @@ def save(
 
     `reward` and its `options` are what `rewards.load` takes for the two-tower scorer it was fitted on.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous().clone() for name, value in head.state_dict().items()}
     scratch = folder / f".{WEIGHTS}.part"
-    save_file(state, scratch, metadata={"format": "pt"})
+    tensor_files.write(state, scratch, {"format": "pt"})
     share(scratch).replace(folder / WEIGHTS)
     about = {"format": FORMAT, "reward": reward, "options": dict(options or {}), "kinds": list(kinds())}
     scratch = folder / f".{ABOUT}.part"

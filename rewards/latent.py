@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from rewards import assets
+from rewards import assets, tensor_files
 from rewards.base import LatentReward, check_scores
 from rewards.hub import check_repository
 from rewards.latent_mmdit import MMDiTBackbone
@@ -159,12 +159,10 @@ def save(reward: LRM, folder: Path | str, about: Mapping[str, Any] | None = None
 
     about: anything else worth knowing, as plain JSON. Raises OSError where the disk refuses.
     """
-    from safetensors.torch import save_file
-
     folder, backbone = Path(folder), reward.backbone
     folder.mkdir(parents=True, exist_ok=True)
     for name, tokenizer in zip(_TOKENIZERS, backbone.tokenizers, strict=False):
-        tokenizer.save_pretrained(folder / name)
+        tensor_files.save_pretrained(tokenizer, folder / name)
     rows = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in reward.state_dict().items()}
     children: list[tuple[str, Any]] = list(backbone.named_children())
     (kind, network), *encoders = children
@@ -179,7 +177,7 @@ def save(reward: LRM, folder: Path | str, about: Mapping[str, Any] | None = None
     if isinstance(backbone, MMDiTBackbone):
         facts["layer"] = backbone.layer
     scratch = folder / f".{WEIGHTS}.part"
-    save_file(rows, scratch, metadata={"format": "pt"})
+    tensor_files.write(rows, scratch, {"format": "pt"})
     share(scratch).replace(folder / WEIGHTS)
     scratch = folder / f".{ABOUT}.part"
     scratch.write_text(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")

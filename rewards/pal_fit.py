@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from rewards import tensor_files
 from rewards.base import Reward
 from rewards.pal import Pal, PalA, PalB, Votes
 from rewards.preprocess import Geometry
@@ -177,13 +178,10 @@ def as_reward(base: Reward, pal: Pal, mixture: Tensor | None = None) -> PalRewar
 
 def save(pal: Pal, path: str | Path) -> None:
     """Write a head and what it takes to build it again to one safetensors file."""
-    from safetensors.torch import save_file
-
     config: dict[str, object] = {"max_norm": pal.max_norm}
     if isinstance(pal, PalA):
         config |= {"kind": "a", "form": pal.form}
-    weights = {name: value.detach().cpu().contiguous() for name, value in pal.state_dict().items()}
-    save_file(weights, str(path), metadata={"pal": json.dumps({"kind": "b", **config})})
+    tensor_files.write(pal.state_dict(), path, {"pal": json.dumps({"kind": "b", **config})})
 
 
 def restore(path: str | Path) -> Pal:

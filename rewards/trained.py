@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rewards import tensor_files
 from rewards.base import Reward
 from rewards.permissions import share
 
@@ -28,13 +29,11 @@ def save(folder: Path | str, tensors: Mapping[str, Tensor], about: Mapping[str, 
     tensors: by the names of the reward's own state dict. about: "reward" and "options" as for `rewards.load`
     of the base, and anything else worth knowing, as plain JSON. Raises OSError where the disk refuses.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     scratch = folder / f".{WEIGHTS}.part"
-    save_file(rows, scratch, metadata={"format": "pt"})
+    tensor_files.write(rows, scratch, {"format": "pt"})
     share(scratch).replace(folder / WEIGHTS)
     text = json.dumps({"format": FORMAT, **about}, indent=1, ensure_ascii=False)
     scratch = folder / f".{ABOUT}.part"

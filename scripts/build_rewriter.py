@@ -48,15 +48,16 @@ def pack(rewriter: Path, output: Path, *, heldout: int = 600) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from rewards.tensor_files import save_pretrained
     from t2ialign.proofs import rewriter_runs as runs
     from t2ialign.rewriting.parse import parse
     from t2ialign.shapes.phrasings import draw_phrasings
 
     model = AutoModelForCausalLM.from_pretrained(rewriter, dtype=torch.float16, trust_remote_code=False)
-    model.save_pretrained(output)
+    save_pretrained(model, output)
     config = output / "config.json"  # it computes in fp32, as the other embedded networks do
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
-    AutoTokenizer.from_pretrained(rewriter, trust_remote_code=False).save_pretrained(output)
+    save_pretrained(AutoTokenizer.from_pretrained(rewriter, trust_remote_code=False), output)
     asked = draw_phrasings(heldout, 3000 + SEED, held_out=True)
     outputs = runs.written(output, [phrasing.prompt for phrasing in asked])
     right = [parse(text, p.prompt).answer == p.caption for text, p in zip(outputs, asked, strict=True)]

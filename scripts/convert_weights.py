@@ -15,15 +15,14 @@ from t2ialign.paths import path
 
 def convert(source: Path, target: Path, known: list[str]) -> int:
     """Writes `target` and returns how many tensors it has. Raises ValueError for a file that is refused."""
-    from safetensors.torch import save_file
-
+    from rewards import tensor_files
     from rewards.weights import load_state
 
     try:
         state = load_state(source)
     except ValueError:  # it is more than tensors
         state = read_module(source, known)
-    save_file({key: value.clone().contiguous() for key, value in state.items()}, target)
+    tensor_files.write({key: value.clone() for key, value in state.items()}, target)
     return len(state)
 
 

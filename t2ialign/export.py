@@ -120,8 +120,7 @@ def _of_model(args: argparse.Namespace, path: Path) -> Read:
 
 def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
     """Fold the LoRA into the model in fp32, then write all of it in the precision that was asked for."""
-    from safetensors.torch import save_file
-
+    from rewards import tensor_files
     from rewards.permissions import share
     from t2ialign.models.load import PRECISIONS, load_policy
     from t2ialign.models.lora import header_of
@@ -139,10 +138,10 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     if _is_file(output):
         header = header_of(policy, output.stem, adapter="")
-        save_file(_one_file(policy), partial, metadata={"format": "pt", **header})
+        tensor_files.write(_one_file(policy), partial, {"format": "pt", **header})
     else:
         shutil.rmtree(partial, ignore_errors=True)
-        pipe.save_pretrained(partial)
+        tensor_files.save_pretrained(pipe, partial)
         if output.is_dir():
             output.rmdir()  # it is empty
     share(partial).rename(output)

@@ -51,9 +51,10 @@ ALLOWED: dict[str, set[str]] = {
         "rewards.device",
         "rewards.hub",
         "rewards.permissions",
+        "rewards.tensor_files",
         "rewards.weights",
     },
-    "data": {"models", "diffusion", "locks", "paths", "progress"},
+    "data": {"rewards.tensor_files", "models", "diffusion", "locks", "paths", "progress"},
     "shapes": {"rewards", "models", "diffusion", "data", "evaluation"},  # it reports its own accuracy
     "evaluation": {"rewards", "models", "diffusion", "data", "locks", "progress"},
     "scoring": {"rewards", "data", "evaluation", "progress"},
@@ -231,6 +232,47 @@ def test_no_pickle(file):
             given = {word.arg: word.value for word in node.keywords}.get("weights_only")
             safe = isinstance(given, ast.Constant) and given.value is True
             assert safe, f"{name(file)}:{node.lineno}: torch.load without weights_only=True"
+
+
+# Weights are written by rewards/tensor_files.py alone, so that equal ones are equal files.
+WRITERS = {"save_file", "save_lora_weights", "save_model", "save_state", "serialize", "serialize_file"}
+TORCH_SAVE = {
+    "t2ialign/shapes/fit.py",  # where the builder of the embedded world goes on after a kill
+    "scripts/bench_parts.py",  # an optimizer file whose opening is timed
+}
+
+
+def writes_of_weights(file: Path) -> Iterator[str]:
+    """Calls that write weights, or what lies beside them, in a way of their own."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            last = called.rpartition(".")[2]
+            by_library = last == "save_pretrained" and called not in (last, f"tensor_files.{last}")
+            by_torch = called == "torch.save" and name(file) not in TORCH_SAVE
+            if last in WRITERS or by_library or by_torch:
+                yield f"{name(file)}:{node.lineno}: {called}"
+
+
+@pytest.mark.parametrize("file", [f for f in [*SOURCES, *SCRIPTS] if f.name != "tensor_files.py"], ids=name)
+def test_weights_are_written_in_one_place(file):
+    assert not list(writes_of_weights(file)), "call write or save_pretrained of rewards.tensor_files"
+
+
+def test_writers_of_weights_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    file = tmp_path / "a.py"
+    file.write_text(
+        "save_file(x, y)\npipe.unet.save_pretrained(x)\ntorch.save(x, y)\nsafetensors.torch.save_file(x)\n"
+        "save_pretrained(x, y)\ntensor_files.save_pretrained(x, y)\nimage.save(x)\ntensor_files.write(x, y)\n"
+    )
+    calls = [found.split(": ")[1] for found in writes_of_weights(file)]
+    assert sorted(calls) == [
+        "pipe.unet.save_pretrained",
+        "safetensors.torch.save_file",
+        "save_file",
+        "torch.save",
+    ]
 
 
 @pytest.mark.parametrize("file", [*SOURCES, *SCRIPTS], ids=name)

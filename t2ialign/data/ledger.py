@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+import torch
 
+from rewards import tensor_files
 from t2ialign.data.hashes import HASHES, digest, noted, sealed
 from t2ialign.data.shards import read_columns, shard_files, whole_file
 from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS
@@ -111,7 +112,7 @@ def _seal(
 ) -> None:
     """Write index, prompts and, last of all, the manifest."""
     with whole_file(folder / INDEX) as path:
-        save_file(index, path)
+        tensor_files.write({name: torch.from_numpy(column) for name, column in index.items()}, path)
     write_json(folder / PROMPTS, prompts)
     files = [*shards, folder / INDEX, folder / PROMPTS]
     manifest = {

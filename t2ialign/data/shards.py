@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from rewards import tensor_files
 from t2ialign.data.hashes import digest, fault, note
 
 OPEN_SHARDS = 128
@@ -78,7 +78,7 @@ class ShardWriter:
         shard = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         name = f"{self.stem}-{self.next:06d}.safetensors"
         with whole_file(self.folder / name) as path:
-            save_file(shard, path)
+            tensor_files.write(shard, path)
             note(self.folder, name, digest(path))
         self.next += 1
         self.count -= _length(shard)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from rewards import TwoTower
+from rewards import TwoTower, tensor_files
 from rewards.device import default_device
 from rewards.evaluator_head import Features, paired
 from t2ialign.data.hashes import HASHES, digest, fault, note, noted
@@ -82,7 +82,7 @@ def _embedded(
             if not _is_whole(files[-1], known):
                 scorer = scorer or base()
                 with whole_file(files[-1]) as partial:
-                    save_file(_tensors(scorer, batch), partial)
+                    tensor_files.write(_tensors(scorer, batch), partial)
                     note(folder, files[-1].name, digest(partial))
             for record in batch:
                 numbers += [prompts.setdefault(record.prompt, len(prompts))] * len(record.points)
@@ -103,7 +103,7 @@ def _tensors(scorer: TwoTower, batch: Sequence[Annotated]) -> dict[str, Tensor]:
     labels = [float(match) for record in batch for match in record.matches]
     tensors = {"image": image, "row": torch.tensor(rows), "text": found.text, "kind": found.kind}
     tensors["label"] = torch.tensor(labels)
-    return {name: value.cpu().contiguous() for name, value in tensors.items()}
+    return tensors
 
 
 def _square(scorer: TwoTower, picture: Image.Image) -> Tensor:

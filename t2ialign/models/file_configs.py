@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rewards.clip_tokenizer import SIZE, clip_tokenizer
+from rewards.tensor_files import save_pretrained
 from t2ialign.models.file_facts import FileFacts, Shapes
 from t2ialign.models.original_layout import CLIP_1, CLIP_2, CLIP_XL, OPEN_CLIP_XL, UNET, VAE
 
@@ -36,8 +37,9 @@ def write_configs(facts: FileFacts, prediction_type: str, zero_snr: bool, folder
     for name, config in parts.items():
         _write(folder / name / "config.json", config)
     for name, config in texts.items():
-        CLIPTextConfig(**config).save_pretrained(folder / name)
-    DDIMScheduler(**scheduler_config(prediction_type, zero_snr)).save_pretrained(folder / "scheduler")
+        save_pretrained(CLIPTextConfig(**config), folder / name)
+    scheduler = DDIMScheduler(**scheduler_config(prediction_type, zero_snr))
+    save_pretrained(scheduler, folder / "scheduler")
     _write(folder / "model_index.json", _index(facts.family))
 
 

@@ -11,6 +11,7 @@ from peft import LoraConfig
 from torch import nn
 
 from rewards.permissions import share
+from rewards.tensor_files import save_pretrained
 from t2ialign.models import lora_family
 from t2ialign.models.lora_files import FILE, Factors, read_lora, write_diffusers, write_kohya
 from t2ialign.models.lora_names import UNET
@@ -115,7 +116,7 @@ def save_all(policy: UNetPolicy, folder: Path | str) -> Path:
     its path.
     """
     final, partial = Path(folder) / "unet", Path(folder) / ".unet.partial"
-    policy.unet.save_pretrained(partial, safe_serialization=True)
+    save_pretrained(policy.unet, partial)
     if final.exists():
         shutil.rmtree(final)
     os.replace(share(partial), final)

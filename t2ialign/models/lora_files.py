@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from rewards import tensor_files
 from rewards.permissions import share
 from t2ialign.models import lora_family
 from t2ialign.models.lora_names import COMPONENTS, SDXL_LAYOUT, key_of, spelling, to_kohya
@@ -275,12 +275,12 @@ def _scale(alpha: float | None, settings: Mapping[str, Any], path: str, rank: in
 def _write(state: dict[str, Tensor], file: Path, header: dict[str, str], dtype: torch.dtype) -> Path:
     partial = file.with_name(partial_name(file.name))
     weights = {
-        name: tensor.detach().to("cpu", torch.float32 if tensor.ndim == 0 else dtype).contiguous()
+        name: tensor.detach().to("cpu", torch.float32 if tensor.ndim == 0 else dtype)
         for name, tensor in state.items()
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(weights, partial, metadata={"format": "pt", **header})
+        tensor_files.write(weights, partial, {"format": "pt", **header})
         os.replace(share(partial), file)
     except SafetensorError as error:
         raise OSError(f"cannot write {file} ({error})") from error

@@ -14,6 +14,7 @@ from typing import Any
 
 from rewards.keypoint_oracle import shapes_points
 from rewards.keypoints import to_json
+from rewards.tensor_files import save_pretrained
 from t2ialign.evaluation import manifest
 from t2ialign.proofs import resumed
 from t2ialign.shapes.phrasings import Phrasing, draw_phrasings
@@ -56,8 +57,8 @@ def make(
     write_rows(folder, rows, draw_phrasings(sizes.prompts, 2000 + seed, held_out=False))
     if not (folder / RAW / "model.safetensors").exists():
         tokenizer = build_tokenizer([text for p in rows for text in (p.prompt, output_of(p))])
-        tokenizer.save_pretrained(folder / RAW)
-        build_model(tokenizer, seed).save_pretrained(folder / RAW)
+        save_pretrained(tokenizer, folder / RAW)
+        save_pretrained(build_model(tokenizer, seed), folder / RAW)
     data = {"data": str(folder / ROWS), "model": str(folder / RAW)}
     finish("rewrite_sft", {**sft, **data}, folder / SFT, seed)
     if plain:

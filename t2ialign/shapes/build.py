@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from rewards import tensor_files
 from rewards.shapes_captions import parse
 from rewards.shapes_world import COLOURS
 from t2ialign.models.load import load_policy
@@ -47,7 +48,8 @@ def _tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 def make_vae(work: Path, *, steps: int, seed: int) -> None:
     """Train the VAE and save it to `work/vae`."""
     images, _ = _load_data(work)
-    train_vae(images, work / "train-vae", steps=steps, seed=seed).save_pretrained(work / "vae")
+    vae = train_vae(images, work / "train-vae", steps=steps, seed=seed)
+    tensor_files.save_pretrained(vae, work / "vae")
 
 
 def make_clip(work: Path, name: str, *, steps: int, seed: int, layers: tuple[int, int]) -> None:
@@ -59,7 +61,8 @@ def make_clip(work: Path, name: str, *, steps: int, seed: int, layers: tuple[int
     tokens = _tokens(tokenizer, texts)
     colour = torch.tensor([list(COLOURS).index(parse(text).nouns[0].colour) for text in texts])
     folder = work / f"train-{name}"
-    train_clip(model, images, tokens, colour, folder, steps=steps, seed=seed).save_pretrained(work / name)
+    clip = train_clip(model, images, tokens, colour, folder, steps=steps, seed=seed)
+    tensor_files.save_pretrained(clip, work / name)
 
 
 def text_encoder(clip: CLIPModel) -> CLIPTextModel:
@@ -95,7 +98,7 @@ def make_latents(work: Path) -> None:
     states = torch.cat([encoder(chunk).last_hidden_state for chunk in _tokens(tokenizer, unique).split(500)])
     caption = torch.tensor([row[text] for text in texts])
     tensors = {"mean": mean, "std": std, "states": states, "caption": caption}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, work / "latents.safetensors")
+    tensor_files.write(tensors, work / "latents.safetensors")
 
 
 def make_denoiser(work: Path, *, steps: int, seed: int) -> None:
@@ -105,7 +108,7 @@ def make_denoiser(work: Path, *, steps: int, seed: int) -> None:
     folder = work / "train-denoiser"
     unet = train_denoiser(latents, data["states"], data["caption"], folder, steps=steps, seed=seed)
     if is_main():
-        unet.save_pretrained(work / "unet")
+        tensor_files.save_pretrained(unet, work / "unet")
 
 
 def assemble(work: Path) -> StableDiffusionPipeline:
@@ -125,7 +128,7 @@ def assemble(work: Path) -> StableDiffusionPipeline:
 def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
     """Write `shapes`, `shapes-clip` and `shapes-clip-b` to `output` as fp16, measured, with a card."""
     target = output / "shapes"
-    assemble(work).to(torch.float16).save_pretrained(target)
+    tensor_files.save_pretrained(assemble(work).to(torch.float16), target)
     _load_as_float32(target / "text_encoder")
     for part in ("unet", "vae"):  # diffusers notes the folder on this machine that it read them from
         file = target / part / "config.json"
@@ -136,8 +139,8 @@ def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
     for name in ("clip", "clip-b"):
         clip = CLIPModel.from_pretrained(work / name)
         folder = output / f"shapes-{name}"
-        clip.half().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        tensor_files.save_pretrained(clip.half(), folder)
+        tensor_files.save_pretrained(tokenizer, folder)
         _load_as_float32(folder)
     write_card(target, {**facts, **measure(load_policy(str(target))), **_training(work)})
 

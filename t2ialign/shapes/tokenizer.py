@@ -12,6 +12,7 @@ from transformers import CLIPTokenizer
 
 from rewards.shapes_captions import COMPARISONS, NUMBERS, PLURALS, RELATIONS, SIZES
 from rewards.shapes_world import COLOURS, SHAPES
+from rewards.tensor_files import save_pretrained
 
 POSITIONS = 32
 BOS, EOS, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
@@ -84,5 +85,5 @@ def build_tokenizer() -> CLIPTokenizer:
 
 def save_tokenizer(folder: Path) -> CLIPTokenizer:
     """Write the tokenizer to `folder` and return it as transformers loads it from there."""
-    build_tokenizer().save_pretrained(folder)
+    save_pretrained(build_tokenizer(), folder)
     return CLIPTokenizer.from_pretrained(folder)

@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from rewards import tensor_files
 from t2ialign.data.hashes import KEY, digest, fault, is_sealed, sealed
 
 FORMAT = 1
@@ -64,8 +65,7 @@ def save(
     try:
         temporary.mkdir(parents=True)
         for stem, group in tensors.items():
-            rows = {name: t.detach().cpu().contiguous() for name, t in group.items()}
-            save_file(rows, temporary / f"{stem}.safetensors")
+            tensor_files.write(group, temporary / f"{stem}.safetensors")
         if extra is not None:
             extra(temporary)
         files = sorted(temporary.iterdir())

@@ -17,6 +17,7 @@ from pydantic import Field
 from rewards import assets
 from rewards.hub import check_repository
 from rewards.permissions import share
+from rewards.tensor_files import save_pretrained
 from rewards.weights import align_weights, located
 from t2ialign import config
 from t2ialign.config import Config
@@ -215,9 +216,9 @@ def fit(
         model = trainer.accelerator.unwrap_model(trainer.model)
         # A second LoRA would name the model below the first one.
         model = model.merge_and_unload() if cfg.lora_rank and from_lora(cfg) else model
-        model.save_pretrained(cfg.output)
+        save_pretrained(model, cfg.output)
         share(cfg.output)
-        trainer.processing_class.save_pretrained(cfg.output)
+        save_pretrained(trainer.processing_class, cfg.output)
         rows = read_rows(cfg.output / METRICS)
         card.write_rewriter(cfg, method=method, data=data, metrics=rows[-1] if rows else {})
 

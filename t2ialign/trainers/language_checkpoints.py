@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rewards import tensor_files
 from t2ialign.data.hashes import KEY, digest, fault, is_sealed, sealed
 from t2ialign.trainers import checkpoint
 from t2ialign.trainers.finite import are_within
@@ -76,6 +77,7 @@ def drop_after(output: Path, found: Path | None) -> None:
 
 def seal(folder: Path) -> None:
     """Flush a checkpoint that has just been written to the disk, and add the hashes of its files."""
+    tensor_files.settle(folder)
     checkpoint.sync(folder)
     files = sorted(file for file in folder.iterdir() if file.is_file())
     text = json.dumps(sealed({}, HASHES, {file.name: digest(file) for file in files}), indent=1)

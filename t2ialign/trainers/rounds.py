@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from rewards import tensor_files
 from t2ialign.data.hashes import digest, fault, note, noted
 from t2ialign.evaluation import manifest
 
@@ -63,7 +64,7 @@ class Rounds:
         """What one process sampled, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = self.folder / f".part-{process:03d}"
-        save_file({name: value.contiguous() for name, value in rows.items()}, scratch)
+        tensor_files.write(rows, scratch)
         part = self._part(number, process)
         note(self.folder, part.name, digest(scratch))
         scratch.replace(part)
