@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.data.messages import listed, quoted
+from t2ialign.evaluation.markup import inside
 
 NAME = "manifest.jsonl"
 
@@ -28,7 +29,9 @@ class Rendered:
 def read(source: Path) -> list[Rendered]:
     """The rows of a manifest file, or of the `manifest.jsonl` in a folder; image paths relative to it.
 
-    Raises ValueError for a missing or empty manifest and for a row without `file` or `prompt`.
+    A folder, which may come from others, names images within it alone; a file is a table of the user's, and
+    may name any. Raises ValueError for a missing or empty manifest, for a row without `file` or `prompt`, and
+    for an image outside a folder.
     """
     file = source / NAME if source.is_dir() else source
     if not file.is_file():
@@ -36,7 +39,10 @@ def read(source: Path) -> list[Rendered]:
     rows = journal(file)
     if not rows:
         raise ValueError(f"got no rows in {file}; expected one JSON object a line; sample some images first")
-    return [_rendered(file, number, row) for number, row in enumerate(rows, 1)]
+    images = [_rendered(file, number, row) for number, row in enumerate(rows, 1)]
+    for image in images if source.is_dir() else ():
+        inside(source, image.file)
+    return images
 
 
 def journal(file: Path) -> list[dict[str, Any]]:

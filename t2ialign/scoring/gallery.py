@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from t2ialign.evaluation import manifest, report
-from t2ialign.evaluation.markup import escaped
+from t2ialign.evaluation.markup import escaped, lies_within
 from t2ialign.scoring import output
 from t2ialign.scoring.decode import read_picture
-from t2ialign.scoring.items import Source
+from t2ialign.scoring.items import Item, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 SIDE = 224
 """Longest side of a thumbnail in pixels."""
@@ -87,8 +90,10 @@ def render(title: str, scores: pa.Table, cards: Sequence[Card]) -> str:
 def _thumbnails(source: Source, wanted: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
     """Pictures of places and file names as data: URIs; shards are read no further than needed.
 
-    One that is gone since it was scored, or in whose place another file lies now, is left out.
+    One that is gone since it was scored, or in whose place another file lies now, is left out, and so is one
+    that lies outside the folder that is the source, by a link or a table in it: the page may be passed on.
     """
+    outside = 0
     for shard in sorted({shard for shard, _ in wanted}):
         left = {place for place in wanted if place[0] == shard}
         for item in source.read(shard):
@@ -96,11 +101,27 @@ def _thumbnails(source: Source, wanted: Mapping[Place, str]) -> Iterator[tuple[P
             if place not in left:
                 continue
             left.discard(place)
-            with suppress(ValueError):
-                if output.text(item.file) == wanted[place]:
-                    yield place, _data_uri(read_picture(item))
+            if _is_outside(source, item):
+                outside += 1
+            else:
+                with suppress(ValueError):
+                    if output.text(item.file) == wanted[place]:
+                        yield place, _data_uri(read_picture(item))
             if not left:
                 break
+    if outside:
+        log.warning(
+            "%s: %d images lie outside the folder and are not shown on the page; name them by a table to "
+            "show them",
+            source.name,
+            outside,
+        )
+
+
+def _is_outside(source: Source, item: Item) -> bool:
+    return (
+        source.root is not None and isinstance(item.image, Path) and not lies_within(source.root, item.image)
+    )
 
 
 def _data_uri(image: Image.Image) -> str:

@@ -36,12 +36,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A set of pictures: the names of its shards, how to read one in order, and the total if known."""
+    """A set of pictures: the names of its shards, how to read one in order, and the total if known.
+
+    `root` is the folder that the source is, which may come from others: a page shows no image from outside
+    it. None where the user names the images, by a table or one by one.
+    """
 
     name: str
     shards: Sequence[str]
     read: Callable[[int], Iterator[Item]]
     count: int | None = None
+    root: Path | None = None
 
     def items(self, rank: int = 0, world: int = 1) -> Iterator[Item]:
         """The share of process `rank`: whole shards if there is one for each, else every `world`-th row."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from t2ialign.data.image_folder import ImageFolder, caption_tables, image_folder, table_key
@@ -37,8 +38,13 @@ def open_source(text: str, prompts: Prompts, columns: Columns) -> Source:
         return _file(path, prompts, columns)
     if not path.is_dir():
         if path.parent.is_dir() and set(path.name) & set("*?["):
-            return _folder(image_folder(path.parent, deep=False), _matching(path), prompts)
+            matching = _folder(image_folder(path.parent, deep=False), _matching(path), prompts)
+            return replace(matching, root=path.parent)
         return rows.hub(text, prompts, columns)
+    return replace(_in_folder(text, path, prompts, columns), root=path)
+
+
+def _in_folder(text: str, path: Path, prompts: Prompts, columns: Columns) -> Source:
     if (path / manifest.NAME).is_file() and not prompts.given:
         return _table(path / manifest.NAME, prompts, columns)
     folder = image_folder(path)

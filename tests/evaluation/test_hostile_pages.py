@@ -166,3 +166,22 @@ def test_a_run_cannot_show_what_lies_outside_it(name: object, tmp_path: Path) ->
     with pytest.raises(ValueError, match="expected a path within that folder"):
         monitor_page.render(runs, matrix(runs))
     assert inside(tmp_path, "step-1/a..b.png") == tmp_path / "step-1" / "a..b.png"
+
+
+def test_a_run_cannot_show_what_a_link_in_it_leads_to(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", {"clip": RISES})
+    images = run / "monitor"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for link, target in (("folder", outside), ("a.png", outside / "a.png"), ("loop", images / "loop")):
+        (images / link).symlink_to(target)
+    for name in ("folder/a.png", "a.png"):
+        with pytest.raises(ValueError, match="which a link leads out of that folder"):
+            inside(images, name)
+    assert inside(images, "loop") == images / "loop", "which opens as no file"
+    scores = images / "scores.jsonl"
+    rows = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines()]
+    scores.write_text("\n".join(json.dumps({**row, "file": "a.png"}) for row in rows), encoding="utf-8")
+    runs = {"run": monitor_journal.read(run)}
+    with pytest.raises(ValueError, match="expected a file within it"):
+        monitor_page.render(runs, matrix(runs))

@@ -90,3 +90,21 @@ def test_damaged_json_is_one_line_that_names_the_file(tmp_path, content):
     assert "\n" not in str(error.value)
     manifest.write_json(tmp_path / "a.json", {"a": 1})
     assert manifest.read_json(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "link.png", "deep/a.png"])
+def test_a_folder_names_images_within_it_alone_and_a_file_of_the_users_any(tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "link.png").symlink_to(tmp_path / "a.png")
+    (run / "deep").symlink_to(tmp_path)
+    manifest.append(run / manifest.NAME, [{"file": name, "prompt": "x"}])
+    with pytest.raises(ValueError, match=r"expected a (path|file) within"):
+        manifest.read(run)
+    assert manifest.read(run / manifest.NAME)[0].path == run / name
+
+
+def test_a_folder_may_itself_be_a_link(file: Path) -> None:
+    link = file.parent.parent / f"{file.parent.name}-link"
+    link.symlink_to(file.parent)
+    assert len(manifest.read(link)) == len(ROWS)

@@ -137,3 +137,39 @@ def test_a_picture_that_is_gone_leaves_a_card_without_one(tmp_path):
     gallery.write(scores(3), source, tmp_path / "g.html", top=2)
     text = (tmp_path / "g.html").read_text()
     assert text.count("no picture") == 1 and len(Page(text).all("figure")) == 2
+
+
+def outside(tmp_path):
+    """A folder with an image of its own, a link to one outside, and captions that name two more there."""
+    root = reds(tmp_path / "i", 1)
+    secret = tmp_path / "secret.png"
+    plain(100).save(secret)
+    (root / "link.png").symlink_to(secret)
+    (root / "inner.png").symlink_to(root / "000.png")
+    return root, secret
+
+
+def test_a_page_shows_no_image_from_outside_a_folder(tmp_path, caplog):
+    """A folder may come from others, and the page may be passed on."""
+    root, secret = outside(tmp_path)
+    names = ["000.png", "link.png", "inner.png", "../secret.png", str(secret)]
+    (root / "captions.jsonl").write_text(
+        "".join(json.dumps({"file_name": n, "text": "x"}) + "\n" for n in names)
+    )
+    source = open_source(str(root), Prompts(), Columns())
+    rows = {(item.shard, item.row): item.file for item in source.read(0)}
+    assert sorted(rows.values()) == sorted(names), "all are scored"
+    shown = {rows[place] for place, _ in gallery._thumbnails(source, rows)}
+    assert shown == {"000.png", "inner.png"}
+    assert "3 images lie outside the folder and are not shown on the page" in caplog.text
+
+
+def test_a_manifest_of_a_folder_shows_no_image_from_outside_but_a_table_of_the_users_does(tmp_path):
+    root, secret = outside(tmp_path)
+    names = ["000.png", "link.png", "../secret.png", str(secret)]
+    file = root / "manifest.jsonl"
+    file.write_text("".join(json.dumps({"file": name, "prompt": "x"}) + "\n" for name in names))
+    for place, count in ((root, 1), (file, 4)):
+        source = open_source(str(place), Prompts(), Columns())
+        rows = {(item.shard, item.row): item.file for item in source.read(0)}
+        assert len(rows) == 4 and len(dict(gallery._thumbnails(source, rows))) == count
