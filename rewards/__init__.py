@@ -168,7 +168,11 @@ def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Rew
     _check_options(name, build, options)
     try:
         reward = build(**options)
-    except (TypeError, AttributeError, KeyError, OverflowError) as error:
+    except (ValueError, OSError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # files of strangers and code of users fail in any way
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
         given = ", ".join(options) or "no options"
         raise ValueError(
             f"got {given} for {name}, whose build fails ({type(error).__name__}: {error}); expected values "

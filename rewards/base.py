@@ -207,7 +207,7 @@ def named_failures(reward: Reward, prompts: Sequence[str]) -> Iterator[None]:
         yield
     except (ValueError, OSError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # exit() in that code is no wish of the user's to stop
         if ships(reward):
             raise
         more = f" and {len(prompts) - SHOWN} more" if len(prompts) > SHOWN else ""

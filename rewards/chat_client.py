@@ -57,6 +57,11 @@ class ChatClient:
         workers: int = 8,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
+        if (file := user_code.source()) is not None:  # or it would send images, and a key, anywhere
+            raise ValueError(
+                f"got a server (url=) in {file}; expected none, since files of weights may not say where "
+                "images are sent; name the reward and its url= yourself"
+            )
         parts = urlsplit(url)
         plain = "@" not in parts.netloc and not set("?#") & set(url)  # paths are added to it; keys hide there
         if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
@@ -73,8 +78,6 @@ class ChatClient:
         self.model, self.extra = model, dict(extra or {})
         self.timeout, self.tries, self.wait, self.workers = timeout, tries, wait, workers
         self._key = _key(key_env) if key_env else ""
-        if self._key and (file := user_code.source()) is not None:  # or it would send a key anywhere
-            raise ValueError(f"got key_env= in {file}; expected none; name the key's variable yourself")
         self._opener = urllib.request.build_opener(_Stay)
 
     def ask(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:

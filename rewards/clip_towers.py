@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rewards.foreign import mapping, reading
 from rewards.keys import load_exactly, on_meta, precision
 from rewards.tokens import Style, Tokens, clip_tokens, from_transformers
 from rewards.two_tower import Tower
@@ -159,15 +159,17 @@ def _transformers(
         raise ValueError(
             f"got {path} without config.json beside it; expected both; put it into {path.parent}"
         )
-    config = CLIPConfig.from_dict(json.loads(config_file.read_text(encoding="utf-8")))
-    model = on_meta(lambda: CLIPModel(config))
+    with reading(config_file.parent, "a CLIP of transformers"):
+        config = CLIPConfig.from_dict(mapping(config_file))
+        model = on_meta(lambda: CLIPModel(config))
     load_exactly(model, _whole(state), path)
     if config.text_config.vocab_size == CLIP_VOCABULARY:
         tokens = clip_tokens(style, config.text_config.max_position_embeddings)
     else:
-        tokens = from_transformers(
-            AutoTokenizer.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
-        )
+        with reading(path.parent, "a CLIP with its tokenizer"):
+            tokens = from_transformers(
+                AutoTokenizer.from_pretrained(path.parent, local_files_only=True, trust_remote_code=False)
+            )
     return TransformersClip(model, tokens, key)
 
 
@@ -180,7 +182,7 @@ def _open_clip(
     if architecture is not None:
         config: Mapping[str, Any] | None = open_clip.get_model_config(architecture)
     elif beside.is_file():
-        config = json.loads(beside.read_text(encoding="utf-8"))["model_cfg"]
+        config = mapping(beside).get("model_cfg")
     else:
         config = None
     if config is None:
@@ -188,11 +190,26 @@ def _open_clip(
             f"got architecture {architecture} for {path}; expected a name of open_clip.list_models(), "
             "such as ViT-L-14-quickgelu for OpenAI's weights; pass architecture="
         )
-    model = on_meta(lambda: open_clip.CLIP(**config))
+    _refuse_others(config, path)
+    with reading(path, "a CLIP of open_clip"):
+        model = on_meta(lambda: open_clip.CLIP(**config))
     length = model.context_length
     model.attn_mask = torch.full((length, length), float("-inf")).triu(1)
     load_exactly(model, _whole(state), path)
     return OpenClip(model, clip_tokens(style, length), key)
+
+
+def _refuse_others(config: Any, path: Path) -> None:
+    """Raises ValueError for towers of other libraries, which would look for their own files and code."""
+    values = config.values() if isinstance(config, Mapping) else ()
+    parts = [part for part in values if isinstance(part, Mapping)]
+    odd = [key for part in parts for key, value in part.items() if key.startswith(("hf_", "timm_")) and value]
+    if odd or not parts:
+        what = f"with {odd[0]}" if odd else "without towers"
+        raise ValueError(
+            f"got a configuration {what} for {path}; expected a plain CLIP of open_clip; check architecture= "
+            "or open_clip_config.json"
+        )
 
 
 def _whole(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,10 +7,11 @@ from typing import Any
 from rewards.clip_towers import load_tower
 from rewards.colours import ClipColours, ColourClassifier
 from rewards.detect import Detector, MaskDetector, TransformersDetector
+from rewards.foreign import reading
 from rewards.preprocess import Geometry
 from rewards.shapes_detector import ShapesColours, ShapesDetector
 from rewards.two_tower import Tower
-from rewards.user_code import refuse_recorded, returned
+from rewards.user_code import announce, refuse_recorded, returned
 from rewards.weights import align_weights, find
 
 GENEVAL = "facebook/mask2former-swin-small-coco-instance"
@@ -54,6 +55,7 @@ def _called(source: str) -> Detector:
     refuse_recorded(source, "detector")
     path, name = source.split(":", 1)
     try:
+        announce(path, f"the detector {source}")
         kind: Any = getattr(import_module(path), name)
         result = returned(kind) if inspect.isfunction(kind) else kind
         if not (inspect.isclass(result) and issubclass(result, Detector)):
@@ -63,10 +65,12 @@ def _called(source: str) -> Detector:
             )
         made: Detector = kind()
         return made
-    except (ImportError, AttributeError) as error:
+    except (ValueError, OSError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # code of users fails in any way
         raise ValueError(
-            f"got {source}, which does not load ({error}); expected package.module:Name; check the spelling "
-            "and PYTHONPATH"
+            f"got {source}, which does not load ({type(error).__name__}: {error}); expected "
+            "package.module:Name; check the spelling and PYTHONPATH"
         ) from error
 
 
@@ -81,9 +85,10 @@ def _pretrained(source: str, sha256: str | None) -> TransformersDetector:
     for name in ("config.json", "preprocessor_config.json"):
         find(source, name)  # beside the weights, in a folder of the user's or of the Hub's cache
     folder = find(source, WEIGHTS, sha256=sha256).parent
-    masks = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type == "mask2former"
-    auto = AutoModelForUniversalSegmentation if masks else AutoModelForObjectDetection
-    wrap = MaskDetector if masks else TransformersDetector
-    model = auto.from_pretrained(folder, trust_remote_code=False)
-    align_weights(model)
-    return wrap(model, AutoImageProcessor.from_pretrained(folder, trust_remote_code=False))
+    with reading(folder, "a detector of transformers"):
+        masks = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type == "mask2former"
+        auto = AutoModelForUniversalSegmentation if masks else AutoModelForObjectDetection
+        wrap = MaskDetector if masks else TransformersDetector
+        model = auto.from_pretrained(folder, trust_remote_code=False)
+        align_weights(model)
+        return wrap(model, AutoImageProcessor.from_pretrained(folder, trust_remote_code=False))

@@ -160,7 +160,7 @@ def load(
         )
     state = load_state(find(folder, WEIGHTS))
     with user_code.recorded(file, reward):
-        base = load_reward(reward or about["reward"], towers=towers, **about["options"])
+        base = load_reward(reward or about["reward"], **{**about["options"], "towers": towers})
     if "mean" not in state or "layers.1.bias" not in state:
         raise ValueError(f"got {folder} with other weights than a head's; expected them; fit the head again")
     head = MatchHead(state["mean"].shape[-1], width=len(state["layers.1.bias"]))

@@ -7,7 +7,6 @@ columns, as Qwen2-VL does), and the rotary frequencies are rounded to bfloat16.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.base import Reward
+from rewards.foreign import mapping, reading
 from rewards.keys import check_fit, load_exactly, precision, renamed
 from rewards.preprocess import CLIP_MEAN, CLIP_STD
 from rewards.rubric import RUBRIC, TOKEN, published, read_rubric
@@ -216,10 +216,9 @@ def build(
         log.warning("the rubric is not the published one: scores are not those of the released HPSv3")
     path = find(weights or HUB, FILE, sha256=sha256)
     config, *files = [find(base, name) for name in BASE_FILES]
-    words = AutoTokenizer.from_pretrained(files[0].parent, local_files_only=True, trust_remote_code=False)
-    reward = from_state(
-        load_state(path), json.loads(config.read_text(encoding="utf-8")), words, path, rubric=text
-    )
+    with reading(files[0].parent, f"the configuration and the tokenizer of {BASE}"):
+        words = AutoTokenizer.from_pretrained(files[0].parent, local_files_only=True, trust_remote_code=False)
+        reward = from_state(load_state(path), mapping(config), words, path, rubric=text)
     reward.backbone.to(torch.bfloat16)  # the authors' way, which rounds the rotary frequencies for good
     reward.backbone.to(kind)
     return reward.eval().requires_grad_(False)

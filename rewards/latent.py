@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from rewards import assets, tensor_files
 from rewards.base import LatentReward, check_scores
+from rewards.foreign import is_short_of_memory, mapping, reading, refuse_code
 from rewards.hub import check_repository
 from rewards.latent_mmdit import MMDiTBackbone
 from rewards.latent_unet import Text, UNetBackbone
@@ -121,7 +122,9 @@ def from_pipeline(
     source = str(assets.folder("shapes")) if model == "shapes" else str(model)
     try:
         backbone = _read_backbone(source)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a model's files lead libraries to errors of any kind
+        if isinstance(error, MemoryError) or is_short_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"got model {str(model)!r}; expected Stable Diffusion 1, 2 or SDXL for diffusers, or Stable "
@@ -204,7 +207,8 @@ def build(path: str | Path | None = None, *, guidance: float | None = None, sha2
         return latent_released.build(folder, guidance=guidance, sha256=sha256)
     folder = find(path, WEIGHTS, sha256=sha256).parent
     facts = read_about(folder)
-    reward = LRM(_new_backbone(facts, folder), dim=facts["dim"], guidance=guidance or facts["guidance"])
+    with reading(folder, "the output of t2ialign train lrm"):
+        reward = LRM(_new_backbone(facts, folder), dim=facts["dim"], guidance=guidance or facts["guidance"])
     try:
         reward.load_state_dict(load_state(folder / WEIGHTS))
     except RuntimeError as error:
@@ -221,7 +225,7 @@ def read_about(folder: Path | str) -> dict[str, Any]:
     file = Path(folder) / ABOUT
     if not file.is_file():
         raise ValueError(f"got {folder} without {ABOUT}; expected the output of t2ialign train lrm")
-    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    facts = mapping(file)
     if facts.get("format") != FORMAT:
         raise ValueError(
             f"got format {facts.get('format')} in {file}; expected {FORMAT}; use the version that wrote it"
@@ -234,6 +238,7 @@ def _read_backbone(source: str) -> Backbone:
     from diffusers import DiffusionPipeline
 
     check_repository(source, "model_index.json")
+    refuse_code(source)
     parts = DiffusionPipeline.load_config(source)
     kind = parts.get("transformer", (None, None))[1]
     if kind not in (None, "SD3Transformer2DModel"):

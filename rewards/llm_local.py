@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rewards.foreign import ADAPTER, is_short_of_memory, mapping, reading, reason, refuse_code
 from rewards.hub import check_repository
 from rewards.llm import Cut, Heard, Message, Writer
 from rewards.weights import align_weights, located
@@ -60,9 +60,24 @@ class LocalWriter(nn.Module, Writer):
         added = tokenizer.added_tokens_decoder.values()
         self.control = [token.content for token in added if token.special]
         ends = model.generation_config.eos_token_id
-        self.ends = torch.tensor([] if ends is None else ends, dtype=torch.long).reshape(-1)
+        ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        if not all(isinstance(end, int) for end in ends):
+            raise ValueError(f"got eos_token_id={ends!r:.80} of a model; expected numbers; mend its files")
+        self.ends = torch.tensor(ends, dtype=torch.long)
 
     def _write(
+        self,
+        talks: Sequence[Sequence[Message]],
+        tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        heard: Heard | None,
+        cut: Cut | None,
+    ) -> list[str]:
+        with reading(self.model.name_or_path, "a language model that answers"):
+            return self._answers(talks, tokens, temperature, seeds, heard, cut)
+
+    def _answers(
         self,
         talks: Sequence[Sequence[Message]],
         tokens: int,
@@ -218,6 +233,7 @@ def local_writer(
 
     source, revision = located(weights)
     common: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+    refuse_code(source)
     try:
         check_repository(source, "config.json", revision)
         base = _base_of(source)
@@ -232,10 +248,11 @@ def local_writer(
         model = auto.from_pretrained(
             source, dtype=dtype, device_map=device_map, use_safetensors=True, **common
         )
-    except (ImportError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # a model's files lead libraries to errors of any kind
+        if isinstance(error, MemoryError) or is_short_of_memory(error):
+            raise
         raise ValueError(
-            f"got {source!r}, which does not load ({reason}); expected a causal language model; pass "
+            f"got {source!r}, which does not load ({reason(error)}); expected a causal language model; pass "
             "weights= a folder with its config, safetensors and tokenizer files, or put that folder in "
             "$T2IALIGN_WEIGHTS"
         ) from error
@@ -254,7 +271,10 @@ def local_writer(
 
 def _base_of(source: str) -> str | None:
     """The model that the LoRA in a folder is of, or None where none lies."""
-    file = Path(source) / "adapter_config.json"
+    file = Path(source) / ADAPTER
     if not file.is_file():
         return None
-    return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    base = mapping(file).get("base_model_name_or_path")
+    if not isinstance(base, str):
+        raise ValueError(f"it names no model in {ADAPTER}")
+    return base

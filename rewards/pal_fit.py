@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rewards import tensor_files
 from rewards.base import Reward
+from rewards.foreign import reading
 from rewards.pal import Pal, PalA, PalB, Votes
 from rewards.preprocess import Geometry
 from rewards.two_tower import Tower, TwoTower
@@ -186,6 +187,11 @@ def save(pal: Pal, path: str | Path) -> None:
 
 def restore(path: str | Path) -> Pal:
     """A head that `save` wrote, in eval mode. Raises ValueError for a file that it did not write."""
+    with reading(path, "a file of rewards.pal_fit.save"):
+        return _restored(path)
+
+
+def _restored(path: str | Path) -> Pal:
     from safetensors import safe_open
 
     with safe_open(str(path), framework="pt") as file:

@@ -97,9 +97,10 @@ def is_code(name: str) -> bool:
 def find(name: str) -> Code:
     """The Reward class, or the build() of a module without :Class, that a name of code says.
 
-    Code that is not installed is announced before it is run. Raises ValueError for a file or module that is
-    missing or does not import, that lacks the class or build(), and for what is neither a subclass of
-    rewards.Reward or rewards.LatentReward nor a function annotated to return one, which is not called.
+    Code of the user's and of other packages is announced before it is run. Raises ValueError for a file or
+    module that is missing or does not import, that lacks the class or build(), and for what is neither a
+    subclass of rewards.Reward or rewards.LatentReward nor a function annotated to return one, which is not
+    called.
     """
     place, attribute = _split(name)
     if _is_file(place):
@@ -114,8 +115,18 @@ def find(name: str) -> Code:
         folder = Path(home) if home else None
         if folder is not None:
             log.warning("running code of the working folder %s for the reward %s", folder, name)
+        else:
+            announce(place, f"the reward {name}")
         module = _imported(name, lambda: importlib.import_module(place), folder)
     return Code(_chosen(module, place, attribute), folder)
+
+
+def announce(place: str, what: str) -> None:
+    """One line before an installed module that is no part of this project runs for `what`."""
+    if place.partition(".")[0] not in ("rewards", "t2ialign"):
+        spec = find_spec(place)
+        where = "an installed package" if spec is None or spec.origin is None else spec.origin
+        log.warning("running code of the module %s (%s) for %s", place, where, what)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -165,7 +176,7 @@ def _imported(name: str, load: Callable[[], ModuleType], folder: Path | None) ->
     try:
         with on_path(folder):
             return load()
-    except Exception as error:  # code of users fails in any way
+    except (Exception, SystemExit) as error:  # code of users fails in any way
         raise ValueError(
             f"got reward {name!r}, whose module does not import ({type(error).__name__}: {error}); expected "
             "one that does; correct it or install what it needs"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rewards.foreign import is_short_of_memory, reason, refuse_code
 from rewards.hub import check_repository
 from rewards.llm import Cut
 from rewards.vlm import DEFAULT, MARKS, NO, YES, Judge, to_pil
@@ -267,16 +268,18 @@ def local_judge(
 
     source, revision = located(weights or DEFAULT)
     common: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+    refuse_code(source)
     try:
         check_repository(source, "config.json", revision)
         processor = AutoProcessor.from_pretrained(source, **common)
         model = AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype, device_map=device_map, use_safetensors=True, **common
         )
-    except (ImportError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # a model's files lead libraries to errors of any kind
+        if isinstance(error, MemoryError) or is_short_of_memory(error):
+            raise
         raise ValueError(
-            f"got {source!r}, which does not load ({reason}); expected an "
+            f"got {source!r}, which does not load ({reason(error)}); expected an "
             "image-text-to-text model; pass weights= a folder with its config, safetensors and processor "
             "files, or put that folder in $T2IALIGN_WEIGHTS"
         ) from error

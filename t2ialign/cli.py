@@ -43,6 +43,8 @@ VERBS = {
 
 FREE_WORDS = ("prompt", "runs")
 """Arguments that take any number of words, whatever they are."""
+TOO_LARGE = ("can't allocate memory", "out of memory", "multiplication overflow", "calculation overflow")
+"""What torch says, in a RuntimeError, of tensors that no memory holds."""
 OPTION = re.compile(r"^ {2}(?:-\w\b[^,\n]*, )?(--[\w-]+)", re.M)
 """How an option begins in a help text."""
 
@@ -118,7 +120,9 @@ def main(argv: list[str] | None = None) -> int:
         elif isinstance(error, OSError):
             print(f"t2ialign: error: process {rank}: {_one_line(error)}", file=sys.stderr)
         return 2
-    except (RecursionError, OverflowError, MemoryError) as error:
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        if not _is_beyond(error):
+            raise
         if debug:
             traceback.print_exc()
         if os.environ.get("RANK", "0") == "0":
@@ -189,10 +193,19 @@ def _one_line(error: Exception) -> str:
     return text
 
 
+def _is_beyond(error: Exception) -> bool:
+    """Whether a value that is too large or too deeply nested led to it; torch has no kind of its own."""
+    return not isinstance(error, RuntimeError) or isinstance(error, RecursionError) or _is_too_large(error)
+
+
+def _is_too_large(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in TOO_LARGE)
+
+
 def _beyond(error: Exception) -> str:
     """What a value that is too large or too deeply nested led to, and what to do."""
     what = one_line(str(error)) or type(error).__name__
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_too_large(error):
         return f"got too little memory ({what}); expected more; lower the size of batches or of images"
     kind = "a smaller number" if isinstance(error, OverflowError) else "files that are nested less deeply"
     return f"got {what}; expected {kind}; --debug shows where"

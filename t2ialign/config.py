@@ -29,6 +29,7 @@ class Config(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
         validate_default=True,
+        allow_inf_nan=False,
         protected_namespaces=(),
     )
 
@@ -67,7 +68,7 @@ def load(
         theirs, found, text = item.partition("=")
         if not found or not theirs:
             raise ValueError(
-                f"got override {item!r}; expected key=value; write for example lr=1e-4, or --lr 1e-4"
+                f"got override {_shown(item)}; expected key=value; write for example lr=1e-4, or --lr 1e-4"
             )
         key = renamed(cls, theirs)
         text = _converted(theirs, text) if key != theirs else text

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from t2ialign.data.messages import printable
 from t2ialign.trainers.methods import methods
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """List all recipes, or print one. Raises ValueError for an unknown name."""
     if args.name is not None:
-        print(find(args.name).read_text(encoding="utf-8"), end="")
+        print(printable(find(args.name).read_text(encoding="utf-8")), end="")
         return
     for file in files():
         recipe = describe(file)

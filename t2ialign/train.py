@@ -120,11 +120,13 @@ def _unnamed_model(settings: Config) -> str | None:
 
 
 def _imported(name: str) -> ModuleType:
+    log.warning("running code of the module %s, which is the method", name)
     try:
         module = import_module(name)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:  # code of users fails in any way
         raise ValueError(
-            f"got method {name!r}, which does not import ({error}); expected a module; install what it needs"
+            f"got method {name!r}, which does not import ({type(error).__name__}: {error}); expected a "
+            "module; correct it or install what it needs"
         ) from error
     if missing := [part for part in ("Config", "Trainer") if not hasattr(module, part)]:
         raise ValueError(

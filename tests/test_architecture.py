@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "rewards.assets",
         "rewards.clip_tokenizer",
         "rewards.device",
+        "rewards.foreign",
         "rewards.hub",
         "rewards.permissions",
         "rewards.tensor_files",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from pydantic import Field, ValidationError
 
 from t2ialign import cli
@@ -193,9 +194,14 @@ def test_hostile_overrides_are_one_short_line(value):
     assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", [RecursionError, OverflowError, MemoryError])
+BEYOND = [RecursionError, OverflowError, MemoryError, torch.OutOfMemoryError, "torch"]
+
+
+@pytest.mark.parametrize("kind", BEYOND)
 def test_what_is_beyond_any_size_is_one_line_and_exit_code_2(monkeypatch, capsys, kind):
     def fails(_):
+        if kind == "torch":
+            torch.empty(2**62)
         raise kind("beyond")
 
     monkeypatch.setattr(cli, "_run", fails)

@@ -26,6 +26,11 @@ LIMIT = 256 * 2**20
 CHUNK = 2**16
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses after which the same request may succeed."""
+STORES = (
+    *("hf", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "ftp", "sftp", "ssh"),
+    *("hdfs", "webhdfs", "memory"),
+)
+"""Kinds of address that fsspec may open: places elsewhere, not files, archives or chains of addresses."""
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """What fsspec needs for an address of this kind."""
 SHOWN = 160
@@ -34,7 +39,7 @@ SHOWN = 160
 
 @dataclass(frozen=True)
 class Remote:
-    """An image at an address: https://, http://, or what fsspec opens, such as hf:// and s3://."""
+    """An image at an address: https://, http://, or one of `STORES` that fsspec opens, as hf:// and s3://."""
 
     address: str
 
@@ -126,6 +131,9 @@ def _from_storage(address: str) -> bytes:
     """By fsspec. What its back ends raise is theirs to choose, so anything is taken for a failure."""
     import fsspec
 
+    kind = address.partition("://")[0].lower()
+    if kind not in STORES or "::" in address:  # a file may be a pipe, and a chain may open anything
+        raise _Unreachable(f"an address of another kind than https://, http://, {'://, '.join(STORES)}://")
     try:
         with fsspec.open(address, "rb") as file:
             content: bytes = file.read(LIMIT + 1)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,15 @@ def _library_rows(name: str, split: str, streaming: bool) -> Iterator[Row]:
 
 
 def _encoded(name: str, data: Any) -> Iterator[Row]:
-    """Rows with pictures still encoded, so that reading the prompts alone costs no decoding."""
-    import datasets
+    """Rows with pictures and the like still encoded: `datasets` would open them as any format there is.
 
+    Columns that hold them within lists or mappings, which nothing here reads, are left out.
+    """
     for column, feature in (data.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            data = data.cast_column(column, datasets.Image(decode=False))
+        if _is_decoded(feature):
+            data = data.cast_column(column, replace(feature, decode=False))
+        elif any(map(_is_decoded, _parts(feature))):
+            data = data.remove_columns([column])
     number = 0
     try:
         for row in data:
@@ -155,6 +159,20 @@ def _encoded(name: str, data: Any) -> Iterator[Row]:
             f"got data set {name!r}, which breaks at row {number} ({_line(error)}); expected more rows; "
             "check the network and run the same command again"
         ) from error
+
+
+def _is_decoded(feature: Any) -> bool:
+    """Whether `datasets` opens a file for it: an image, a sound, a film; JSON is only read."""
+    return getattr(feature, "decode", False) is True and type(feature).__name__ != "Json"
+
+
+def _parts(feature: Any) -> Iterator[Any]:
+    """What a column of lists or mappings is made of, at any depth."""
+    inner = getattr(feature, "feature", feature if isinstance(feature, dict | list) else ())
+    for part in inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list) else [inner]:
+        if part != ():
+            yield part
+            yield from _parts(part)
 
 
 def _line(error: Exception) -> str:

@@ -16,8 +16,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from safetensors import SafetensorError
 
+from rewards.foreign import refuse_code
 from rewards.hub import check_repository
 from t2ialign.models.options import ModelOptions
 from t2ialign.models.sources import EXPECTED, Source
@@ -45,6 +45,7 @@ def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.d
     place, revision = source.place, {"revision": options.revision} if options.revision else {}
     if source.folder is not None and revision:
         raise ValueError(f"got revision={options.revision!r} for a folder; expected it for a Hub id; drop it")
+    refuse_code(place)
     pipeline = _pipeline_class(source, options.revision)
     given: dict[str, Any] = dict.fromkeys(UNUSED)
     if pipeline is StableDiffusionPipeline:
@@ -67,12 +68,17 @@ def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.d
 
 @contextmanager
 def readable(place: str, hint: str = "") -> Iterator[None]:
-    """Within this block a library's error about the files of a model is a ValueError of one line."""
+    """Within this block a library's error about the files of a model is a ValueError of one line.
+
+    Configurations of strangers lead libraries to errors of any kind. Too little memory stays what it is.
+    """
     logger = logging.getLogger("diffusers.models.modeling_utils")
     logger.addFilter(_news)
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
         raise ValueError(
             f"got model {place!r}; expected a whole diffusers model in safetensors ({_line(error)}){hint}"
         ) from error
@@ -99,12 +105,13 @@ def _pipeline_class(source: Source, revision: str | None) -> Any:
     try:
         if source.folder is None:
             check_repository(place, "model_index.json", revision)
-        name = str(DiffusionPipeline.load_config(place, revision=revision).get("_class_name"))
-    except (OSError, ValueError) as error:
+        index = DiffusionPipeline.load_config(place, revision=revision)
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"got model {place!r}, no folder or file here and no model the Hub gave ({_line(error)}); "
             f"expected {EXPECTED}; check the name, the network and your Hub login"
         ) from error
+    name = str(index.get("_class_name")) if isinstance(index, dict) else "none"
     if name not in CLASSES:
         raise ValueError(f"got model {place!r} of class {name}; expected one of {', '.join(CLASSES)}")
     return CLASSES[name]

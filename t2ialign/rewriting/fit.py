@@ -28,14 +28,14 @@ def budget_of(model: str) -> tuple[Any, int]:
         check_repository(place, "tokenizer/tokenizer_config.json")
         tokenizer = AutoTokenizer.from_pretrained(place, subfolder="tokenizer", trust_remote_code=False)
         config, _ = PreTrainedConfig.get_config_dict(place, subfolder="text_encoder")
-    except (OSError, ValueError) as error:
+        longest = int(tokenizer.model_max_length)
+        return tokenizer, min(longest, int(config.get("max_position_embeddings", longest)))
+    except Exception as error:  # a model's files lead libraries to errors of any kind
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ValueError(
             f"got model {model!r} without a tokenizer that loads ({reason}); expected shapes, a diffusers "
             "folder, a single file of weights or a Hub id; check the name"
         ) from error
-    longest = int(tokenizer.model_max_length)
-    return tokenizer, min(longest, int(config.get("max_position_embeddings", longest)))
 
 
 def is_embedded(model: str) -> bool:

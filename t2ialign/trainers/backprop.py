@@ -120,7 +120,7 @@ class Config(base.TrainConfig):
     @classmethod
     def _fill_from_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
         preset = values.get("preset", cls.model_fields["preset"].default)
-        return {**PRESETS.get(preset, {}), **values}
+        return {**PRESETS.get(str(preset), {}), **values}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from rewards import assets
+from rewards.foreign import reading
 from rewards.hub import check_repository
 from rewards.permissions import share
 from rewards.tensor_files import save_pretrained
@@ -129,26 +130,31 @@ def load(cfg: LanguageConfig) -> tuple[Any, Any]:
     Raises ValueError for a model that does not chat, and OSError if there is none.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     dtype = torch.bfloat16 if cfg.precision == "bf16" and cfg.lora_rank else torch.float32
     folder, revision = located(_source(cfg))
     check_repository(folder, "config.json", revision)
-    tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    with reading(folder, "a causal language model of transformers"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
+        model = _model(cfg, folder, revision, dtype)
     if tokenizer.chat_template is None:
         raise ValueError(f"got {cfg.model} without a chat template; expected a chat model; choose another")
+    align_weights(model)
+    return model, tokenizer
+
+
+def _model(cfg: LanguageConfig, folder: str, revision: str | None, dtype: Any) -> Any:
     if from_lora(cfg):
         from peft import AutoPeftModelForCausalLM
 
-        model = AutoPeftModelForCausalLM.from_pretrained(
-            folder, torch_dtype=dtype, trust_remote_code=False
-        ).merge_and_unload()
-    else:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, revision=revision, dtype=dtype, trust_remote_code=False
-        )
-    align_weights(model)
-    return model, tokenizer
+        whole = AutoPeftModelForCausalLM.from_pretrained(folder, torch_dtype=dtype, trust_remote_code=False)
+        return whole.merge_and_unload()
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        folder, revision=revision, dtype=dtype, trust_remote_code=False
+    )
 
 
 def from_lora(cfg: LanguageConfig) -> bool:

@@ -106,7 +106,7 @@ class Config(base.TrainConfig):
     @classmethod
     def _fill_from_preset(cls, values: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
         preset = values.get("preset", cls.model_fields["preset"].default)
-        cfg = handler({**PRESETS.get(preset, {}), **values})
+        cfg = handler({**PRESETS.get(str(preset), {}), **values})
         cfg.model_fields_set.intersection_update(values)  # a preset's values count as defaults
         return cfg
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -177,8 +178,15 @@ def test_other_storage_is_read_through_fsspec(tmp_path):
     with fsspec.open("memory://pictures/a.png", "wb") as file:
         file.write(png())
     assert open_rgb(Remote("memory://pictures/a.png")).size == (4, 4)
-    with pytest.raises(ValueError, match="Protocol not known: nosuch"):
-        open_rgb(Remote("nosuch://a/b.png"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["nosuch://", "local://", "reference://a::memory://", "zip://a.png::memory://"]
+)
+def test_addresses_of_files_archives_and_chains_are_refused(kind, tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # which waits for ever
+    with pytest.raises(ValueError, match=r"got an address of another kind than https://, .*; expected"):
+        open_rgb(Remote(f"{kind}{tmp_path}/pipe"))
 
 
 def test_a_long_address_is_cut_in_messages():

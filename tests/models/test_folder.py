@@ -172,3 +172,40 @@ def test_distilled_models_are_known_by_scheduler(tiny_sd, tmp_path):
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
     pipe.save_pretrained(tmp_path)
     assert load_policy(str(tmp_path), device="cpu").distilled == "its scheduler is LCMScheduler"
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(
+            ("model_index.json", change)
+            for change in (DEEP, "[]", "null", '"a"', "{", {"_class_name": ["a"]})
+        ),
+        *(
+            ("model_index.json", {"vae": part})
+            for part in (None, 3, ["a"], ["os", "system"], ["diffusers", {}])
+        ),
+        ("model_index.json", {"unet": ["transformers", "pipeline"]}),
+        *(
+            ("unet/config.json", change)
+            for change in (DEEP, "null", {"quantization_config": 3}, {"dtype": {}})
+        ),
+        *(("vae/config.json", change) for change in (DEEP, "[]", {"block_out_channels": "abc"})),
+        *(("text_encoder/config.json", change) for change in (DEEP, "[]", "{}", {"hidden_size": -1})),
+        ("text_encoder/config.json", {"attn_implementation": "owner/kernel"}),
+        *(("tokenizer/tokenizer_config.json", change) for change in (DEEP, "[]", {"eos_token": 5})),
+        *(("scheduler/scheduler_config.json", {"num_train_timesteps": value}) for value in ("a", -5, 10**12)),
+        ("scheduler/scheduler_config.json", {"trained_betas": "x"}),
+    ],
+)
+def test_configurations_of_strangers_never_lead_to_a_traceback(folder, name, change):
+    file = folder / name
+    if isinstance(change, dict):
+        change = json.dumps({**json.loads(file.read_text(encoding="utf-8")), **change})
+    file.write_text(change, encoding="utf-8")
+    with pytest.raises(ValueError, match="got ") as caught:
+        load_policy(str(folder), device="cpu")
+    assert "expected" in str(caught.value)

@@ -266,7 +266,9 @@ def test_sources_that_name_no_detector(tmp_path):
         load_detector(str(tmp_path))
     assert isinstance(load_detector("shapes"), ShapesDetector)
     assert isinstance(load_detector("rewards.shapes_detector:ShapesDetector"), ShapesDetector)
-    with pytest.raises(ValueError, match=r"got nowhere.at_all:Name, which does not load \(No module"):
+    with pytest.raises(
+        ValueError, match=r"got nowhere.at_all:Name, which does not load \(ModuleNotFoundError: "
+    ):
         load_detector("nowhere.at_all:Name")
     with pytest.raises(ValueError, match=r"got rewards.shapes_detector:ShapesColours; expected a subclass"):
         load_detector("rewards.shapes_detector:ShapesColours")

@@ -232,7 +232,7 @@ def test_a_folder_of_weights_sends_no_key(folder, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret-value")
     options = {"url": "http://localhost:9/v1", "key_env": "SOME_KEY", "backend": "yes_no"}
     save(Path("run"), "evaluator", **{**options, "weights": "m"})
-    with pytest.raises(ValueError, match="got key_env= in run") as caught:
+    with pytest.raises(ValueError, match=r"got a server \(url=\) in run") as caught:
         rewards.load("run")
     assert "secret-value" not in str(caught.value)
 
@@ -288,3 +288,31 @@ def test_the_console_script_finds_them_too(folder):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "Sharpness", done.stderr
     assert done.stderr.count("running code of the working folder") == 1
+
+
+def test_code_of_an_installed_package_is_announced_too(tmp_path, monkeypatch, caplog):
+    place = tmp_path / "installed_package.py"
+    place.write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(place.parent))
+    with caplog.at_level(logging.INFO, logger="rewards"), pytest.raises(ValueError, match=r"SystemExit: 0"):
+        rewards.load("installed_package:Reward")
+    (message,) = caplog.messages
+    assert message.startswith(f"running code of the module installed_package ({place}) for the reward")
+
+
+def test_a_reward_that_ends_the_program_is_one_that_fails(folder):
+    text = "from rewards import Reward\nclass Leaves(Reward):\n"
+    text += "    def score(self, images, prompts):\n        exit(0)\n"
+    Path("leaves.py").write_text(text, encoding="utf-8")
+    reward = rewards.load("./leaves.py:Leaves")
+    with pytest.raises(ValueError, match=r"got SystemExit \(0\) from Leaves.score for 'a', 'b'"):
+        reward(IMAGES, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "text", ["raise IndexError('i')", "raise SystemExit(0)", "assert False", "import nowhere"]
+)
+def test_a_build_that_fails_in_any_way_is_one_line(folder, text):
+    Path("fails.py").write_text(f"def build():\n    {text}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got no options for \./fails\.py, whose build fails"):
+        rewards.load("./fails.py")
