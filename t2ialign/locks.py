@@ -6,25 +6,36 @@ programs that it starts, so that a worker which outlives its run keeps nobody aw
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 LOCK = ".lock"
 """The name of the lock in a folder, or the end of the one beside a file. A killed run leaves it, unlocked."""
+MOMENT = 0.3
+"""Seconds that a run gets to let go of its lock while it ends."""
+LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What file systems say that have no locks, as NFS and Lustre may be mounted."""
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
-def hold_folder(folder: Path, name: str = "--output ") -> Iterator[None]:
+def hold_folder(folder: Path, name: str = "--output ", *, shared: bool = False) -> Iterator[None]:
     """Within this block nobody else holds the folder, which is made; `name` is what errors call it.
 
-    Of several processes only the first one (RANK 0) holds it. A folder that was made and stayed empty is
-    removed. Raises ValueError if it is a file, or if another run holds it.
+    shared: the processes of one run work on it together; the first one (RANK 0) holds it for all. A folder
+    that was made and stayed empty is removed. Raises ValueError if it is a file, if another run holds it, if
+    it cannot be written, and for several processes that do not share it.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not shared:
+        check_alone(f"{name}{folder}")
+    elif os.environ.get("RANK", "0") != "0":
         yield
         return
     _check_folder(folder, name)
@@ -33,8 +44,13 @@ def hold_folder(folder: Path, name: str = "--output ") -> Iterator[None]:
 
 
 @contextmanager
-def hold_file(file: Path, name: str = "--output ") -> Iterator[None]:
-    """The same for a file, or a folder that is replaced as a whole: the lock lies beside it."""
+def hold_file(file: Path, name: str = "--output ", *, shared: bool = False) -> Iterator[None]:
+    """The same for a file, or a folder that is replaced as a whole: the lock lies beside it.
+
+    shared: each process of one run has a file of its own.
+    """
+    if not shared:
+        check_alone(f"{name}{file}")
     where = file.resolve()
     with _hold(where.with_name(f".{where.name}{LOCK}"), f"{name}{file}"):
         yield
@@ -57,6 +73,15 @@ def check_free(
         )
 
 
+def check_alone(what: str) -> None:
+    """Raises ValueError if this is one of several processes, all of which would write `what`."""
+    if (world := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise ValueError(
+            f"got {world} processes that would all write {what}; expected one; start the command without "
+            "accelerate launch, or unset WORLD_SIZE"
+        )
+
+
 def _check_folder(folder: Path, name: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"got {name}{folder}, which is a file; expected a folder; choose another")
@@ -65,22 +90,60 @@ def _check_folder(folder: Path, name: str) -> None:
 @contextmanager
 def _hold(file: Path, shown: str) -> Iterator[None]:
     made = [folder for folder in file.parents if not folder.exists()]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(
-            f"got {shown}, which another run is using; expected one run at a time; wait until it has "
-            "ended, or choose another"
-        ) from error
+    lock = _lock(file, shown)
     try:
         yield
     finally:
+        # Before it is let go: whoever waits for this file then finds that it is gone, and makes a new one.
         with suppress(PermissionError):  # of Windows, which deletes no open file
             file.unlink(missing_ok=True)
         lock.release()
-        for folder in made:
-            if not folder.is_dir() or any(folder.iterdir()):
-                break
-            folder.rmdir()
+        with suppress(OSError):  # not empty, or used by the next run
+            for folder in made:
+                folder.rmdir()
+
+
+def _lock(file: Path, shown: str) -> BaseFileLock:
+    """A lock that is held. Raises ValueError if that cannot be."""
+    try:
+        return _acquired(FileLock(file, timeout=MOMENT, fallback_to_soft=False))
+    except Timeout as error:
+        raise _in_use(shown) from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        if isinstance(error, OSError) and error.errno not in LOCKLESS:
+            raise ValueError(
+                f"got {shown}, where no lock can be written ({error.strerror or error}); expected a place to "
+                "write to; choose another"
+            ) from error
+    log.warning("%s is on a file system without locks: a file stands for one", shown)
+    if (
+        file.is_file() and not file.stat().st_size
+    ):  # what the attempt left; one that stands for a lock has text
+        file.unlink(missing_ok=True)
+    try:
+        return _acquired(SoftFileLock(file, timeout=MOMENT))
+    except Timeout as error:
+        raise _in_use(f"{shown} (or a killed one left {file}: then delete it)") from error
+
+
+def _acquired(lock: BaseFileLock) -> BaseFileLock:
+    """The lock, held; its folder may vanish with the run that made it, and is made again."""
+    for _ in range(3):
+        try:
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(poll_interval=MOMENT / 6)
+            break
+        except FileNotFoundError:
+            continue
+    else:
+        lock.acquire()
+    return lock
+
+
+def _in_use(shown: str) -> ValueError:
+    return ValueError(
+        f"got {shown}, which another run is using; expected one run at a time; wait until it has ended, or "
+        "choose another"
+    )

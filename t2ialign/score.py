@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))
     )
     path = args.output if args.merge else output.rank_path(args.output, rank, world)
-    with locks.hold_file(path):
+    with locks.hold_file(path, shared=not args.merge):
         return _merge(args) if args.merge else _score(args, path, rank, world)
 
 

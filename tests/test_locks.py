@@ -1,5 +1,6 @@
 """One run at a time: who is refused, who is not, and what a killed run leaves."""
 
+import errno
 import json
 import os
 import signal
@@ -59,13 +60,82 @@ def test_another_process_is_refused_and_a_killed_one_holds_nothing(tmp_path, kin
 
 
 def test_of_several_processes_the_first_one_holds_the_folder(tmp_path, monkeypatch):
-    with locks.hold_folder(tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with locks.hold_folder(tmp_path, shared=True):
         monkeypatch.setenv("RANK", "1")
-        with locks.hold_folder(tmp_path):
+        with locks.hold_folder(tmp_path, shared=True):
             pass
         monkeypatch.setenv("RANK", "0")
-        with pytest.raises(ValueError, match="another run"), locks.hold_folder(tmp_path):
+        with pytest.raises(ValueError, match="another run"), locks.hold_folder(tmp_path, shared=True):
             pass
+
+
+@pytest.mark.parametrize("hold", [locks.hold_folder, locks.hold_file])
+def test_several_processes_that_would_each_write_all_of_it_are_refused(tmp_path, monkeypatch, hold):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        with (
+            pytest.raises(ValueError, match=r"got 2 processes .*without accelerate launch"),
+            hold(tmp_path / "x"),
+        ):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+RACE = """
+import os, sys
+from pathlib import Path
+from t2ialign import locks
+folder, entered = Path(sys.argv[1]), 0
+for _ in range(60):
+    try:
+        with locks.hold_folder(folder / "a" / "out"):
+            os.mkdir(folder / "inside")  # raises if another process is
+            os.rmdir(folder / "inside")
+            entered += 1
+    except ValueError as error:
+        assert "another run" in str(error), error
+print(entered)
+"""
+
+
+def test_runs_that_start_while_others_end_are_never_two_and_meet_no_other_error(tmp_path):
+    """The file of a lock and the folders that were made for it go, while others open them."""
+    command = [sys.executable, "-c", RACE, str(tmp_path)]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    entered = [int(racer.communicate()[0]) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 4
+    assert sum(entered) > 200, "a run that ends keeps nobody away"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_where_the_file_system_has_no_locks_a_file_stands_for_one(tmp_path, monkeypatch, caplog, number):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        locks.hold_folder(tmp_path / "out"),
+        pytest.raises(ValueError, match=r"another run is using") as caught,
+        locks.hold_folder(tmp_path / "out"),
+    ):
+        pass
+    assert str(tmp_path / "out" / ".lock") in str(caught.value)
+    assert "is on a file system without locks" in caplog.text
+    with locks.hold_folder(tmp_path / "out"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_where_no_lock_can_be_written_is_one_line(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    words = r"got --output .*no lock can be written .*choose another"
+    with pytest.raises(ValueError, match=words) as caught, locks.hold_folder(tmp_path):
+        pass
+    assert "\n" not in str(caught.value)
 
 
 def test_what_was_written_stays_and_the_lock_goes(tmp_path):

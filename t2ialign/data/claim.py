@@ -35,7 +35,7 @@ def claimed(folder: Path, made_of: dict[str, Any]) -> Iterator[bool]:
     if _is_finished(folder, made_of):
         yield False
         return
-    with hold_folder(folder, "cache "):
+    with hold_folder(folder, "cache ", shared=True):
         unfinished = not _is_finished(folder, made_of)  # another run may have been faster
         if unfinished:
             _take_apart(folder, made_of)
