@@ -1,6 +1,7 @@
 # make demo        align the embedded model and write runs/demo/report.html
 # make test        the tests that give an answer within minutes (no network, no GPU)
-# make test-rest   the others: several processes, kills and resumes, whole trainings
+# make test-rest   the others: several processes, kills and resumes, whole trainings, and soak-short
+# make soak-short  kills, hostile images and configs, damaged files, two runs at once: a table of tries and faults
 # Each installs what it needs into .venv first; a second run starts at once.
 
 PY := .venv/bin/python
@@ -8,7 +9,7 @@ STAMP := .venv/.installed
 FIND_PYTHON := for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
 
-.PHONY: install test test-rest test-slow demo lint format clean
+.PHONY: install test test-rest test-slow soak-short demo lint format clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -37,6 +38,15 @@ test: install
 
 test-rest: install
 	$(PYTEST) -m 'rest and not slow and not weights'
+	$(SOAK)
+
+# BUDGET is in seconds for each kind; another SEED makes other tries: make soak-short SEED=7 BUDGET=1800
+SEED ?= 0
+BUDGET ?= 45
+SOAK := $(PY) -m tests.soak --seed $(SEED) --budget $(BUDGET)
+
+soak-short: install
+	$(SOAK)
 
 test-slow: install
 	$(PY) -m pytest -m slow
