@@ -64,7 +64,14 @@ def saturation(images: Tensor) -> Tensor:
 
 def contrast(images: Tensor) -> Tensor:
     """RMS contrast, the standard deviation of luma, Peli 1990. (B, 3, H, W) -> (B,) in [0, 0.5]."""
-    variance = luma(images).var((1, 2), correction=0)
+    grey = luma(images)
+    if grey[0].numel() <= BAND:
+        variance = grey.var((1, 2), correction=0)
+    else:
+        bands = grey.split(max(1, BAND // (len(grey) * grey.shape[2])), dim=1)
+        middle = grey.mean((1, 2), keepdim=True)
+        variance = torch.stack([(band - middle).square().sum((1, 2)) for band in bands]).sum(0)
+        variance = variance / grey[0].numel()
     flat = variance <= 0
     return torch.where(flat, 0.0, torch.where(flat, 1.0, variance).sqrt())
 
@@ -101,6 +108,7 @@ def grid_peak(images: Tensor) -> Tensor:
         )
     grey = luma(images)[:, None]
     detail = (grey[..., 1:-1, 1:-1] - F.avg_pool2d(grey, 3, stride=1))[:, 0]
+    del grey
     height, width = detail.shape[1:]
     # Only the first row and column of the autocorrelation are asked for: the sums of the power give them.
     of_columns, of_rows = [], detail.new_zeros(len(detail), height)
@@ -128,11 +136,11 @@ def clipped_share(images: Tensor) -> Tensor:
 def luma(images: Tensor) -> Tensor:
     """Rec. 601 luma. (B, 3, H, W) -> (B, H, W) in [0, 1]."""
     weights = _real(images).new_tensor(LUMA)[:, None, None]
-    rows = [
-        torch.cat([(_real(part) * weights).sum(1) for part in _bands(group)], dim=1)
+    groups = [
+        _joined([(_real(band) * weights).sum(1) for band in _bands(group)], dim=1)
         for group in _groups(images)
     ]
-    return torch.cat(rows)
+    return _joined(groups, dim=0)
 
 
 SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
@@ -196,6 +204,10 @@ def _groups(images: Tensor) -> Sequence[Tensor]:
 def _bands(images: Tensor) -> Sequence[Tensor]:
     """Rows of all images together that make up `BAND` pixels: all of them unless an image is larger."""
     return images.split(max(1, BAND // (len(images) * images.shape[-1])), dim=-2)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 def _mean(images: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:

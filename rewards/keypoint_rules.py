@@ -14,9 +14,10 @@ from rewards import keypoint_actions as actions
 from rewards import keypoint_attributes as attributes
 from rewards import keypoint_language as language
 from rewards import keypoint_relations as relations
+from rewards.base import too_long
 from rewards.keypoint_parse import read
 from rewards.keypoint_text import Reading
-from rewards.keypoints import KeyPoint, kinds
+from rewards.keypoints import LETTERS, KeyPoint, kinds
 
 Rule = Callable[[Reading], Iterator[KeyPoint]]
 
@@ -32,9 +33,14 @@ RULES: tuple[Rule, ...] = (
 
 
 def extract(prompt: str) -> list[KeyPoint]:
-    """The key points of a prompt in the order of the taxonomy, each once; raises ValueError for no text."""
+    """The key points of a prompt in the order of the taxonomy, each once.
+
+    Raises ValueError for no text, and for one of more than `keypoints.LETTERS`.
+    """
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f"got {prompt!r}; expected a prompt; write what the picture shows")
+    if wrong := too_long(prompt, LETTERS):
+        raise ValueError(wrong)
     reading = read(prompt)
     found = dict.fromkeys(point for rule in RULES for point in rule(reading))
     order = list(kinds())

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).with_name("keypoints.json")
+LETTERS = 4_000
+"""Letters of a prompt in which key points are looked for, by rules or by a model: some 700 words."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+BAND = 1 << 24
+"""Numbers that are rounded at a time: a large image is not copied as floats."""
+
 
 def eight_bit(images: Tensor) -> Tensor:
     """(..., H, W) in [0, 1] -> the same shape in uint8, rounded to the nearest and detached."""
-    return images.detach().clamp(0, 1).mul_(255).round_().to(torch.uint8)
+    levels = torch.empty_like(images, dtype=torch.uint8)
+    rows = max(1, BAND * images.shape[-2] // max(1, images.numel()))
+    for band, into in zip(images.detach().split(rows, -2), levels.split(rows, -2), strict=True):
+        into.copy_(band.clamp(0, 1).mul_(255).round_())
+    return levels
 
 
 def arrays(images: Tensor) -> list[NDArray[np.uint8]]:

@@ -13,7 +13,9 @@ from rewards.inputs import Images
 from rewards.together import score_items
 
 BATCH = 16
-"""Images that are in memory at a time."""
+"""Images that are in memory at a time, unless their pixels say fewer."""
+MAX_BATCH_PIXELS = 1 << 26
+"""64 images of 1024x1024; a pixel takes 3 bytes as it is read, and 12 for a reward that sees all of them."""
 WIDTH = 32
 """Characters of an image's name and of a prompt that a printed table shows."""
 SHOWN = 20
@@ -68,12 +70,15 @@ def score(
     rewards: str | Iterable[str] | Mapping[str, Reward],
     images: Images,
     prompts: str | Sequence[str] | None = None,
+    *,
+    max_batch_pixels: int = MAX_BATCH_PIXELS,
 ) -> Scores:
     """Score images, see `inputs.Images`, with rewards, by names or as `load_all` gives them -> a table.
 
     Rewards that are named are loaded for this call, onto a GPU if there is one. Each image is read once,
     upright and on white, and prepared as each reward's authors do it. prompts: one for each image or one for
-    all; rewards that read none need none. Raises ValueError like `load`, for what is no reward, for an image
+    all; rewards that read none need none. Images are read until they have `max_batch_pixels`, and a larger
+    one is scored alone. Raises ValueError like `load`, for what is no reward, for an image
     that cannot be read, naming it, and for a prompt that is missing or empty.
     """
     given = inputs.listed(images)
@@ -89,12 +94,28 @@ def score(
             what = "no prompts" if prompts is None else "an empty prompt"
             raise ValueError(f"got {what} for {name}, which reads the prompt; expected a text; pass prompts")
     parts: list[dict[str, Tensor]] = []
-    for start in range(0, len(given), BATCH):
-        items = inputs.read(given[start : start + BATCH], first=start, count=len(given))
-        parts.append(score_items(loaded, items, texts[start : start + BATCH]))
+    start = 0
+    for items in _batches(given, max_batch_pixels):
+        parts.append(score_items(loaded, items, texts[start : start + len(items)]))
+        start += len(items)
     columns = {name: torch.cat([part[name].float().cpu() for part in parts]) for name in loaded}
     names = [inputs.path_of(image) or f"image {number}" for number, image in enumerate(given)]
     return Scores(names, texts, columns)
+
+
+def _batches(given: Sequence[inputs.ImageLike], most: int) -> Iterator[list[inputs.Item]]:
+    """Images as they were read, in order: at most `BATCH`, and of at most so many pixels, or one."""
+    batch: list[inputs.Item] = []
+    pixels = 0
+    for number, image in enumerate(given):
+        (item,) = inputs.read([image], first=number, count=len(given))
+        area = item.shape[-1] * item.shape[-2] if isinstance(item, Tensor) else item.width * item.height
+        if batch and (len(batch) == BATCH or pixels + area > most):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(item)
+        pixels += area
+    yield batch
 
 
 def _loaded(names: str | Iterable[str]) -> dict[str, Reward]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,10 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 CLIP_LENGTH = 77
+LONGEST_TOKEN = 32
+"""Bytes of the longest token of CLIP: so many for each token that is read are enough of any one word."""
+QUOTED = 200
+"""Letters of a prompt that a warning quotes."""
 Style = Literal["openai", "transformers"]
 
 
@@ -43,14 +48,19 @@ class Tokens:
         return ids
 
     def _read(self, prompt: str) -> list[int]:
-        ids, size = self.encode(prompt), self.length - 2
+        ids, size = self.encode(self._bounded(prompt)), self.length - 2
         if len(ids) > size and prompt not in self.warned:
             self.warned.add(prompt)
             log.warning(
                 "prompt %r has %d tokens and the reward reads %d; cut: %r",
-                *(prompt, len(ids), size, self.decode(ids[size:]).strip()),
+                *(prompt[:QUOTED], len(ids), size, self.decode(ids[size:]).strip()[:QUOTED]),
             )
         return ids[:size]
+
+    def _bounded(self, prompt: str) -> str:
+        """The prompt with no word longer than can be read: merging takes the square of its length."""
+        most = self.length * LONGEST_TOKEN
+        return prompt if len(prompt) <= most else re.sub(r"\S+", lambda word: word[0][:most], prompt)
 
 
 def clip_tokens(style: Style = "openai", length: int = CLIP_LENGTH) -> Tokens:

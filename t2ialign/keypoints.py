@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from t2ialign import locks
 from t2ialign.paths import check_place
-from t2ialign.scoring.budget import MAX_BATCH_PIXELS, add_max_batch_pixels, check_max_batch_pixels
+from t2ialign.scoring.budget import add_max_batch_pixels, check_max_batch_pixels
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rewards.evaluator import AlignEvaluator
     from rewards.keypoints import KeyPoint
     from t2ialign.scoring.items import Item, Source
@@ -136,14 +134,17 @@ def wanted(source: Source, find: Finder) -> tuple[Points, int]:
 
     Raises ValueError as `find` does, and if there is no prompt or no key point at all.
     """
+    from rewards.base import too_long
+    from rewards.keypoints import LETTERS
+
     prompts = Counter(item.prompt for item in source.items())
-    points = find([prompt for prompt in prompts if prompt])
+    points = find([prompt for prompt in prompts if prompt and not too_long(prompt, LETTERS)])
     if not any(points.values()):
         raise ValueError(
             f"got {len(points)} prompts in {source.name} and no key point in them; expected prompts that ask "
             "for something of the 24 kinds; see docs/keypoints.md"
         )
-    return points, sum(count for prompt, count in prompts.items() if not prompt or points[prompt] != [])
+    return points, sum(count for prompt, count in prompts.items() if not prompt or points.get(prompt) != [])
 
 
 def finish(output: Path, of: dict[str, Any], rows: Sequence[Row], points: Points) -> int:
@@ -172,6 +173,8 @@ def _judge(
     first = next(todo, None)
     if first is None:
         return
+    from t2ialign.scoring.judged import judged_rows
+
     evaluator = _evaluator(args)
     with Progress(initial=len(journal.kept), total=total, desc="keypoints", unit="image") as bar:
         stream = chain([first], todo)
@@ -182,69 +185,19 @@ def _judge(
                 bar.update(len(rows))
 
 
-def judged_rows(
-    evaluator: AlignEvaluator, items: Sequence[Item], points: Points, max_pixels: int = MAX_BATCH_PIXELS
-) -> Iterator[list[Row]]:
-    """Items -> journal rows, pictures of one size together; what cannot be opened has an error, no verdict.
-
-    At most `max_pixels` of a batch, or one image, are in memory. Raises ValueError as the judge does: a
-    server that is down is no fault of a picture.
-    """
-    from t2ialign.scoring.decode import Decoder
-
-    for pictures in Decoder([], raw=True, max_pixels=max_pixels).parts(items):
-        rows: list[Row] = [
-            {
-                **{"id": item.identity, "shard": item.shard, "row": item.row},
-                **{"file": item.file, "prompt": item.prompt, "verdicts": [], "error": item.error},
-            }
-            for item in pictures.items
-        ]
-        if broken := [row for row in rows if row["error"] is not None]:
-            yield broken
-        sizes: dict[Any, list[int]] = {}
-        for rank, pixels in enumerate(pictures.raw):
-            sizes.setdefault(pixels.shape, []).append(rank)
-        for alike in sizes.values():
-            some = [rows[pictures.good[rank]] for rank in alike]
-            _judge_alike(evaluator, [pictures.raw[rank] for rank in alike], some, points)
-            yield some
-
-
-def _judge_alike(
-    evaluator: AlignEvaluator, pictures: Sequence[Tensor], rows: Sequence[Row], points: Points
-) -> None:
-    """Verdicts on images of one size into their rows, or why the judge takes none of that size."""
-    from rewards.base import UnfitImage
-    from rewards.device import default_device
-    from t2ialign.scoring.engine import floats
-
-    prompts = [row["prompt"] for row in rows]
-    asked = [points[prompt] or [] for prompt in prompts]
-    try:
-        found = evaluator.judge(floats(pictures, default_device()), prompts, asked)
-    except UnfitImage as error:
-        for row in rows:
-            row["error"] = f"{row['file']}: {error}"
-        return
-    for row, one in zip(rows, found, strict=True):
-        row["verdicts"] = [
-            {
-                **{"kind": verdict.point.kind, "description": verdict.point.description},
-                **{"match": verdict.match, "reason": verdict.reason},
-            }
-            for verdict in one.verdicts
-        ]
-
-
 def _asked(source: Source, points: Points) -> Iterator[Item]:
     """The items that ask for something, and as errors those of which that is not known."""
+    from rewards.base import too_long
+    from rewards.keypoints import LETTERS
+
     for item in source.items():
         if item.error is not None:
             yield item
         elif not item.prompt:
             missing = f"{item.file}: got no prompt; expected a column prompt, or NAME.txt beside it; add it"
             yield replace(item, image=None, error=missing)
+        elif wrong := too_long(item.prompt, LETTERS):
+            yield replace(item, image=None, error=f"{item.file}: {wrong}")
         elif (mine := points[item.prompt]) is None:
             yield replace(item, image=None, error=f"{item.file}: got no key points that {UNREAD}")
         elif mine:

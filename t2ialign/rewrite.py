@@ -11,7 +11,7 @@ from t2ialign import locks
 from t2ialign.data.messages import printable
 from t2ialign.models.sources import check_model
 from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
-from t2ialign.rewriting.intensity import LONG
+from t2ialign.rewriting.intensity import BYTES_A_WORD, LONG
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=LONG,
         metavar="WORDS",
-        help=f"prompts of more words are not rewritten (default: {LONG})",
+        help=f"prompts of more words are not rewritten; a word counts once for every {BYTES_A_WORD} bytes "
+        f"(default: {LONG})",
     )
     parser.add_argument(
         "--fit",

@@ -73,6 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt-column", metavar="NAME", help="The column of the prompts (prompt, caption or text)."
     )
     parser.add_argument("--split", default="train", help="The split of a data set (train).")
+    _add_pace(parser)
+    parser.add_argument("--resume", choices=("latest",), help="Continue the run of --output.")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="Join the outputs of several processes.")
+    parser.add_argument("--ray", type=int, metavar="N", help="Run on a Ray cluster with N scoring workers.")
+
+
+def _add_pace(parser: argparse.ArgumentParser) -> None:
+    """How much is done at a time, and by what."""
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
     )
@@ -84,9 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="fp32", choices=("fp32", "bf16"), help="What the rewards compute in (fp32)."
     )
-    parser.add_argument("--resume", choices=("latest",), help="Continue the run of --output.")
-    parser.add_argument("--merge", nargs="+", metavar="FILE", help="Join the outputs of several processes.")
-    parser.add_argument("--ray", type=int, metavar="N", help="Run on a Ray cluster with N scoring workers.")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from t2ialign.data.images import open_rgb
 from t2ialign.data.keys import pair_key, text_key
 from t2ialign.data.ledger import Known, Rows, finish
 from t2ialign.data.pairs import PairRecord
+from t2ialign.data.room import Room
 from t2ialign.data.shards import ShardWriter
 from t2ialign.data.skipped import Skipped
 from t2ialign.data.stored import PairCache, Pairs
@@ -162,11 +163,14 @@ def _decoded(
     jobs: Iterator[_Job], sizes: list[Size], *, flip: bool, window: int
 ) -> Iterator[list[tuple[_Job, "Future[Variants]"]]]:
     """Windows of jobs whose pictures are being decoded in threads, one window ahead of its use."""
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    pool, room = ThreadPoolExecutor(min(8, os.cpu_count() or 1)), Room()
     ahead: list[tuple[_Job, Future[Variants]]] = []
     try:
         while chunk := list(islice(jobs, window)):
-            ready, ahead = ahead, [(job, pool.submit(_prepare, job.record, sizes, flip)) for job in chunk]
+            ready, ahead = (
+                ahead,
+                [(job, pool.submit(_prepare, job.record, sizes, flip, room)) for job in chunk],
+            )
             if ready:
                 yield ready
         yield ahead
@@ -174,16 +178,17 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(record: PairRecord, sizes: list[Size], flip: bool) -> Variants:
-    win, lose = (
-        open_rgb(picture, name=f"{record.name} {side}".strip())
-        for picture, side in ((record.win, "winner"), (record.lose, "loser"))
-    )
-    size = nearest_bucket((win, lose), sizes)
-    return [
-        (frame(win, size, mirror=mirror), frame(lose, size, mirror=mirror))
-        for mirror in ((False, True) if flip else (False,))
-    ]
+def _prepare(record: PairRecord, sizes: list[Size], flip: bool, room: Room) -> Variants:
+    with room.taken() as admit:
+        win, lose = (
+            open_rgb(picture, name=f"{record.name} {side}".strip(), admit=admit)
+            for picture, side in ((record.win, "winner"), (record.lose, "loser"))
+        )
+        size = nearest_bucket((win, lose), sizes)
+        return [
+            (frame(win, size, mirror=mirror), frame(lose, size, mirror=mirror))
+            for mirror in ((False, True) if flip else (False,))
+        ]
 
 
 def _by_size(

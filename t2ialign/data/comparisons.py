@@ -28,6 +28,7 @@ from t2ialign.data.images import ImageSource, open_rgb
 from t2ialign.data.keys import picture_key
 from t2ialign.data.ledger import Comparisons, Known, finish_comparisons
 from t2ialign.data.pairs import PairRecord
+from t2ialign.data.room import Room
 from t2ialign.data.shards import ShardReader, ShardWriter
 from t2ialign.data.skipped import Skipped
 from t2ialign.data.stored import INDEX, PROMPTS, held_out, open_manifest, shard_hashes
@@ -178,7 +179,7 @@ class _Pictures:
         self.prepare, self.skipped = prepare, skipped
         self.known, self.seen = Known(folder, "pictures"), set[int]()
         self.writer = ShardWriter(folder, "pictures", shard_size)
-        self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        self.pool, self.room = ThreadPoolExecutor(min(8, os.cpu_count() or 1)), Room()
         self.waiting = deque[tuple[int, str, Future[Tensor]]]()
 
     def key(self, picture: ImageSource, name: str) -> int:
@@ -202,7 +203,8 @@ class _Pictures:
         self.writer.close()
 
     def _prepared(self, picture: ImageSource, name: str) -> Tensor:
-        return self.prepare(open_rgb(picture, name=name))
+        with self.room.taken() as admit:
+            return self.prepare(open_rgb(picture, name=name, admit=admit))
 
     def _store(self) -> None:
         key, name, future = self.waiting.popleft()

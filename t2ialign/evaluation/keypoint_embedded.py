@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from rewards.device import default_device
 from rewards.evaluator_head import Features, paired
 from t2ialign.data.hashes import HASHES, digest, fault, note, noted
 from t2ialign.data.images import open_rgb
+from t2ialign.data.room import Room
 from t2ialign.data.shards import whole_file
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.keypoint_annotated import Annotated
@@ -95,9 +97,15 @@ def _embedded(
 @torch.no_grad()
 def _tensors(scorer: TwoTower, batch: Sequence[Annotated]) -> dict[str, Tensor]:
     """What a file holds: an image embedding a picture, the rest a key point."""
-    with ThreadPoolExecutor() as pool:
-        opened = list(pool.map(lambda one: open_rgb(one.picture, name=one.name), batch))
-    image = scorer.encode_image(torch.cat([_square(scorer, picture) for picture in opened]))
+    room = Room()
+
+    def square(one: Annotated) -> Tensor:
+        with torch.no_grad(), room.taken() as admit:  # of this thread: what is off in another is on here
+            return _square(scorer, open_rgb(one.picture, name=one.name, admit=admit))
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        squares = list(pool.map(square, batch))
+    image = scorer.encode_image(torch.cat(squares))
     found = paired(scorer, image, [record.points for record in batch])
     rows = [row for row, record in enumerate(batch) for _ in record.points]
     labels = [float(match) for record in batch for match in record.matches]
@@ -110,7 +118,7 @@ def _square(scorer: TwoTower, picture: Image.Image) -> Tensor:
     """As the fitted head will see pictures: (1, 3, S, S), by the scorer's path for tensors."""
     device = next(scorer.parameters()).device
     pixels = torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1)[None]
-    return scorer.preprocess(pixels.float() / 255)
+    return scorer.preprocess(pixels.float().div_(255))
 
 
 def _stored(files: Sequence[Path], numbers: np.ndarray, prompts: list[str]) -> Embedded:

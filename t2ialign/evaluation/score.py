@@ -20,6 +20,8 @@ Key = tuple[str, str, int | None, int | None, int | None]
 Score = dict[str, Any]
 """{"file", "prompt", "seed", "bytes", "mtime_ns", "reward", "score"}; "error" if broken, not "score"."""
 
+MAX_BATCH_PIXELS = 1 << 26
+"""64 images of 1024x1024, of 12 bytes a pixel."""
 KEY = ("file", "prompt", "seed", "bytes", "mtime_ns")
 """What a score belongs to: another picture of the same name has another size or date."""
 
@@ -67,11 +69,15 @@ def score_manifest(
 
 def read_image(path: Path) -> Tensor:
     """One picture -> (3, H, W) fp32 in [0, 1]. Raises ValueError if it cannot be read whole."""
-    return torch.from_numpy(np.asarray(open_rgb(path), np.float32) / 255).permute(2, 0, 1)
+    pixels = torch.from_numpy(np.asarray(open_rgb(path), np.float32))
+    return pixels.div_(255).permute(2, 0, 1)
 
 
 def _batches(rows: Sequence[tuple[Rendered, Key]], size: int) -> Iterator[list[_Item]]:
-    """Rows with their image, or the reason why there is none; images of one batch have one size."""
+    """Rows with their image, or the reason why there is none; images of one batch have one size.
+
+    They have at most `MAX_BATCH_PIXELS` pixels, or are one.
+    """
     batch: list[_Item] = []
     shape: torch.Size | None = None
     for row, key in rows:
@@ -80,7 +86,8 @@ def _batches(rows: Sequence[tuple[Rendered, Key]], size: int) -> Iterator[list[_
         except ValueError as error:
             image = str(error)
         new = image.shape if isinstance(image, Tensor) else shape
-        if batch and (len(batch) == size or (shape is not None and new != shape)):
+        most = size if new is None else min(size, max(1, MAX_BATCH_PIXELS // new[1:].numel()))
+        if batch and (len(batch) >= most or (shape is not None and new != shape)):
             yield batch
             batch = []
         shape = new

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+QUOTED = 200
+"""Letters of a prompt that a warning quotes."""
+
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +25,8 @@ def warn_if_cut(tokenizer: Any, prompts: Sequence[str], size: int) -> None:
         if len(ids) > size:
             cut = tokenizer.decode(ids[size - 1 : -1], skip_special_tokens=True).strip()
             log.warning(
-                "prompt %r has %d tokens and the model reads %d; cut: %r", prompt, len(ids) - 2, size - 2, cut
+                "prompt %r has %d tokens and the model reads %d; cut: %r",
+                *(prompt[:QUOTED], len(ids) - 2, size - 2, cut[:QUOTED]),
             )
 
 

@@ -18,7 +18,7 @@ from rewards.contrast_text import ADJECTIVES, Phrase, phrases, rewrite, style_en
 from rewards.contrast_words import ENGLISH
 from rewards.english import NUMBERS
 from t2ialign.rewriting.lexicon import kind_of, said
-from t2ialign.rewriting.numbers import numbers
+from t2ialign.rewriting.numbers import NEAR, numbers
 from t2ialign.rewriting.quotes import quoted
 
 MASK = "\u25a1"
@@ -107,7 +107,9 @@ def _request(text: str) -> tuple[list[Edit], str]:
 def _pair(text: str) -> tuple[list[Edit], str]:
     """ "a pair of dogs" -> "two dogs"; glasses and wings keep their pair."""
     edits = [
-        (found.span(), "two") for found in _PAIR.finditer(text) if numbers(text[found.start() :])[0].required
+        (found.span(), "two")
+        for found in _PAIR.finditer(text)
+        if numbers(text[found.start() : found.end() + NEAR])[0].required
     ]
     return edits, '"A pair of" is the number two, which an encoder knows better.'
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 LONG = 80
 """Words above which a prompt is left alone: it says enough, and more would bury it."""
+BYTES_A_WORD = 24
+"""Bytes of UTF-8 that count as one word: CLIP's tokenizer makes many tokens of a longer run of letters."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,18 @@ def word_count(text: str) -> int:
     return len(text.split())
 
 
+def length(text: str) -> int:
+    """Words of a text as its limit counts them: a word counts once for every `BYTES_A_WORD` that it starts.
+
+    So languages without blanks, and one word of any length, have a limit too.
+    """
+    sizes = (len(word.encode("utf-8", "surrogatepass")) for word in text.split())
+    return sum(-(-size // BYTES_A_WORD) for size in sizes)
+
+
 def leave_alone(prompt: str, longest: int = LONG) -> bool:
-    """Whether a prompt has more than `longest` words and is not rewritten."""
-    return word_count(prompt) > longest
+    """Whether a prompt has a `length` of more than `longest` words and is not rewritten."""
+    return length(prompt) > longest
 
 
 def intensity(name: str) -> Intensity:

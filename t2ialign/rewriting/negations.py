@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rewards.contrast_words import BOUNDARIES
 from rewards.english import singular
@@ -22,6 +23,8 @@ _HARD, _ANY = _pattern(NEGATOR), _pattern(f"{NEGATOR}|{SOFT}")
 _IDIOM = re.compile(rf"(?:{IDIOM})\b", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[.,;:!?()\"\u2014]|\b(?:but|while|which|because|so)\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_EMPTY = frozenset(GENERIC | BOUNDARIES)
+_REACH = 600  # letters on either side of a negator in which its clause is looked for
 _NEITHER = re.compile(r"\bneither\b[^.;!?]*\bnor$", re.IGNORECASE)  # one negation in two words
 _VERBAL = re.compile(r"not|never|cannot|\w+n['\u2019]t", re.IGNORECASE)
 _LISTING = frozenset(("and", "or", "nor", "of", "the", "a", "an", "any", "his", "her", "its", "their", "no"))
@@ -46,7 +49,7 @@ def negations(text: str) -> list[Negation]:
         for match in _HARD.finditer(text)
         if not _IDIOM.match(text, match.start())
         and (match["less"] or "").lower() not in FIGURATIVE
-        and not _NEITHER.search(text[: match.end()])
+        and not _NEITHER.search(text[max(0, match.start() - _REACH) : match.end()])
         if (negation := _negation(text, match))
     ]
 
@@ -87,14 +90,16 @@ def stem(word: str) -> str:
 _MEANING = {stem(word): stem(group[0]) for group in SAME for word in group}
 
 
+@lru_cache(maxsize=4096)
 def _meaning(word: str) -> str:
     return _MEANING.get(stem(word), stem(word))
 
 
 def _negation(text: str, match: re.Match[str]) -> Negation | None:
-    start = max((end.end() for end in _CLAUSE_END.finditer(text, 0, match.start())), default=0)
-    stop = _CLAUSE_END.search(text, match.end())
-    lead, rest = text[start : match.start()], text[match.end() : stop.start() if stop else None]
+    first, last = max(0, match.start() - _REACH), match.end() + _REACH
+    start = max((end.end() for end in _CLAUSE_END.finditer(text, first, match.start())), default=first)
+    stop = _CLAUSE_END.search(text, match.end(), last)
+    lead, rest = text[start : match.start()], text[match.end() : stop.start() if stop else last]
     before, after = _content(lead), _content(rest)
     around, follows = _stems(before + after), _stems(after)
     if whole := "people" if match["people"] else match["less"] or match["free"]:
@@ -103,8 +108,8 @@ def _negation(text: str, match: re.Match[str]) -> Negation | None:
     if scope := _scope(rest, verbal=_VERBAL.fullmatch(match["word"]) is not None):
         end = match.end() + scope[-1].end()
         return Negation(_stems(scope), text[match.start() : end], follows, around)
-    if last := before[-3:]:
-        return Negation(_stems(last), text[start + last[0].start() : match.end()], follows, around)
+    if nearest := before[-3:]:
+        return Negation(_stems(nearest), text[start + nearest[0].start() : match.end()], follows, around)
     return None
 
 
@@ -123,9 +128,7 @@ def _scope(clause: str, verbal: bool) -> list[re.Match[str]]:
 
 def _content(text: str) -> list[re.Match[str]]:
     found = _WORD.finditer(text)
-    return [
-        word for word in found if word.group().lower() not in GENERIC | BOUNDARIES and len(word.group()) > 1
-    ]
+    return [word for word in found if word.group().lower() not in _EMPTY and len(word.group()) > 1]
 
 
 def _stems(words: list[re.Match[str]]) -> frozenset[str]:

@@ -58,6 +58,8 @@ _GROUPS = {
 }
 """Words of a rewrite that say a number without counting; an ordinal is the last of an enumeration."""
 _ONE_AND_OTHER = re.compile(r"\b(?:one|first)\b.*?\b(?:other|another|second)\b", re.IGNORECASE | re.DOTALL)
+NEAR = 120
+"""Letters before and after a number that say what it counts."""
 _NOUNS = {noun for _, nouns in ENGLISH.groups for noun in nouns}
 
 
@@ -105,9 +107,7 @@ def _kept(asked: Number, given: list[Number], others: set[str]) -> bool:
     """
     same = [number.value for number in given if asked.noun and number.noun == asked.noun]
     if any(value != "1" for value in same):
-        return (
-            asked.value in same or str(sum(int(value) for value in same if value.isdecimal())) == asked.value
-        )
+        return asked.value in same or str(sum(map(_small, same))) == asked.value
     return any(number.value == asked.value and number.noun not in others for number in given)
 
 
@@ -124,12 +124,13 @@ def _enumerated(noun: str, text: str) -> str:
 
 def _number(text: str, found: re.Match[str]) -> Number:
     value, spelled = _value(found), found["digits"] is None
-    compound = re.match(r"-([a-z]+)", text[found.end() :], re.IGNORECASE)
+    after = text[found.end() : found.end() + NEAR]
+    compound = re.match(r"-([a-z]+)", after, re.IGNORECASE)
     if compound:  # six-legged counts legs; two-story names a kind of house
         counts = compound[1].lower().endswith("ed") and value != "1"
         return Number(value, "", found.group() + compound.group(), counts)
-    noun, end = _noun(text[found.end() :], value)
-    before = re.search(r"(\w+)\W*$", text[: found.start()])
+    noun, end = _noun(after, value)
+    before = re.search(r"(\w+)\W*$", text[max(0, found.start() - NEAR) : found.start()])
     required = _required(value, noun, spelled, before[1].lower() if before else "")
     if found["pair"] and plural(noun) in IN_TWOS:
         required = False
@@ -163,13 +164,18 @@ def _sum(words: list[str]) -> int:
         if word in _POWERS:
             total = max(total, 1) * _POWERS[word]
         else:
-            total += int(word) if word.isdecimal() else _SMALL_VALUES.get(word, 0)
+            total += _small(word) or _SMALL_VALUES.get(word, 0)
     return total
+
+
+def _small(text: str) -> int:
+    """The number that digits write; 0 for other text, and for more digits than anything is counted with."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else 0
 
 
 def _noun(after: str, value: str) -> tuple[str, int]:
     """What is counted by a number that these words follow, and where it ends; ("", 0) if nothing is."""
-    items = tokens(after[:120])
+    items = tokens(after)
     for token, following in zip_longest(items, items[1:]):
         if ends_phrase(token, following):
             break

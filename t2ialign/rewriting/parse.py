@@ -23,7 +23,10 @@ SEVERAL = "several answers"
 THOUGHT_OPEN = "thought not closed"
 MARKS = "think marks not as expected"
 LIMIT = "cut by the token limit"
-FALLBACKS = (NO_TAGS, EMPTY, NOT_CLOSED, NOT_OPENED, NESTED, SEVERAL, THOUGHT_OPEN, MARKS, LIMIT)
+MOST = 20_000
+"""Letters of an output, thought and all: a server may send megabytes of them."""
+TOO_LONG = f"more than {MOST} letters"
+FALLBACKS = (NO_TAGS, EMPTY, NOT_CLOSED, NOT_OPENED, NESTED, SEVERAL, THOUGHT_OPEN, MARKS, LIMIT, TOO_LONG)
 
 THINK = ("<think>", "</think>")
 ANSWER = ("<answer>", "</answer>")
@@ -60,6 +63,8 @@ def parse(output: str, prompt: str, *, convention: str = "tags") -> Parsed:
         raise ValueError(
             f"got convention {convention!r}; expected one of {', '.join(CONVENTIONS)}; name the model's own"
         )
+    if len(output) > MOST:
+        return Parsed("", prompt.strip(), TOO_LONG)
     thought, answer, fallback = CONVENTIONS[convention](
         output.removesuffix(CUT), prompt.strip(), output.endswith(CUT)
     )

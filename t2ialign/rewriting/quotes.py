@@ -6,14 +6,15 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+# Single marks quote at most 500 letters, since each one that is never closed looks so far for its end.
 # A straight mark after a digit is inches; a straight single one inside a word is an apostrophe.
 _STYLES = (
     r'(?<!\d)"([^"\n]+)"',
     "[\u201c\u201e\u201d]([^\u201c\u201d\n]+)[\u201d\u201c]",
     "\u00ab([^\u00ab\u00bb\n]+)\u00bb|\u00bb([^\u00ab\u00bb\n]+)\u00ab",
     "\u300c([^\u300c\u300d\n]+)\u300d|\u300e([^\u300e\u300f\n]+)\u300f|\u300a([^\u300a\u300b\n]+)\u300b",
-    r"(?<![\w'])'(?![\s']|\d0s|n'|(?:em|tis|twas|til)\b)([^\n]*?[^\s'])'(?!\w)",
-    "(?<!\\w)[\u2018\u201a](?!\\s|\\d0s|n\u2019)([^\u2018\n]*?[^\\s\u2018\u2019])[\u2019\u2018](?!\\w)",
+    r"(?<![\w'])'(?![\s']|\d0s|n'|(?:em|tis|twas|til)\b)([^\n]{0,500}?[^\s'])'(?!\w)",
+    "(?<!\\w)[\u2018\u201a](?!\\s|\\d0s|n\u2019)([^\u2018\n]{0,500}?[^\\s\u2018\u2019])[\u2019\u2018](?!\\w)",
     r"`([^`\n]+)`",
 )
 _QUOTED = re.compile("|".join(_STYLES))

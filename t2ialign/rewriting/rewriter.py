@@ -16,6 +16,8 @@ ALONE = "prompt left alone"
 BUDGET = "over the token budget"
 REFUSED = "refused"
 """The fall-back of a prompt that the model would not take, such as one that a server's filter holds back."""
+LONGEST_REWRITE = 6_000
+"""Letters of a rewrite: some 1,000 words, more than any text encoder of an image model reads."""
 HARMLESS = "cat"
 """What no model refuses; one word, so that it is asked whatever prompts are left alone."""
 
@@ -75,7 +77,8 @@ def rewrite(
 
     survival: whether what a rewrite lost sends it back; off for a rewriter whose task is to replace the
     user's words, since words are what is compared. tries: how often a prompt is asked at most; only what
-    failed is asked again. longest: prompts of more words are left alone. tokenizer, limit: the budget in
+    failed is asked again. longest: prompts of more words, as `intensity.length`
+    counts them, are left alone. tokenizer, limit: the budget in
     tokens, if any. Raises ValueError for a rewriter that returns another number of outputs, and for tries
     below 1.
     """
@@ -150,6 +153,8 @@ def judge(
     )
     if not parsed.usable:
         return replace(result, reason=parsed.fallback)
+    if len(parsed.answer) > LONGEST_REWRITE:
+        return replace(result, reason=BUDGET)
     lost = tuple(check(prompt, parsed.answer))
     if tokenizer is not None and not (lost and survival):
         prefix = prompt.strip() if convention == "continuation" else ""

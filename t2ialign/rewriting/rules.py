@@ -24,6 +24,8 @@ from t2ialign.rewriting.untouched import why_untouched
 ADDED = {"light": SLOTS[:0], "medium": SLOTS[:3], "full": SLOTS}
 """The slots that each intensity fills; `light` only makes clear what the prompt says."""
 UNCHANGED = "The prompt is left as it is: "
+MOST = 2_000
+"""Letters of a prompt that the rules read."""
 _ENDS = re.compile(r"[\s,;.]+$")
 
 
@@ -54,6 +56,8 @@ def explain(prompt: str, strength: str = "medium", key: str = "0|0") -> tuple[st
     `key` chooses among style words that suit. Raises ValueError for an unknown intensity.
     """
     intensity(strength)
+    if len(prompt) > MOST:
+        return f"{UNCHANGED}it has more than {MOST} letters, and the rules read no more.", prompt
     if why := why_untouched(prompt):
         return UNCHANGED + why + ".", prompt
     text, reasons = prompt, []

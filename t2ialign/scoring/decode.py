@@ -59,8 +59,8 @@ class Decoder(data.Dataset[Pictures]):
     ) -> None:
         """`raw`: images are asked for at full size too, of at most `max_pixels` in a batch.
 
-        Without it a JPEG of more pixels is decoded at a half, a quarter or an eighth of its size, as long as
-        it is `SPARE` times what every geometry reads.
+        An image of more pixels is decoded alone. Without `raw` a JPEG of more is decoded at a half, a quarter
+        or an eighth of its size, as long as that is `SPARE` times what every geometry reads.
         """
         self.geometries, self.raw, self.max_pixels = list(geometries), raw, max_pixels
         self.fitting: int | None = None
@@ -139,11 +139,9 @@ class Decoder(data.Dataset[Pictures]):
 
     def _admit(self, most: int | None) -> Admit:
         def admit(height: int, width: int) -> tuple[int, int] | None:
-            if self.raw:
-                if most is not None and height * width > most:
-                    raise OverBudget
-                return None
-            if height * width <= self.max_pixels or not self.geometries:
+            if most is not None and height * width > most:
+                raise OverBudget
+            if self.raw or height * width <= self.max_pixels or not self.geometries:
                 return None
             sizes = [geometry.scaled(height, width) for geometry in self.geometries]
             return SPARE * max(high for high, _ in sizes), SPARE * max(wide for _, wide in sizes)

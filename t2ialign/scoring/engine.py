@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rewards import Prepared, Reward, TwoTower, score_all
+from rewards.base import too_long
 from rewards.preprocess import Geometry
 from rewards.vlm import UnreadableAnswer
 from t2ialign.data.messages import one_line
@@ -155,6 +156,8 @@ class Engine:
         free = [name for name in names if name not in self.fixed]
         for alike in _sizes(batch.raw, places) if free else ():
             images = floats([batch.raw[place] for place in alike], self.device)
+            for place in alike:  # what is floats now is not kept as levels too
+                batch.raw[place] = batch.raw[place].new_empty(0)
             given = Inputs(alike, [text[place] for place in alike], images)
             yield from (([name], given) for name in free)
 
@@ -204,6 +207,7 @@ class Engine:
         while window := list(islice(stream, max(1, WINDOW // size) * size)):
             if self.needing and not self.worked:
                 check_some_prompt(window, self.needing)
+            window = [within_length(item) for item in window]
             if len(self.needing) == len(self.rewards):
                 window = [without_prompt(item) for item in window]
             self.texts.append([item.prompt for item in window if item.prompt and item.error is None])
@@ -252,6 +256,12 @@ def without_prompt(item: Item) -> Item:
     if item.prompt or item.error is not None:
         return item
     return replace(item, image=None, error=f"{item.file}: {NO_PROMPT}")
+
+
+def within_length(item: Item) -> Item:
+    """The item, as an error if its prompt is longer than any reward reads: nothing is made of it."""
+    wrong = too_long(item.prompt or "") if item.error is None else None
+    return item if wrong is None else replace(item, image=None, error=f"{item.file}: {wrong}")
 
 
 def floats(pictures: Sequence[Tensor], device: torch.device | str) -> Tensor:
