@@ -44,7 +44,7 @@ def jpeg_kilobytes(images: Tensor) -> Tensor:
     Black et al. 2023 (DDPO), section 5; flow_grpo divides its compressibility by 500.
     """
     sizes = []
-    for image in images.split(1):
+    for image in torch.split(images, 1):
         buffer = io.BytesIO()
         pictures(image)[0].save(buffer, format="JPEG", quality=QUALITY)
         sizes.append(buffer.tell() / 1000)
@@ -68,7 +68,7 @@ def contrast(images: Tensor) -> Tensor:
     if grey[0].numel() <= BAND:
         variance = grey.var((1, 2), correction=0)
     else:
-        bands = grey.split(max(1, BAND // (len(grey) * grey.shape[2])), dim=1)
+        bands = torch.split(grey, max(1, BAND // (len(grey) * grey.shape[2])), dim=1)
         middle = grey.mean((1, 2), keepdim=True)
         variance = torch.stack([(band - middle).square().sum((1, 2)) for band in bands]).sum(0)
         variance = variance / grey[0].numel()
@@ -198,12 +198,12 @@ def _real(images: Tensor) -> Tensor:
 
 def _groups(images: Tensor) -> Sequence[Tensor]:
     """As many images together as make up `BAND` pixels, or one alone."""
-    return images.split(max(1, BAND // images[0, 0].numel()))
+    return torch.split(images, max(1, BAND // images[0, 0].numel()))
 
 
 def _bands(images: Tensor) -> Sequence[Tensor]:
     """Rows of all images together that make up `BAND` pixels: all of them unless an image is larger."""
-    return images.split(max(1, BAND // (len(images) * images.shape[-1])), dim=-2)
+    return torch.split(images, max(1, BAND // (len(images) * images.shape[-1])), dim=-2)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

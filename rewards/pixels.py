@@ -14,7 +14,7 @@ def eight_bit(images: Tensor) -> Tensor:
     """(..., H, W) in [0, 1] -> the same shape in uint8, rounded to the nearest and detached."""
     levels = torch.empty_like(images, dtype=torch.uint8)
     rows = max(1, BAND * images.shape[-2] // max(1, images.numel()))
-    for band, into in zip(images.detach().split(rows, -2), levels.split(rows, -2), strict=True):
+    for band, into in zip(*(torch.split(x, rows, -2) for x in (images.detach(), levels)), strict=True):
         into.copy_(band.clamp(0, 1).mul_(255).round_())
     return levels
 
