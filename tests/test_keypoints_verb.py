@@ -342,3 +342,15 @@ def test_a_language_model_finds_the_key_points_once(samples, tmp_path, capsys):
     other = ("--resume", "latest", "--extract", "other", *served(server))
     assert judge(samples, tmp_path / "out", *other) == 2
     assert "got key points by 'reader'" in capsys.readouterr().err
+
+
+def test_images_and_prompts_that_are_too_large_are_errors_of_their_rows(samples, tmp_path, monkeypatch):
+    monkeypatch.setattr("rewards.shapes_vision.LARGEST", 2_000)
+    Image.new("RGB", (64, 64), "white").save(samples / "0.png")
+    row = {"file": "1.png", "prompt": "x" * 300_000, "seed": 9}
+    with (samples / "manifest.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    assert judge(samples, tmp_path / "out", "--max-batch-pixels", "1500") == BROKEN
+    errors = [error["error"] for error in result(tmp_path / "out")["errors"]]
+    assert len(errors) == 2 and "got an image of 64x64 pixels" in errors[0]
+    assert "got a prompt of 300000 letters" in errors[1] and len(errors[1]) < 300

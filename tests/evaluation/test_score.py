@@ -134,3 +134,10 @@ def test_pixels_are_read_without_loss(tmp_path: Path) -> None:
         [[pytest.approx(0.2)] * 2],
         [[1.0, 1.0]],
     ]
+
+
+def test_a_batch_ends_where_its_pixels_are_too_many(folder, monkeypatch):
+    monkeypatch.setattr("t2ialign.evaluation.score.MAX_BATCH_PIXELS", 100)
+    reward = Redness()
+    assert [row["score"] for row in scores(folder, reward)] == pytest.approx(REDS)
+    assert [tuple(shape) for shape in reward.batches] == [(1, 3, 8, 8)] * 2 + [(2, 3, 6, 8)]

@@ -261,3 +261,16 @@ def test_an_open_file_is_an_image_too():
     stream = io.BytesIO()
     plain(255).save(stream, "PNG")
     assert Redness()(Image.open(stream), "").item() == 1.0
+
+
+def test_a_batch_ends_where_its_pixels_are_too_many_and_order_stays():
+    reward = Redness()
+    images = [
+        plain(level, *size)
+        for level, size in zip(
+            (0, 51, 102, 153, 204), [(8, 6), (8, 6), (20, 10), (8, 6), (8, 6)], strict=True
+        )
+    ]
+    table = rewards.score({"red": reward}, images, max_batch_pixels=100)
+    assert table["red"].tolist() == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
+    assert [shape[0] for shape in reward.shapes] == [2, 1, 2]

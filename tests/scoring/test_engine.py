@@ -302,3 +302,10 @@ def test_no_gradients_are_kept():
         module.Decoder([SQUARE], raw=False).decode(items(2)),
     )
     assert not launched["a"].requires_grad
+
+
+def test_a_prompt_longer_than_any_reward_reads_is_an_error_of_its_row():
+    rows = score({"red": Redness()}, items(3, ["a", "x" * 300_000, "b"]), batch_size=3)
+    assert [row["error"] is None for row in rows] == [True, False, True]
+    assert "1.png: got a prompt of 300000 letters" in rows[1]["error"] and len(rows[1]["error"]) < 300
+    assert not rows[1]["scores"]
