@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import tarfile
 import zlib
@@ -12,7 +13,7 @@ from pathlib import Path
 from t2ialign.data.images import ENDINGS
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.tables import first_of
-from t2ialign.data.walk import composed, ending, is_clutter
+from t2ialign.data.walk import HIDDEN, SkippedFiles, composed, ending, is_clutter
 from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import Prompts
 from t2ialign.scoring.tar_headers import BLOCK, Header
@@ -20,10 +21,57 @@ from t2ialign.scoring.tar_headers import BLOCK, Header
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TEXTS = ("txt", "caption", "prompt", "text")
 """Endings of members that hold a prompt; "json" holds one under prompt, caption or text."""
+NAMED = 2
+"""Members that a warning names."""
 BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error)
+
+log = logging.getLogger(__name__)
 
 Sample = dict[str, bytes]
 """Member ending, from the first dot of the file's name on -> content, of one key."""
+
+
+class Left:
+    """What lies in a shard beside samples of an image and its caption, as a damaged name leaves it."""
+
+    def __init__(self) -> None:
+        self.skipped, self.whole = SkippedFiles(), 0
+        self.images, self.texts = list[str](), list[str]()
+        self.lost = dict[str, str]()
+
+    def add(self, key: str, sample: Sample, *, has_prompt: bool) -> None:
+        """Look at one more sample."""
+        images = [f"{key}.{kind}" for kind in sample if ending(f"x.{kind}") in ENDINGS]
+        others = [f".{kind}" for kind in sample if kind.lower() not in (*TEXTS, "json")]
+        if images:
+            self.whole += has_prompt
+            self.images += [] if has_prompt else images
+        elif not _has_text(sample):
+            for kind in others:
+                self.skipped.add(ending(kind), f"{key}{kind}")
+        elif others:
+            self.lost[key] = ", ".join(others)
+        else:
+            self.texts.append(key)
+
+    def note(self, path: Path) -> Iterator[tuple[str, str]]:
+        """Log what is no sample -> (name, what is wrong) where a caption has no image but another file.
+
+        All but a sample without image and caption is told only if most samples have both.
+        """
+        self.skipped.note(path)
+        for what, names in (
+            ("images without a caption", self.images),
+            ("captions without an image", self.texts),
+        ):
+            if 0 < len(names) < self.whole:
+                shown = ", ".join([*names[:NAMED], *(["..."] if len(names) > NAMED else [])])
+                log.warning("%s: %d %s, where %d have both: %s", path, len(names), what, self.whole, shown)
+        for key, others in self.lost.items() if len(self.lost) < self.whole else ():
+            yield (
+                key,
+                f"{key}: got {others} and no image; expected one, as others have; mend the shard",
+            )
 
 
 def is_tar(path: Path) -> bool:
@@ -80,9 +128,11 @@ def _labels(shards: Sequence[Path]) -> list[str]:
 def _items(path: Path, shard: int, label: str, prompts: Prompts) -> Iterator[Item]:
     mark, row = stamp(path), 0
     seen: dict[tuple[str, str | None], int] = {}
+    left = Left()
     try:
-        for key, sample in _samples(path):
+        for key, sample in _samples(path, left.skipped):
             text, wrong = _text(sample)
+            left.add(key, sample, has_prompt=bool(text or wrong))
             for kind in [kind for kind in sample if ending(f"x.{kind}") in ENDINGS]:
                 member = f"{key}.{kind}"
                 for prompt in prompts.of(member, text):
@@ -98,20 +148,23 @@ def _items(path: Path, shard: int, label: str, prompts: Prompts) -> Iterator[Ite
                     row += 1
         if path.suffix == ".tar" and path.stat().st_size % BLOCK:
             raise tarfile.ReadError("cut short")
+        for name, error in left.note(path):
+            yield Item(shard, row, f"{label}/{name}", None, None, mark, error=f"{label}/{error}")
+            row += 1
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"{path}: got {reason} after {row} pictures; expected a whole archive; fetch it again"
         yield Item(shard, row, label, None, None, mark, error=message)
 
 
-def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
+def _samples(path: Path, skipped: SkippedFiles) -> Iterator[tuple[str, Sample]]:
     """(key, members) of each run of members of one key: the path up to the first dot of the file's name.
 
     Raises one of `BROKEN` for a damaged archive, after all that could be read before the damage.
     """
     key, sample, texts = "", Sample(), True
     try:
-        for name, content in _members(path):
+        for name, content in _members(path, skipped):
             folder, _, last = name.rpartition("/")
             stem, _, kind = last.partition(".")
             new = f"{folder}/{stem}" if folder else stem
@@ -128,13 +181,16 @@ def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
         yield key, sample
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+def _members(path: Path, skipped: SkippedFiles) -> Iterator[tuple[str, bytes]]:
     """(name, content) of each file of a shard with an ending; folders, links and clutter are left out."""
     with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=Header) as archive:
         for member in archive:
             name = composed(member.name.removeprefix("./"))
             parts = name.split("/")
-            if not member.isfile() or any(map(is_clutter, parts)) or not parts[-1].partition(".")[2]:
+            if not member.isfile():
+                continue
+            if any(map(is_clutter, parts)) or not parts[-1].partition(".")[2]:
+                skipped.add(HIDDEN if any(map(is_clutter, parts)) else "without ending", name)
                 continue
             content = archive.extractfile(member)
             assert content is not None, f"{path}: {member.name} is a file without content"
