@@ -11,7 +11,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
@@ -24,14 +26,19 @@ LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 
 @contextmanager
-def hold_folder(folder: Path, name: str = "--output ", *, shared: bool = False) -> Iterator[None]:
+def hold_folder(
+    folder: Path, name: str = "--output ", *, shared: bool = False, nested: bool = False
+) -> Iterator[None]:
     """Within this block nobody else holds the folder, which is made; `name` is what errors call it.
 
-    shared: the processes of one run work on it together; the first one (RANK 0) holds it for all. A folder
-    that was made and stayed empty is removed. Raises ValueError if it is a file, if another run holds it, if
-    it cannot be written, and for several processes that do not share it.
+    shared: the processes of one run work on it together; the first one (RANK 0) holds it for all. nested: the
+    same thread may hold it in several blocks, one within the other, all of them nested. A folder that was
+    made and stayed empty is removed. Raises ValueError if it is a file, if another run holds it, if it cannot
+    be written, and for several processes that do not share it.
     """
     if not shared:
         check_alone(f"{name}{folder}")
@@ -39,8 +46,22 @@ def hold_folder(folder: Path, name: str = "--output ", *, shared: bool = False) 
         yield
         return
     _check_folder(folder, name)
-    with _hold(folder / LOCK, f"{name}{folder}"):
+    with _hold(folder.resolve() / LOCK if nested else folder / LOCK, f"{name}{folder}", nested=nested):
         yield
+
+
+def holding_output(fit: Callable[[Any], Result]) -> Callable[[Any], Result]:
+    """A method of an object with `cfg.output`, during which nobody else holds that folder.
+
+    The command line holds it too, from before anything is loaded.
+    """
+
+    @wraps(fit)
+    def held(self: Any) -> Result:
+        with hold_folder(self.cfg.output, "output=", shared=True, nested=True):
+            return fit(self)
+
+    return held
 
 
 @contextmanager
@@ -88,25 +109,26 @@ def _check_folder(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def _hold(file: Path, shown: str) -> Iterator[None]:
+def _hold(file: Path, shown: str, *, nested: bool = False) -> Iterator[None]:
     made = [folder for folder in file.parents if not folder.exists()]
-    lock = _lock(file, shown)
+    lock = _lock(file, shown, nested=nested)
     try:
         yield
     finally:
         # Before it is let go: whoever waits for this file then finds that it is gone, and makes a new one.
-        with suppress(PermissionError):  # of Windows, which deletes no open file
-            file.unlink(missing_ok=True)
+        if lock.lock_counter == 1:  # no block around this one holds it
+            with suppress(PermissionError):  # of Windows, which deletes no open file
+                file.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):  # not empty, or used by the next run
             for folder in made:
                 folder.rmdir()
 
 
-def _lock(file: Path, shown: str) -> BaseFileLock:
+def _lock(file: Path, shown: str, *, nested: bool) -> BaseFileLock:
     """A lock that is held. Raises ValueError if that cannot be."""
     try:
-        return _acquired(FileLock(file, timeout=MOMENT, fallback_to_soft=False))
+        return _acquired(FileLock(file, timeout=MOMENT, fallback_to_soft=False, is_singleton=nested))
     except Timeout as error:
         raise _in_use(shown) from error
     except (OSError, NotImplementedError) as error:
@@ -118,12 +140,11 @@ def _lock(file: Path, shown: str) -> BaseFileLock:
                 "write to; choose another"
             ) from error
     log.warning("%s is on a file system without locks: a file stands for one", shown)
-    if (
-        file.is_file() and not file.stat().st_size
-    ):  # what the attempt left; one that stands for a lock has text
+    # What the attempt left is empty; a file that stands for a lock has text.
+    if file.is_file() and not file.stat().st_size:
         file.unlink(missing_ok=True)
     try:
-        return _acquired(SoftFileLock(file, timeout=MOMENT))
+        return _acquired(SoftFileLock(file, timeout=MOMENT, is_singleton=nested))
     except Timeout as error:
         raise _in_use(f"{shown} (or a killed one left {file}: then delete it)") from error
 

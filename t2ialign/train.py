@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
     if key := _unnamed_model(settings):
         toy.announce(f"{key}=")
     output = getattr(settings, "output", None)  # a method of the user's may write none
-    with locks.hold_folder(Path(output), "output=", shared=True) if output else nullcontext():
+    held = locks.hold_folder(Path(output), "output=", shared=True, nested=True) if output else nullcontext()
+    with held:
         _fit(module, settings)
 
 

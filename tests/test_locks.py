@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from t2ialign import cli, locks
+from t2ialign.trainers.methods import methods
 
 HOLD = """
 import os, sys, time
@@ -171,6 +175,52 @@ def test_a_folder_is_free_if_it_holds_a_lock_at_most(tmp_path):
         locks.check_free(tmp_path / "file")
     with pytest.raises(ValueError, match="which is a file"), locks.hold_folder(tmp_path / "file"):
         pass
+
+
+def test_blocks_of_one_run_may_lie_within_each_other(tmp_path):
+    """As the command line's and that of fit, which a program of the user's calls alone."""
+    out = tmp_path / "out"
+    with locks.hold_folder(out, nested=True):
+        with locks.hold_folder(out, nested=True):
+            (out / "result").touch()
+        assert (out / locks.LOCK).is_file(), "the outer one still holds it"
+        with pytest.raises(ValueError, match="another run"), locks.hold_folder(out):
+            pass
+        with ThreadPoolExecutor() as pool, pytest.raises(ValueError, match="another run"):
+            pool.submit(hold_nested, out).result()
+    assert [path.name for path in out.iterdir()] == ["result"]
+    with other_run(out), pytest.raises(ValueError, match="another run"):
+        hold_nested(out)
+
+
+def hold_nested(folder: Path) -> None:
+    with locks.hold_folder(folder, nested=True):
+        pass
+
+
+class Fitted:
+    """A trainer as Python code uses one."""
+
+    def __init__(self, output: Path) -> None:
+        self.cfg = SimpleNamespace(output=output)
+
+    @locks.holding_output
+    def fit(self) -> list[str]:
+        return sorted(path.name for path in self.cfg.output.iterdir())
+
+
+def test_fit_called_from_python_holds_its_output(tmp_path):
+    out = tmp_path / "out"
+    assert Fitted(out).fit() == [locks.LOCK]
+    with other_run(out), pytest.raises(ValueError, match=r"got output=.*out, which another run is using"):
+        Fitted(out).fit()
+    with locks.hold_folder(out, "output=", nested=True):
+        assert Fitted(out).fit() == [locks.LOCK]
+
+
+@pytest.mark.parametrize("method", methods())
+def test_every_trainer_holds_its_output_while_it_fits(method):
+    assert hasattr(import_module(f"t2ialign.trainers.{method}").Trainer.fit, "__wrapped__")
 
 
 REWARDS = ("--rewards", "shapes-oracle", "shapes-clip", "aesthetic")

@@ -18,6 +18,7 @@ from torch import Tensor
 from t2ialign import config
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
+from t2ialign.locks import holding_output
 from t2ialign.models.advice import warn_before_training
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import trainable
@@ -128,6 +129,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         first = (micro * accelerator.num_processes + accelerator.process_index) * size
         return range(first, first + size)
 
+    @holding_output
     def fit(self) -> dict[str, float]:
         """Train to `max_steps` and write the result -> the last step's metrics.
 
@@ -201,8 +203,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         self._agreed = row.pop("stop") > 0
         check_finite(row, self.cfg, state.step + 1, main=accelerator.is_main_process)
         state.step += 1
-        seconds = time.perf_counter() - began
-        row["images_per_s"] = self.images_per_row * state.global_batch / seconds
+        row["images_per_s"] = self.images_per_row * state.global_batch / (time.perf_counter() - began)
         row["max_memory_gb"] = max_memory_gb()
         return True
 
@@ -238,10 +239,9 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
 
     def _leave(self) -> None:
         """Save, say how to go on, and exit as a process ended by the signal does."""
-        step = self.state.step
         self.save_once()
         how = "add resume=latest to the same command to go on"
-        self.log.say(f"stopped by {self.stop.name} after step {step}; {how}")
+        self.log.say(f"stopped by {self.stop.name} after step {self.state.step}; {how}")
         self._part()
         raise SystemExit(self.stop.exit_code)
 

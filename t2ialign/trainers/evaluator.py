@@ -29,6 +29,7 @@ from t2ialign.evaluation.keypoint_agreement import OVERALL, Agreement, agreement
 from t2ialign.evaluation.keypoint_annotated import read_annotated
 from t2ialign.evaluation.keypoint_embedded import Embedded, embed
 from t2ialign.evaluation.statistics import form
+from t2ialign.locks import holding_output
 from t2ialign.progress import Progress, quiet
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.inputs import check_inputs
@@ -97,6 +98,7 @@ class Trainer:
         cfg.output.mkdir(parents=True, exist_ok=True)
         config.save(cfg, cfg.output / CONFIG_FILE)
 
+    @holding_output
     def fit(self) -> None:
         """Leave head, figures and card in the output folder.
 

@@ -17,6 +17,7 @@ import rewards
 from rewards.evaluator import AlignEvaluator
 from rewards.keypoints import KeyPoint, from_json, to_json
 from t2ialign.data.rewrites import Wish, read_wishes
+from t2ialign.locks import holding_output
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.trainers import language
 from t2ialign.trainers.facts import Facts
@@ -110,6 +111,7 @@ class Trainer:
             peft_config=language.lora(cfg),
         )
 
+    @holding_output
     def fit(self) -> None:
         """Train, and leave the rewriter in the output folder."""
         language.fit(

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from t2ialign.data.rewrites import Triple, read_triples
 from t2ialign.data.stored import held_out
+from t2ialign.locks import holding_output
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.trainers import language
 from t2ialign.trainers.facts import Facts
@@ -77,6 +78,7 @@ class Trainer:
             if self.trainer.accelerator.is_main_process:
                 print(self.data)
 
+    @holding_output
     def fit(self) -> None:
         """Train, and leave the rewriter in the output folder."""
         rows = len(self.trainer.train_dataset)
