@@ -13,6 +13,8 @@ from t2ialign.data.messages import listed, quoted
 from t2ialign.evaluation.markup import inside
 
 NAME = "manifest.jsonl"
+ESCAPED = "backslashreplace"
+"""How bytes of file names that are no text are written: as escapes, which JSON reads back."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def journal(file: Path) -> list[dict[str, Any]]:
 
 def append(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add rows at the end and push them to disk before returning."""
-    with file.open("a", encoding="utf-8") as stream:
+    with file.open("a", encoding="utf-8", errors=ESCAPED) as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         stream.flush()
         os.fsync(stream.fileno())
@@ -109,7 +111,7 @@ def write_json(file: Path, value: object) -> None:
 def write_text(file: Path, text: str) -> None:
     """Write UTF-8 text at once: a reader never sees half of it."""
     scratch = file.with_name(f".{file.name}.part")
-    scratch.write_text(text, encoding="utf-8")
+    scratch.write_text(text, encoding="utf-8", errors=ESCAPED)
     scratch.replace(file)
 
 

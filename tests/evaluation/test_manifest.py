@@ -108,3 +108,13 @@ def test_a_folder_may_itself_be_a_link(file: Path) -> None:
     link = file.parent.parent / f"{file.parent.name}-link"
     link.symlink_to(file.parent)
     assert len(manifest.read(link)) == len(ROWS)
+
+
+def test_names_that_are_no_text_are_written_and_come_back(tmp_path: Path) -> None:
+    """A file's name may be any bytes, which Python holds as lone surrogates."""
+    row = {"file": "a\udcff\udc80.png", "prompt": "\ud800 caf\u00e9"}
+    manifest.append(tmp_path / "a.jsonl", [row])
+    manifest.rewrite(tmp_path / "b.jsonl", [row])
+    manifest.write_json(tmp_path / "c.json", row)
+    assert manifest.journal(tmp_path / "a.jsonl") == manifest.journal(tmp_path / "b.jsonl") == [row]
+    assert manifest.read_json(tmp_path / "c.json") == row
