@@ -19,7 +19,11 @@ from typing import Protocol
 from tests.soak import runs
 from tests.soak.world import World
 
-KINDS = {"kills": "Kills", "at_once": "AtOnce"}
+KINDS = {
+    "kills": "Kills",
+    "images": "Images",
+    "at_once": "AtOnce",
+}
 """The file of each kind, and the class in it."""
 ENOUGH = 10
 """Faults of one kind after which it is left alone."""

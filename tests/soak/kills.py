@@ -68,11 +68,12 @@ class Kills:
         for _ in range(rng.randint(1, 3)):
             stop = rng.choice((signal.SIGKILL,) * 4 + POLITE)
             if rng.random() < 0.6 and stop == signal.SIGKILL:
-                how = rng.randint(1, calls)
-                run = Run(words, folder, before=before(how)).wait()
+                call = rng.randint(1, calls)
+                run, how = Run(words, folder, before=before(call)).wait(), f"call {call}"
             else:
-                how = round(rng.uniform(0.02, seconds), 3)
-                run = Run(words, folder, before=before(10**9)).wait(kill_after=how, stop=stop)
+                age = rng.uniform(0.02, seconds)
+                run = Run(words, folder, before=before(10**9)).wait(kill_after=age, stop=stop)
+                how = f"{age:.3f} s"
             ends = {-signal.SIGKILL, -stop, 128 + stop}
             wrong += [f"{verb}, {stop.name} at {how}: {fault}" for fault in faults(run, 0, *ends)]
             died += run.code not in (0, 2)
