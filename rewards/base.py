@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from rewards.length import too_long
 from rewards.preprocess import Geometry
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 SLACK = 1e-3
 """How far outside [0, 1] rounding may carry a pixel; a [-1, 1] image is far beyond it."""
-
-LONGEST_PROMPT = 20_000
-"""Letters of a prompt: some 4,000 words, more than any encoder or judge of images reads with care."""
 
 CHUNK = 64
 """Rows that a table repeats at a time."""
@@ -243,7 +241,7 @@ def check_images(images: Tensor) -> None:
 
 
 def check_prompts(prompts: list[str], rows: int) -> None:
-    """Raises ValueError unless there is a list of one prompt a row, none of more than `LONGEST_PROMPT`."""
+    """Raises ValueError unless there is a list of one prompt a row, none longer than `LONGEST_PROMPT`."""
     if isinstance(prompts, str):
         raise ValueError(f"got one string {prompts!r}; expected a list of prompts; pass [prompt]")
     if len(prompts) != rows:
@@ -252,14 +250,6 @@ def check_prompts(prompts: list[str], rows: int) -> None:
         )
     if wrong := next(filter(None, map(too_long, prompts)), None):
         raise ValueError(wrong)
-
-
-def too_long(prompt: str, most: int = LONGEST_PROMPT) -> str | None:
-    """What is wrong with a prompt of more than `most` letters; None for others."""
-    if len(prompt) <= most:
-        return None
-    start = f"{prompt[:LETTERS]!r}..."
-    return f"got a prompt of {len(prompt)} letters ({start}); expected at most {most}; shorten it"
 
 
 def check_scores(module: nn.Module, scores: object, rows: int) -> Tensor:

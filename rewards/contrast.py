@@ -14,10 +14,13 @@ from pathlib import Path
 from rewards.contrast_rules import RULES
 from rewards.contrast_text import canonical, entailed, scene
 from rewards.contrast_words import ENGLISH, SHAPES_WORLD, Words
+from rewards.length import too_long
 
 __all__ = ["ENGLISH", "INSTRUCTION", "KINDS", "SHAPES_WORLD", "asked", "near_misses", "read_sets", "sift"]
 
 KINDS = tuple(RULES)
+LETTERS = 2_000
+"""Letters of a prompt that the rules read: their time grows with the square of its length."""
 LIMIT = 32
 """Near misses of a prompt at most; TIA2's largest sets have as many."""
 
@@ -45,8 +48,10 @@ def near_misses(
 
     kinds: some of number, colour, object, relation, attribute, negation and style. What the prompt entails,
     what says the same, and what is over `max_tokens` by the counter `tokens` is dropped. No limit: None.
-    Raises ValueError for an unknown kind.
+    Raises ValueError for an unknown kind, and for a prompt of more than `LETTERS`.
     """
+    if wrong := too_long(prompt, LETTERS):
+        raise ValueError(wrong)
     if unknown := [kind for kind in kinds if kind not in RULES]:
         raise ValueError(f"got kind {unknown[0]!r}; expected {', '.join(KINDS)}; drop it")
     by_kind = [RULES[kind](prompt, words) for kind in kinds]

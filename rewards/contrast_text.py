@@ -257,6 +257,10 @@ def entailed(text: str, variant: str, words: Words = ENGLISH) -> bool:
     return bool(part) and _left_out(tuple(full), tuple(part), words)
 
 
+DEEP = 250
+"""Words of a text that are compared in every way, by calls that go as deep as there are words."""
+
+
 def _starts(word: str) -> bool:
     """Whether a word begins a new part of the sentence."""
     return word in BOUNDARIES or word.isdecimal() or word in ("left", "right") or word in NEGATORS
@@ -274,7 +278,15 @@ def _means(word: str, looser: str, words: Words) -> bool:
 
 
 def _left_out(full: tuple[str, ...], part: tuple[str, ...], words: Words) -> bool:
-    """Whether `part` is `full` without whole modifiers and clauses; words never move to another noun."""
+    """Whether `part` is `full` without whole modifiers and clauses; words never move to another noun.
+
+    Of more than `DEEP` words it is enough that those of `part` are there in their order.
+    """
+    left = iter(full)
+    if not all(any(_means(word, looser, words) for word in left) for looser in part):
+        return False
+    if len(full) > DEEP:
+        return True
 
     @cache
     def match(i: int, j: int, previous: int) -> bool:

@@ -14,10 +14,10 @@ from rewards import keypoint_actions as actions
 from rewards import keypoint_attributes as attributes
 from rewards import keypoint_language as language
 from rewards import keypoint_relations as relations
-from rewards.base import too_long
 from rewards.keypoint_parse import read
 from rewards.keypoint_text import Reading
 from rewards.keypoints import LETTERS, KeyPoint, kinds
+from rewards.length import too_long
 
 Rule = Callable[[Reading], Iterator[KeyPoint]]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rewards import Prepared, Reward, TwoTower, score_all
-from rewards.base import too_long
+from rewards.length import too_long
 from rewards.preprocess import Geometry
 from rewards.vlm import UnreadableAnswer
 from t2ialign.data.messages import one_line

@@ -5,9 +5,11 @@ import time
 
 import pytest
 
-from rewards.base import LONGEST_PROMPT, check_prompts
+from rewards import contrast
+from rewards.base import check_prompts
 from rewards.keypoint_rules import extract
 from rewards.keypoints import LETTERS
+from rewards.length import LONGEST_PROMPT
 from rewards.tokens import clip_tokens
 from t2ialign.rewriting import rules
 from t2ialign.rewriting.intensity import BYTES_A_WORD, leave_alone, length, word_count
@@ -73,6 +75,7 @@ def test_the_longest_texts_that_are_read_take_no_time(kind):
     assert seconds(check, TEXTS[kind][:LONGEST_REWRITE], TEXTS[kind][:LONGEST_REWRITE]) < 4
     assert seconds(rules.explain, TEXTS[kind][: rules.MOST]) < 4
     assert seconds(extract, TEXTS[kind][:LETTERS]) < 4
+    assert seconds(contrast.near_misses, TEXTS[kind][: contrast.LETTERS]) < 4
 
 
 def test_the_rules_read_no_more_than_they_say():
@@ -84,6 +87,8 @@ def test_the_rules_read_no_more_than_they_say():
 def test_key_points_are_not_looked_for_in_more_letters():
     with pytest.raises(ValueError, match=f"300000 letters .* expected at most {LETTERS}"):
         extract(WORD)
+    with pytest.raises(ValueError, match=f"300000 letters .* expected at most {contrast.LETTERS}"):
+        contrast.near_misses(WORD)
 
 
 def test_a_reward_takes_no_prompt_of_more_letters_and_says_so_shortly():
