@@ -99,10 +99,10 @@ def save(config: Config, file: Path) -> None:
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is {}. Raises ValueError if it is anything else."""
+    if not file.is_file():  # a pipe would be waited for, and a device may never end
+        raise ValueError(f"got config {file}; expected a YAML file; check the path")
     try:
         values = plain_yaml.read(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"got config {file}; expected a YAML file; check the path") from None
     except ValueError as error:
         raise ValueError(f"got {file}, which is not YAML ({error}); expected key: value lines") from error
     if values is not None and not isinstance(values, dict):

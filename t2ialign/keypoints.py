@@ -291,7 +291,7 @@ def check_models(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.batch_size < 1:
         raise ValueError(f"got --batch-size {args.batch_size}; expected at least 1; raise it")
-    if args.points is not None and not args.points.exists():
+    if args.points is not None and not (args.points.is_file() or args.points.is_dir()):
         raise ValueError(
             f"got --points {args.points}, which does not exist; expected a table; check the path"
         )

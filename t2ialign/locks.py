@@ -46,7 +46,9 @@ def hold_folder(
         yield
         return
     _check_folder(folder, name)
-    with _hold(folder.resolve() / LOCK if nested else folder / LOCK, f"{name}{folder}", nested=nested):
+    with _hold(
+        Path(os.path.realpath(folder)) / LOCK if nested else folder / LOCK, f"{name}{folder}", nested=nested
+    ):
         yield
 
 
@@ -72,7 +74,8 @@ def hold_file(file: Path, name: str = "--output ", *, shared: bool = False) -> I
     """
     if not shared:
         check_alone(f"{name}{file}")
-    where = file.resolve()
+    _check_link(file, name)
+    where = Path(os.path.realpath(file))
     with _hold(where.with_name(f".{where.name}{LOCK}"), f"{name}{file}"):
         yield
 
@@ -104,8 +107,14 @@ def check_alone(what: str) -> None:
 
 
 def _check_folder(folder: Path, name: str) -> None:
+    _check_link(folder, name)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"got {name}{folder}, which is a file; expected a folder; choose another")
+
+
+def _check_link(path: Path, name: str) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"got {name}{path}, which is a link that leads nowhere; expected a place; remove it")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Settings: later wins, what is saved loads back equal, and every mistake is one helpful line."""
 
+import os
 import resource
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ import torch
 from pydantic import Field, ValidationError
 
 from t2ialign import cli
-from t2ialign.config import Config, describe, load, save
+from t2ialign.config import Config, describe, load, read_yaml, save
 
 
 class Optim(Config):
@@ -207,3 +208,17 @@ def test_what_is_beyond_any_size_is_one_line_and_exit_code_2(monkeypatch, capsys
     monkeypatch.setattr(cli, "_run", fails)
     assert cli.main(["recipes"]) == 2
     assert capsys.readouterr().err.startswith("t2ialign: error: got ")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "device"])
+def test_a_recipe_that_is_no_file_is_never_opened(tmp_path, kind):
+    """A pipe would be waited for, and a device may never end."""
+    file = tmp_path / "recipe.yaml"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to("recipe.yaml" if kind == "loop" else "/dev/zero")
+    with pytest.raises(ValueError, match=r"got config .*recipe.yaml; expected a YAML file"):
+        read_yaml(file)

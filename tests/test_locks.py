@@ -162,6 +162,17 @@ def test_a_link_to_a_folder_is_the_folder(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("target", ["link", "nowhere"])
+def test_a_link_that_leads_nowhere_is_one_line(tmp_path, target):
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    for hold in (locks.hold_folder, locks.hold_file):
+        with pytest.raises(ValueError, match=r"link, which is a link that leads nowhere"), hold(link):
+            pass
+    with pytest.raises(ValueError, match="leads nowhere"), locks.hold_folder(link, nested=True):
+        pass
+
+
 def test_a_folder_is_free_if_it_holds_a_lock_at_most(tmp_path):
     locks.check_free(tmp_path / "none")
     (tmp_path / locks.LOCK).touch()

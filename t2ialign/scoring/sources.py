@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +37,11 @@ def open_source(text: str, prompts: Prompts, columns: Columns) -> Source:
         return tars.source(text, shards, prompts)
     if path.is_file():
         return _file(path, prompts, columns)
+    if os.path.lexists(path) and not path.is_dir():
+        raise ValueError(
+            f"got {path}, which is a device, a pipe, a socket or a link that leads nowhere; expected a file "
+            "or a folder; check the path"
+        )
     if not path.is_dir():
         if path.parent.is_dir() and set(path.name) & set("*?["):
             matching = _folder(image_folder(path.parent, deep=False), _matching(path), prompts)

@@ -37,6 +37,10 @@ def check_data(source: str) -> None:
     path = Path(source).expanduser()
     if not path.exists() and (path.suffix.lower() in FILES or is_path(source)):
         raise ValueError(f"got {source}, which does not exist; expected a file or folder; check the path")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"got {source}, which is a device, a pipe or a socket; expected a file or folder; check the path"
+        )
 
 
 def check_rewriter(name: str) -> None:
