@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SLACK = 1e-3
 """How far outside [0, 1] rounding may carry a pixel; a [-1, 1] image is far beyond it."""
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What scores may be; other kinds of floats add no numbers up."""
+
 CHUNK = 64
 """Rows that a table repeats at a time."""
 
@@ -208,8 +211,8 @@ def named_failures(reward: Reward, prompts: Sequence[str]) -> Iterator[None]:
         yield
     except (ValueError, OSError, torch.OutOfMemoryError):
         raise
-    except (Exception, SystemExit) as error:  # exit() in that code is no wish of the user's to stop
-        if ships(reward):
+    except BaseException as error:  # exit() in that code is no wish of the user's to stop
+        if isinstance(error, KeyboardInterrupt) or ships(reward):
             raise
         more = f" and {len(prompts) - SHOWN} more" if len(prompts) > SHOWN else ""
         texts = ", ".join(repr(prompt[:LETTERS]) for prompt in prompts[:SHOWN])
@@ -259,7 +262,8 @@ def check_scores(module: nn.Module, scores: object, rows: int) -> Tensor:
             f"got a {type(scores).__name__} from {type(module).__name__}.score; expected a float tensor "
             f"({rows},); fix that method"
         )
-    if scores.shape != (rows,) or not scores.is_floating_point():
+    usable = scores.dtype in DTYPES and scores.layout == torch.strided and not scores.is_meta
+    if scores.is_nested or scores.shape != (rows,) or not usable:
         name = type(module).__name__
         raise ValueError(
             f"got {_describe(scores)} from {name}.score; expected float ({rows},); fix that method"
@@ -268,4 +272,7 @@ def check_scores(module: nn.Module, scores: object, rows: int) -> Tensor:
 
 
 def _describe(x: Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+    kind = str(x.dtype).removeprefix("torch.")
+    if x.is_nested or x.layout != torch.strided or x.is_meta:
+        return f"{kind} of layout {x.layout} on {x.device}"
+    return f"{kind} {tuple(x.shape)}"

@@ -154,7 +154,7 @@ def show(output: Path) -> None:
         )
     table.add_section()
     table.add_row("all [95 % interval]", *(_interval(result[model]) for model in ("base", "aligned")))
-    Console().print(table)
+    Console(markup=False).print(table)
     print(
         f"{result['pairs']} pairs, {result['steps']} steps, {result['seconds']} s; look at {output / REPORT}"
     )

@@ -193,7 +193,7 @@ def _show(name: str, columns: dict[str, Summary], broken: Sequence[Score], *, ra
 
     unit = " (per cent)" if rates else ""
     title = f"{name}{unit}, mean [95 % interval, bootstrap by prompt]"
-    Console().print(table(title, columns, scale=100.0 if rates else 1.0))
+    Console(markup=False).print(table(title, columns, scale=100.0 if rates else 1.0))
     for row in broken[:SHOWN]:
         print(one_line(f"not scored: {row['error']}"))
     if broken:

@@ -208,7 +208,7 @@ def _show(args: argparse.Namespace, parts: dict[str, Any], head: dict[str, Any])
 
     won, tied = parts["preferences"], parts["ties"]
     report = _beside(args.output)[0]
-    Console().print(table(parts))
+    Console(markup=False).print(table(parts))
     _warn_of_units(args, bool(tied["pairs"]), report)
     left_out = head["unreadable"]["rows"]
     print(

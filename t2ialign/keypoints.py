@@ -156,7 +156,7 @@ def finish(output: Path, of: dict[str, Any], rows: Sequence[Row], points: Points
 
     bare = sum(mine == [] for mine in points.values())
     result, table = keypoint_report.write(output, of, rows, prompts_without_key_points=bare)
-    Console().print(table)
+    Console(markup=False).print(table)
     for row in result["errors"][:SHOWN]:
         print(one_line(f"not judged: {row['error']}"))
     print(f"{keypoint_report.lead(result)}; results in {output}")

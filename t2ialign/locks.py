@@ -46,9 +46,7 @@ def hold_folder(
         yield
         return
     _check_folder(folder, name)
-    with _hold(
-        Path(os.path.realpath(folder)) / LOCK if nested else folder / LOCK, f"{name}{folder}", nested=nested
-    ):
+    with _hold(Path(os.path.realpath(folder)) / LOCK, f"{name}{folder}", nested=nested):
         yield
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t2ialign import locks
+from t2ialign.data.messages import printable
 
 if TYPE_CHECKING:
     from t2ialign.models.lora_files import Factors, Lora
@@ -71,7 +72,8 @@ def _mix(args: argparse.Namespace) -> None:
     _write_card(args.output, f"{args.alpha:g} x {names[0]} + {1 - args.alpha:g} x {names[1]}", bases, rank)
     count = f"{len(layers)} layers ({shared} in both)"
     use = ["--lora", str(args.output), *(["--model", bases[0]] if bases and bases[0] != "shapes" else [])]
-    print(f'{file}: {what}, rank {rank}, {count}; t2ialign sample "a prompt" {shlex.join(use)}')
+    line = f'{file}: {what}, rank {rank}, {count}; t2ialign sample "a prompt" {shlex.join(use)}'
+    print(printable(line))
 
 
 def mix(one: dict[str, Factors], other: dict[str, Factors], alpha: float) -> dict[str, Factors]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from t2ialign.data.messages import printable
 from t2ialign.evaluation import manifest
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     page, verdicts = monitor_page.render(runs, changes), {}
     for name, journal in runs.items():
         fired, said = monitor_page.verdict(journal)
-        print(f"{name}: {said}")
+        print(printable(f"{name}: {said}"))
         verdicts[name] = {
             **{key: journal.about[key] for key in ("method", "model", "trained")},
             "steps": journal.steps,

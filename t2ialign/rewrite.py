@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2ialign import locks
-from t2ialign.data.messages import printable
+from t2ialign.data.messages import one_line, printable
 from t2ialign.models.sources import check_model
 from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
 from t2ialign.rewriting.intensity import BYTES_A_WORD, LONG
@@ -204,7 +204,7 @@ def _to_file(args: argparse.Namespace, job: Job, prompts: list[str]) -> list[Rew
     figures = report(results)
     head = {"rewriter": job.name, "seed": args.seed}
     manifest.write_json(_report(args.output), {**head, **figures})
-    Console().print(table(figures))
+    Console(markup=False).print(table(figures))
     print(f"{len(rows)} prompts in {args.output}; report in {_report(args.output)}")
     return results
 
@@ -225,10 +225,10 @@ def table(figures: dict[str, Any]) -> Table:
     shares |= {f"lost: {kind}": share for kind, share in figures["lost"].items()}
     shares |= {"asked again": figures["tried_again"], "shortened to fit": figures["shortened"]}
     for name, share in shares.items():
-        shown.add_row(name, f"{100 * share:.1f} %")
+        shown.add_row(one_line(name), f"{100 * share:.1f} %")
     shown.add_section()
     for name, number in figures["original"].items():
-        shown.add_row(f"prompt kept: {name}", str(number))
+        shown.add_row(one_line(f"prompt kept: {name}"), str(number))
     shown.add_row("words before, after", f"{figures['words_before']:.1f}, {figures['words_after']:.1f}")
     return shown
 

@@ -362,3 +362,16 @@ def test_the_metadata_says_what_the_weights_are(a: Path, b: Path, tmp_path: Path
         settings = json.loads(stream.metadata()[METADATA])
     assert settings["unet.r"] == settings["unet.lora_alpha"] == 7
     assert set(settings["unet.target_modules"]) == {key.removeprefix("unet.") for key in read_lora(b).layers}
+
+
+def test_a_base_model_that_a_shared_lora_names_is_only_a_name(tmp_path, capsys):
+    """It comes from a stranger's config.yaml, and goes to the terminal, a command and code to copy."""
+    evil = 'x/y"); __import__("os").system("true") #\x1b]0;title\x07<script>\n# heading'
+    folder = lora(SHAPES, tmp_path / "lora", rank=2, alpha=2, seed=0)
+    (folder / "config.yaml").write_text(json.dumps({"model": evil}), encoding="utf-8")
+    mixed = tmp_path / "mixed"
+    assert cli.main(["mix", str(folder), str(folder), "--alpha", "0.5", "-o", str(mixed)]) == 0
+    card = (mixed / "README.md").read_text(encoding="utf-8")
+    assert "__import__" not in card.split("```python")[1].split("```")[0]
+    assert not any(part in card for part in ("<script>", "\x1b", "\n# heading"))
+    assert capsys.readouterr().out.replace("\n", "").isprintable()

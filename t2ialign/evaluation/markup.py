@@ -6,7 +6,7 @@ import os
 from html import escape
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from t2ialign.data.messages import quoted
+from t2ialign.data.messages import printable, quoted
 
 
 def escaped(value: object) -> str:
@@ -16,6 +16,12 @@ def escaped(value: object) -> str:
     """
     text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     return escape(text, quote=True)
+
+
+def marked(value: object) -> str:
+    """The value on one line of Markdown, in which nothing of it begins HTML or a new block."""
+    text = printable(" ".join(str(value).split())).encode("utf-8", "backslashreplace").decode("utf-8")
+    return text.replace("<", "&lt;")
 
 
 def inside(folder: Path, name: object) -> Path:

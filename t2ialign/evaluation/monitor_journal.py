@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
+from t2ialign.data.messages import quoted
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.hack_index import Fall, falls, heldout_mean
 
@@ -21,6 +23,7 @@ MEAN = "mean of all"
 Row = dict[str, Any]
 """{"step", "prompt", "seed", "file", "scores": {reward: number}, "statistics": {name: number}}"""
 Kind = Literal["scores", "statistics"]
+KINDS: tuple[Kind, ...] = ("scores", "statistics")
 
 
 class Journal:
@@ -30,15 +33,14 @@ class Journal:
         self.folder, self.about = run / FOLDER, dict[str, Any]()
         if (self.folder / ABOUT).is_file():
             self.about = manifest.read_json(self.folder / ABOUT)
+            _check_about(self.about, self.folder / ABOUT)
         self._steps: dict[int, list[Row]] = {}
         for row in manifest.journal(self.folder / SCORES):
-            if not isinstance(row.get("step"), int):
-                raise ValueError(
-                    f"got a row without a step in {self.folder / SCORES}; expected a number; mend it"
-                )
+            _check_row(row, self.folder / SCORES)
             self._steps.setdefault(row["step"], []).append(row)
         whole = len(self.about.get("prompts", ())) * self.about.get("images", 0)
         self._steps = {step: rows for step, rows in sorted(self._steps.items()) if len(rows) == whole}
+        self._check_alike()
 
     @property
     def steps(self) -> list[int]:
@@ -96,6 +98,18 @@ class Journal:
         manifest.append(self.folder / SCORES, rows)
         self._steps[step] = list(rows)
 
+    def _check_alike(self) -> None:
+        """Raises ValueError unless each step has the same images, and each of its rows the same numbers."""
+        first: list[tuple[str, str]] = []
+        for step, rows in self._steps.items():
+            images = sorted((row["prompt"], str(row["seed"])) for row in rows)
+            first = first or images
+            if images != first or any(row[k].keys() != rows[0][k].keys() for row in rows for k in KINDS):
+                raise ValueError(
+                    f"got rows of step {step} in {self.folder / SCORES} that differ in their prompts, seeds "
+                    "or scores; expected the same images at each step; mend them"
+                )
+
     def cut(self, step: int) -> None:
         """Drop what lies past a step, rows and images: a killed run may have left it."""
         self._steps = {s: rows for s, rows in self._steps.items() if s <= step}
@@ -117,6 +131,39 @@ def read(run: Path) -> Journal:
     if not journal.steps:
         raise ValueError(f"got no step measured in full in {file}; expected at least one; wait for the run")
     return journal
+
+
+def _check_about(about: dict[str, Any], file: Path) -> None:
+    """Raises ValueError for a value of another kind than the monitor writes; a missing one is such too."""
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("method", "model"), (str,)),
+        **dict.fromkeys(("trained", "embedding"), (str, NoneType)),
+        **dict.fromkeys(("images", "steps"), (int,)),
+        "guidance": (int, float),
+        "prompts": (list,),
+    }
+    odd = [key for key, kind in kinds.items() if not isinstance(about.get(key, ()), kind)]
+    if not odd and not all(isinstance(text, str) for text in about["prompts"]):
+        odd = ["prompts"]
+    if odd:
+        raise ValueError(
+            f"got {quoted(about.get(odd[0]))} as {odd[0]} in {file}; expected what the monitor wrote; mend it"
+        )
+
+
+def _check_row(row: Row, file: Path) -> None:
+    """Raises ValueError for a row without a step, a prompt, a seed and numbers."""
+    odd = [key for key, kind in (("step", int), ("prompt", str)) if not isinstance(row.get(key), kind)]
+    odd += ["seed"] if not isinstance(row.get("seed"), str | int) else []
+    for kind in KINDS:
+        values = row.get(kind)
+        numbers = isinstance(values, dict) and all(isinstance(v, int | float) for v in values.values())
+        odd += [] if numbers else [kind]
+    if odd:
+        raise ValueError(
+            f"got {quoted(row.get(odd[0]))} as {odd[0]} of a row in {file}; expected what the monitor wrote; "
+            "mend it"
+        )
 
 
 def image_file(step: int, seed: int) -> str:

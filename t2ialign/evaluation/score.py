@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rewards import Reward
 from t2ialign.data.images import open_rgb
+from t2ialign.data.messages import one_line
 from t2ialign.evaluation import manifest
 from t2ialign.evaluation.manifest import Rendered
 
@@ -47,9 +48,10 @@ def score_manifest(
     """Score every row against its prompt -> one dict a row, in order; each batch goes to `journal` at once.
 
     Rows already scored there by the reward of this `name` are kept if their image is still the same; broken
-    ones are tried again, and scores of anything else are dropped. An image that cannot be read, or whose
-    score is not finite, becomes an error and never a number. `device` is where the reward lies. `progress` is
-    called with how many rows were just finished. Raises ValueError if the journal is of another reward.
+    ones are tried again, and scores of anything else are dropped. An image that cannot be read, whose score
+    is not finite, or on which the reward fails becomes an error and never a number. `device` is where the
+    reward lies. `progress` is called with how many rows were just finished. Raises ValueError if the journal
+    is of another reward, and what the reward raises if it fails on all.
     """
     keys = [_key(row) for row in rows]
     done = _done(journal, name, keys)
@@ -58,12 +60,15 @@ def score_manifest(
     missing = [(row, key) for row, key in zip(rows, keys, strict=True) if key not in done]
     if progress is not None:
         progress(len(rows) - len(missing))
+    refused: list[ValueError] = []
     for batch in _batches(missing, batch_size):
-        scored = _score(reward, name, batch, torch.device(device))
+        scored = _score(reward, name, batch, torch.device(device), refused)
         manifest.append(journal, scored)
         done |= {item.key: score for item, score in zip(batch, scored, strict=True)}
         if progress is not None:
             progress(len(batch))
+    if refused and not any("score" in score for score in done.values()):
+        raise refused[0]
     return [done[key] for key in keys]
 
 
@@ -96,12 +101,13 @@ def _batches(rows: Sequence[tuple[Rendered, Key]], size: int) -> Iterator[list[_
         yield batch
 
 
-def _score(reward: Reward, name: str, batch: Sequence[_Item], device: torch.device) -> list[Score]:
+def _score(
+    reward: Reward, name: str, batch: Sequence[_Item], device: torch.device, refused: list[ValueError]
+) -> list[Score]:
     whole = [(row.prompt, image) for row, _, image in batch if isinstance(image, Tensor)]
-    values: Iterator[float] = iter(())
-    if whole:
-        images = torch.stack([image for _, image in whole]).to(device)
-        values = iter(reward(images, [prompt for prompt, _ in whole]).cpu().double().tolist())
+    found = _values(reward, whole, device)
+    refused += [value for value in found if isinstance(value, ValueError)]
+    values = iter(found)
     return [
         dict(zip(KEY, key, strict=True))
         | {"reward": name}
@@ -110,7 +116,27 @@ def _score(reward: Reward, name: str, batch: Sequence[_Item], device: torch.devi
     ]
 
 
-def _value(score: float, row: Rendered) -> Score:
+def _values(
+    reward: Reward, whole: Sequence[tuple[str, Tensor]], device: torch.device
+) -> list[float | ValueError]:
+    """Scores of (prompt, image) together; if that fails, one by one, with the error where there is none."""
+    if not whole:
+        return []
+    prompts, images = zip(*whole, strict=True)
+    try:
+        found: list[float | ValueError] = [
+            *reward(torch.stack(images).to(device), list(prompts)).detach().cpu().double().tolist()
+        ]
+    except ValueError as error:
+        if len(whole) == 1:
+            return [error]
+        return [value for pair in whole for value in _values(reward, [pair], device)]
+    return found
+
+
+def _value(score: float | ValueError, row: Rendered) -> Score:
+    if isinstance(score, ValueError):
+        return {"error": f"{row.path}: {one_line(str(score))}"}
     return {"score": score} if math.isfinite(score) else {"error": f"{row.path}: the score is {score}"}
 
 
@@ -128,5 +154,12 @@ def _done(journal: Path, name: str, wanted: Sequence[Key]) -> dict[Key, Score]:
         raise ValueError(
             f"got scores of {', '.join(sorted(others))} in {journal}; expected {name}; choose an --output"
         )
-    done = {tuple(row.get(part) for part in KEY): row for row in rows if "score" in row}
-    return {key: done[key] for key in wanted if key in done}
+    known = set(wanted)
+    good = (row for row in rows if isinstance(row.get("score"), float | int) and math.isfinite(row["score"]))
+    keys = ((tuple(row.get(part) for part in KEY), row) for row in good)
+    return {key: row for key, row in keys if _is_plain(key) and key in known}
+
+
+def _is_plain(key: Sequence[object]) -> bool:
+    """Whether it can be a key of ours: a damaged row may hold a list in its place."""
+    return all(part is None or isinstance(part, str | int) for part in key)

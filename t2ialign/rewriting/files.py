@@ -95,10 +95,30 @@ def to_row(result: Rewritten, *, name: str, seed: int) -> Row:
 
 
 def from_row(row: Mapping[str, Any]) -> Rewritten:
-    """The result that a row was made of."""
+    """The result that a row was made of. Raises ValueError for a row that is not what was written."""
+    if not _is_whole(row):
+        raise ValueError(
+            f"got {quoted(row, 200)} as a row of rewrites; expected it as it was written; remove that line "
+            "from the file and run the same command again"
+        )
     parts = ("prompt", "thought", "rewrite", "used", "reason", "fallback", "tries")
     lost = tuple(Lost(loss["what"], loss["evidence"]) for loss in row["lost"])
     return Rewritten(**{part: row[part] for part in parts}, lost=lost, dropped=tuple(row["dropped"]))
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    texts, maybe = ("prompt", "rewrite", "used"), ("thought", "reason", "fallback")
+    lost, dropped, tries = (row.get(name) for name in ("lost", "dropped", "tries"))
+    return (
+        all(isinstance(row.get(name), str) for name in texts)
+        and all(isinstance(row.get(name, 0), str | None) for name in maybe)
+        and isinstance(tries, int)
+        and isinstance(dropped, list)
+        and all(isinstance(part, str) for part in dropped)
+        and isinstance(lost, list)
+        and all(isinstance(part, dict) for part in lost)
+        and all(isinstance(part.get(key), str) for part in lost for key in ("what", "evidence"))
+    )
 
 
 def write(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:

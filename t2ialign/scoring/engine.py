@@ -166,7 +166,7 @@ class Engine:
         try:
             found = score_all(rewards, given.images, given.prompts, given.squares)
             self.worked |= found.keys()
-            return {name: values.to(self.exact) for name, values in found.items()}
+            return {name: values.to(self.device, self.exact) for name, values in found.items()}
         except Exception as error:  # code of users fails in any way, and costs no more than its row
             if isinstance(error, torch.OutOfMemoryError):
                 raise

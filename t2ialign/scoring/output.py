@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.data.messages import listed
+from t2ialign.data.messages import listed, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,9 +116,15 @@ def read(path: Path) -> pa.Table:
             return _typed(pa.csv.read_csv(path, convert_options=options, parse_options=parse), path)
         with path.open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
+        if odd := next((row for row in rows if not isinstance(row, dict)), None):
+            raise TypeError(f"a row is {quoted(odd)}")
         names = list(rows[0]) if rows else [*FIRST, *LAST]
         return pa.Table.from_pylist(rows, schema=schema(_rewards(names, path)))
-    except (pa.ArrowException, UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
+    except ValueError as error:
+        if not isinstance(error, pa.ArrowException | UnicodeDecodeError | json.JSONDecodeError):
+            raise
+        raise ValueError(f"got {path}, which does not read ({error}); expected a table of scores") from error
+    except (pa.ArrowException, OSError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(f"got {path}, which does not read ({error}); expected a table of scores") from error
 
 
@@ -199,7 +205,7 @@ def show(summaries: Mapping[str, Summary], title: str) -> None:
     for name, one in summaries.items():
         numbers = map(number, (one.mean, one.sd, one.low, one.high))
         shown.add_row(name, str(one.count), *numbers, str(one.errors))
-    Console().print(shown)
+    Console(markup=False).print(shown)
 
 
 def _check_ranks(paths: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from rewards import Reward
 from rewards.device import default_device
 from t2ialign.data.images import ImageSource
 from t2ialign.data.keys import picture_key, text_key
+from t2ialign.data.messages import listed
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.evaluation import manifest
@@ -111,14 +113,22 @@ def _known(journal: Path, names: Sequence[str]) -> Scores:
     """The scores of an earlier run; without what a kill left torn."""
     head, rows = {"rewards": list(names)}, manifest.journal(journal)
     if rows and rows[0] != head:
-        before = rows[0].get("rewards", ["something else"])
+        before = rows[0].get("rewards")
+        before = before if isinstance(before, list) else ["something else"]
         raise ValueError(
-            f"got rewards {', '.join(names)} for {journal}, which holds scores of {', '.join(before)}; "
+            f"got rewards {', '.join(names)} for {journal}, which holds scores of {listed(before)}; "
             "expected the same in the same order; choose another --output"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
     manifest.rewrite(journal, rows or [head])
-    return {row["id"]: row["scores"] for row in rows[1:]}
+    return {row["id"]: row["scores"] for row in rows[1:] if _is_whole(row, names)}
+
+
+def _is_whole(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether it has an id and a number of each reward; a damaged row is scored again."""
+    scores = row.get("scores")
+    numbers = isinstance(scores, list) and all(isinstance(score, float | int) for score in scores)
+    return isinstance(row.get("id"), str) and numbers and len(scores or ()) == len(names)
 
 
 def _items(records: Iterable[PairRecord], found: PairScores) -> Iterator[Item]:

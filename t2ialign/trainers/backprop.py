@@ -260,6 +260,11 @@ class Trainer(base.Trainer[Config, Batch]):
         half = self.cfg.reward_precision == "bf16"
         with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
             scores: Tensor = self.reward(images, prompts).float()
+        if images.requires_grad and not scores.requires_grad:
+            raise ValueError(
+                f"got scores without a gradient from {self.cfg.reward}, which says that it has one; expected "
+                "them computed from the images by torch; set differentiable = False in it and use train dense"
+            )
         broken = (~scores.detach().isfinite()).nonzero()
         if len(broken):
             row = int(broken[0])

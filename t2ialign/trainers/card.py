@@ -12,6 +12,7 @@ import rewards
 from rewards.trained import is_trained
 from t2ialign import __version__
 from t2ialign.evaluation import manifest
+from t2ialign.evaluation.markup import marked
 from t2ialign.trainers import usage
 from t2ialign.trainers.result import kohya_file
 from t2ialign.trainers.settings import LoopConfig, TrainConfig
@@ -130,7 +131,7 @@ def _write(
         "",
         lead,
         "",
-        *(f"- {name}: {value}" for name, value in facts.items()),
+        *(f"- {name}: {marked(value)}" for name, value in facts.items()),
         "- Every setting: `config.yaml`; every step's numbers: `metrics.jsonl`",
         "- Licence: that of the base model and of the data",
         "",

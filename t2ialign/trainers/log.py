@@ -135,9 +135,10 @@ def keep_rows(file: Path, step: int) -> None:
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.jsonl, [] if it is gone; a line that a kill left torn is none."""
+    """The numbers of a metrics.jsonl, [] if it is gone; a line that a kill left torn is no row."""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    return [json.loads(line) for line in lines if _step(line) < math.inf]
+    rows = (json.loads(line) for line in lines if _step(line) < math.inf)
+    return [{name: value for name, value in row.items() if isinstance(value, int | float)} for row in rows]
 
 
 def last_metrics(file: Path) -> dict[str, float]:
@@ -168,5 +169,5 @@ def installed(name: str) -> bool:
 def _step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

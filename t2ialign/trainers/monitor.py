@@ -19,6 +19,7 @@ from rewards.image_stats import statistics
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation import diversity, manifest, png_text
 from t2ialign.evaluation.hack_index import Fall, best_step, first_fired, none_found, words
+from t2ialign.evaluation.markup import inside
 from t2ialign.evaluation.monitor_journal import ABOUT, DIVERSITY, TRAINED, Journal, Row, image_file
 from t2ialign.evaluation.panel import Panel, Trained
 from t2ialign.evaluation.score import read_image
@@ -152,7 +153,9 @@ class Monitor:
                 f"got monitor reward {new[0]} on resume, which has not scored the base; expected some of "
                 f"{', '.join(self.journal.heldout())}; leave it out, or start anew in another output"
             )
-        if lost := [row["file"] for row in base if not (self.journal.folder / row["file"]).is_file()]:
+        if lost := [
+            row["file"] for row in base if not inside(self.journal.folder, row.get("file")).is_file()
+        ]:
             raise ValueError(
                 f"got no {self.journal.folder / lost[0]}; expected the base's images beside their scores; "
                 f"restore them, or remove {self.journal.folder} to measure the base again"

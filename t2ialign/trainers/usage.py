@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rewards.weights import HUB_ID
+from t2ialign.evaluation.markup import marked
 from t2ialign.models.lora_files import FILE
 from t2ialign.models.sources import is_path
 
@@ -76,12 +78,12 @@ scores = reward.score(latents, t, prompts)  # (B, C, h, w), (B,) and B texts -> 
 
 def hub_id(model: str) -> str | None:
     """The model's name on the Hub; None for the embedded model, a file or a folder."""
-    return model if model.count("/") == 1 and not is_path(model) else None
+    return model if HUB_ID.fullmatch(model) and not is_path(model) else None
 
 
 def shown(model: str) -> str:
     """How a card names the model: as on the Hub, or by its last name."""
-    return hub_id(model) or Path(model).name
+    return hub_id(model) or marked(Path(model).name)
 
 
 def lora(model: str, folder: Path, *, kohya: Path | None, settings: Mapping[str, Any] | None = None) -> str:

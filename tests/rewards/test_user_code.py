@@ -316,3 +316,13 @@ def test_a_build_that_fails_in_any_way_is_one_line(folder, text):
     Path("fails.py").write_text(f"def build():\n    {text}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"got no options for \./fails\.py, whose build fails"):
         rewards.load("./fails.py")
+
+
+@pytest.mark.parametrize("wrong", ["to_sparse()", "to('meta')", "to(torch.float8_e4m3fn)", "to(torch.int)"])
+def test_scores_of_another_kind_of_tensor_are_refused(folder, wrong):
+    text = "import torch\nfrom rewards import Reward\nclass Odd(Reward):\n"
+    text += "    def score(self, images, prompts):\n        return images.mean((1, 2, 3))."
+    sys.modules.pop(str(Path("odd.py").resolve()), None)
+    Path("odd.py").write_text(f"{text}{wrong}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"from Odd.score; expected float \(2,\); fix that method"):
+        rewards.load("./odd.py:Odd")(IMAGES, ["a", "b"])

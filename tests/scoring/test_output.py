@@ -153,3 +153,8 @@ def test_columns_are_typed_so_that_empty_ones_join(tmp_path):
 )
 def test_numbers_are_shown_with_the_digits_they_have(value, shown):
     assert output.number(value) == shown
+
+
+def test_a_score_s_table_takes_brackets_as_they_are(capsys):
+    output.show({"[/x]": output.Summary(1, 1.0, 0.0, 1.0, 1.0, 0)}, "rows in [/a].csv")
+    assert "[/x]" in (shown := capsys.readouterr().out) and "[/a].csv" in shown
