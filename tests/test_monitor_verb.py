@@ -186,3 +186,35 @@ def test_users_errors_are_one_line(tmp_path, capsys):
     assert not Path(page).exists()
     (run / "monitor" / image_file(0, 2)).unlink()
     assert "step-000000/00002.png" in fails(capsys, "monitor", str(run), "-o", page)
+
+
+DAMAGE = {
+    "statistics are text": {"statistics": {"diversity": "x"}},
+    "scores are a list": {"scores": [1]},
+    "scores of another reward": {"scores": {"other": 1.0}},
+    "no prompt": {"prompt": None},
+    "step is a truth": {"step": True},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_row_that_no_monitor_wrote_is_one_line(tmp_path, name):
+    file = make(tmp_path / "run", {"clipscore": FALLS}) / "monitor" / "scores.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[5] |= DAMAGE[name]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=r"scores\.jsonl.*; mend it") as error:
+        Journal(tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("about", [None, {}, {"prompts": "a", "images": 2}, {"prompts": ["a"], "images": 0}])
+def test_without_what_the_rows_were_measured_with_they_are_not_thrown_away(tmp_path, about):
+    folder = make(tmp_path / "run", {"clipscore": FALLS}) / "monitor"
+    before = (folder / "scores.jsonl").read_bytes()
+    (folder / "about.json").unlink()
+    if about is not None:
+        (folder / "about.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"about\.json, which is missing or damaged; .*remove .* anew"):
+        Journal(tmp_path / "run").cut(20)
+    assert (folder / "scores.jsonl").read_bytes() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +69,7 @@ def _take_apart(folder: Path, made_of: dict[str, Any]) -> None:
     for name, value in shard_hashes(manifest).items():
         note(folder, name, value)
     for name in (MANIFEST, INDEX, PROMPTS):
-        (folder / name).unlink(missing_ok=True)
+        _remove(folder / name)
 
 
 def _start(folder: Path, made_of: dict[str, Any]) -> None:
@@ -83,10 +84,10 @@ def _start(folder: Path, made_of: dict[str, Any]) -> None:
         log.warning("cache %s is damaged (nothing says what was made): all of it is built anew", folder)
         for path in _all(folder):
             if path.name != LOCK:
-                path.unlink()
+                _remove(path)
     write_json(folder / STARTED, made_of)
     for path in folder.glob("*.partial"):
-        path.unlink()
+        _remove(path)
 
 
 def _unfinished(folder: Path) -> dict[str, Any] | None:
@@ -96,7 +97,7 @@ def _unfinished(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         made_of = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return made_of if isinstance(made_of, dict) else None
 
@@ -117,7 +118,7 @@ def _drop_damaged(folder: Path) -> None:
         wrong = fault(shard, None if hashes is None else hashes.get(shard.name, ""))
         if wrong is not None:
             log.warning("cache %s is damaged (%s): what is damaged is built anew", folder, wrong)
-            shard.unlink()
+            _remove(shard)
         elif hashes is None:
             note(folder, shard.name, digest(shard))
 
@@ -131,6 +132,14 @@ def _check_make(
             f"got cache {folder} made with {', '.join(f'{key}={found.get(key)}' for key in keys)}; expected "
             f"{', '.join(f'{key}={made_of.get(key)}' for key in keys)}; delete it or choose another folder"
         )
+
+
+def _remove(path: Path) -> None:
+    """Delete a part of a cache, also where a folder stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -20,7 +20,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.numpy import load_file
 from torch import Tensor
 
 from t2ialign.data.claim import claimed
@@ -31,7 +30,7 @@ from t2ialign.data.pairs import PairRecord
 from t2ialign.data.room import Room
 from t2ialign.data.shards import ShardReader, ShardWriter
 from t2ialign.data.skipped import Skipped
-from t2ialign.data.stored import INDEX, PROMPTS, held_out, open_manifest, shard_hashes
+from t2ialign.data.stored import held_out, open_manifest, read_index, shard_hashes
 from t2ialign.progress import Progress
 
 WINDOW = 128
@@ -72,8 +71,7 @@ class ComparisonCache:
         manifest = open_manifest(self.folder)
         if manifest is None:
             raise ValueError(f"got {folder}, which is no finished cache; build it again")
-        self.prompts: list[str] = json.loads((self.folder / PROMPTS).read_text(encoding="utf-8"))
-        self._index = load_file(self.folder / INDEX)
+        self.prompts, self._index = read_index(self.folder)
         self._reader = ShardReader(self.folder, shard_hashes(manifest))
 
     def __len__(self) -> int:

@@ -72,7 +72,7 @@ def noted(folder: Path) -> dict[str, str] | None:
         try:
             row = json.loads(line)
             found[str(row["file"])] = str(row[KEY])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found
 

@@ -107,7 +107,7 @@ class ShardReader:
             return
         for other, value in (self.hashes | {name: self.hashes.get(name)}).items():
             if fault(self.folder / other, value):
-                with suppress(PermissionError):  # a folder of others, or Windows, where somebody reads it
+                with suppress(OSError):  # a folder of others, or Windows, where somebody reads it
                     (self.folder / other).unlink(missing_ok=True)
         raise DamagedCache(damaged(self.folder, wrong))
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
@@ -65,8 +66,7 @@ class PairCache:
         if manifest is None:
             raise ValueError(f"got {folder}, which is no finished pair cache; build it again")
         self.fingerprint: dict[str, Any] = manifest["fingerprint"]
-        self.prompts: list[str] = json.loads((self.folder / PROMPTS).read_text(encoding="utf-8"))
-        self._index = load_file(self.folder / INDEX)
+        self.prompts, self._index = read_index(self.folder)
         self._texts = self._index.pop("text_shard"), self._index.pop("text_offset")
         self._reader = ShardReader(self.folder, shard_hashes(manifest))
 
@@ -167,8 +167,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest: Any = json.loads(path.read_text(encoding="utf-8"))
-        whole = {"fingerprint", "files"} <= manifest.keys() and is_sealed(manifest, MANIFEST)
-    except (ValueError, TypeError, AttributeError):
+        whole = all(isinstance(manifest[key], dict) for key in ("fingerprint", "files"))
+        whole = whole and is_sealed(manifest, MANIFEST)
+    except (ValueError, TypeError, KeyError, RecursionError):
         whole = False
     if not whole:
         raise DamagedCache(damaged(folder, f"{MANIFEST} is not what was written"))
@@ -181,6 +182,14 @@ def open_manifest(folder: Path) -> dict[str, Any] | None:
     if manifest is not None and (wrong := damage(folder, manifest)):
         raise DamagedCache(damaged(folder, wrong))
     return manifest
+
+
+def read_index(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The prompts and the columns of a finished cache. Raises DamagedCache if they cannot be read."""
+    try:
+        return list(json.loads((folder / PROMPTS).read_text(encoding="utf-8"))), load_file(folder / INDEX)
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+        raise DamagedCache(damaged(folder, f"{PROMPTS} or {INDEX} cannot be read")) from error
 
 
 def shard_hashes(manifest: dict[str, Any]) -> dict[str, str]:

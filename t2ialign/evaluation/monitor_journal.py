@@ -31,11 +31,11 @@ class Journal:
 
     def __init__(self, run: Path) -> None:
         self.folder, self.about = run / FOLDER, dict[str, Any]()
-        if (self.folder / ABOUT).is_file():
-            self.about = manifest.read_json(self.folder / ABOUT)
-            _check_about(self.about, self.folder / ABOUT)
         self._steps: dict[int, list[Row]] = {}
-        for row in manifest.journal(self.folder / SCORES):
+        rows = manifest.journal(self.folder / SCORES)
+        if rows or (self.folder / ABOUT).is_file():
+            self.about = _read_about(self.folder / ABOUT)
+        for row in rows:
             _check_row(row, self.folder / SCORES)
             self._steps.setdefault(row["step"], []).append(row)
         whole = len(self.about.get("prompts", ())) * self.about.get("images", 0)
@@ -107,7 +107,7 @@ class Journal:
             if images != first or any(row[k].keys() != rows[0][k].keys() for row in rows for k in KINDS):
                 raise ValueError(
                     f"got rows of step {step} in {self.folder / SCORES} that differ in their prompts, seeds "
-                    "or scores; expected the same images at each step; mend them"
+                    "or scores; expected the same images at each step; mend it"
                 )
 
     def cut(self, step: int) -> None:
@@ -116,7 +116,8 @@ class Journal:
         if (self.folder / SCORES).exists():
             manifest.rewrite(self.folder / SCORES, _flat(self._steps.values()))
         for folder in self.folder.glob("step-*"):
-            if int(folder.name.removeprefix("step-")) > step:
+            number = folder.name.removeprefix("step-")
+            if number.isdecimal() and int(number) > step:
                 shutil.rmtree(folder)
 
 
@@ -133,8 +134,9 @@ def read(run: Path) -> Journal:
     return journal
 
 
-def _check_about(about: dict[str, Any], file: Path) -> None:
-    """Raises ValueError for a value of another kind than the monitor writes; a missing one is such too."""
+def _read_about(file: Path) -> dict[str, Any]:
+    """Raises ValueError for one that is not what the monitor wrote: no row would count, all be lost."""
+    about = manifest.read_json(file) if file.is_file() else {}
     kinds: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("method", "model"), (str,)),
         **dict.fromkeys(("trained", "embedding"), (str, NoneType)),
@@ -142,22 +144,24 @@ def _check_about(about: dict[str, Any], file: Path) -> None:
         "guidance": (int, float),
         "prompts": (list,),
     }
-    odd = [key for key, kind in kinds.items() if not isinstance(about.get(key, ()), kind)]
+    odd = [key for key, kind in kinds.items() if type(about.get(key, ())) not in kind]
     if not odd and not all(isinstance(text, str) for text in about["prompts"]):
         odd = ["prompts"]
-    if odd:
+    if odd or about["images"] < 1:
         raise ValueError(
-            f"got {quoted(about.get(odd[0]))} as {odd[0]} in {file}; expected what the monitor wrote; mend it"
+            f"got {file}, which is missing or damaged; expected {(*odd, 'images')[0]} and the rest of what "
+            f"the rows were measured with; restore it, or remove {file.parent} to measure all anew"
         )
+    return about
 
 
 def _check_row(row: Row, file: Path) -> None:
     """Raises ValueError for a row without a step, a prompt, a seed and numbers."""
-    odd = [key for key, kind in (("step", int), ("prompt", str)) if not isinstance(row.get(key), kind)]
-    odd += ["seed"] if not isinstance(row.get("seed"), str | int) else []
+    odd = [key for key, kind in (("step", int), ("prompt", str)) if type(row.get(key)) is not kind]
+    odd += ["seed"] if type(row.get("seed")) not in (str, int) else []
     for kind in KINDS:
         values = row.get(kind)
-        numbers = isinstance(values, dict) and all(isinstance(v, int | float) for v in values.values())
+        numbers = isinstance(values, dict) and all(type(v) in (int, float) for v in values.values())
         odd += [] if numbers else [kind]
     if odd:
         raise ValueError(

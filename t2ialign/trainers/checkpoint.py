@@ -238,10 +238,10 @@ def copy_tensors(source: dict[str, Tensor], target: dict[str, Tensor], folder: P
 def _torn(folder: Path) -> str | None:
     try:
         sizes = dict(_state(folder)["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        files = {name: folder / name for name in sizes}
+        cut = [n for n, file in files.items() if not file.is_file() or file.stat().st_size != sizes[n]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{STATE} cannot be read"
-    files = {name: folder / name for name in sizes}
-    cut = [name for name, file in files.items() if not file.is_file() or file.stat().st_size != sizes[name]]
     return f"{cut[0]} is missing or cut" if cut else None
 
 

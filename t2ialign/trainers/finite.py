@@ -47,7 +47,7 @@ def not_exploded(output: Path, latest: Mapping[int, float] | None = None) -> Cal
     Losses are those of metrics.jsonl, and `latest`, by step, which are not in it.
     """
     rows = read_rows(output / METRICS)
-    losses = {int(row["step"]): abs(row["loss"]) for row in rows if "loss" in row}
+    losses = {int(row["step"]): abs(row["loss"]) for row in rows if not math.isnan(row.get("loss", math.nan))}
     losses |= {step: abs(loss) for step, loss in (latest or {}).items() if not math.isnan(loss)}
     first = list(losses.values())[:FIRST]
     most = EXPLODED * max(1.0, median(first)) if first else math.inf

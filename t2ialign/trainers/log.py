@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 from importlib.util import find_spec
@@ -19,8 +20,12 @@ from t2ialign.progress import Progress, quiet
 from t2ialign.trainers.settings import LoopConfig
 
 METRICS = "metrics.jsonl"
+LARGEST_NUMBER = 2**63
+"""Whole numbers from here on were never written."""
 SHOWN = ("loss", "implicit_acc", "accuracy", "reward")
 """What the progress line shows, where a trainer has it."""
+
+log = logging.getLogger(__name__)
 
 
 class Meter:
@@ -124,21 +129,25 @@ class Log:
 
 
 def keep_rows(file: Path, step: int) -> None:
-    """Drop the rows past `step` and a last line torn by a kill, atomically."""
-    if not file.exists():
-        return
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept = [line for line in lines if _step(line) <= step]
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    temporary.replace(file)
+    """Drop the rows past `step` and a last line torn by a kill, atomically; say what else is lost."""
+    lines = _lines(file)
+    rows = [_row(line) for line in lines]
+    kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row and row["step"] <= step]
+    missing = set(range(1, step + 1)) - {row["step"] for _, row in kept}
+    here = file.exists() or any(file.parent.glob("checkpoints/*"))  # a branch of another run begins anew
+    if here and (missing or None in rows[:-1]):
+        log.warning("%s is damaged: the metrics of %d steps are lost", file, len(missing))
+    if file.is_dir():
+        raise ValueError(f"got a folder {file}; expected the metrics of a run; move it away and run again")
+    if lines:
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
+        temporary.replace(file)
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """The numbers of a metrics.jsonl, [] if it is gone; a line that a kill left torn is no row."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    rows = (json.loads(line) for line in lines if _step(line) < math.inf)
-    return [{name: value for name, value in row.items() if isinstance(value, int | float)} for row in rows]
+    """The rows of a metrics.jsonl, [] if it is gone; a line that is damaged, or torn by a kill, is none."""
+    return [row for line in _lines(file) if (row := _row(line))]
 
 
 def last_metrics(file: Path) -> dict[str, float]:
@@ -166,8 +175,20 @@ def installed(name: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def _step(line: str) -> float:
+def _lines(file: Path) -> list[str]:
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """What `Log.write` wrote: numbers by their names, with a step."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return math.inf
+        row = json.loads(line)
+        whole = type(row["step"]) is int and row["step"] >= 0 and all(map(_is_number, row.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return row if whole else None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < LARGEST_NUMBER)

@@ -76,6 +76,7 @@ class Monitor:
 
     def open(self, step: int) -> None:
         """Go on after so many updates. Raises ValueError if what was measured before does not fit."""
+        self.best()
         self.journal.cut(step or -1)  # step 0 is measured again at step 0
         if self.journal.steps:
             self._check_same()
@@ -122,7 +123,15 @@ class Monitor:
     def best(self) -> dict[str, Any] | None:
         """{"reward", "step", "mean"} of the weights in output/best, if there are any."""
         file = self.cfg.output / BEST / BEST_FACTS
-        return manifest.read_json(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        best = manifest.read_json(file)
+        if type(best.get("step")) is not int or type(best.get("mean")) not in (int, float):
+            raise ValueError(
+                f"got {file}, which is damaged; expected a step and a mean; restore it, or remove "
+                f"{file.parent}, whose weights nobody knows any more"
+            )
+        return best
 
     def facts(self) -> dict[str, object]:
         """Lines for the model card."""

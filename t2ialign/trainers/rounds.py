@@ -7,7 +7,7 @@ places, so that several processes hold the same round as one would.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -50,7 +50,15 @@ class Rounds:
 
     def index(self) -> list[Round]:
         """All that were finished, in order."""
-        return [Round(**row) for row in manifest.journal(self.folder / INDEX)]
+        file = self.folder / INDEX
+        rows = manifest.journal(file)
+        names = {field.name for field in fields(Round)}
+        if any(row.keys() != names or any(type(v) is not int for v in row.values()) for row in rows):
+            raise ValueError(
+                f"got {file}, which is damaged; expected rounds of whole numbers; restore it, or start anew "
+                "in another output"
+            )
+        return [Round(**row) for row in rows]
 
     def at(self, step: int) -> Round | None:
         """The one that the update number `step` learns from, if it is sampled already."""

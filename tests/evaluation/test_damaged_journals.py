@@ -99,5 +99,6 @@ def test_a_table_of_scores_is_whole_or_refused(row: str, tmp_path: Path) -> None
 
 
 def test_metrics_are_numbers(tmp_path: Path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"step": 1, "loss": "x", "a": 2}\n{"step": []}\n[\n', encoding="utf-8")
-    assert read_rows(tmp_path / "m.jsonl") == [{"step": 1, "a": 2}]
+    rows = '{"step": 1, "loss": "x", "a": 2}\n{"step": []}\n{"step": 2, "a": 2}\n[\n'
+    (tmp_path / "m.jsonl").write_text(rows, encoding="utf-8")
+    assert read_rows(tmp_path / "m.jsonl") == [{"step": 2, "a": 2}]

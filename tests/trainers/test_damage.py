@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from t2ialign import cli
 from t2ialign.trainers import checkpoint, dpo, finite, output
-from t2ialign.trainers.log import METRICS
+from t2ialign.trainers.log import METRICS, keep_rows, read_rows
 from t2ialign.trainers.rounds import Round, Rounds
 from tests.trainers import toy
 from tests.trainers.helpers import assert_same_checkpoint, numbers, run
@@ -71,6 +71,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "not JSON": (text("checkpoint"), "state.json cannot be read"),
     "a list": (text("[1]"), "state.json cannot be read"),
     "empty": (text(""), "state.json cannot be read"),
+    "deep": (text("[" * 100_000), "state.json cannot be read"),
+    "long name": (text(json.dumps({"files": {"a" * 300: 1}})), "state.json cannot be read"),
     "binary": (lambda folder: (folder / "state.json").write_bytes(b"\xff\x00"), "state.json cannot be read"),
     "missing": (
         lambda folder: (folder / "weights.safetensors").unlink(),
@@ -145,6 +147,49 @@ def test_a_damaged_round_of_sampled_states_is_one_line(tmp_path, harm):
         ValueError, match=r"round-000000-000\.safetensors (is missing|has another).*restore it"
     ):
         rounds.read(0)
+
+
+@pytest.mark.parametrize("row", [{}, {"number": 0}, {"number": "0", "start": 0, "updates": 1, "parts": 1}])
+def test_a_damaged_index_of_rounds_is_one_line(tmp_path, row):
+    (tmp_path / "rounds.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=r"rounds\.jsonl, which is damaged; .*start anew"):
+        Rounds(tmp_path).cut(3)
+
+
+NO_ROWS = {
+    "text": '{"step": "2", "loss": 1}',
+    "list": '{"step": 2, "loss": [1]}',
+    "none": '{"step": 2, "loss": null}',
+    "large": f'{{"step": 2, "loss": 1{"0" * 400}}}',
+    "truth": '{"step": true, "loss": 1}',
+    "not an object": "[2]",
+    "deep": "[" * 100_000,
+    "zeros": "\0" * 20,
+}
+
+
+@pytest.mark.parametrize("name", NO_ROWS)
+def test_metrics_that_were_not_written_so_are_left_out_and_it_is_said(tmp_path, name, caplog):
+    file = tmp_path / METRICS
+    good = [json.dumps({"step": step, "loss": 0.5}) for step in (1, 3, 4)]
+    file.write_text("\n".join([good[0], NO_ROWS[name], *good[1:]]) + '\n{"step": 5, "lo')
+    assert [row["step"] for row in read_rows(file)] == [1, 3, 4]
+    assert finite.last_good(tmp_path) is None  # and no traceback
+    keep_rows(file, 3)
+    assert [row["step"] for row in read_rows(file)] == [1, 3]
+    assert "metrics.jsonl is damaged: the metrics of 1 steps are lost" in caplog.text
+
+
+def test_a_torn_last_row_and_the_rows_of_another_run_are_no_damage(tmp_path, caplog):
+    file = tmp_path / METRICS
+    keep_rows(file, 3)  # a branch of a run
+    file.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    keep_rows(file, 2)
+    assert not caplog.text
+    file.unlink()
+    write(tmp_path / "checkpoints", 2)
+    keep_rows(file, 2)
+    assert "the metrics of 2 steps are lost" in caplog.text
 
 
 def run_of(output: Path, losses: list[float], steps: tuple[int, ...]) -> list[Path]:
