@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -16,12 +17,16 @@ from pydantic import Field
 from torch import Tensor
 
 from t2ialign.data.comparisons import Compared, ComparisonCache, build_comparisons
+from t2ialign.data.hashes import digest, fault, note, noted
 from t2ialign.data.pairs import PairRecord, read_pairs
 from t2ialign.data.skipped import Skipped, skipping
 from t2ialign.data.sources import identity
 from t2ialign.trainers import base
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.log import METRICS, read_rows
+from t2ialign.trainers.output import CHECKPOINTS
+
+log = logging.getLogger(__name__)
 
 Figures = dict[str, float]
 """What was measured on held-out pairs; "heldout/accuracy" and "heldout/loss" are among them."""
@@ -95,7 +100,9 @@ class ComparisonTrainer(base.Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
         self.train = part.even() if cfg.even_prompts else part
         self._order = lru_cache(maxsize=2)(lambda epoch: self.train.order(cfg.seed, epoch))
         file = cfg.output / METRICS
-        if self.state.step and file.is_file():  # rows past the checkpoint are of a run that was cut off
+        if (
+            self.state.step and file.is_file() and self._is_written()
+        ):  # rows past the checkpoint are of a run that was cut off
             rows = [row for row in read_rows(file) if row["step"] <= self.state.step]
             self.best = max([self.best, *(rank(row) for row in rows if "heldout/accuracy" in row)])
 
@@ -141,13 +148,22 @@ class ComparisonTrainer(base.Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
         figures = self.measure(self.heldout)
         if rank(figures) > self.best:
             self.best = rank(figures)
-            self.write(self.cfg.output, figures)
+            note(self.cfg.output / CHECKPOINTS, self.file, digest(self.write(self.cfg.output, figures)))
         return figures
 
     def result(self) -> Path:
         """The best weights, which are written already, or without held-out pairs the last ones."""
-        best = self.cfg.output / self.file
-        return best if self.heldout is not None and best.is_file() else super().result()
+        if self.heldout is None or not self._is_written():
+            return super().result()
+        return self.cfg.output / self.file
+
+    def _is_written(self) -> bool:
+        """Whether the best weights are there as they were written; if not, later ones take their place."""
+        best, known = self.cfg.output / self.file, noted(self.cfg.output / CHECKPOINTS) or {}
+        wrong = fault(best, known.get(self.file))
+        if wrong is not None and best.exists() and self.accelerator.is_main_process:
+            log.warning("%s is damaged (%s): weights of a later step take its place", best, wrong)
+        return wrong is None
 
     def chosen(self, part: ComparisonCache) -> list[np.ndarray]:
         """The numbers of the held-out pairs that are measured, a batch at a time."""

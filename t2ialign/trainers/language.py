@@ -36,6 +36,7 @@ from t2ialign.trainers.language_checkpoints import (
     seal,
     step_of,
     whole_checkpoint,
+    writing,
 )
 from t2ialign.trainers.log import METRICS, check_trackers, keep_rows, read_rows
 from t2ialign.trainers.output import CHECKPOINTS, check_unused, replaceable
@@ -116,7 +117,7 @@ def start(cfg: LanguageConfig) -> Path | None:
         check_free(cfg.output, "output=", advice=NOTHING, passing=_unfinished)
         log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
     else:
-        _check_same(cfg)
+        _check_same(cfg, found)
     drop_after(cfg.output, found)
     cfg.output.mkdir(parents=True, exist_ok=True)
     config.save(cfg, cfg.output / CONFIG_FILE)
@@ -211,22 +212,26 @@ def fit(
 
     trainer.remove_callback(PrinterCallback)  # what stands in for its bar, which `arguments` switches off
     trainer.add_callback(_rows_of(cfg.output, method))
-    trainer.add_callback(_sealing(trainer.accelerator))
+    trainer.add_callback(_sealing(trainer.accelerator, cfg))
     if TENSORBOARD in cfg.trackers:  # transformers takes its folder from the environment alone
         board = TensorBoardCallback()
         board.logging_dir = str(cfg.output / LOGS)
         trainer.add_callback(board)
     plan.announce_language(trainer, cfg, method, facts)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with writing(cfg.output):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.accelerator.is_main_process:
         model = trainer.accelerator.unwrap_model(trainer.model)
         # A second LoRA would name the model below the first one.
         model = model.merge_and_unload() if cfg.lora_rank and from_lora(cfg) else model
-        save_pretrained(model, cfg.output)
-        share(cfg.output)
-        save_pretrained(trainer.processing_class, cfg.output)
+        with writing(cfg.output):
+            save_pretrained(model, cfg.output)
+            share(cfg.output)
+            save_pretrained(trainer.processing_class, cfg.output)
         rows = read_rows(cfg.output / METRICS)
         card.write_rewriter(cfg, method=method, data=data, metrics=rows[-1] if rows else {})
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()  # a group that is left behind may abort its process at the exit
 
 
 def _rows_of(output: Path, method: str) -> Any:
@@ -260,16 +265,18 @@ def _rows_of(output: Path, method: str) -> Any:
     return Rows()
 
 
-def _sealing(accelerator: Any) -> Any:
+def _sealing(accelerator: Any, cfg: LanguageConfig) -> Any:
     from transformers import TrainerCallback
 
     class Sealing(TrainerCallback):
-        """Adds hashes to each checkpoint, when all processes have written their parts of it."""
+        """Adds settings and hashes to each checkpoint, when all processes have written their parts of it."""
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             accelerator.wait_for_everyone()
             if state.is_world_process_zero:
-                seal(Path(args.output_dir) / f"{NAME}{state.global_step}")
+                folder = Path(args.output_dir) / f"{NAME}{state.global_step}"
+                config.save(cfg, folder / CONFIG_FILE)
+                seal(folder)
 
     return Sealing()
 
@@ -283,12 +290,14 @@ def _unfinished(item: Path) -> bool:
     return item.name in (METRICS, CHECKPOINTS) or replaceable(item)
 
 
-def _check_same(cfg: LanguageConfig) -> None:
-    old = config.load(type(cfg), cfg.output / CONFIG_FILE)
+def _check_same(cfg: LanguageConfig, checkpoint: Path) -> None:
+    file = checkpoint / CONFIG_FILE
+    file = file if file.is_file() else cfg.output / CONFIG_FILE  # of an older version
+    old = config.load(type(cfg), file)
     for name in sorted(set(type(cfg).model_fields) - cfg.FREE):
         before, now = getattr(old, name), getattr(cfg, name)
         if before != now:
             raise ValueError(
-                f"got {name}={now!r} on resume; expected {before!r}, as in {cfg.output / CONFIG_FILE}; "
+                f"got {name}={now!r} on resume; expected {before!r}, as in {file}; "
                 "restore it, or start anew in another output"
             )

@@ -7,7 +7,8 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def seal(folder: Path) -> None:
     scratch = folder / f".{HASHES}"
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(folder / HASHES)
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Within this block what torch, safetensors or tokenizers raise when they cannot write is an OSError."""
+    try:
+        yield
+    except Exception as error:
+        words = ("PytorchStreamWriter failed", "unexpected pos", "os error", "file write failed")
+        if isinstance(error, OSError) or not any(text in str(error) for text in words):
+            raise
+        raise OSError(
+            f"got {' '.join(str(error).split())!r} writing to {output}; expected free disk space, and no "
+            "folders in the place of files; mend it, and add resume=latest"
+        ) from error
 
 
 def _is_torn(folder: Path) -> bool:

@@ -355,3 +355,24 @@ def test_two_processes_give_the_run_of_one(config, tmp_path):
     for name, tensor in trained.read_tensors(cfg.output).items():
         other = trained.read_tensors(tmp_path / "two")[name]
         torch.testing.assert_close(tensor, other, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("content", [b"", None])
+def test_damaged_best_weights_are_never_taken_for_the_result(config, content, caplog):
+    """None: one bit."""
+    cfg = config(train="head", lr=1e-2, max_steps=3)
+    Trainer(cfg).fit()
+    file = cfg.output / "reward.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    for steps in (3, 6):  # nothing is left to train, and something is
+        file.write_bytes(data if content is None else content)
+        caplog.clear()
+        Trainer(cfg.model_copy(update={"resume": "latest", "max_steps": steps})).fit()
+        assert "reward.safetensors is damaged (" in caplog.text
+        assert rewards.load("trained", weights=str(cfg.output)) is not None
+        assert file.read_bytes() not in (bytes(data), b"")
+    caplog.clear()
+    Trainer(cfg.model_copy(update={"resume": "latest", "max_steps": 6})).fit()
+    assert "damaged" not in caplog.text

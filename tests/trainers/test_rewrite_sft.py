@@ -9,7 +9,7 @@ from rewards.llm import writer
 from t2ialign.data.rewrites import Triple
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.rewriting.parse import Parsed, parse
-from t2ialign.trainers.language import whole_checkpoint
+from t2ialign.trainers.language import whole_checkpoint, writing
 from t2ialign.trainers.rewrite_sft import TAUGHT, Config, Trainer, split, written
 from tests.trainers.helpers import numbers
 from tests.trainers.rewriters import PHRASINGS, new_rewriter, write_rows
@@ -235,3 +235,26 @@ def test_a_run_without_a_whole_checkpoint_starts_from_the_beginning(config, capl
     assert "starting from the beginning" in caplog.text
     assert [row["step"] for row in numbers(cfg.output) if "loss" in row] == [1]
     assert [path.name for path in (cfg.output / "checkpoints").glob("*-*")] == ["checkpoint-1"]
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("content", ["", "lr: [", "lr: 0.1"])
+def test_damaged_settings_of_the_output_do_not_block_resume(config, content):
+    """Each checkpoint holds those of its run."""
+    cfg = config(max_steps=2)
+    Trainer(cfg).fit()
+    (cfg.output / "config.yaml").write_text(content)
+    Trainer(cfg.model_copy(update={"resume": "latest", "max_steps": 3})).fit()
+    assert numbers(cfg.output)[-1]["step"] == 3
+    with pytest.raises(ValueError, match=r"got lr=0.1 on resume; expected 0.002, as in .*checkpoint-3"):
+        Trainer(cfg.model_copy(update={"resume": "latest", "lr": 0.1}))
+
+
+@pytest.mark.parametrize(
+    "text", ["I/O error: No space left on device (os error 28)", "unexpected pos 64 vs 0"]
+)
+def test_what_cannot_be_written_is_one_line(tmp_path, text):
+    with pytest.raises(OSError, match=r"got .* writing to .*add resume=latest"), writing(tmp_path):
+        raise RuntimeError(text)
+    with pytest.raises(RuntimeError, match="another"), writing(tmp_path):
+        raise RuntimeError("another")
