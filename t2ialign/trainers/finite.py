@@ -49,12 +49,13 @@ def not_exploded(output: Path, latest: Mapping[int, float] | None = None) -> Cal
     rows = read_rows(output / METRICS)
     losses = {int(row["step"]): abs(row["loss"]) for row in rows if not math.isnan(row.get("loss", math.nan))}
     losses |= {step: abs(loss) for step, loss in (latest or {}).items() if not math.isnan(loss)}
-    first = list(losses.values())[:FIRST]
+    first = [loss for loss in losses.values() if math.isfinite(loss)][:FIRST]
     most = EXPLODED * max(1.0, median(first)) if first else math.inf
 
     def sound(folder: Path) -> bool:
         step = checkpoint.step_of(folder)
-        return all(losses.get(at, 0.0) <= most for at in (step, step + 1))
+        around = [losses.get(at, 0.0) for at in (step, step + 1)]
+        return all(math.isfinite(loss) and loss <= most for loss in around)
 
     return sound
 

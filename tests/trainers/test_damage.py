@@ -210,6 +210,25 @@ def test_a_checkpoint_whose_loss_had_exploded_is_not_good(tmp_path, caplog):
     assert "kept as damaged-checkpoint-000006" in caplog.text
 
 
+def test_a_loss_that_is_no_number_is_no_example_of_a_sound_one(tmp_path):
+    (first,) = run_of(tmp_path / "first", [], (0,))
+    assert finite.last_good(tmp_path / "first", {1: math.inf}) is None
+    assert not first.exists()
+
+
+def test_gradients_that_overflow_in_fp16_are_no_divergence(tmp_path):
+    """The loss scale falls and the update is skipped, by design; a loss that is no number ends the run."""
+    cfg = toy.Config(model="none", output=tmp_path / "run", precision="fp16")
+    (good,) = run_of(cfg.output, [0.7], (0,))
+    finite.check_finite({"loss": 0.7, "grad_norm": math.inf}, cfg, 2, main=True)
+    with pytest.raises(FloatingPointError, match=r"got loss nan at step 2; .*000000 is good"):
+        finite.check_finite({"loss": math.nan, "grad_norm": 1.0}, cfg, 2, main=True)
+    exact = cfg.model_copy(update={"precision": "bf16"})
+    with pytest.raises(FloatingPointError, match=r"got grad_norm inf at step 2; .*000000 is good"):
+        finite.check_finite({"loss": 0.7, "grad_norm": math.inf}, exact, 2, main=True)
+    assert good.is_dir()
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e30, 2e3])
 @pytest.mark.parametrize("stem", ["weights", "ema"])
 def test_a_checkpoint_whose_weights_are_not_finite_is_not_good(tmp_path, value, stem):
