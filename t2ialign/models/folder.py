@@ -78,7 +78,7 @@ def readable(place: str, hint: str = "") -> Iterator[None]:
         yield
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # libraries raise whatever a wrong value in a configuration leads them to
         raise ValueError(
             f"got model {place!r}; expected a whole diffusers model in safetensors ({_line(error)}){hint}"
         ) from error

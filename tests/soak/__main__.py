@@ -22,6 +22,8 @@ from tests.soak.world import World
 KINDS = {
     "kills": "Kills",
     "images": "Images",
+    "configs": "Configs",
+    "damage": "Damage",
     "at_once": "AtOnce",
 }
 """The file of each kind, and the class in it."""

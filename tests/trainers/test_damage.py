@@ -274,7 +274,7 @@ class TestRuns:
         assert [checkpoint.damage(path) for path in checkpoint.named(root)] == [None] * 4
         assert (root / "damaged-checkpoint-000004").is_dir()
 
-    def test_a_finished_run_without_its_metrics_writes_its_result_again(self, toy_config):
+    def test_a_finished_run_without_its_metrics_writes_its_result_again(self, toy_config, caplog):
         for harm in (Path.unlink, lambda file: file.write_bytes(b"\xff\x00{]\n{}\n")):
             cfg = toy_config(max_steps=2, resume="latest")
             toy.Trainer(cfg).fit()
@@ -284,6 +284,7 @@ class TestRuns:
             result.unlink()
             toy.Trainer(cfg).fit()
             assert all(torch.equal(value, before[name]) for name, value in load_file(result).items())
+        assert "metrics.jsonl is damaged: the metrics of 2 steps are lost" in caplog.text
 
     @pytest.mark.parametrize("every", [1, 2])
     @pytest.mark.parametrize("lr", [1e30, 1e4])
