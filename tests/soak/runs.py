@@ -15,7 +15,16 @@ from importlib import import_module
 from pathlib import Path
 
 VERBS = ("train", "sample", "score", "rewrite", "keypoints", "filter")
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "pyarrow.parquet", "scipy.stats", "accelerate")
+LIBRARIES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "accelerate",
+    "t2ialign.scoring.journal",
+)
 SECONDS, MEGABYTES = 120.0, 4000
 """What a command may take; the libraries alone take 800 MB."""
 POLL = 0.005
@@ -105,7 +114,7 @@ def _become(
     words: list[str], folder: Path, log: Path, before: Callable[[], None] | None, fresh: bool
 ) -> None:
     """The forked process: it never returns."""
-    code = 1
+    code, started = 1, False
     try:
         os.setsid()
         os.chdir(folder)
@@ -115,15 +124,19 @@ def _become(
             os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
             os.execv(sys.executable, [sys.executable, "-m", "t2ialign", *words])
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, "w" if i else "r", closefd=False) for i in range(3))
-        if before is not None:
-            before()
         from t2ialign import cli
 
+        if before is not None:
+            before()
+        started = True
         code = cli.main(words)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and not started:  # there was no command to interrupt
+            code = 128 + signal.SIGINT
+        else:
+            traceback.print_exc()
     finally:
         with suppress(Exception):
             sys.stdout.flush()
