@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from typing import IO
+from typing import IO, Any
 
 BLOCK = 512
 """An archive is a whole number of these bytes."""
@@ -36,13 +36,14 @@ class Header(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Header:
         """The next one. Raises tarfile.ReadError if it is damaged, for no end, and for data after the end."""
-        stream = archive.fileobj
+        stream: Any = archive.fileobj  # of which tarfile asks no more than `_Again` can
         assert stream is not None, "an archive is read from a stream"
         first = stream.read(BLOCK)
         try:
             header = cls.frombuf(first, archive.encoding or "utf-8", archive.errors or "surrogateescape")
             body = _body(stream, header) if header.type in (*PAX, *LONG) else b""
-            archive.fileobj = _Again(stream, first + body)
+            again: Any = _Again(stream, first + body)
+            archive.fileobj = again
             whole = super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not list it
             _check_end(stream)
