@@ -35,6 +35,14 @@ class UnfitImage(ValueError):
     """An image that a reward does not score, whatever is asked of it."""
 
 
+class FailedRows(ValueError):
+    """Scores that could not be had of some rows, whose prompts are `prompts`."""
+
+    def __init__(self, message: str, prompts: Sequence[str]) -> None:
+        super().__init__(message)
+        self.prompts = list(prompts)
+
+
 class Reward(nn.Module, ABC):
     """Scores images against prompts: higher is better, finite, one number an image."""
 
@@ -61,9 +69,7 @@ class Reward(nn.Module, ABC):
             check_images(images)
             prompts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
             check_prompts(prompts, len(images))
-            with named_failures(self, prompts):
-                scores = self.score(images, prompts)
-            return check_scores(self, scores, len(prompts))
+            return _scored(self, images, prompts)
         from rewards import inputs, together
 
         given = inputs.listed(images)
@@ -191,6 +197,48 @@ def _repeated(score: Callable[[list[int], list[str]], Tensor], candidates: list[
     flat = [prompt for prompts in candidates for prompt in prompts]
     spans = [slice(start, start + CHUNK) for start in range(0, len(flat), CHUNK)]
     return torch.cat([score(rows[span], flat[span]) for span in spans])
+
+
+def _scored(reward: Reward, images: Tensor, prompts: list[str]) -> Tensor:
+    """Checked scores (B,). Of a reward of the user's, raises FailedRows with the rows that fail alone too."""
+
+    def score(rows: slice) -> Tensor:
+        with named_failures(reward, prompts[rows]):
+            scores = reward.score(images[rows], prompts[rows])
+        return check_scores(reward, scores, len(prompts[rows]))
+
+    try:
+        return score(slice(None))
+    except ValueError as error:
+        if type(error) is not ValueError or ships(reward):
+            raise
+        wrong = dict[str, str]()
+        with torch.no_grad():
+            for row, prompt in enumerate(prompts):
+                try:
+                    score(slice(row, row + 1))
+                except ValueError as alone:
+                    wrong.setdefault(prompt, str(alone))
+        if not wrong or wrong.keys() == set(prompts):  # not a matter of rows
+            raise FailedRows(str(error), prompts) from error
+        more = f" ({len(wrong)} prompts of the batch fail)" if len(wrong) > 1 else ""
+        first, message = next(iter(wrong.items()))
+        told = message if repr(first[:LETTERS]) in message else f"{first[:LETTERS]!r}: {message}"
+        raise FailedRows(told + more, list(wrong)) from error
+
+
+def check_finite(name: str, scores: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The scores (B,). Raises FailedRows, naming reward and prompt, if one is NaN or infinite."""
+    broken = (~scores.detach().isfinite()).nonzero().flatten().tolist()
+    if broken:
+        texts = list(dict.fromkeys(prompts[row] for row in broken))
+        more = f" ({len(texts)} prompts of the batch fail)" if len(texts) > 1 else ""
+        raise FailedRows(
+            f"got a score of {scores[broken[0]].item()} from {name} for {texts[0][:LETTERS]!r}; expected a "
+            f"finite number; fix the reward, or drop these rows{more}",
+            texts,
+        )
+    return scores
 
 
 def ships(reward: nn.Module) -> bool:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PROMPTS = ("prompts", "heldout_prompts", "monitor_prompts", "data")
+"""Settings that may name a file of prompts."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments; `--help` is one of them: after a method it lists that method's settings."""
@@ -84,14 +87,28 @@ def _fit(module: ModuleType, settings: Config) -> None:
     from t2ialign.data.shards import DamagedCache
 
     try:
-        module.Trainer(settings).fit()
+        _fit_once(module, settings)
         return
     except DamagedCache as error:
         alone = os.environ.get("WORLD_SIZE", "1") == "1"
         if not alone or getattr(settings, "resume", "") not in (None, "latest"):
             raise
         log.warning("%s; this run does so", error)
-    module.Trainer(settings.model_copy(update={"resume": "latest"})).fit()
+    _fit_once(module, settings.model_copy(update={"resume": "latest"}))
+
+
+def _fit_once(module: ModuleType, settings: Config) -> None:
+    """Train. Where a reward fails, the error names the row of the file that its prompt stands in."""
+    from rewards.base import FailedRows
+    from t2ialign.data.prompts import place_of
+
+    try:
+        module.Trainer(settings).fit()
+    except FailedRows as error:
+        files = (getattr(settings, name, None) for name in PROMPTS)
+        places = (place_of(file, error.prompts) for file in files if isinstance(file, str | Path))
+        where = next((place for place in places if place), None)
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
 
 
 def load_method(name: str) -> ModuleType:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import rewards
 from rewards import LatentReward, Reward, assets
+from rewards.base import FailedRows, check_finite
 
 
 class Redness(Reward):
@@ -213,3 +214,45 @@ def test_an_error_in_code_of_the_users_is_one_line_that_names_the_reward_and_the
         Raises()(torch.rand(4, 3, 8, 8), texts)
     with pytest.raises(ValueError, match=message):
         rewards.score_all({"raises": Raises()}, torch.rand(4, 3, 8, 8), texts)
+
+
+class Picky(Reward):
+    """Fails for a prompt in the way that it names."""
+
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        scores = images.mean((1, 2, 3))
+        if "memory" in prompts:
+            raise MemoryError
+        if "runtime" in prompts:
+            raise RuntimeError("no such word")
+        if "none" in prompts:
+            return None  # type: ignore[return-value]
+        return scores[:, None] if "shape" in prompts else scores
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("memory", r"got MemoryError \(no message\) from Picky.score for 'memory'; expected scores"),
+        ("runtime", r"got RuntimeError \(no such word\) from Picky.score for 'runtime'; expected scores"),
+        ("none", r"^'none': got a NoneType from Picky.score; expected a float tensor \(1,\)"),
+        ("shape", r"^'shape': got float32 \(1, 1\) from Picky.score; expected float \(1,\)"),
+    ],
+)
+def test_the_row_is_named_for_which_a_reward_of_the_users_fails(bad: str, message: str) -> None:
+    with pytest.raises(FailedRows, match=message) as caught:
+        Picky()(torch.rand(4, 3, 8, 8), ["good", bad, "fine", bad])
+    assert caught.value.prompts == [bad] and "\n" not in str(caught.value)
+    with pytest.raises(FailedRows, match=r"\(2 prompts of the batch fail\)$") as caught:
+        Picky()(torch.rand(4, 3, 8, 8), ["good", bad, "fine", "memory" if bad != "memory" else "none"])
+    assert len(caught.value.prompts) == 2
+    assert Picky()(torch.rand(2, 3, 8, 8), ["good", "fine"]).shape == (2,)
+
+
+def test_a_score_that_is_no_number_names_its_prompt() -> None:
+    scores = torch.tensor([1.0, float("nan"), float("inf"), float("nan")])
+    message = r"got a score of nan from brightness for 'b'; expected a finite number; .* \(2 prompts"
+    with pytest.raises(FailedRows, match=message) as caught:
+        check_finite("brightness", scores, ["a", "b", "c", "b"])
+    assert caught.value.prompts == ["b", "c"]
+    assert check_finite("brightness", scores[:1], ["a"]) is not None

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,21 @@ def read_prompts(source: str | Path) -> list[str]:
     if path.suffix.lower() not in TABLES:
         _warn_of_lines(path, prompts)
     return prompts
+
+
+def place_of(source: str | Path, prompts: Collection[str]) -> str | None:
+    """Where a file names the first of some prompts, such as "prompts.txt line 7"; None if it is no such file.
+
+    Raises ValueError like `read_prompts`.
+    """
+    path = Path(source)
+    if not _names_a_file(str(source)) or not path.is_file() or path.suffix.lower() not in (".txt", *TABLES):
+        return None
+    for where, row in _rows(path):
+        text = row.get(first_of(row, PROMPT_COLUMNS) or "")
+        if isinstance(text, str) and text.strip() in prompts:
+            return where
+    return None
 
 
 def prompt_text(where: str, value: Any) -> str:
@@ -116,7 +131,7 @@ def _select(where: str, columns: list[str]) -> list[str]:
 def _names_a_file(text: str) -> bool:
     """Whether the text is a path rather than a prompt: it exists, or it ends as files do."""
     try:
-        if Path(text).is_file():
+        if Path(text).is_file() or Path(text).is_fifo():
             return True
     except OSError:  # a prompt longer than any file name
         return False

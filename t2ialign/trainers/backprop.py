@@ -21,6 +21,7 @@ from torch import Tensor
 
 import rewards
 from rewards import Reward
+from rewards.base import check_finite
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.backprop import Plan, Rule, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.noise import Key, generator, normal_rows
@@ -265,14 +266,7 @@ class Trainer(base.Trainer[Config, Batch]):
                 f"got scores without a gradient from {self.cfg.reward}, which says that it has one; expected "
                 "them computed from the images by torch; set differentiable = False in it and use train dense"
             )
-        broken = (~scores.detach().isfinite()).nonzero()
-        if len(broken):
-            row = int(broken[0])
-            raise ValueError(
-                f"got a score of {scores[row].item()} from {self.cfg.reward} for prompt {prompts[row]!r} at "
-                f"step {self.state.step + 1}; expected a number; check the reward, then add resume=latest"
-            )
-        return scores
+        return check_finite(self.cfg.reward, scores, prompts)
 
     @property
     def trained_reward(self) -> Trained:

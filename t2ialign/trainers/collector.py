@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rewards import Reward
+from rewards.base import check_finite
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.diffusion.sampler import rollout
 from t2ialign.progress import Progress
@@ -76,7 +77,8 @@ class Collector:
                 self.policy, cond, x_T, self.times, eta=1.0, guidance=self.cfg.guidance, noise=noise
             )
             images = self.policy.decode(path.latents[:, -1])
-        scores = self.reward(images, [self.prompts.texts[i] for i in texts.tolist()])
+        asked = [self.prompts.texts[i] for i in texts.tolist()]
+        scores = check_finite(self.cfg.reward, self.reward(images, asked), asked)
         return path.latents.cpu().unflatten(0, (-1, M)), scores.float().cpu().view(-1, M)
 
     def _order(self, number: int) -> Tensor:

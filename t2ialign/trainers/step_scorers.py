@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rewards import Reward
+from rewards.base import check_finite
 from rewards.latent import LRM
 from t2ialign.diffusion.schedule import END
 from t2ialign.diffusion.siblings import Step
@@ -80,6 +81,7 @@ class PixelScorer:
                 rows = {name: value.repeat_interleave(K, 0) for name, value in cond.items()}
                 x = self.policy.posterior_mean(self.policy.guided(x, s, rows, self.guidance), x, s)
             prompts = [text for text in texts for _ in range(K)]
-            return self.reward(self.policy.decode(x), prompts).float().view(B, K)
+            made = self.reward(self.policy.decode(x), prompts).float()
+            return check_finite(type(self.reward).__name__, made, prompts).view(B, K)
 
         return scores

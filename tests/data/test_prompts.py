@@ -1,12 +1,14 @@
 import json
 import os
+import threading
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from t2ialign.data.prompts import prompt_or_none, prompt_text, read_prompts
+from t2ialign.data import lines
+from t2ialign.data.prompts import place_of, prompt_or_none, prompt_text, read_prompts
 from t2ialign.data.skipped import Fault
 
 PROMPTS = ["a red circle", "zwei Füße, „groß“", 'a sign that says "stop, now"']
@@ -225,3 +227,43 @@ def test_published_quotes_are_text():
         pytest.skip(f"no {file}")
     (line,) = [prompt for prompt in read_prompts(file) if "G I G G L E" in prompt]
     assert line.startswith('"G I G G L E" painted in thick colorful lettering')
+
+
+def test_a_pipe_is_a_file_of_prompts(tmp_path):
+    """What a shell makes of <(command): it has no ending, and can be read once."""
+    pipe = tmp_path / "63"
+    os.mkfifo(pipe)
+    content = ("caf\u00e9\n\ntwo\r\n" * 9000).encode()
+    writer = threading.Thread(target=pipe.write_bytes, args=[content])
+    writer.start()
+    assert read_prompts(str(pipe)) == ["caf\u00e9", "two"] * 9000
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "got nothing in"), (b"a" * 99, "more than 50"), (b"\xff", "not UTF-8")]
+)
+def test_a_pipe_that_gives_no_prompts_is_one_line(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(lines, "WAIT", 0.1)
+    monkeypatch.setattr(lines, "LARGEST", 50)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if content:
+        writer = threading.Thread(target=pipe.write_bytes, args=[content])
+        writer.start()
+    with pytest.raises(ValueError, match=message):
+        read_prompts(str(pipe))
+    if content:
+        writer.join()
+
+
+def test_the_row_of_a_prompt_is_found_in_a_file_that_names_it(tmp_path):
+    text, table = tmp_path / "a.txt", tmp_path / "b.csv"
+    text.write_text("one\n\n two \nthree\n")
+    table.write_text("id,Prompt\n1,one\n2,two\n")
+    assert place_of(text, ["two", "three"]) == f"{text} line 3"
+    assert place_of(str(table), ["two"]) == f"{table} line 3"
+    assert place_of(text, ["four"]) is None
+    assert place_of("a red circle" * 99, ["two"]) is None
+    table.write_text("id,words\n2,two\n")
+    assert place_of(table, ["two"]) is None

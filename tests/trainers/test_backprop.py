@@ -238,7 +238,7 @@ def test_what_cannot_be_is_one_line_and_costs_nothing(backprop_config, tmp_path)
 
 def test_a_reward_that_breaks_keeps_the_last_checkpoint(backprop_config, tmp_path):
     cfg = backprop_config(reward="tests.trainers.redness:NotANumber")
-    with pytest.raises(ValueError, match=r"got a score of nan from .*NotANumber for prompt 'a red circle'"):
+    with pytest.raises(ValueError, match=r"got a score of nan from .*NotANumber for 'a red circle'"):
         backprop.Trainer(cfg).fit()
     assert checkpoint.whole(cfg.output / "checkpoints")
     cfg = backprop_config(reward="tests.trainers.redness:WrongShape", output=tmp_path / "shape")
