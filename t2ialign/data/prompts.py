@@ -67,7 +67,7 @@ def place_of(source: str | Path, prompts: Collection[str]) -> str | None:
     path = Path(source)
     if not _names_a_file(str(source)) or not path.is_file() or path.suffix.lower() not in (".txt", *TABLES):
         return None
-    for where, row in _rows(path):
+    for where, row in read_table(path):
         text = row.get(first_of(row, PROMPT_COLUMNS) or "")
         if isinstance(text, str) and text.strip() in prompts:
             return where
