@@ -20,7 +20,7 @@ from typing import NoReturn
 from t2ialign import __version__
 from t2ialign.data.messages import OneLine, one_line
 from t2ialign.paths import expand_word
-from t2ialign.terminal import READER_LEFT, plain_output, reader_left
+from t2ialign.terminal import READER_LEFT, open_closed, plain_output, reader_left
 
 # A verb is the file t2ialign/VERB.py with add_arguments(parser) and run(args) -> exit code or None. Only the
 # chosen one is imported, so that the help stays instant whatever a verb needs.
@@ -104,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
 
     That is 0, a verb's own, 2 for a user's error, 130 after Ctrl-C, or 141 if the reader of a pipe has left.
     """
+    open_closed()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug, quiet = "--debug" in argv, "-q" in argv or "--quiet" in argv
     try:

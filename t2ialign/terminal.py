@@ -19,24 +19,26 @@ def plain_output(quiet: bool) -> Iterator[None]:
 
     A bar moves by control characters, which a file keeps. Raises BrokenPipeError if the reader has left.
     """
-    added = (
-        []
-        if not quiet and sys.stderr and sys.stderr.isatty()
-        else [name for name in NO_BARS if name not in os.environ]
-    )
+    added = [] if not quiet and sys.stderr.isatty() else [name for name in NO_BARS if name not in os.environ]
     os.environ |= dict.fromkeys(added, "1")
     try:
         yield
     finally:
         for name in added:
             os.environ.pop(name, None)
-        if sys.stdout is not None:  # closed by who started it: 1>&-
-            sys.stdout.flush()
+        sys.stdout.flush()
+
+
+def open_closed() -> None:
+    """What is printed goes nowhere if who started the program has closed its output, as 1>&- does."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
 
 
 def reader_left() -> bool:
     """Whether who read stdout, or else stderr, has left: a line more shows it; the rest then goes nowhere."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    for stream in (sys.stdout, sys.stderr):
         try:
             print(file=stream, flush=True)
         except BrokenPipeError:

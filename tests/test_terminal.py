@@ -151,3 +151,14 @@ def test_the_environment_is_as_before(monkeypatch):
     before = dict(os.environ)
     cli.main(["--version"])
     assert dict(os.environ) == before
+
+
+def test_closed_output_is_no_traceback(tmp_path):
+    """A shell gives a program none by 1>&- and 2>&-."""
+    words = [sys.executable, "-m", "t2ialign", "rewrite", "a red circle"]
+    for closed in ("1>&-", "2>&-", "1>&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, closed
+        assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -175,28 +176,25 @@ def test_distilled_models_are_known_by_scheduler(tiny_sd, tmp_path):
 
 
 DEEP = "[" * 100_000
+WHOLE: list[Any] = [DEEP, "[]", "null", '"a"', "{", {"_class_name": ["a"]}]
+PARTS: list[Any] = [None, 3, ["a"], ["os", "system"], ["diffusers", {}]]
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        *(
-            ("model_index.json", change)
-            for change in (DEEP, "[]", "null", '"a"', "{", {"_class_name": ["a"]})
-        ),
-        *(
-            ("model_index.json", {"vae": part})
-            for part in (None, 3, ["a"], ["os", "system"], ["diffusers", {}])
-        ),
+        *(("model_index.json", change) for change in WHOLE),
+        *(("model_index.json", {"vae": part}) for part in PARTS),
         ("model_index.json", {"unet": ["transformers", "pipeline"]}),
-        *(
-            ("unet/config.json", change)
-            for change in (DEEP, "null", {"quantization_config": 3}, {"dtype": {}})
-        ),
-        *(("vae/config.json", change) for change in (DEEP, "[]", {"block_out_channels": "abc"})),
-        *(("text_encoder/config.json", change) for change in (DEEP, "[]", "{}", {"hidden_size": -1})),
+        *(("unet/config.json", change) for change in (DEEP, "null")),
+        *(("unet/config.json", change) for change in ({"quantization_config": 3}, {"dtype": {}})),
+        *(("vae/config.json", change) for change in (DEEP, "[]")),
+        ("vae/config.json", {"block_out_channels": "abc"}),
+        *(("text_encoder/config.json", change) for change in (DEEP, "[]", "{}")),
+        ("text_encoder/config.json", {"hidden_size": -1}),
         ("text_encoder/config.json", {"attn_implementation": "owner/kernel"}),
-        *(("tokenizer/tokenizer_config.json", change) for change in (DEEP, "[]", {"eos_token": 5})),
+        *(("tokenizer/tokenizer_config.json", change) for change in (DEEP, "[]")),
+        ("tokenizer/tokenizer_config.json", {"eos_token": 5}),
         *(("scheduler/scheduler_config.json", {"num_train_timesteps": value}) for value in ("a", -5, 10**12)),
         ("scheduler/scheduler_config.json", {"trained_betas": "x"}),
     ],

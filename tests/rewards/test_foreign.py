@@ -125,7 +125,8 @@ def test_towers_of_other_libraries_are_not_looked_for(part, key, tmp_path: Path,
     towers[part][key] = str(tmp_path)
     save_file({"visual.conv1.weight": torch.zeros(1)}, tmp_path / "open_clip_model.safetensors")
     file = tmp_path / "open_clip_config.json"
-    for config in ({"model_cfg": {"embed_dim": 8, **towers}}, {"model_cfg": 3}, {}, []):
+    configs: list[object] = [{"model_cfg": {"embed_dim": 8, **towers}}, {"model_cfg": 3}, {}, []]
+    for config in configs:
         file.write_text(json.dumps(config), encoding="utf-8")
         with pytest.raises(ValueError, match="expected"):
             load_tower(str(tmp_path))

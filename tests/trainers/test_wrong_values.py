@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ TEXTS = ("", " ", "none", "true", "1:30", "0x10", "007", "2026-01-01", "a\0b", "
 SHAPES = ("[]", "{}", "[[]]", "[1, 2", "{a: 1}", "[null]", "&a [*a]", "!!python/name:os.system", "? [a]")
 LONG = ("x" * 100_000, "[" * 1_000, "{a: " * 300)
 WORDS = (*NUMBERS, *TEXTS, *SHAPES, *LONG)
-VALUES = (
+VALUES: tuple[Any, ...] = (
     None,
     True,
     -1,
