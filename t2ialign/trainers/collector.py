@@ -77,8 +77,8 @@ class Collector:
                 self.policy, cond, x_T, self.times, eta=1.0, guidance=self.cfg.guidance, noise=noise
             )
             images = self.policy.decode(path.latents[:, -1])
-        asked = [self.prompts.texts[i] for i in texts.tolist()]
-        scores = check_finite(self.cfg.reward, self.reward(images, asked), asked)
+        texts_of = [self.prompts.texts[i] for i in texts.tolist()]
+        scores = check_finite(self.cfg.reward, self.reward(images, texts_of), texts_of).detach()
         return path.latents.cpu().unflatten(0, (-1, M)), scores.float().cpu().view(-1, M)
 
     def _order(self, number: int) -> Tensor:
