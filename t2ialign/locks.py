@@ -158,7 +158,7 @@ def _lock(file: Path, shown: str, *, nested: bool) -> BaseFileLock:
 
 def _acquired(lock: BaseFileLock) -> BaseFileLock:
     """The lock, held; its folder may vanish with the run that made it, and is made again."""
-    for _ in range(3):
+    for _ in range(100):
         try:
             Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(poll_interval=MOMENT / 6)

@@ -87,6 +87,14 @@ def test_several_processes_that_would_each_write_all_of_it_are_refused(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+def test_a_fit_that_knows_one_process_refuses_two(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main([word.format("out") for word in VERBS["train evaluator"]]) == 2
+    assert "got 2 processes that would all write output=out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 RACE = """
 import os, sys
 from pathlib import Path

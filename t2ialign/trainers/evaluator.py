@@ -29,7 +29,7 @@ from t2ialign.evaluation.keypoint_agreement import OVERALL, Agreement, agreement
 from t2ialign.evaluation.keypoint_annotated import read_annotated
 from t2ialign.evaluation.keypoint_embedded import Embedded, embed
 from t2ialign.evaluation.statistics import form
-from t2ialign.locks import holding_output
+from t2ialign.locks import check_alone, holding_output
 from t2ialign.progress import Progress, quiet
 from t2ialign.trainers.facts import Facts
 from t2ialign.trainers.inputs import check_inputs
@@ -92,6 +92,7 @@ class Trainer:
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
+        check_alone(f"output={cfg.output}")
         if cfg.resume is None:
             check_unused(cfg.output)
         check_inputs(cfg)
