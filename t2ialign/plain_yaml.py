@@ -13,10 +13,11 @@ MOST, DEEPEST = 100_000, 20
 def read(text: str) -> Any:
     """The value of a YAML text. Raises ValueError, saying why on one line, for anything that is none.
 
-    Aliases that multiply to more than `MOST` values and nesting beyond `DEEPEST` are refused too.
+    Aliases that multiply to more than `MOST` values, nesting beyond `DEEPEST`, and a key that is given twice
+    are refused too.
     """
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except Exception as error:  # constructors of tags raise whatever a wrong value leads them to
@@ -25,6 +26,20 @@ def read(text: str) -> Any:
         raise ValueError(reason if known else f"{type(error).__name__}: {reason}") from error
     _check_size(value)
     return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would take the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise ValueError(f"it gives {key.value[:80]!r} twice; leave one of them out")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 def _check_size(value: Any) -> None:

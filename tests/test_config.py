@@ -222,3 +222,12 @@ def test_a_recipe_that_is_no_file_is_never_opened(tmp_path, kind):
         file.symlink_to("recipe.yaml" if kind == "loop" else "/dev/zero")
     with pytest.raises(ValueError, match=r"got config .*recipe.yaml; expected a YAML file"):
         read_yaml(file)
+
+
+def test_a_key_that_is_given_twice_is_refused_and_a_merged_one_may_be_overridden(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("lr: 1e-5\ndata: x\nlr: 1e-3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"recipe\.yaml, which is not YAML \(it gives 'lr' twice"):
+        read_yaml(file)
+    file.write_text("base: &base {lr: 1}\nmine: {<<: *base, lr: 2}\n", encoding="utf-8")
+    assert read_yaml(file)["mine"] == {"lr": 2}
