@@ -56,7 +56,7 @@ class Skipped:
         """One warning on all of them, if there are any."""
         if self.count:
             most = "; that is more than half: check the data" if 2 * self.count > self.rows > 0 else ""
-            log.warning("%s: %s%s", self.source, self.summary(), most)
+            log.warning("%s", one_line(f"{self.source}: {self.summary()}{most}"))
 
 
 def skipping(unreadable: Literal["error", "skip"], source: str) -> Skipped | None:

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from t2ialign.data.messages import one_line
+
 CLUTTER = frozenset(
     (
         *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
@@ -43,7 +45,7 @@ class SkippedFiles:
             parts.append(f"{more} of other kinds")
         total = sum(len(names) for _, names in kinds)
         what = "file that is not an image" if total == 1 else "files that are not images"
-        log.warning("%s: skipped %d %s: %s", root, total, what, ", ".join(parts))
+        log.warning("%s", one_line(f"{root}: skipped {total} {what}: {', '.join(parts)}"))
 
 
 def walk(root: Path, *, deep: bool = True) -> tuple[list[Path], SkippedFiles]:

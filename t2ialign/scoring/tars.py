@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from t2ialign.data.images import ENDINGS
+from t2ialign.data.messages import one_line
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.tables import first_of
 from t2ialign.data.walk import HIDDEN, SkippedFiles, composed, ending, is_clutter
@@ -66,7 +67,8 @@ class Left:
         ):
             if 0 < len(names) < self.whole:
                 shown = ", ".join([*names[:NAMED], *(["..."] if len(names) > NAMED else [])])
-                log.warning("%s: %d %s, where %d have both: %s", path, len(names), what, self.whole, shown)
+                told = f"{path}: {len(names)} {what}, where {self.whole} have both: {shown}"
+                log.warning("%s", one_line(told))
         for key, others in self.lost.items() if len(self.lost) < self.whole else ():
             yield (
                 key,
