@@ -101,7 +101,9 @@ def test_the_monitor_has_to_fire_in_time(tmp_path, monkeypatch, fired, holds):
     monitor = folder / "run" / "monitor"
     monitor.mkdir(parents=True)
     prompts = [f"caption {i}" for i in range(40)]
-    manifest.write_json(monitor / "about.json", {"prompts": prompts, "images": 1, "trained": "shapes-clip"})
+    about = {"method": "backprop", "model": "shapes", "trained": "shapes-clip", "embedding": None}
+    about |= {"prompts": prompts, "images": 1, "steps": 20, "guidance": 4.0}
+    manifest.write_json(monitor / "about.json", about)
     rows = [
         {
             "step": step,
