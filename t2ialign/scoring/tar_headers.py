@@ -127,11 +127,17 @@ def _check_name(member: Header) -> None:
 
 
 def _check_end(stream: IO[bytes]) -> None:
-    """Raises tarfile.ReadError unless the block of zeros that was just read is followed by one or more."""
-    after = stream.read(BLOCK)
+    """Raises tarfile.ReadError unless the block of zeros that was just read is followed by one or more.
+
+    They fill a record, so that more of them stand where members were.
+    """
+    after, zeros = stream.read(BLOCK), BLOCK
     if len(after) < BLOCK:
         raise tarfile.ReadError("one block of zeros where two mark the end")
     while after:
         if any(after):
             raise tarfile.ReadError("data after the end of the archive")
+        zeros += len(after)
         after = stream.read(CHUNK)
+    if zeros > tarfile.RECORDSIZE:
+        raise tarfile.ReadError(f"{zeros} bytes of zeros where at most {tarfile.RECORDSIZE} end an archive")

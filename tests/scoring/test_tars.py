@@ -217,3 +217,14 @@ def test_what_has_lost_its_partner_is_told(tmp_path, caplog):
     assert "1 images without a caption, where 6 have both: 5.png" in said
     assert "2 captions without an image, where 6 have both: 4x, 7" in said
     assert "skipped 1 file that is not an image: 1 hidden or system (.7.png)" in said
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_zeros_in_the_place_of_members_are_no_end(tmp_path, first):
+    """A disk that lost blocks gives zeros, and an archive ends with zeros too: at most a record of them."""
+    whole = archive(tmp_path / "s.tar")
+    with tarfile.open(tmp_path / "s.tar") as file:
+        start = file.getmembers()[first].offset
+    (tmp_path / "s.tar").write_bytes(whole[:start] + bytes(3 * tarfile.RECORDSIZE))
+    images, errors = read(tmp_path / "s.tar")
+    assert images == WHOLE[: first // 2] and "bytes of zeros where at most 10240 end an archive" in errors[-1]
