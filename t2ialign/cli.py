@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from t2ialign import __version__
 from t2ialign.data.messages import OneLine, one_line
+from t2ialign.interrupt import heeded
 from t2ialign.paths import expand_word
 from t2ialign.terminal import READER_LEFT, open_closed, plain_output, reader_left
 
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug, quiet = "--debug" in argv, "-q" in argv or "--quiet" in argv
     try:
-        with _one_line_messages(quiet), plain_output(quiet):
+        with heeded(), _one_line_messages(quiet), plain_output(quiet):
             return _run([item for item in argv if item not in ("--debug", "-q", "--quiet")])
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and reader_left():

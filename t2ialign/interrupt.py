@@ -1,0 +1,43 @@
+"""Ctrl-C that is not lost: Python drops what is raised within a destructor or at a fork."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MOMENT = 0.05
+"""Seconds after which an interrupt that was dropped is raised again."""
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """Within it an interrupt that Python drops is raised again: the program would go on as if nobody had
+    pressed Ctrl-C.
+
+    Destructors, callbacks of weak references and what runs around a fork have nobody to hand an error to.
+    Where there are no timers, as on Windows, and outside of the main thread nothing is done.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def again(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, MOMENT)
+        else:
+            hook_before(dropped)
+
+    hook_before, alarm_before = sys.unraisablehook, signal.signal(signal.SIGALRM, again)
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook_before
+        signal.signal(signal.SIGALRM, alarm_before or signal.SIG_DFL)
