@@ -118,7 +118,8 @@ def _judged(args: argparse.Namespace) -> int:
     source, of = open_source(args.samples, Prompts(), Columns()), _of(args)
     points, total = wanted(source, _finder(args))
     journal_file = args.output / JOURNAL
-    with closing(Journal(journal_file, of, resume=args.resume is not None, done=is_read)) as journal:
+    resume = args.resume is not None
+    with closing(Journal(journal_file, of, resume=resume, done=is_read, whole=has_verdicts)) as journal:
         _judge(args, journal, _asked(source, points), points, total)
         rows = sorted(journal.rows(), key=lambda row: (row["shard"], row["row"]))
     return finish(args.output, of, rows, points)
@@ -127,6 +128,19 @@ def _judged(args: argparse.Namespace) -> int:
 def is_read(row: Row) -> bool:
     """Whether a journal's row has all its verdicts; one with an unreadable answer is judged again."""
     return row["error"] is None and all(verdict["match"] is not None for verdict in row["verdicts"])
+
+
+def has_verdicts(row: Row) -> bool:
+    """Whether a journal's row is one that judging writes."""
+    verdicts = row.get("verdicts")
+    if not isinstance(verdicts, list) or (verdicts and not isinstance(row.get("prompt"), str)):
+        return False
+    return all(
+        isinstance(verdict, dict)
+        and {"kind", "description", "match", "reason"} <= verdict.keys()
+        and isinstance(verdict["match"], float | int | None)
+        for verdict in verdicts
+    )
 
 
 def wanted(source: Source, find: Finder) -> tuple[Points, int]:

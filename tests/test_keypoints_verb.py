@@ -129,6 +129,15 @@ def test_a_stopped_run_goes_on_and_ends_as_a_whole_one(samples, tmp_path, monkey
     assert judge(samples, tmp_path / "whole") == 0
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
     assert result(tmp_path / "out") == result(tmp_path / "whole")
+    whole = (tmp_path / "whole" / "journal.jsonl").read_text(encoding="utf-8")
+    for damage in (
+        ("description", "descriptioo"),
+        ("verdicts", "verdictr"),
+        ('"match": 1.0', '"match": "1"'),
+    ):
+        (tmp_path / "whole" / "journal.jsonl").write_text(whole.replace(*damage, 1), encoding="utf-8")
+        assert judge(samples, tmp_path / "whole", "--resume", "latest") == 2
+        assert "expected a row of a journal; delete the file" in capsys.readouterr().err
     more = ("--backend", "head", "--weights", "folder")
     capsys.readouterr()
     assert judge(samples, tmp_path / "out", "--resume", "latest", *more) == 2

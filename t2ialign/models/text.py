@@ -33,6 +33,8 @@ def warn_if_cut(tokenizer: Any, prompts: Sequence[str], size: int) -> None:
 def encode(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> Any:
     """Run B prompts, padded and truncated to the window, through one encoder -> its output with hidden
     states.
+
+    Raises ValueError for a tokenizer that knows tokens which the encoder has no embedding for.
     """
     tokens = tokenizer(
         list(prompts),
@@ -41,6 +43,12 @@ def encode(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> Any:
         truncation=True,
         return_tensors="pt",
     )
+    known, largest = encoder.get_input_embeddings().num_embeddings, int(tokens.input_ids.max())
+    if largest >= known:
+        raise ValueError(
+            f"got token {largest} from the model's tokenizer, whose text encoder has {known} embeddings; "
+            "expected a tokenizer and an encoder of one model; restore their files"
+        )
     mask = (
         tokens.attention_mask.to(encoder.device)
         if getattr(encoder.config, "use_attention_mask", False)

@@ -35,6 +35,12 @@ def is_scored(row: Row) -> bool:
     return row.get("error") is None
 
 
+def has_scores(row: Row) -> bool:
+    """Whether a row holds numbers by the names of rewards, as those of score do."""
+    scores = row.get("scores")
+    return isinstance(scores, dict) and all(type(value) in (int, float) for value in scores.values())
+
+
 class Journal:
     """One JSON object a line: first what is scored by what, then rows. Its verb holds the output's lock.
 
@@ -48,14 +54,15 @@ class Journal:
         *,
         resume: bool,
         done: Callable[[Row], bool] = is_scored,
+        whole: Callable[[Row], bool] = has_scores,
     ) -> None:
         """Open a new journal, or with `resume` go on with the one that is there, if any.
 
         `of` says what the scores are of; it must be the same again. Rows that are not `done` are tried again.
-        Raises ValueError for a journal that is there without `resume`, of other settings, or torn elsewhere
-        than at its end.
+        Raises ValueError for a journal that is there without `resume`, of other settings, torn elsewhere than
+        at its end, or with a row that is not `whole`.
         """
-        self.path, self.of, self.is_done = path, dict(of), done
+        self.path, self.of, self.is_done, self.is_whole = path, dict(of), done, whole
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = path.open("ab", buffering=0)
         try:
@@ -151,9 +158,12 @@ class Journal:
     def _parse(self, line: bytes, number: int) -> Row:
         try:
             row = json.loads(line)
-        except ValueError:  # broken UTF-8 too
+        except (ValueError, RecursionError):  # broken UTF-8 too
             row = None
-        good = isinstance(row, dict) and (isinstance(row.get("of"), dict) if number == 1 else "id" in row)
+        if number == 1:
+            good = isinstance(row, dict) and isinstance(row.get("of"), dict)
+        else:
+            good = isinstance(row, dict) and _has_place(row) and self.is_whole(row)
         if not good:
             shown = line[:60].decode("utf-8", "replace")
             raise ValueError(
@@ -168,3 +178,10 @@ class Journal:
                     f"got {key} {value!r} for {self.path}, which holds scores with {key} "
                     f"{head['of'].get(key)!r}; expected the same; choose another --output"
                 )
+
+
+def _has_place(row: Row) -> bool:
+    """Whether a row says of which image it is, and what is wrong with it."""
+    texts = all(isinstance(row.get(key), str) for key in ("id", "file"))
+    numbers = all(type(row.get(key)) is int for key in ("shard", "row"))
+    return texts and numbers and all(isinstance(row.get(key, 0), str | None) for key in ("prompt", "error"))

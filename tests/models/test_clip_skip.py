@@ -80,3 +80,10 @@ def test_encodings_survive_the_encoders(tiny_sd):
     after = policy.encode_prompts(PROMPTS)
     torch.testing.assert_close(after["prompt_embeds"], before["prompt_embeds"])
     torch.testing.assert_close(policy.null_cond(after)["prompt_embeds"], null["prompt_embeds"])
+
+
+def test_a_tokenizer_of_another_model_is_one_line(tiny_sd):
+    policy = load_policy(str(tiny_sd), device="cpu")
+    policy.pipe.tokenizer.add_tokens(["longer"])
+    with pytest.raises(ValueError, match=r"got token \d+ from the model's tokenizer, whose text encoder has"):
+        policy.encode_prompts(["a longer word"])

@@ -175,3 +175,28 @@ def test_a_caller_says_what_is_done(tmp_path):
 def test_how_a_model_is_reached_is_no_part_of_what_it_says():
     options = {"tokens": 5, "timeout": 3.0, "key_env": "KEY", "dtype": "bfloat16", "workers": 2, "batch": 4}
     assert answering(options) == {"dtype": "bfloat16", "tokens": 5}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"error": 3},
+        {"erros": None, "error": ...},
+        {"scores": [1.0]},
+        {"scores": {"red": "1"}},
+        {"shard": "0"},
+        {"row": None},
+        {"file": ...},
+        {"prompt": 7},
+        {"id": 4},
+    ],
+)
+def test_a_row_that_no_run_wrote_is_one_line_and_not_a_score(tmp_path, wrong):
+    run(tmp_path, ITEMS, scored)
+    path = tmp_path / "s.csv.journal.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    row = {**json.loads(lines[2]), **wrong}
+    lines[2] = json.dumps({key: value for key, value in row.items() if value is not ...})
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 3; expected a row of a journal; delete the file"):
+        journal(tmp_path)
