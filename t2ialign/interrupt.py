@@ -20,7 +20,8 @@ def heeded() -> Iterator[None]:
     Destructors, callbacks of weak references and what runs around a fork have nobody to hand an error to.
     Where there are no timers, as on Windows, and outside of the main thread nothing is done.
     """
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    timed = hasattr(signal, "setitimer") and hasattr(signal, "SIGALRM")
+    if not timed or threading.current_thread() is not threading.main_thread():
         yield
         return
 

@@ -18,6 +18,9 @@ class Dropping:
         signal.raise_signal(signal.SIGINT)
         time.sleep(0.01)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's & leaves ignored
+
+
 def drop():
     Dropping()
 

@@ -123,7 +123,7 @@ def test_names_that_only_posix_has_are_asked_for_first():
         if name in POSIX_ONLY.get(module, "").split():
             found.add(name)
             assert f'hasattr({module}, "{name}")' in text, f"{where}: {module}.{name}"
-    assert found == {"posix_fallocate", "sched_getaffinity"}
+    assert found == {"SIGALRM", "posix_fallocate", "sched_getaffinity", "setitimer"}
 
 
 def test_text_files_have_a_stated_encoding():
