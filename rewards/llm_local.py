@@ -75,33 +75,22 @@ class LocalWriter(nn.Module, Writer):
         cut: Cut | None,
     ) -> list[str]:
         with reading(self.model.name_or_path, "a language model that answers"):
-            return self._answers(talks, tokens, temperature, seeds, heard, cut)
-
-    def _answers(
-        self,
-        talks: Sequence[Sequence[Message]],
-        tokens: int,
-        temperature: float,
-        seeds: Sequence[int],
-        heard: Heard | None,
-        cut: Cut | None,
-    ) -> list[str]:
-        texts = [self._text(talk) for talk in talks]
-        written: list[str] = []
-        for start in range(0, len(texts), self.batch):
-            part = texts[start : start + self.batch]
-            rows = range(start, start + len(part))
-            drawn = _draws([seeds[row] for row in rows], tokens) if temperature else None
-            answers = self._batch(part, tokens, drawn, temperature, _Ear(self.tokenizer, rows, heard))
-            for row, ended in zip(rows, torch.isin(answers, self.ends).any(1).tolist(), strict=True):
-                if cut is not None and not ended:
-                    cut(row)
-            decoded = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
-            if heard is not None and self._searches(drawn):
-                for row, text in zip(rows, decoded, strict=True):
-                    heard(row, text)
-            written += decoded
-        return written
+            texts = [self._text(talk) for talk in talks]
+            written: list[str] = []
+            for start in range(0, len(texts), self.batch):
+                part = texts[start : start + self.batch]
+                rows = range(start, start + len(part))
+                drawn = _draws([seeds[row] for row in rows], tokens) if temperature else None
+                answers = self._batch(part, tokens, drawn, temperature, _Ear(self.tokenizer, rows, heard))
+                for row, ended in zip(rows, torch.isin(answers, self.ends).any(1).tolist(), strict=True):
+                    if cut is not None and not ended:
+                        cut(row)
+                decoded = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+                if heard is not None and self._searches(drawn):
+                    for row, text in zip(rows, decoded, strict=True):
+                        heard(row, text)
+                written += decoded
+            return written
 
     def _searches(self, draws: Tensor | None) -> bool:
         """Whether several beams are written at once, of which none can be heard before the best is known."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rewards import Reward
+from rewards.scores import MAX_BATCH_PIXELS
 from t2ialign.data.images import open_rgb
 from t2ialign.data.messages import one_line
 from t2ialign.evaluation import manifest
@@ -21,8 +22,6 @@ Key = tuple[str, str, int | None, int | None, int | None]
 Score = dict[str, Any]
 """{"file", "prompt", "seed", "bytes", "mtime_ns", "reward", "score"}; "error" if broken, not "score"."""
 
-MAX_BATCH_PIXELS = 1 << 26
-"""64 images of 1024x1024, of 12 bytes a pixel."""
 KEY = ("file", "prompt", "seed", "bytes", "mtime_ns")
 """What a score belongs to: another picture of the same name has another size or date."""
 
