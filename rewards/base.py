@@ -243,7 +243,7 @@ def check_finite(name: str, scores: Tensor, prompts: Sequence[str]) -> Tensor:
 
 def ships(reward: nn.Module) -> bool:
     """Whether a reward and all that it is made of are of this package, and not of the user's."""
-    from rewards.two_tower import Tower
+    from rewards.towers.two_tower import Tower
 
     parts = [part for part in reward.modules() if isinstance(part, Reward | Tower)]
     return all(type(part).__module__.startswith("rewards.") for part in parts)

@@ -19,7 +19,7 @@ from rewards.base import (
     ships,
 )
 from rewards.preprocess import Geometry
-from rewards.two_tower import TwoTower
+from rewards.towers.two_tower import TwoTower
 
 
 def score_all(

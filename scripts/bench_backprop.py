@@ -25,8 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from scripts.bench_parts import Row, kept_bytes, machine, ratio, rounds, say, table, write
 from t2ialign.diffusion.backprop import Plan, differentiable_sample
-from t2ialign.paths import path
-from t2ialign.trainers.backprop import Batch, Config, Trainer
+from t2ialign.io.paths import path
+from t2ialign.methods.backprop.trainer import Batch, Config, Trainer
 
 
 def steps(trainer: Trainer) -> dict[str, Callable[[], Tensor]]:

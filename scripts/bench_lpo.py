@@ -23,14 +23,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rewards import latent
+from rewards.latent import lrm as latent
 from scripts.bench_parts import Row, kept_bytes, machine, number, ratio, rounds, say, table, write
 from t2ialign.diffusion.siblings import Step
+from t2ialign.io.paths import path
+from t2ialign.methods.lpo.step_scorers import Judge, LatentScorer
+from t2ialign.methods.lpo.trainer import Batch, Config, Trainer
 from t2ialign.models.base import Cond
 from t2ialign.objectives.stepwise import sibling_preference
-from t2ialign.paths import path
-from t2ialign.trainers.lpo import Batch, Config, Trainer
-from t2ialign.trainers.step_scorers import Judge, LatentScorer
 
 PROMPT = "a red circle above a blue square"
 

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from rewards import Geometry
-from rewards.clip import ClipScore
-from rewards.clip_towers import ClipTower, load_tower
+from rewards.scorers.clip import ClipScore
+from rewards.towers.clip_towers import ClipTower, load_tower
 
 SIDE = 512
 """Of every picture, in pixels."""

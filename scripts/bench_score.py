@@ -34,11 +34,11 @@ import torch
 from PIL import Image
 
 import rewards
-from rewards import TwoTower, clip_towers, score_all
-from rewards.aesthetic import Aesthetic
-from rewards.clip import ClipScore
-from rewards.clip_towers import ClipTower
-from rewards.textnorm import TextNorm
+from rewards import TwoTower, score_all
+from rewards.scorers.aesthetic import Aesthetic
+from rewards.scorers.clip import ClipScore
+from rewards.scorers.textnorm import TextNorm
+from rewards.towers import clip_towers
 from rewards.weights import load_state
 from scripts.bench_parts import (
     SIDE,
@@ -54,7 +54,7 @@ from scripts.bench_parts import (
     table,
     write,
 )
-from t2ialign.paths import path as path_type
+from t2ialign.io.paths import path as path_type
 
 if TYPE_CHECKING:
     from t2ialign.scoring.engine import Engine
@@ -69,7 +69,7 @@ CALLS, BATCH, CONTRASTS = 2, 64, 32
 START = {
     "import rewards": ("import rewards", "<= 0.2"),
     "t2ialign score --help": (
-        "from t2ialign.cli import main\ntry: main(['score', '--help'])\nexcept SystemExit: pass",
+        "from t2ialign.cli.main import main\ntry: main(['score', '--help'])\nexcept SystemExit: pass",
         None,
     ),
 }
@@ -147,7 +147,9 @@ def call(bench: Bench) -> Iterator[Row]:
     loads = Counted(load_state)
     with mock.patch.object(clip_towers, "load_state", loads):
         reward = rewards.load("hpsv2", weights=str(path), architecture=None).to(bench.device)
-        assert isinstance(reward, ClipScore) and isinstance(reward.tower, ClipTower), "hpsv2 is a CLIP"
+        assert isinstance(reward, ClipScore) and isinstance(reward.tower, clip_towers.ClipTower), (
+            "hpsv2 is a CLIP"
+        )
         reads = Counted(reward.tower.tokens.encode)
         reward.tower.tokens.encode = reads
 

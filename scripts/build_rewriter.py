@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from t2ialign.paths import path
+from t2ialign.io.paths import path
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 100
@@ -37,7 +37,7 @@ def main() -> None:
         "--output", type=path, default=ROOT / "assets" / "shapes-rewriter", help="the finished folder"
     )
     args = parser.parse_args()
-    from t2ialign.proofs import rewriter_runs as runs
+    from scripts.experiments import rewriter_runs as runs
 
     runs.make(args.work, SEED, runs.Sizes(), runs.SFT_SETTINGS, runs.GRPO_SETTINGS, plain=False)
     pack(args.work / runs.GRPO, args.output)
@@ -49,9 +49,9 @@ def pack(rewriter: Path, output: Path, *, heldout: int = 600) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rewards.tensor_files import save_pretrained
-    from t2ialign.proofs import rewriter_runs as runs
+    from scripts.experiments import rewriter_runs as runs
     from t2ialign.rewriting.parse import parse
-    from t2ialign.shapes.phrasings import draw_phrasings
+    from t2ialign.toy.phrasings import draw_phrasings
 
     model = AutoModelForCausalLM.from_pretrained(rewriter, dtype=torch.float16, trust_remote_code=False)
     save_pretrained(model, output)

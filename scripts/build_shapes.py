@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from t2ialign.paths import path
+from t2ialign.io.paths import path
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = (("data",), ("vae", "clips"), ("latents",), ("denoiser",), ("pack",))
@@ -58,7 +58,7 @@ def run(stage: str, work: Path, output: Path) -> None:
     import torch
     import torch.distributed as dist
 
-    from t2ialign.shapes import build, fit
+    from t2ialign.toy import build, fit
 
     torch.set_num_threads(1)
     work.mkdir(parents=True, exist_ok=True)

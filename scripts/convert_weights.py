@@ -1,16 +1,16 @@
 """python scripts/convert_weights.py MPS_overall_checkpoint.pth MPS_overall_checkpoint.safetensors
 
-Takes the tensors out of a whole pickled model, running nothing of it (see rewards/whole_model.py), or out of
-a state dict in .pt, .pth or .bin, and writes them as safetensors. A file that names code outside of --known
-is refused.
+Takes the tensors out of a whole pickled model, running nothing of it (see rewards/towers/whole_model.py), or
+out of a state dict in .pt, .pth or .bin, and writes them as safetensors. A file that names code outside of
+--known is refused.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from rewards.whole_model import KNOWN, read_module
-from t2ialign.paths import path
+from rewards.towers.whole_model import KNOWN, read_module
+from t2ialign.io.paths import path
 
 
 def convert(source: Path, target: Path, known: list[str]) -> int:

@@ -6,7 +6,7 @@ process scores its share and writes out.rank0-of-4.parquet, ...; `t2ialign score
 
 import sys
 
-from t2ialign.cli import main
+from t2ialign.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["score", *sys.argv[1:]]))

@@ -5,7 +5,7 @@ The same as `t2ialign train`, as a file that `accelerate launch` can start on se
 
 import sys
 
-from t2ialign.cli import main
+from t2ialign.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

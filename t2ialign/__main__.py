@@ -2,7 +2,7 @@
 
 import sys
 
-from t2ialign.cli import main
+from t2ialign.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,8 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from t2ialign import peers, plain_yaml
-from t2ialign.paths import expand
+from t2ialign import peers
+from t2ialign.io import plain_yaml
+from t2ialign.io.paths import expand
 
 
 class Config(BaseModel):

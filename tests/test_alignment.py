@@ -17,20 +17,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import rewards
-from rewards import latent, trained
+from rewards import trained
 from rewards.base import Reward
-from rewards.detect import MaskDetector
-from rewards.detectors import load_detector
-from rewards.llm_local import local_writer
-from rewards.vlm_local import local_judge
+from rewards.detection.detect import MaskDetector
+from rewards.detection.detectors import load_detector
+from rewards.latent import lrm as latent
+from rewards.llm.local import local_writer
+from rewards.vlm.local import local_judge
+from t2ialign.methods.rewrite_sft import trainer as rewrite_sft
+from t2ialign.methods.rewriter import language
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_lora
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.unet import UNetPolicy
-from t2ialign.trainers import language, rewrite_sft
 from tests.rewards import tiny_clip, tiny_llm, tiny_vlm
-from tests.rewards.test_detect import mask2former
-from tests.trainers.rewriters import new_rewriter
+from tests.rewards.detection.test_detect import mask2former
+from tests.training.rewriters import new_rewriter
 
 SHIFTS = (0, 8, 24, 40)
 """Bytes by which a header is padded; a file as written is one of them."""

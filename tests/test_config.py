@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import Field, ValidationError
 
-from t2ialign import cli
+from t2ialign.cli import main as cli
 from t2ialign.config import Config, describe, load, read_yaml, save
 
 

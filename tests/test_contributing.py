@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import rewards
-from t2ialign.trainers import dpo
-from t2ialign.trainers.pairwise import REFERENCE_LOSSES
+from t2ialign.methods.dpo import trainer as dpo
+from t2ialign.methods.dpo.loss import REFERENCE_LOSSES
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from t2ialign import cli, peers, recipes
+from t2ialign import peers
+from t2ialign.cli import main as cli
+from t2ialign.cli import recipes
+from t2ialign.cli.train import plain, settings_of
 from t2ialign.config import Config, load, members, renamed
 from t2ialign.overrides import as_overrides
-from t2ialign.train import load_method, plain
-from t2ialign.trainers.methods import methods
+from t2ialign.training.methods import methods
 from tests.test_config import Demo
 
 
@@ -20,12 +22,12 @@ def settings(*words: str) -> list[str]:
 
 
 def configs() -> dict[str, type[Config]]:
-    return {name: load_method(name).Config for name in methods()}
+    return {name: settings_of(name) for name in methods()}
 
 
 @pytest.mark.parametrize("method", methods())
 def test_the_three_forms_are_the_same_for_every_setting_of_every_method(method):
-    cls = load_method(method).Config
+    cls = settings_of(method)
     for key, field in cls.model_fields.items():
         kinds = members(field.annotation)
         value = "true" if bool in kinds else "-1.5" if float in kinds else "~/some where/a=b"
@@ -105,7 +107,7 @@ split=test
 
 
 def test_a_command_line_of_diffusers_is_one_of_ours():
-    cls = load_method("dpo").Config
+    cls = settings_of("dpo")
     assert load(cls, None, plain(["dpo", *DIFFUSERS.split()])[1:]) == load(cls, None, OURS.split())
 
 
@@ -113,28 +115,28 @@ def test_kohya_s_names_and_values():
     words = (
         "--network_dim 8 --network_alpha 4 --optimizer_type AdamW8bit --log_with tensorboard --enable_bucket"
     )
-    cfg = load(load_method("dpo").Config, None, plain(["dpo", "data=d", *words.split()])[1:])
+    cfg = load(settings_of("dpo"), None, plain(["dpo", "data=d", *words.split()])[1:])
     assert (cfg.lora_rank, cfg.lora_alpha, cfg.optimizer, cfg.buckets) == (8, 4.0, "adamw8bit", True)
 
 
 def test_other_names_in_a_recipe(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text("dataset_name: d\nlearning_rate: 1e-3\nmixed_precision: no\nreport_to: all\n")
-    cfg = load(load_method("dpo").Config, recipe)
+    cfg = load(settings_of("dpo"), recipe)
     assert (cfg.data, cfg.lr, cfg.precision, cfg.trackers) == ("d", 1e-3, "fp32", ("tensorboard", "wandb"))
     recipe.write_text("lr: 1e-3\nlearning_rate: 1e-4\n")
     with pytest.raises(ValueError, match=r"got lr twice in .*, once as learning_rate"):
-        load(load_method("dpo").Config, recipe)
+        load(settings_of("dpo"), recipe)
 
 
 def test_an_alias_that_this_method_lacks_is_unknown():
     with pytest.raises(ValueError, match="unknown key 'random_flip'"):
-        load(load_method("lpo").Config, None, ["prompts=x", "random_flip=true"])
+        load(settings_of("lpo"), None, ["prompts=x", "random_flip=true"])
 
 
 def test_beta_dpo_is_refused_with_both_scales():
     with pytest.raises(ValueError, match="write beta=5000 for its 5000, and for the 2500 of diffusers"):
-        load(load_method("dpo").Config, None, ["data=x", "beta_dpo=2500"])
+        load(settings_of("dpo"), None, ["data=x", "beta_dpo=2500"])
 
 
 def test_a_recipe_of_another_method_is_named_as_such(tmp_path, capsys):
@@ -145,7 +147,7 @@ def test_a_recipe_of_another_method_is_named_as_such(tmp_path, capsys):
         line = f"it is for train {own}; expected a recipe of train {other}; run t2ialign train {own} -c "
         assert line + file.stem in capsys.readouterr().err
     settings = tmp_path / "config.yaml"  # what a run leaves: no head, every key
-    cfg = load(load_method("lpo").Config, None, ["prompts=x"])
+    cfg = load(settings_of("lpo"), None, ["prompts=x"])
     settings.write_text(json.dumps(cfg.model_dump(mode="json")))
     assert cli.main(["train", "dense", "-c", str(settings)]) == 2
     assert f"it is for train lpo; expected a recipe of train dense; run t2ialign train lpo -c {settings}" in (

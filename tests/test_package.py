@@ -59,7 +59,7 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert {name.split("/")[0].split("-")[0] for name in names} == {"t2ialign", "rewards"}
-    assert {"t2ialign/py.typed", "rewards/py.typed", "t2ialign/cli.py", "rewards/base.py"} <= set(names)
+    assert {"t2ialign/py.typed", "rewards/py.typed", "t2ialign/cli/main.py", "rewards/base.py"} <= set(names)
     assert "t2ialign/rewriting/page.html" in names
     shipped = {p.relative_to(ROOT / "assets") for p in (ROOT / "assets").rglob("*") if p.is_file()}
     assert {f"rewards/assets/{p.as_posix()}" for p in shipped} <= set(names)
@@ -69,7 +69,7 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
         f"import sys; sys.path[:0] = [{str(tmp_path / 'site')!r}]\n"
         "import rewards; from rewards import assets\n"
         "print(rewards.__file__); print(assets.root())\n"
-        "from t2ialign import recipes; recipes.find('dpo_sd15_small')\n"
+        "from t2ialign.cli import recipes; recipes.find('dpo_sd15_small')\n"
         "print(recipes.folder(), len(recipes.files()))"
     )
     done = subprocess.run(

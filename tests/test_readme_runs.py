@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from PIL import Image, ImageFilter
 from transformers import CLIPModel
 
-from t2ialign.cli import main
+from t2ialign.cli.main import main
 from tests.models import released
 from tests.rewards import tiny_clip
 
@@ -139,8 +139,8 @@ def test_the_links_of_the_readme_and_of_the_docs_lead_somewhere():
 
 
 def test_every_method_and_every_recipe_of_the_readme_exists():
-    from t2ialign import recipes
-    from t2ialign.trainers.methods import methods
+    from t2ialign.cli import recipes
+    from t2ialign.training.methods import methods
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text.partition("## Models and methods")[2].partition("## Other commands")[0]

@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from rewards.assets import folder
-from t2ialign.cli import main
+from t2ialign.cli.main import main
 
 IMAGES = Path(os.environ.get("T2IALIGN_DATA", "../shared/data")) / "images"
 COUNT = 160

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rewards.detectors import load_detector
-from rewards.llm_local import local_writer
-from rewards.vlm_local import local_judge
+from rewards.detection.detectors import load_detector
+from rewards.llm.local import local_writer
+from rewards.vlm.local import local_judge
 
 ROOT = Path(__file__).parents[1]
 CODE = """

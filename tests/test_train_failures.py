@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from t2ialign import cli
+from t2ialign.cli import main as cli
 
 REWARD = """
 import torch

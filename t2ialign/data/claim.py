@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.hashes import HASHES, digest, fault, note, noted
 from t2ialign.data.ledger import STARTED, write_json
 from t2ialign.data.shards import DamagedCache
 from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS, damage, open_manifest, read_manifest, shard_hashes
-from t2ialign.locks import LOCK, hold_folder
+from t2ialign.io.hashes import HASHES, digest, fault, note, noted
+from t2ialign.io.locks import LOCK, hold_folder
 
 SHARD = re.compile(r"(pairs|texts|pictures)-\d+\.safetensors")
 CHOICE = ("contents", "limit", "ties")

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from t2ialign.data.located import located
-from t2ialign.data.messages import quoted
 from t2ialign.data.remote import Remote
+from t2ialign.io.messages import quoted
 
 ImageSource = bytes | Path | Image.Image | Remote
 """Encoded bytes, a file, an open picture, or an address to fetch it from."""

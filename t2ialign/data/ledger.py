@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from rewards import tensor_files
-from t2ialign.data.hashes import HASHES, digest, noted, sealed
 from t2ialign.data.shards import read_columns, shard_files, whole_file
 from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS
+from t2ialign.io.hashes import HASHES, digest, noted, sealed
 
 STARTED = "building.json"
 """What an unfinished build is making."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from t2ialign.data.messages import quoted
+from t2ialign.io.messages import quoted
 
 UNPACK, SAVE = "unpack it first", 'save it as "CSV UTF-8" in the spreadsheet program'
 FOREIGN = {

@@ -8,7 +8,7 @@ from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from t2ialign.paths import expand
+from t2ialign.io.paths import expand
 
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 """How an absolute path of Windows begins."""

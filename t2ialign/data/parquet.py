@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.messages import listed, one_line
+from t2ialign.io.messages import listed, one_line
 
 ROWS = 16
 """In memory at a time, besides what the file's own row groups force."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.data.lines import FOREIGN
-from t2ialign.data.messages import listed, quoted
 from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.data.tables import TABLES, first_of, read_table, read_text
+from t2ialign.io.messages import listed, quoted
 
 PROMPT_COLUMNS = ("prompt", "caption", "text", "prompt_en")
 """Names a prompt goes by, in order of preference, letter case aside."""

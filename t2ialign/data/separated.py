@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.data.lines import read_lines
-from t2ialign.data.messages import listed, quoted
+from t2ialign.io.messages import listed, quoted
 
 Record = tuple[int, list[str]]
 """(number of its first line, its fields)."""

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rewards import tensor_files
-from t2ialign.data.hashes import digest, fault, note
+from t2ialign.io.hashes import digest, fault, note
 
 OPEN_SHARDS = 128
 """Shards mapped at once by one reader, far below the usual limit of 1,024 open files."""

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import Literal
 
-from t2ialign.data.messages import one_line
+from t2ialign.io.messages import one_line
 
 EXAMPLE = 120
 """Characters of an example that are shown at most."""

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from t2ialign.data.messages import one_line
+from t2ialign.io.messages import one_line
 
 CLUTTER = frozenset(
     (

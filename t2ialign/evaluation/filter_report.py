@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from rewards.calibrate import pairwise_accuracy
 from t2ialign.data.consistent_filter import TIE, Limits, allowed, dropped_by
+from t2ialign.evaluation.calibrate import pairwise_accuracy
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 SHOWN = ("0.05", "0.25", "0.5", "0.75", "0.95")

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
-from t2ialign.data.messages import quoted
-from t2ialign.evaluation import manifest
 from t2ialign.evaluation.hack_index import Fall, falls, heldout_mean
+from t2ialign.io import atomic, jsonl
+from t2ialign.io.messages import quoted
 
 FOLDER, SCORES, ABOUT = "monitor", "scores.jsonl", "about.json"
 TRAINED = "trained"
@@ -32,7 +32,7 @@ class Journal:
     def __init__(self, run: Path) -> None:
         self.folder, self.about = run / FOLDER, dict[str, Any]()
         self._steps: dict[int, list[Row]] = {}
-        rows = manifest.journal(self.folder / SCORES)
+        rows = jsonl.read(self.folder / SCORES)
         if rows or (self.folder / ABOUT).is_file():
             self.about = _read_about(self.folder / ABOUT)
         for row in rows:
@@ -94,8 +94,8 @@ class Journal:
         """Write the rows of one step at the end, and keep them."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / ABOUT).exists():
-            manifest.write_json(self.folder / ABOUT, self.about)
-        manifest.append(self.folder / SCORES, rows)
+            atomic.write_json(self.folder / ABOUT, self.about)
+        jsonl.append(self.folder / SCORES, rows)
         self._steps[step] = list(rows)
 
     def _check_alike(self) -> None:
@@ -114,7 +114,7 @@ class Journal:
         """Drop what lies past a step, rows and images: a killed run may have left it."""
         self._steps = {s: rows for s, rows in self._steps.items() if s <= step}
         if (self.folder / SCORES).exists():
-            manifest.rewrite(self.folder / SCORES, _flat(self._steps.values()))
+            jsonl.rewrite(self.folder / SCORES, _flat(self._steps.values()))
         for folder in self.folder.glob("step-*"):
             number = folder.name.removeprefix("step-")
             if number.isdecimal() and int(number) > step:
@@ -136,7 +136,7 @@ def read(run: Path) -> Journal:
 
 def _read_about(file: Path) -> dict[str, Any]:
     """Raises ValueError for one that is not what the monitor wrote: no row would count, all be lost."""
-    about = manifest.read_json(file) if file.is_file() else {}
+    about = atomic.read_json(file) if file.is_file() else {}
     kinds: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("method", "model"), (str,)),
         **dict.fromkeys(("trained", "embedding"), (str, NoneType)),

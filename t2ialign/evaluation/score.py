@@ -14,9 +14,9 @@ from torch import Tensor
 from rewards import Reward
 from rewards.scores import MAX_BATCH_PIXELS
 from t2ialign.data.images import open_rgb
-from t2ialign.data.messages import one_line
-from t2ialign.evaluation import manifest
-from t2ialign.evaluation.manifest import Rendered
+from t2ialign.io import jsonl
+from t2ialign.io.manifest import Rendered
+from t2ialign.io.messages import one_line
 
 Key = tuple[str, str, int | None, int | None, int | None]
 Score = dict[str, Any]
@@ -55,14 +55,14 @@ def score_manifest(
     keys = [_key(row) for row in rows]
     done = _done(journal, name, keys)
     if journal.exists():
-        manifest.rewrite(journal, done.values())
+        jsonl.rewrite(journal, done.values())
     missing = [(row, key) for row, key in zip(rows, keys, strict=True) if key not in done]
     if progress is not None:
         progress(len(rows) - len(missing))
     refused: list[ValueError] = []
     for batch in _batches(missing, batch_size):
         scored = _score(reward, name, batch, torch.device(device), refused)
-        manifest.append(journal, scored)
+        jsonl.append(journal, scored)
         done |= {item.key: score for item, score in zip(batch, scored, strict=True)}
         if progress is not None:
             progress(len(batch))
@@ -148,7 +148,7 @@ def _key(row: Rendered) -> Key:
 
 
 def _done(journal: Path, name: str, wanted: Sequence[Key]) -> dict[Key, Score]:
-    rows = manifest.journal(journal)
+    rows = jsonl.read(journal)
     if others := {str(row.get("reward")) for row in rows} - {name}:
         raise ValueError(
             f"got scores of {', '.join(sorted(others))} in {journal}; expected {name}; choose an --output"

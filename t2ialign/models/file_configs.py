@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rewards.clip_tokenizer import SIZE, clip_tokenizer
 from rewards.tensor_files import save_pretrained
+from rewards.towers.clip_tokenizer import SIZE, clip_tokenizer
 from t2ialign.models.file_facts import FileFacts, Shapes
 from t2ialign.models.original_layout import CLIP_1, CLIP_2, CLIP_XL, OPEN_CLIP_XL, UNET, VAE
 

@@ -15,17 +15,17 @@ from rewards.tensor_files import save_pretrained
 from t2ialign.models import lora_family
 from t2ialign.models.lora_files import FILE, Factors, read_lora, write_diffusers, write_kohya
 from t2ialign.models.lora_names import UNET
+from t2ialign.models.lora_targets import UNET as UNET_TARGETS
 from t2ialign.models.unet import UNetPolicy
 
 ADAPTER = "default"
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def add_lora(
     policy: UNetPolicy,
     rank: int,
     alpha: float | None = None,
-    targets: Sequence[str] = TARGETS,
+    targets: Sequence[str] = UNET_TARGETS,
     *,
     seed: int = 0,
 ) -> None:
@@ -54,7 +54,7 @@ def add_lora(
             policy.unet.add_adapter(config, ADAPTER)
     except ValueError as error:
         raise ValueError(
-            f"got LoRA targets {list(targets)}; expected names of layers, such as {TARGETS}"
+            f"got LoRA targets {list(targets)}; expected names of layers, such as {UNET_TARGETS}"
         ) from error
     for parameter in trainable(policy).values():
         parameter.data = parameter.data.float()

@@ -8,13 +8,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from t2ialign.models.lora_targets import SCORER
+
 ADAPTER = "default"
-TARGETS = (
-    *("q_proj", "k_proj", "v_proj", "out_proj", "o_proj"),  # CLIP and language models of transformers
-    *("query", "key", "value", "qkv"),  # BERT and BLIP
-    *("c_fc", "c_proj"),  # open_clip, whose attention is one fused layer
-)
-"""Last names of the linear layers that get a LoRA, where the network has them."""
 
 
 def inject(
@@ -22,7 +18,7 @@ def inject(
     *,
     rank: int,
     alpha: float | None = None,
-    targets: Sequence[str] = TARGETS,
+    targets: Sequence[str] = SCORER,
     seed: int = 0,
 ) -> None:
     """Put a trainable fp32 LoRA (Hu et al. 2022) into linear layers of those names; all else is frozen.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from t2ialign import plain_yaml
+from t2ialign.io import plain_yaml
 from t2ialign.models.options import AS_IT_IS, NAMES, ModelOptions
 
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")

@@ -76,3 +76,13 @@ def bradley_terry(margin: Tensor, preference: Tensor) -> Tensor:
     """
     entropy: Tensor = torch.special.entr(preference) + torch.special.entr(1 - preference)
     return softplus(margin) - preference * margin - entropy
+
+
+def mean_square(residual: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B,), the reduction that beta is calibrated to."""
+    return residual.square().flatten(1).mean(1)
+
+
+def wins(margin: Tensor) -> Tensor:
+    """1 where positive, 1/2 at a tie: an untrained policy scores 50 %, not 0."""
+    return (margin.sign() + 1) / 2

@@ -39,7 +39,7 @@ def add_rewriter(parser: Any) -> None:
 
 def parse_options(texts: Iterable[str], flag: str) -> dict[str, Any]:
     """ "tokens=512" -> {"tokens": 512}; values are read as YAML. Raises ValueError for another form."""
-    from t2ialign import plain_yaml
+    from t2ialign.io import plain_yaml
 
     found: dict[str, Any] = {}
     for text in texts:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rewards.contrast_text import ADJECTIVES, Phrase, phrases, rewrite, style_end, tokens
-from rewards.contrast_words import ENGLISH
-from rewards.english import NUMBERS
+from rewards.text.contrast_text import ADJECTIVES, Phrase, phrases, rewrite, style_end, tokens
+from rewards.text.contrast_words import ENGLISH
+from rewards.text.english import NUMBERS
 from t2ialign.rewriting.lexicon import kind_of, said
 from t2ialign.rewriting.numbers import NEAR, numbers
 from t2ialign.rewriting.quotes import quoted

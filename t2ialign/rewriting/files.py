@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.messages import quoted
-from t2ialign.evaluation import manifest
+from t2ialign.io import atomic, jsonl
+from t2ialign.io.messages import quoted
 from t2ialign.rewriting.rewriter import Rewriter, Rewritten, rewrite_in_parts
 from t2ialign.rewriting.survival import Lost
 
@@ -43,7 +43,7 @@ def rewrite_all(
         assert rewriter is not None, "loaded, since rows are missing"
         for results in rewrite_in_parts(rewriter, prompts[start : start + batch], settings):
             done = [to_row(result, name=name, seed=seed) for result in results]
-            manifest.append(journal, done)
+            jsonl.append(journal, done)
             rows += done
             tell(len(done))
     return rows
@@ -59,7 +59,7 @@ def resume(journal: Path, prompts: Sequence[str], *, name: str, seed: int) -> li
 
     Raises ValueError if they are not the first of these prompts by this rewriter and seed.
     """
-    rows = manifest.journal(journal)
+    rows = jsonl.read(journal)
     for place, row in enumerate(rows):
         expected = {
             "prompt": prompts[place] if place < len(prompts) else None,
@@ -73,7 +73,7 @@ def resume(journal: Path, prompts: Sequence[str], *, name: str, seed: int) -> li
                     f"{quoted(value)}; that is another run: choose another output or remove the journal"
                 )
     if rows:
-        manifest.rewrite(journal, rows)
+        jsonl.rewrite(journal, rows)
     return rows
 
 
@@ -128,12 +128,12 @@ def write(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     ending = check_ending(output)
     if ending == ".jsonl":
-        manifest.rewrite(output, rows)
+        jsonl.rewrite(output, rows)
     elif ending == ".parquet":
         _write_parquet(output, rows)
     else:
         used = (row["rewrite"] if row["used"] == "rewrite" else row["prompt"] for row in rows)
-        manifest.write_text(output, "".join(" ".join(text.split()) + "\n" for text in used))
+        atomic.write_text(output, "".join(" ".join(text.split()) + "\n" for text in used))
 
 
 def _write_parquet(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -50,7 +50,7 @@ def _base_of(name: str) -> str | None:
         return None
     settings = path / "config.yaml"
     if settings.is_file() and not (path / "model_index.json").is_file():
-        from t2ialign import plain_yaml
+        from t2ialign.io import plain_yaml
 
         try:
             values = plain_yaml.read(settings.read_text(encoding="utf-8"))

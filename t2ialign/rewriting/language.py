@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rewards.llm import Heard, Writer
+from rewards.llm.base import Heard, Writer
 from t2ialign.rewriting.instructions import Preset
 from t2ialign.rewriting.parse import CUT
 from t2ialign.rewriting.rewriter import Rewriter

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rewards.english import singular
+from rewards.text.english import singular
 
 CUES = Path(__file__).with_name("style_cues.json")
 _LATER_WINS = ("object", "scene", "food", "imaginary", "animal", "people", "person", "text")

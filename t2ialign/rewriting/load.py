@@ -12,7 +12,7 @@ from t2ialign.rewriting.rewriter import Rewriter
 from t2ialign.rewriting.rules import Rules
 
 if TYPE_CHECKING:
-    from rewards.llm import Heard
+    from rewards.llm.base import Heard
 
 RULES, SHAPES = "rules", "shapes"
 ASSET = "shapes-rewriter"
@@ -66,7 +66,7 @@ class Choice:
         """
         if self.preset is None:
             return Rules(self.strength, self.seed)
-        from rewards.llm import writer
+        from rewards.llm.choose import writer
         from t2ialign.rewriting.language import Language
 
         made = writer(_folder(self.name, self.url), self.url, **self._options())

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rewards.contrast_words import BOUNDARIES
-from rewards.english import singular
+from rewards.text.contrast_words import BOUNDARIES
+from rewards.text.english import singular
 from t2ialign.rewriting.negation_words import ABSENCE, FIGURATIVE, GENERIC, IDIOM, NEGATOR, SAME, SOFT
 
 

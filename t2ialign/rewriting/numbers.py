@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from rewards.contrast_text import Token, ends_phrase, tokens
-from rewards.contrast_words import ENGLISH
-from rewards.english import NUMBERS, is_plural, plural, singular
+from rewards.text.contrast_text import Token, ends_phrase, tokens
+from rewards.text.contrast_words import ENGLISH
+from rewards.text.english import NUMBERS, is_plural, plural, singular
 
 
 def _words(text: str) -> frozenset[str]:

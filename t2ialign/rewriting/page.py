@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from t2ialign.evaluation import manifest
-from t2ialign.evaluation.markup import escaped
-from t2ialign.evaluation.report import PIXEL_ART
+from t2ialign.io import atomic
 from t2ialign.rewriting.rewriter import Rewritten
 from t2ialign.rewriting.survival import check
+from t2ialign.web.markup import escaped
+from t2ialign.web.report import PIXEL_ART
 
 TEMPLATE = Path(__file__).with_name("page.html")
 ENDINGS = (".html", ".htm")
@@ -64,7 +64,7 @@ def write(
     )
     page = engine.from_string(TEMPLATE.read_text(encoding="utf-8"))
     used = sum(result.used == "rewrite" for result in results)
-    manifest.write_text(file, page.render(cards=shown, used=used, rewriter=rewriter))
+    atomic.write_text(file, page.render(cards=shown, used=used, rewriter=rewriter))
 
 
 def _card(result: Rewritten) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rewards.clip_tokenizer import POSITIONS, clip_tokenizer
+from rewards.towers.clip_tokenizer import POSITIONS, clip_tokenizer
 from t2ialign.rewriting.budget import count
 from t2ialign.rewriting.clarify import clarify, masked
 from t2ialign.rewriting.intensity import intensity

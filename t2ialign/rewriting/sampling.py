@@ -139,12 +139,12 @@ def originals(rows: Sequence[Row]) -> list[Row]:
 
 def write_page(page: Path, folder: Path, rows: Sequence[Row], rewriter: str) -> None:
     """The page of a run in `folder`: each rewrite with its images, beside those in `ORIGINALS`."""
-    from t2ialign.evaluation import manifest
-    from t2ialign.evaluation.markup import inside
+    from t2ialign.io import jsonl
+    from t2ialign.io.inside import inside
     from t2ialign.rewriting.files import from_row
     from t2ialign.rewriting.page import Images, write
 
-    drawn = {draw: manifest.journal(folder / _journal(draw)) for draw in {_draw(row) for row in rows}}
+    drawn = {draw: jsonl.read(folder / _journal(draw)) for draw in {_draw(row) for row in rows}}
     results = {(draw, row["prompt"]): from_row(row) for draw, found in drawn.items() for row in found}
     images: dict[tuple[int, str], list[Images]] = {}
     for row in rows:

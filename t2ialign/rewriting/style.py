@@ -16,9 +16,9 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from rewards.contrast_text import ADJECTIVES, Token, ends_phrase, style_end, tokens
-from rewards.contrast_words import ENGLISH, NOUNS_IN_ING
-from rewards.english import article, is_plural, plural, value
+from rewards.text.contrast_text import ADJECTIVES, Token, ends_phrase, style_end, tokens
+from rewards.text.contrast_words import ENGLISH, NOUNS_IN_ING
+from rewards.text.english import article, is_plural, plural, value
 from t2ialign.rewriting.clarify import MASK
 from t2ialign.rewriting.lexicon import hints, kind_of, said
 

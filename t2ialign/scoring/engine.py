@@ -15,8 +15,8 @@ from torch import Tensor
 from rewards import Prepared, Reward, TwoTower, score_all
 from rewards.length import too_long
 from rewards.preprocess import Geometry
-from rewards.vlm import UnreadableAnswer
-from t2ialign.data.messages import one_line
+from rewards.vlm.base import UnreadableAnswer
+from t2ialign.io.messages import one_line
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder, Pictures, load
 from t2ialign.scoring.items import Item

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from t2ialign.evaluation import manifest, report
-from t2ialign.evaluation.markup import escaped, lies_within
+from t2ialign.io import atomic
+from t2ialign.io.inside import lies_within
 from t2ialign.scoring import output
 from t2ialign.scoring.decode import read_picture
 from t2ialign.scoring.items import Item, Source
+from t2ialign.web import report
+from t2ialign.web.markup import escaped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +55,7 @@ def write(scores: pa.Table, source: Source, path: Path, *, top: int) -> None:
     thumbnails = dict(_thumbnails(source, {place: row["file"] for place, (row, _) in chosen.items()}))
     cards = [Card(row, names, thumbnails.get(place, "")) for place, (row, names) in chosen.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(path, render(source.name, scores, cards))
+    atomic.write_text(path, render(source.name, scores, cards))
 
 
 def choose(scores: pa.Table, top: int) -> dict[Place, tuple[Row, list[str]]]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rewards.base import UnfitImage
 from rewards.device import default_device
-from rewards.evaluator import AlignEvaluator
-from rewards.keypoints import KeyPoint
+from rewards.keypoints.evaluator import AlignEvaluator
+from rewards.keypoints.taxonomy import KeyPoint
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder
 from t2ialign.scoring.engine import floats

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.data.messages import listed, quoted
+from t2ialign.io.messages import listed, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa

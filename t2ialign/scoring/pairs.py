@@ -16,10 +16,10 @@ from rewards import Reward
 from rewards.device import default_device
 from t2ialign.data.images import ImageSource
 from t2ialign.data.keys import picture_key, text_key
-from t2ialign.data.messages import listed
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Fault, Skipped
-from t2ialign.evaluation import manifest
+from t2ialign.io import jsonl
+from t2ialign.io.messages import listed
 from t2ialign.progress import Progress
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder, Pictures, default_workers, load
@@ -93,7 +93,7 @@ def score_pairs(
     with Progress(desc="scoring pictures", unit="picture", delay=3) as bar:
         for batch in load(batches, engine.decoder, workers=default_workers(), pin=pin):
             scores, failures = _scored(engine, batch)
-            manifest.append(journal, ({"id": key, "scores": row} for key, row in scores.items()))
+            jsonl.append(journal, ({"id": key, "scores": row} for key, row in scores.items()))
             found.scores |= scores
             bad = [item for item in batch.items if item.error is not None]
             broken = [item.error for item in bad if item.error is not None]
@@ -111,7 +111,7 @@ def score_pairs(
 
 def _known(journal: Path, names: Sequence[str]) -> Scores:
     """The scores of an earlier run; without what a kill left torn."""
-    head, rows = {"rewards": list(names)}, manifest.journal(journal)
+    head, rows = {"rewards": list(names)}, jsonl.read(journal)
     if rows and rows[0] != head:
         before = rows[0].get("rewards")
         before = before if isinstance(before, list) else ["something else"]
@@ -120,7 +120,7 @@ def _known(journal: Path, names: Sequence[str]) -> Scores:
             "expected the same in the same order; choose another --output"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
-    manifest.rewrite(journal, rows or [head])
+    jsonl.rewrite(journal, rows or [head])
     return {row["id"]: row["scores"] for row in rows[1:] if _is_whole(row, names)}
 
 

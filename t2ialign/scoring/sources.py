@@ -15,7 +15,7 @@ from t2ialign.data.lines import FOREIGN
 from t2ialign.data.located import located
 from t2ialign.data.sources import FILES
 from t2ialign.data.walk import ending, is_clutter, stem
-from t2ialign.evaluation import manifest
+from t2ialign.io import manifest
 from t2ialign.scoring import rows, tars
 from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import Prompts, lookup, normal, read_prompt_table

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from t2ialign.data.images import ENDINGS
-from t2ialign.data.messages import one_line
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.tables import first_of
 from t2ialign.data.walk import HIDDEN, SkippedFiles, composed, ending, is_clutter
+from t2ialign.io.messages import one_line
 from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import Prompts
 from t2ialign.scoring.tar_headers import BLOCK, Header

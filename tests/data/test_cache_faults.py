@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from t2ialign.data.cache import PairCache, build_cache
-from t2ialign.data.hashes import HASHES
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Skipped
+from t2ialign.io.hashes import HASHES
 from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from t2ialign import locks
 from t2ialign.data.cache import PairCache, build_cache
 from t2ialign.data.comparisons import build_comparisons
-from t2ialign.data.hashes import digest
 from t2ialign.data.shards import DamagedCache
+from t2ialign.io import locks
+from t2ialign.io.hashes import digest
 from t2ialign.models.load import load_policy
 from t2ialign.models.unet import UNetPolicy
 from tests.data.test_cache_faults import OPTIONS, Crash, assert_same, fail_at, make_records

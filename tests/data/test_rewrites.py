@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rewards.keypoints import KeyPoint, from_json
+from rewards.keypoints.taxonomy import KeyPoint, from_json
 from t2ialign.data.rewrites import Triple, Wish, read_triples, read_wishes
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from scripts.experiments.gradient import double, spied, surrogate
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.diffusion.path import to_x0_eps
 from t2ialign.diffusion.schedule import path_table, timesteps
 from t2ialign.diffusion.transition import reverse_step
 from t2ialign.models.load import load_policy
-from t2ialign.proofs.gradient import double, spied, surrogate
 
 T = 5
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}

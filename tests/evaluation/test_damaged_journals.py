@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 from rewards import Reward
-from t2ialign.evaluation import manifest, monitor_journal
+from t2ialign.evaluation import monitor_journal
 from t2ialign.evaluation.score import score_manifest
+from t2ialign.io import jsonl, manifest
 from t2ialign.rewriting.files import from_row, to_row
 from t2ialign.rewriting.rewriter import Rewritten
 from t2ialign.scoring import output
-from t2ialign.trainers.log import read_rows
-from tests.test_monitor_verb import FALLS, RISES, make
+from t2ialign.training.log import read_rows
+from tests.cli.test_monitor_verb import FALLS, RISES, make
 
 WRONG: list[Any] = [None, True, "x", [], [1], {}, {"a": 1}, 2**70, "\ud800"]
 
@@ -63,16 +64,16 @@ def test_an_image_that_a_reward_fails_on_costs_its_row_alone(tmp_path: Path) -> 
     for number in range(3):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
     rows = [{"file": f"{number}.png", "prompt": "p", "seed": number} for number in range(3)]
-    manifest.append(tmp_path / manifest.NAME, rows)
+    jsonl.append(tmp_path / manifest.NAME, rows)
     rendered, journal = manifest.read(tmp_path), tmp_path / "scores.jsonl"
     bad, *good = score_manifest(Bright(), "bright", rendered, journal)
     assert "got KeyError ('black') from Bright.score for 'p'" in bad["error"]
     assert [score["score"] for score in good] == pytest.approx([1 / 765, 2 / 765])
     with pytest.raises(ValueError, match="got KeyError"):
         score_manifest(Bright(), "bright", rendered[:1], tmp_path / "others.jsonl")
-    kept = manifest.journal(journal)
+    kept = jsonl.read(journal)
     for wrong in WRONG:
-        manifest.rewrite(journal, [{**kept[1], "seed": [wrong]}, {**kept[2], "score": wrong}])
+        jsonl.rewrite(journal, [{**kept[1], "seed": [wrong]}, {**kept[2], "score": wrong}])
         assert score_manifest(Bright(), "bright", rendered, journal)[1:] == good or isinstance(wrong, int)
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from rewards import Reward
-from t2ialign.evaluation import manifest
 from t2ialign.evaluation.score import Score, read_image, score_manifest
+from t2ialign.io import jsonl, manifest
 
 COLOURS = [(255, 0, 0), (0, 0, 0), (51, 0, 0), (102, 9, 9)]
 REDS = [1.0, 0.0, 0.2, 0.4]
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     for i, colour in enumerate(COLOURS):
         Image.new("RGB", (8, 8 if i < 2 else 6), colour).save(tmp_path / f"{i}.png")
         rows.append({"file": f"{i}.png", "prompt": f"p{i // 2}", "seed": i})
-    manifest.append(tmp_path / manifest.NAME, rows)
+    jsonl.append(tmp_path / manifest.NAME, rows)
     return tmp_path
 
 
@@ -56,7 +56,7 @@ def test_every_row_gets_its_own_score_in_order_and_sizes_are_not_mixed(folder: P
     found = scores(folder, reward)
     assert [row["score"] for row in found] == pytest.approx(REDS)
     assert [tuple(shape) for shape in reward.batches] == [(2, 3, 8, 8), (2, 3, 6, 8)]
-    assert manifest.journal(folder / "scores.jsonl") == found
+    assert jsonl.read(folder / "scores.jsonl") == found
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "missing", "empty"])
@@ -95,9 +95,7 @@ def test_a_killed_run_scores_only_what_is_missing(folder: Path) -> None:
     )
     assert len(reward.batches) == 2 and seen == [2, 1, 1]
     assert [row["score"] for row in found] == pytest.approx(REDS)
-    assert [row["file"] for row in manifest.journal(folder / "scores.jsonl")] == [
-        f"{i}.png" for i in range(4)
-    ]
+    assert [row["file"] for row in jsonl.read(folder / "scores.jsonl")] == [f"{i}.png" for i in range(4)]
 
 
 def test_a_mended_image_is_scored_on_the_next_run(folder: Path) -> None:
@@ -118,7 +116,7 @@ def test_an_image_that_was_replaced_is_scored_again(folder: Path) -> None:
     reward = Redness()
     found = scores(folder, reward)
     assert found[0]["score"] == pytest.approx(0.2) and len(reward.batches) == 1
-    assert len(manifest.journal(folder / "scores.jsonl")) == 4
+    assert len(jsonl.read(folder / "scores.jsonl")) == 4
 
 
 def test_scores_of_another_reward_are_not_mixed_in(folder: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from huggingface_hub import constants
 
-from rewards.llm_local import local_writer
+from rewards.llm.local import local_writer
 from t2ialign.models.load import load_policy
 from t2ialign.models.options import ModelOptions
 from t2ialign.rewriting.fit import budget_of

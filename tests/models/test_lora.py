@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import TARGETS, add_lora, save_all, save_lora, train_all, trainable
+from t2ialign.models.lora import add_lora, save_all, save_lora, train_all, trainable
 from t2ialign.models.lora_apply import load_lora
+from t2ialign.models.lora_targets import UNET as TARGETS
 
 SD15 = {
     "sample_size": 64,

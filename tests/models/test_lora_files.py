@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from t2ialign import cli
+from t2ialign.cli import main as cli
 from t2ialign.diffusion.sampler import sample
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_kohya, save_lora, trainable

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from rewards.detect import Detection, Detector, canonical, inside
+from rewards.detection.detect import Detection, Detector, canonical, inside
 
 SIDE = 352
 CHANNELS = (24, 48, 96, 192)

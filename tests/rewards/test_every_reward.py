@@ -12,10 +12,13 @@ from safetensors.torch import save_file
 from transformers import Qwen2VLModel
 
 import rewards
-from rewards import Prepared, Reward, checklist, image_reward, mps, ocr, trained, unified_reward, vqa
-from rewards.hpsv3 import HPSv3
-from rewards.vlm import Judge
-from tests.rewards import test_hpsv3, test_image_reward, test_mps, tiny_clip
+from rewards import Prepared, Reward, trained
+from rewards.detection import ocr
+from rewards.scorers import checklist, image_reward, mps, unified_reward, vqa
+from rewards.scorers.hpsv3 import HPSv3
+from rewards.vlm.base import Judge
+from tests.rewards import tiny_clip
+from tests.rewards.scorers import test_hpsv3, test_image_reward, test_mps
 
 PROMPTS = ["a red circle", "a blue square"]
 NO_IMAGES = {"latent"}

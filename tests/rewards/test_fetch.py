@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import rewards
-from rewards import aesthetic, fetch
+from rewards import fetch
+from rewards.scorers import aesthetic
 from rewards.weights import find, home
 from tests.rewards import tiny_clip
-from tests.rewards.test_aesthetic import file_of, published
+from tests.rewards.scorers.test_aesthetic import file_of, published
 
 BODY = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from rewards import assets
-from rewards.clip_towers import load_tower
-from rewards.detectors import load_detector
+from rewards.detection.detectors import load_detector
 from rewards.foreign import reading, refuse_code
-from rewards.llm_local import local_writer
-from rewards.vlm_local import local_judge
-from t2ialign.trainers import language
-from t2ialign.trainers.rewrite_sft import Config
+from rewards.llm.local import local_writer
+from rewards.towers.clip_towers import load_tower
+from rewards.vlm.local import local_judge
+from t2ialign.methods.rewrite_sft.trainer import Config
+from t2ialign.methods.rewriter import language
 
 DEEP = "[" * 100_000
 WHOLE = [DEEP, "[]", "null", '"a"', "\x00", "{"]

@@ -231,7 +231,7 @@ def test_the_table_is_what_t2ialign_score_writes(folder, tmp_path):
     """The same numbers on the same files, a transparent one and a turned one among them."""
     import json
 
-    from t2ialign.cli import main
+    from t2ialign.cli.main import main
 
     images = tmp_path / "images"
     images.mkdir()

@@ -6,14 +6,15 @@ from PIL import Image
 from torch import Tensor
 
 import rewards
-from rewards import Prepared, Reward, pal_fit
-from rewards.aesthetic import Aesthetic
-from rewards.clip import ClipScore
-from rewards.clip_towers import load_tower
+from rewards import Prepared, Reward
 from rewards.combine import WeightedSum
-from rewards.hpsv2 import HumanPreferenceScore
-from rewards.pal import PalA
 from rewards.preprocess import HPS_224, Geometry
+from rewards.scorers.aesthetic import Aesthetic
+from rewards.scorers.clip import ClipScore
+from rewards.scorers.hpsv2 import HumanPreferenceScore
+from rewards.scorers.pal import PalA
+from rewards.towers.clip_towers import load_tower
+from t2ialign.methods.reward import pal_fit
 from tests.rewards import tiny_clip
 
 
@@ -129,14 +130,17 @@ def test_rewards_made_of_others_share_their_towers(tmp_path, monkeypatch):
     (tmp_path / "sets.json").write_text('{"a cat": ["a dog"]}')
     pal_fit.save(PalA(tiny_clip.DIM, 2, width=8), tmp_path / "head.safetensors")
     loaded = rewards.load_all(
-        ["rewards.textnorm", "rewards.pal_fit", "rewards.combine", "clipscore-l"],
+        ["rewards.scorers.textnorm", "t2ialign.methods.reward.pal_fit", "rewards.combine", "clipscore-l"],
         {
-            "rewards.textnorm": {
+            "rewards.scorers.textnorm": {
                 "base": "clipscore-l",
                 "contrast": str(tmp_path / "sets.json"),
                 "scale": 2.0,
             },
-            "rewards.pal_fit": {"base": "clipscore-l", "weights": str(tmp_path / "head.safetensors")},
+            "t2ialign.methods.reward.pal_fit": {
+                "base": "clipscore-l",
+                "weights": str(tmp_path / "head.safetensors"),
+            },
             "rewards.combine": {"members": {"clipscore-l": 2.0}},
         },
     )

@@ -13,8 +13,8 @@ from PIL import Image
 
 import rewards
 from rewards import user_code
-from rewards.keypoints import kinds
-from t2ialign.cli import main
+from rewards.keypoints.taxonomy import kinds
+from t2ialign.cli.main import main
 
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -104,7 +104,7 @@ def test_a_reward_of_the_working_folder_loads_after_one_line(folder, name, power
 
 
 def test_what_is_installed_needs_no_line(caplog):
-    assert rewards.load("rewards.shapes_oracle:ShapesOracle").differentiable is False
+    assert rewards.load("rewards.toy.oracle:ShapesOracle").differentiable is False
     assert not caplog.records
 
 

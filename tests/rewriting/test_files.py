@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from t2ialign.evaluation import manifest
+from t2ialign.io import jsonl
 from t2ialign.rewriting.files import from_row, journal_of, write
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.load import choose
@@ -53,7 +53,7 @@ def test_every_ending_holds_the_rows_in_order(tmp_path, ending):
     assert [row["prompt"] for row in rows] == PROMPTS
     assert all(row["used"] == "rewrite" and row["rewriter"] == name and row["seed"] == 3 for row in rows)
     if ending == ".jsonl":
-        assert manifest.journal(output) == rows
+        assert jsonl.read(output) == rows
     elif ending == ".parquet":
         assert pq.read_table(output).to_pylist() == rows
     else:
@@ -72,13 +72,13 @@ def test_a_run_whose_server_went_away_goes_on_where_it_stopped(tmp_path, no_prox
     with ChatServer(leaving) as server, pytest.raises(ValueError, match=r"got status 402 \(no credit\)"):
         served(server, PROMPTS, journal)
     assert heard[-2:] == [PROMPTS[3], HARMLESS]
-    assert [row["prompt"] for row in manifest.journal(journal)] == PROMPTS[:3]
+    assert [row["prompt"] for row in jsonl.read(journal)] == PROMPTS[:3]
     with journal.open("a") as stream:
         stream.write('{"prompt": "a b')  # as a kill would leave it
     with ChatServer(foggy) as server:
         rows = served(server, PROMPTS, journal)
         assert [asked(request) for request in server.requests] == PROMPTS[3:]
-        assert rows == served(server, PROMPTS, tmp_path / "whole.jsonl") == manifest.journal(journal)
+        assert rows == served(server, PROMPTS, tmp_path / "whole.jsonl") == jsonl.read(journal)
         count = len(server.requests)
         assert served(server, PROMPTS, journal) == rows and len(server.requests) == count
 

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from rewards.llm import writer
-from rewards.llm_local import LocalWriter, local_writer
+from rewards.llm.choose import writer
+from rewards.llm.local import LocalWriter, local_writer
 from t2ialign.rewriting.instructions import PRESETS, STRENGTH, Preset
 from t2ialign.rewriting.intensity import INTENSITIES
 from t2ialign.rewriting.language import Language, drawn
 from t2ialign.rewriting.parse import CONVENTIONS, CUT, LIMIT
 from t2ialign.rewriting.rewriter import report, rewrite
 from t2ialign.rewriting.rules import Rules
-from t2ialign.shapes.rewriter import build_model, build_tokenizer
+from t2ialign.toy.rewriter import build_model, build_tokenizer
 from tests.conftest import tiny_tokenizer
 from tests.rewards.chat_server import ChatServer, says
 from tests.rewards.tiny_llm import build_llama

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from rewards import contrast
 from rewards.base import check_prompts
-from rewards.keypoint_rules import extract
-from rewards.keypoints import LETTERS
+from rewards.keypoints.rules import extract
+from rewards.keypoints.taxonomy import LETTERS
 from rewards.length import LONGEST_PROMPT
+from rewards.text import contrast
 from rewards.tokens import clip_tokens
 from t2ialign.rewriting import rules
 from t2ialign.rewriting.intensity import BYTES_A_WORD, leave_alone, length, word_count

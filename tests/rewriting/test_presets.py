@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from rewards.llm_local import LocalWriter
+from rewards.llm.local import LocalWriter
 from t2ialign.rewriting import parse as p
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.language import Language

@@ -9,7 +9,7 @@ from t2ialign.rewriting.fit import budget_of
 from t2ialign.rewriting.language import Language
 from t2ialign.rewriting.load import choose
 from t2ialign.rewriting.rules import Rules
-from t2ialign.shapes.rewriter import build_model, build_tokenizer
+from t2ialign.toy.rewriter import build_model, build_tokenizer
 from tests.conftest import POSITIONS
 from tests.rewards.tiny_llm import build_llama
 

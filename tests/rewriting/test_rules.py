@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rewards.clip_tokenizer import POSITIONS
+from rewards.towers.clip_tokenizer import POSITIONS
+from scripts.experiments.rules_read import held_out, prompts
 from t2ialign.rewriting import rules
 from t2ialign.rewriting.budget import count
 from t2ialign.rewriting.clarify import Change
@@ -15,7 +16,6 @@ from t2ialign.rewriting.intensity import INTENSITIES, word_count
 from t2ialign.rewriting.language import drawn
 from t2ialign.rewriting.parse import parse
 from t2ialign.rewriting.rules import UNCHANGED, Rules, _tokenizer, explain
-from t2ialign.rewriting.rules_read import held_out, prompts
 from t2ialign.rewriting.survival import check
 
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from rewards.english import singular
-from t2ialign.rewriting import rules_read
+from rewards.text.english import singular
+from scripts.experiments import rules_read
+from scripts.experiments.rules_read import VERDICTS, draw, fingerprint, prompts, readings, shares, stale
 from t2ialign.rewriting.lexicon import CUES, kind_of, said
 from t2ialign.rewriting.rules import explain
-from t2ialign.rewriting.rules_read import VERDICTS, draw, fingerprint, prompts, readings, shares, stale
 from t2ialign.rewriting.style import SLOTS, WORDS
 
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from t2ialign.evaluation.statistics import wilson
-from t2ialign.rewriting.survival import Lost, check
-from t2ialign.rewriting.survival_rates import (
+from scripts.experiments.survival_rates import (
     READ,
     Pair,
     Reading,
@@ -21,6 +19,8 @@ from t2ialign.rewriting.survival_rates import (
     shuffled,
     still_reported,
 )
+from t2ialign.evaluation.statistics import wilson
+from t2ialign.rewriting.survival import Lost, check
 
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))
 published = pytest.mark.skipif(

@@ -7,22 +7,12 @@ import pytest
 import torch
 
 from rewards import Reward
-from rewards.unified_reward import PointScore
-from rewards.vlm import Judge
+from rewards.scorers.unified_reward import PointScore
+from rewards.vlm.base import Judge
 from t2ialign.scoring import engine as module
 from t2ialign.scoring.engine import PATIENCE, Engine, Row
 from t2ialign.scoring.items import Item
-from tests.scoring.pictures import (
-    SQUARE,
-    Brightness,
-    Channels,
-    Corner,
-    Fussy,
-    Match,
-    Redness,
-    plain,
-    png,
-)
+from tests.scoring.pictures import SQUARE, Brightness, Channels, Corner, Fussy, Match, Redness, plain, png
 
 
 def items(count: int, prompts: list[str | None] | None = None, sizes: tuple[int, ...] = (12,)) -> list[Item]:

@@ -148,7 +148,7 @@ def test_a_reward_that_reads_every_pixel_keeps_a_jpeg_whole():
 
 @pytest.mark.parametrize("verb", ["score", "filter", "keypoints"])
 def test_a_budget_below_one_is_refused(verb, capsys):
-    from t2ialign.cli import main
+    from t2ialign.cli.main import main
 
     rest = {
         "score": ["x", "--rewards", "saturation", "-o", "o.csv"],
@@ -162,7 +162,7 @@ def test_a_budget_below_one_is_refused(verb, capsys):
 PEAK = """
 import re, sys
 from pathlib import Path
-from t2ialign.cli import main
+from t2ialign.cli.main import main
 code = main(sys.argv[1:])
 print(code, re.search(r"VmHWM:\\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1])
 """

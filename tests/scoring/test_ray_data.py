@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from t2ialign import cli
+from t2ialign.cli import main as cli
 from t2ialign.scoring import output
 from tests.scoring.pictures import folder, plain, png, reds, tar
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2ialign.data.remote import Remote
-from t2ialign.evaluation import manifest
+from t2ialign.io import jsonl, manifest
 from t2ialign.scoring import ray_data
 from t2ialign.scoring.items import Item, Source
 from t2ialign.scoring.prompts import Prompts, from_name, parse_prompts
@@ -130,7 +130,7 @@ def test_names_become_words(name, prompt):
 
 def test_a_manifest_is_read_by_itself_or_in_its_folder(tmp_path):
     folder(tmp_path, {"0.png": (plain(1), None), "1.png": (plain(1), None), "grid.png": (plain(1), None)})
-    manifest.append(
+    jsonl.append(
         tmp_path / manifest.NAME, [{"file": f"{i}.png", "prompt": f"p{i}", "seed": i} for i in (1, 0)]
     )
     for source in (tmp_path, tmp_path / manifest.NAME):

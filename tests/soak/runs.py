@@ -124,7 +124,7 @@ def _become(
             os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
             os.execv(sys.executable, [sys.executable, "-m", "t2ialign", *words])
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, "w" if i else "r", closefd=False) for i in range(3))
-        from t2ialign import cli
+        from t2ialign.cli import main as cli
 
         if before is not None:
             before()

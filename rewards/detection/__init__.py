@@ -1,0 +1,1 @@
+"""Rewards that stand on detected objects, colours, counts and text in images."""

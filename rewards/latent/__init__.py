@@ -1,0 +1,1 @@
+"""Rewards of noisy latents at a time t."""

@@ -1,0 +1,1 @@
+"""Language models that answer in text: local weights or an endpoint."""

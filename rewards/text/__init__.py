@@ -1,0 +1,1 @@
+"""What the prompts of a reward are made of: English words, near misses, TIA2 suffixes."""

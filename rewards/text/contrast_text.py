@@ -1,0 +1,308 @@
+"""Reading prompts without a parser: counted noun phrases, pairs of nouns, edits, sameness and entailment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+
+from rewards.text.contrast_words import (
+    BOUNDARIES,
+    CONVERSE,
+    ENGLISH,
+    MEDIA,
+    NEGATORS,
+    NOUNS_IN_ING,
+    QUANTITIES,
+    Words,
+)
+from rewards.text.english import article, is_plural, plural, singular, value
+
+Span = tuple[int, int]
+
+_TOKEN = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
+_ARTICLE_BEFORE = re.compile(r"(?<!\w)(an?)\s+$", re.IGNORECASE)
+_STYLE = re.compile(
+    rf"(?:an?\s+|the\s+)?(?:[\w-]+\s+){{0,3}}?({'|'.join(MEDIA)})s?(?:\s+(?:style|work))?\s+of\b",
+    re.IGNORECASE,
+)
+_BY_LENGTH = sorted(CONVERSE, key=len, reverse=True)
+_LINK = re.compile(rf"(?<!\w)({'|'.join(_BY_LENGTH)})(?!\w)", re.IGNORECASE)
+_NOUNS = {noun for _, nouns in ENGLISH.groups for noun in nouns}
+ADJECTIVES = ({*ENGLISH.colours} | {word for family in ENGLISH.attributes for word in family}) - _NOUNS
+"""Words that do not end a noun phrase; "orange" and "square" can."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word or mark of a text and where it lies."""
+
+    text: str
+    start: int
+    end: int
+
+    @property
+    def word(self) -> str:
+        """The text in lower case."""
+        return self.text.lower()
+
+    @property
+    def span(self) -> Span:
+        """(start, end)"""
+        return self.start, self.end
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A counted noun, "a small dog" or "three cats", from its number word to its last noun.
+
+    `verb` is the word after it that agrees with it ("sits", "are"), when there is one.
+    """
+
+    number: Token
+    head: Token
+    verb: Token | None = None
+
+    @property
+    def count(self) -> int:
+        """How many; 1 for "a", "an" and "one"."""
+        found = value(self.number.text)
+        assert found is not None, "a phrase starts with a number"
+        return found
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A text that is two nouns and what links them, `prefix first link second`; `link` in lower case."""
+
+    prefix: str
+    first: str
+    link: str
+    second: str
+
+
+def tokens(text: str) -> list[Token]:
+    """The words and marks of a text, in order."""
+    return [Token(found.group(), *found.span()) for found in _TOKEN.finditer(text)]
+
+
+def rewrite(text: str, edits: Iterable[tuple[Span, str]]) -> str:
+    """Replace spans; "a" or "an" before a replacement and the capital of the first word are kept right."""
+    for (start, end), new in sorted(edits, reverse=True):
+        if text[start:end][:1].isupper() and not text[:start].strip(" \"'("):
+            new = new[:1].upper() + new[1:]
+        before = _ARTICLE_BEFORE.search(text[:start])
+        head = text[:start]
+        if before and new:
+            fitting = article(new)
+            head = head[: before.start(1)] + (fitting.title() if before[1][0] == "A" else fitting)
+            head += text[before.end(1) : start]
+        text = head + new + text[end:]
+    return " ".join(text.split())
+
+
+def style_end(text: str) -> int:
+    """Where the "a realistic photo of" at the start of a prompt ends; 0 without one."""
+    found = _STYLE.match(text)
+    return found.end() if found else 0
+
+
+def style_noun(text: str) -> tuple[Span, str] | None:
+    """The words that name the style before "of", without article, and their medium, or None."""
+    found = _STYLE.match(text)
+    if found is None:
+        return None
+    lead = re.match(r"(?:an?\s+|the\s+)?", text, re.IGNORECASE)
+    assert lead is not None, "every part of the pattern may be empty"
+    return (lead.end(), found.end() - len(" of")), MEDIA[found[1].lower()]
+
+
+def ends_phrase(token: Token, following: Token | None) -> bool:
+    """Whether a noun phrase cannot go on with this token."""
+    word = token.word
+    if not word[0].isalnum() or word in BOUNDARIES or value(word) is not None:
+        return True
+    return word in ("left", "right") and following is not None and following.word == "of"
+
+
+def _run(items: list[Token]) -> list[Token]:
+    """The tokens of the noun phrase that starts `items`, perhaps with the verb that follows it."""
+    run: list[Token] = []
+    for index, token in enumerate(items):
+        following = items[index + 1] if index + 1 < len(items) else None
+        plain = bool(run) and run[-1].word not in ADJECTIVES
+        if token.text == "," and run and not plain:
+            continue  # "a big, red dog"
+        if ends_phrase(token, following):
+            break
+        if plain and token.word.endswith("ing") and token.word not in NOUNS_IN_ING:
+            break
+        if plain and token.word.endswith("ed") and (following is None or ends_phrase(following, None)):
+            break
+        run.append(token)
+    return run
+
+
+def _phrase(number: Token, items: list[Token]) -> Phrase | None:
+    count, run = value(number.text), _run(items)
+    while len(run) > 1 and run[-1].word.endswith("ly") and len(run[-1].word) > 4:
+        run = run[:-1]
+    if count == 1:
+        nouns = [token for token in run if not is_plural(token.text)]
+        cut = next((i for i, token in enumerate(run) if i and is_plural(token.text)), len(run))
+        head = run[cut - 1] if run and run[0] in nouns else None
+    else:
+        many = [i for i, token in enumerate(run) if is_plural(token.text) or plural(token.text) == token.text]
+        cut = many[-1] + 1 if many else len(run)
+        head = run[many[-1]] if many else None
+    if head is None or head.word in ADJECTIVES | QUANTITIES:
+        return None
+    after = next((t for t in items if t.start >= head.end), None)
+    verb = run[cut] if cut < len(run) else after if after and after.word in _VERBS else None
+    return Phrase(number, head, verb)
+
+
+_VERBS = {"is": "are", "was": "were", "has": "have", "does": "do"}
+_VERBS |= {many: one for one, many in _VERBS.items()}
+
+
+def agree(verb: Token) -> str:
+    """The verb of one thing for several, and the other way round: sits <-> sit, is <-> are."""
+    if verb.word in _VERBS:
+        return _VERBS[verb.word]
+    return singular(verb.text) if is_plural(verb.text) else plural(verb.text)
+
+
+@lru_cache(maxsize=4096)
+def phrases(text: str) -> tuple[Phrase, ...]:
+    """Every counted noun of a text; numerals above 20 are years or prices and not counted."""
+    items, start = tokens(text), style_end(text)
+    found = []
+    for index, token in enumerate(items):
+        count = value(token.text)
+        if count is None or not 1 <= count <= 20 or token.start < start:
+            continue
+        if phrase := _phrase(token, items[index + 1 :]):
+            before = items[index - 1].word if index else ""
+            found.append((phrase, token.start <= start + 1 or before in _BEFORE_SUBJECT))
+    return tuple(_with_verbs(found))
+
+
+_BEFORE_SUBJECT = frozenset((",", ".", ":", "and", "while", "where", "as", "of", "when", "but"))
+
+
+def _with_verbs(found: list[tuple[Phrase, bool]]) -> list[Phrase]:
+    """Phrases of which some can be subjects: a verb after another noun is the last subject's."""
+    done: list[Phrase] = []
+    subject: int | None = None
+    for phrase, leads in found:
+        if leads:
+            subject = None if phrase.verb else len(done)
+        elif phrase.verb is not None:
+            if subject is not None:
+                done[subject] = replace(done[subject], verb=phrase.verb)
+            phrase, subject = replace(phrase, verb=None), None
+        done.append(phrase)
+    return done
+
+
+@lru_cache(maxsize=4096)
+def scene(text: str) -> Scene | None:
+    """The two linked nouns that a text consists of, or None when it is anything else."""
+    start, body = style_end(text), text.rstrip(" .!")
+    links = list(_LINK.finditer(body, start))
+    if len(links) != 1:
+        return None
+    link = links[0]
+    first, second = body[start : link.start()].strip(), body[link.end() :].strip()
+    heads = [side.split(" ")[0].lower() for side in (first, second)]
+    if not all(value(head) is not None or head in (*NEGATORS, "the") for head in heads):
+        return None
+    return Scene(body[:start].strip(), first, link[1].lower(), second)
+
+
+def _plain(text: str) -> list[str]:
+    """Words that mean the same written the same: case, numbers and articles, spelling, no marks."""
+    words = (token.word for token in tokens(text) if token.text[0].isalnum())
+    return [str(value(word)) if value(word) is not None else word.replace("gray", "grey") for word in words]
+
+
+def canonical(text: str) -> str:
+    """A form that is equal for texts of one meaning, such as "A left of B" and "B right of A"."""
+    found = scene(text)
+    if found is None:
+        return " ".join(_plain(text))
+    name, turned = CONVERSE[found.link]
+    sides = [" ".join(_plain(side)) for side in (found.first, found.second)]
+    sides = sorted(sides) if turned is None else sides[::-1] if turned else sides
+    return " | ".join([" ".join(_plain(found.prefix)), sides[0], name, sides[1]])
+
+
+def entailed(text: str, variant: str, words: Words = ENGLISH) -> bool:
+    """Whether every image of `text` is one of `variant` too: something left out, or said more loosely.
+
+    Judged by form: "a dog" of "a black dog", "A and B" of "A left of B", "an animal" of "a dog".
+    """
+    before, after = scene(text), scene(variant)
+    if before and after and after.link == "and" and before.link not in ("and", "without"):
+        kept = {tuple(_plain(side)) for side in (before.first, before.second)}
+        if kept == {tuple(_plain(side)) for side in (after.first, after.second)}:
+            return before.prefix.lower() == after.prefix.lower()
+    full, part = _plain(text), _plain(variant)
+    cut = next((i for i, word in enumerate(full) if word in NEGATORS), len(full))
+    full = full[:cut] if cut == len(full) or not NEGATORS & set(part) else full
+    while full and full[-1] in ("and", "with", "but"):
+        full = full[:-1]
+    return bool(part) and _left_out(tuple(full), tuple(part), words)
+
+
+DEEP = 250
+"""Words of a text that are compared in every way, by calls that go as deep as there are words."""
+
+
+def _starts(word: str) -> bool:
+    """Whether a word begins a new part of the sentence."""
+    return word in BOUNDARIES or word.isdecimal() or word in ("left", "right") or word in NEGATORS
+
+
+def _means(word: str, looser: str, words: Words) -> bool:
+    if word == looser:
+        return True
+    one, many = singular(word), is_plural(word)
+    return any(
+        one in nouns and looser == (plural(kind) if many else kind)
+        for kind, nouns in words.groups
+        if kind != one
+    )
+
+
+def _left_out(full: tuple[str, ...], part: tuple[str, ...], words: Words) -> bool:
+    """Whether `part` is `full` without whole modifiers and clauses; words never move to another noun.
+
+    Of more than `DEEP` words it is enough that those of `part` are there in their order.
+    """
+    left = iter(full)
+    if not all(any(_means(word, looser, words) for word in left) for looser in part):
+        return False
+    if len(full) > DEEP:
+        return True
+
+    @cache
+    def match(i: int, j: int, previous: int) -> bool:
+        if j == len(part):
+            rest = full[previous + 1 :]
+            return not rest or _starts(rest[0]) or rest[0].endswith("ing")
+        if i == len(full):
+            return False
+        gap = full[previous + 1 : i]
+        free = not gap or _starts(part[j]) or not any(map(_starts, gap)) or _only_number(gap, full[i])
+        return (free and _means(full[i], part[j], words) and match(i + 1, j + 1, i)) or match(
+            i + 1, j, previous
+        )
+
+    return match(0, 0, -1)
+
+
+def _only_number(gap: tuple[str, ...], noun: str) -> bool:
+    return len(gap) == 1 and gap[0].isdecimal() and gap[0] != "1" and is_plural(noun)

@@ -1,0 +1,1 @@
+"""Encoders of image and text, and the heads on their embeddings."""

@@ -1,0 +1,1 @@
+"""Rewards of the toy world: its exact oracle and its two CLIPs."""

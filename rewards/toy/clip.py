@@ -1,0 +1,34 @@
+"""The embedded world's CLIP scores: two tiny CLIPs of other seed and depth, one to train on, one to judge.
+
+They have the weaknesses of the real thing (counts and relations barely move them), which is their use here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rewards.assets import folder
+from rewards.preprocess import Geometry
+from rewards.scorers.clip import ClipScore
+from rewards.towers.clip_towers import ClipTower, load_tower
+from rewards.towers.two_tower import Tower
+
+NAMES: dict[str, dict[str, str]] = {
+    "shapes-clip": {"path": "shapes-clip"},
+    "shapes-clip-b": {"path": "shapes-clip-b"},
+}
+
+
+class ShapesClip(ClipScore):
+    """Cosine between the embeddings of image and prompt, in [-1, 1]; differentiable in the image."""
+
+    def __init__(self, tower: ClipTower) -> None:
+        """Pixels are squashed to the tower's size and mapped to [-1, 1]."""
+        half = (0.5, 0.5, 0.5)
+        super().__init__(tower, Geometry(tower.size, "squash", mean=half, std=half, source="float"))
+
+
+def build(path: str = "shapes-clip", *, towers: dict[str, Tower] | None = None) -> ShapesClip:
+    """A tiny CLIP from a folder, or an embedded one by its name."""
+    source = Path(path) if Path(path).is_dir() else folder(path)
+    return ShapesClip(load_tower(str(source), towers=towers))

@@ -1,0 +1,208 @@
+"""Each preset's gradient against a finite difference, in fp64, through sampler, decoder and reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import rewards
+from scripts.experiments.claim import Claim, Row
+from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
+from t2ialign.diffusion.noise import generator, normal_rows
+from t2ialign.io import jsonl
+from t2ialign.methods.backprop.presets import PRESETS
+from t2ialign.models.base import Cond
+from t2ialign.models.load import load_policy
+from t2ialign.models.unet import UNetPolicy
+from t2ialign.progress import Progress
+
+FOUND = "gradients.jsonl"
+STEP = 1e-4
+"""Of the central difference, along a random direction of norm 1 in the space of all weights."""
+TOLERANCE = 1e-4
+ROWS = ("a red circle", "two blue squares")
+
+Call = tuple[Tensor, Tensor]
+"""What the network was shown, and what it gave."""
+
+
+class GradientClaim(Claim):
+    """A directional derivative of each preset, all weights trainable, the reward shapes-clip."""
+
+    text = (
+        f"The gradient of every preset equals a finite difference in fp64 (relative error < {TOLERANCE:g}): "
+        "of the full chain for draft, of its surrogate for the others"
+    )
+    num_steps: int = 6
+    guidance: float = 2.0
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """A line a preset."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / FOUND
+        done = {row["preset"] for row in jsonl.read(file)}
+        problem = Problem(self.num_steps, self.guidance, seed)
+        for preset in Progress(PRESETS, desc=f"gradients, seed {seed}", unit="preset"):
+            if preset not in done:
+                slope, difference = problem.compare(preset)
+                jsonl.append(file, [{"preset": preset, "slope": slope, "difference": difference}])
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """It holds if the worst error of all presets and seeds is below the tolerance."""
+        lines = [row for folder in folders for row in jsonl.read(folder / FOUND)]
+        errors: dict[str, float] = {}
+        for row in lines:
+            error = abs(row["slope"] - row["difference"]) / abs(row["difference"])
+            errors[row["preset"]] = max(error, errors.get(row["preset"], 0.0))
+        measured: dict[str, Any] = {"largest_relative_error": errors, "steps": self.num_steps}
+        return [Row(self.text, measured, None, max(errors.values()) < TOLERANCE)]
+
+
+class Problem:
+    """The embedded model and its CLIP in fp64, two prompts, and the noise of one seed."""
+
+    def __init__(self, num_steps: int, guidance: float, seed: int) -> None:
+        self.num_steps, self.guidance, self.seed = num_steps, guidance, seed
+        self.policy = double(load_policy("shapes"))
+        self.reward = rewards.load("shapes-clip").double().requires_grad_(False)
+        self.times = self.policy.times(num_steps)
+        self.shape = self.policy.latent_shape(*self.policy.native_size)
+        cond = self.policy.encode_prompts(ROWS)
+        self.cond: Cond = {name: value.double() for name, value in cond.items()}
+        self.x_T = self._noise(-1)
+        self.weights = list(self.policy.unet.parameters())
+
+    def compare(self, preset: str) -> tuple[float, float]:
+        """The slope along a random direction by the gradient, and by a central difference."""
+        settings = {"record": "last", "k": 1, **PRESETS[preset]}
+        if settings.get("lv_samples"):
+            return self._compare(*self._low_variance(settings["lv_samples"]))
+        plan = draw_plan(
+            settings["record"],
+            self.num_steps,
+            k=settings["k"],
+            early_stop=min(settings.get("early_stop", 0), self.num_steps // 2),
+            detach_input=settings.get("detach_input", False),
+            generator=generator(1, self.seed),
+        )
+        eta = settings.get("eta", 0.0)
+        with spied(self.policy) as held:
+            self._path(plan, eta, recompute=False)
+        return self._compare(
+            lambda: self._score(self._path(plan, eta, recompute=True)),
+            lambda: self._score(surrogate(self, plan, eta, held)),
+        )
+
+    def noise(self, step: int) -> Tensor:
+        """Of one step of a stochastic path, (2, C, h, w)."""
+        return self._noise(step)
+
+    def _compare(self, value: Callable[[], Tensor], held: Callable[[], Tensor]) -> tuple[float, float]:
+        draws = [
+            torch.randn(w.shape, generator=generator(2, self.seed, i)) for i, w in enumerate(self.weights)
+        ]
+        norm = float(sum(d.square().sum() for d in draws)) ** 0.5
+        direction = [d.to(w) / norm for d, w in zip(draws, self.weights, strict=True)]
+        gradients = torch.autograd.grad(value(), self.weights, allow_unused=True)
+        pairs = zip(gradients, direction, strict=True)
+        slope = float(sum((g * d).sum() for g, d in pairs if g is not None))
+        ends = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                self._move(direction, sign * STEP)
+                ends.append(float(held()))
+                self._move(direction, -sign * STEP)
+        return slope, (ends[0] - ends[1]) / (2 * STEP)
+
+    def _move(self, direction: list[Tensor], length: float) -> None:
+        for weight, part in zip(self.weights, direction, strict=True):
+            weight += length * part
+
+    def _path(self, plan: Plan, eta: float, *, recompute: bool) -> Tensor:
+        x_0, _ = differentiable_sample(
+            self.policy,
+            self.cond,
+            self.x_T,
+            self.times,
+            plan,
+            eta=eta,
+            guidance=self.guidance,
+            noise=self.noise if eta else None,
+            recompute=recompute,
+        )
+        return x_0
+
+    def _low_variance(self, samples: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        with torch.no_grad():
+            x_0 = self._path(Plan((False,) * self.num_steps), 0.0, recompute=False)
+        eps = torch.stack([self._noise(100 + n) for n in range(samples)])
+
+        def last(recompute: bool) -> Tensor:
+            found, _ = low_variance_sample(
+                self.policy, self.cond, x_0, self.times, eps, guidance=self.guidance, recompute=recompute
+            )
+            return self._score(found)
+
+        return lambda: last(True), lambda: last(False)
+
+    def _score(self, latents: Tensor) -> Tensor:
+        images = self.policy.decode(latents)
+        return self.reward(images, list(ROWS) * (len(images) // len(ROWS))).sum()
+
+    def _noise(self, step: int) -> Tensor:
+        return normal_rows(self.shape, [(0, self.seed, step, row) for row in range(len(ROWS))]).double()
+
+
+def double(policy: UNetPolicy) -> UNetPolicy:
+    """The policy with networks and path in fp64, all weights of its denoiser trainable."""
+    policy.unet.double().requires_grad_(True)
+    policy.vae.double()
+    policy.dtype, policy.table = torch.float64, policy.table.double()
+    return policy
+
+
+@contextmanager
+def spied(policy: UNetPolicy) -> Iterator[list[Call]]:
+    """Within this block: what the guided network is shown and gives, call by call."""
+    seen: list[Call] = []
+    guided = policy.guided
+
+    def spy(x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
+        out = guided(x_t, t, cond, guidance)
+        seen.append((x_t.detach(), out.detach()))
+        return out
+
+    policy.guided = spy  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        del policy.guided
+
+
+def surrogate(problem: Any, plan: Plan, eta: float, held: list[Call]) -> Tensor:
+    """x_0 as a function of the weights whose true gradient a plan computes; written without a detach.
+
+    What does not record, and latents that lose their gradient, stay what they were (`held`); the equations
+    are DDIM's (Song et al. 2021, eq. 12 and 16), written out. problem: `policy, cond, x_T, times, guidance,
+    noise`.
+    """
+    policy, x = problem.policy, problem.x_T
+    table = policy.table[problem.times].view(-1, 1, 1, 1, 1)
+    for i, records in enumerate(plan.recorded):
+        t = problem.times[i].expand(len(x))
+        x = held[i][0] if i == plan.detach_before else x
+        shown = held[i][0] if plan.detach_input else x
+        out = policy.guided(shown, t, problem.cond, problem.guidance) if records else held[i][1]
+        now, then = table[i], table[i + 1]
+        x_0 = (x - (1 - now).sqrt() * out) / now.sqrt()
+        if plan.posterior and i == len(plan.recorded) - 1:
+            return x_0
+        std = eta * (((1 - then) / (1 - now)) * (1 - now / then)).sqrt()
+        x = then.sqrt() * x_0 + (1 - then - std**2).sqrt() * out
+        x = x + std * problem.noise(i) if eta else x
+    return x

@@ -1,0 +1,72 @@
+"""Pairs that the oracle labels, for claims on preference models: samples of the model, near-miss renders."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rewards.scorers.textnorm import shapes_near_misses
+from rewards.toy.captions import parse
+from t2ialign.cli import sample
+from t2ialign.io import jsonl
+
+
+def sampled(
+    folder: Path, captions: Sequence[str], each: int, *, first_seed: int, options: Sequence[str]
+) -> Path:
+    """Pairs of one caption's samples, one right and one wrong -> the JSONL file beside `folder`.
+
+    options: of the verb `sample`, which goes on with what a killed run left.
+    """
+    from t2ialign.toy.preferences import write_pairs
+
+    file = folder.with_suffix(".jsonl")
+    if not file.exists():
+        parser = argparse.ArgumentParser()
+        sample.add_arguments(parser)
+        asked = ["--model=shapes", *options, f"-n={each}", f"--seed={first_seed}", f"--output={folder}"]
+        asked += ["--resume=latest"] if folder.exists() else []
+        sample.run(parser.parse_args([*captions, *asked]))
+        write_pairs(folder, file)
+    return file
+
+
+def rendered(folder: Path, captions: Sequence[str], each: int, *, seed: int) -> Path:
+    """Pairs of renders, one of the caption and one of a near miss of it -> the JSONL file beside `folder`."""
+    from t2ialign.toy.render import render
+
+    file = folder.with_suffix(".jsonl")
+    if file.exists():
+        return file
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = _near_misses(captions, each, seed)
+    right, wrong = (render([pair[side] for pair in asked], seed + side) for side in (0, 1))
+    rows: list[dict[str, Any]] = []
+    for i, (caption, _) in enumerate(asked):
+        names = {"chosen": f"{i}-right.png", "rejected": f"{i}-wrong.png"}
+        for pixels, name in zip((right[i], wrong[i]), names.values(), strict=True):
+            Image.fromarray(pixels).save(folder / name)
+        rows.append({"prompt": caption, **{key: f"{folder.name}/{name}" for key, name in names.items()}})
+    jsonl.rewrite(file, rows)
+    return file
+
+
+def joined(file: Path, parts: Sequence[Path]) -> Path:
+    """The rows of several files of one folder in one of it."""
+    jsonl.rewrite(file, [row for part in parts for row in jsonl.read(part)])
+    return file
+
+
+def _near_misses(captions: Sequence[str], each: int, seed: int) -> list[tuple[str, str]]:
+    """(caption, near miss) up to `each` a caption, drawn from those that can be rendered."""
+    rng, found = np.random.default_rng(seed), list[tuple[str, str]]()
+    for caption in captions:
+        known = [text for text in shapes_near_misses(caption) if parse(text) is not None]
+        for place in rng.permutation(len(known))[:each]:
+            found.append((caption, known[place]))
+    return found

@@ -1,0 +1,184 @@
+"""Rewrites by rules that were read by hand: which prompts, the verdicts, and which of them are out of date.
+
+100 prompts were drawn from the held-out half of 14 published sets; the rules were made with the other half in
+view. Texts are not kept: a prompt is named by set and row, and with its rewrite by a hash.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t2ialign.evaluation.statistics import Estimate, wilson
+
+READ = Path(__file__).parent / "rules_read.json"
+VERDICTS = ("useful", "neutral", "harmful")
+"""Against the prompt as it is: better for Stable Diffusion, no matter, or against what it says."""
+FIRST, LAST = 100, 200
+"""Which of the draw were read and are counted; those before were read while the rules were made."""
+
+_COMPBENCH = "t2i-compbench/examples/dataset"
+_LINES = {
+    "hps": ("alignprop-hps/assets/hps_v2_all.txt",),
+    "pickscore": ("flow-grpo/dataset/pickscore/test.txt",),
+    "geneval": ("geneval/prompts/generation_prompts.txt",),
+    "compbench": tuple(
+        f"{_COMPBENCH}/{name}_val.txt"
+        for name in (
+            "3d_spatial",
+            "color",
+            "complex",
+            "non_spatial",
+            "numeracy",
+            "shape",
+            "spatial",
+            "texture",
+        )
+    ),
+    "ddpo": ("ddpo/ddpo_pytorch/assets/simple_animals.txt",),
+    "drawbench": ("diffusion-nft/dataset/drawbench/test.txt",),
+    "ocr": ("flow-grpo/dataset/ocr/test.txt",),
+}
+_TABLES = {
+    "partiprompts": ("partiprompts/PartiPrompts.tsv", "Prompt"),
+    "unigenbench": ("unigenbench/data/test_prompts_en.csv", "prompt_en"),
+}
+_DIALECTS = {".tsv": "excel-tab", ".csv": "excel"}
+_JSON: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "imagereward": (("imagereward/data/test.json",), "prompt"),
+    "refl": (("imagereward/data/refl_data.json",), "text"),
+    "lpo": (("lpo/lpo/prompts/4k_training_prompts.json",), "caption"),
+    "genai": (("uniworld-v1-eval/univa/eval/genai/eval_prompts/genai1600/genai_image.json",), "prompt"),
+    "textnorm": (
+        tuple(f"textnorm-tia2/prompts/prompt_set_{name}.json" for name in ("comprehensive", "counting")),
+        "",
+    ),
+}
+
+Rewrite = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A verdict on the rewrite of one prompt; `old` is that on the rules of before."""
+
+    id: str
+    """Set and row, from 0: "geneval/12"."""
+    prompt: str
+    """The hash of the prompt."""
+    rewrite: str
+    """The hash of the rewrite that was read."""
+    verdict: str
+    why: str
+    old: str
+
+
+def prompts(data: Path) -> dict[str, str]:
+    """Id -> prompt, for every prompt of the 14 sets. Raises an OSError or ValueError for an absent file."""
+    sets: dict[str, list[str]] = {}
+    for name, files in _LINES.items():
+        sets[name] = [
+            line for file in files for line in (data / file).read_text(encoding="utf-8").splitlines()
+        ]
+    for name, (file, column) in _TABLES.items():
+        sets[name] = _in_table(data / file, column)
+    for name, (files, key) in _JSON.items():
+        sets[name] = [prompt for file in files for prompt in _in_json(data / file, key)]
+    return {
+        f"{name}/{row}": text
+        for name, texts in sets.items()
+        for row, text in enumerate(texts)
+        if text.strip()
+    }
+
+
+def _in_table(file: Path, column: str) -> list[str]:
+    """Texts with the blanks around them, which `read_table` drops: the draw depends on every character."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [row[column] for row in csv.DictReader(lines, dialect=_DIALECTS[file.suffix])]
+
+
+def _in_json(file: Path, key: str) -> list[str]:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if not key:
+        return list(found)
+    return [str(row[key]) for row in (found.values() if isinstance(found, dict) else found)]
+
+
+def fingerprint(text: str) -> str:
+    """16 letters that tell a text from others."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def held_out(prompt: str) -> bool:
+    """Whether the rules were made without a look at this prompt."""
+    return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] % 2 == 1
+
+
+def draw(texts: Mapping[str, str], *, number: int, seed: int = 0) -> list[str]:
+    """The first `number` ids of a fixed order of held-out prompts, which takes one of each set in turn."""
+    rng = random.Random(seed)
+    sets: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        if held_out(text):
+            sets.setdefault(name.partition("/")[0], []).append(name)
+    queues = [rng.sample(names, len(names)) for _, names in sorted(sets.items())]
+    drawn: list[str] = []
+    while len(drawn) < number and any(queues):
+        drawn += [queue.pop() for queue in queues if queue][: number - len(drawn)]
+    return drawn
+
+
+def readings(file: Path = READ) -> list[Reading]:
+    """The verdicts on record. Raises ValueError for one that is none of `VERDICTS`."""
+    found = [Reading(**row) for row in json.loads(file.read_text(encoding="utf-8"))["read"]]
+    for reading in found:
+        if not {reading.verdict, reading.old} <= set(VERDICTS):
+            raise ValueError(
+                f"got verdict {reading.verdict!r}, {reading.old!r} on {reading.id}; expected of each one of "
+                f"{', '.join(VERDICTS)}; correct the file"
+            )
+    return found
+
+
+def stale(found: Sequence[Reading], texts: Mapping[str, str], rewrite: Rewrite) -> list[str]:
+    """The ids of readings whose prompt or rewrite is another today."""
+    return [
+        one.id
+        for one in found
+        if one.id not in texts
+        or one.prompt != fingerprint(texts[one.id])
+        or one.rewrite != fingerprint(rewrite(texts[one.id]))
+    ]
+
+
+def shares(verdicts: Sequence[str]) -> dict[str, Estimate]:
+    """Each verdict -> its share in [0, 1], with Wilson's interval of 95 %."""
+    counts = Counter(verdicts)
+    return {verdict: wilson(counts[verdict], len(verdicts)) for verdict in VERDICTS}
+
+
+def report(data: Path) -> dict[str, Any]:
+    """The shares of the new rules and of the old ones on the readings, and what is out of date."""
+    from t2ialign.rewriting.rules import explain
+
+    found, texts = readings(), prompts(data)
+    return {
+        "rules": {name: one.to_json() for name, one in shares([one.verdict for one in found]).items()},
+        "rules before": {name: one.to_json() for name, one in shares([one.old for one in found]).items()},
+        "unchanged": sum(one.prompt == one.rewrite for one in found),
+        "stale": stale(found, texts, lambda prompt: explain(prompt)[1]),
+    }
+
+
+if __name__ == "__main__":
+    import os
+
+    print(json.dumps(report(Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))), indent=2))

@@ -1,0 +1,195 @@
+"""How often published rewrites lose what a survival check looks for, and how often the check cries wolf.
+
+The short prompts of GenEval and UniGenBench have published long versions, written by language models. The
+checks were made with the pairs of even index in view. Then 30 of the flagged pairs of odd index were drawn
+and read, and the other odd ones with a lost number or negation too. After that the check of negations was
+made more tolerant: what it still flags is a second figure, of pairs that were in view.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from t2ialign.data.tables import read_table
+from t2ialign.evaluation.statistics import Estimate, wilson
+
+READ = Path(__file__).parent / "survival_read.json"
+"""The pairs that were read by hand, with a verdict on each loss."""
+VERDICTS = ("true", "false alarm")
+SEED, DRAWN = 0, 30
+
+
+class Loss(Protocol):
+    """What a check returns for each thing that is lost."""
+
+    @property
+    def what(self) -> str:
+        """quote, number or negation."""
+        ...
+
+    @property
+    def evidence(self) -> str:
+        """The words of the prompt."""
+        ...
+
+
+Check = Callable[[str, str], Sequence[Loss]]
+"""(prompt, rewrite) -> what was lost."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt and a published rewrite; `id` is the set and the index, "geneval/12"."""
+
+    id: str
+    prompt: str
+    rewrite: str
+
+    @property
+    def odd(self) -> bool:
+        """Whether the checks were made without a look at it."""
+        return int(self.id.rpartition("/")[2]) % 2 == 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reader's verdict on one loss that the first check reported for a pair of odd index."""
+
+    pair: str
+    what: str
+    words: str
+    """The words of the prompt; "" for a quotation, which is not copied here."""
+    verdict: str
+    """"true" if the rewrite does not say it, "false alarm" if it says the same in other words."""
+    why: str
+    drawn: bool
+    """Whether the pair is one of the 30."""
+
+
+def published_pairs(data: Path) -> list[Pair]:
+    """The 553 pairs of GenEval, by order, and the 600 of UniGenBench, by index.
+
+    Raises ValueError if a file is missing or the two sides do not match.
+    """
+    long = data / "bagel-geneval-long/eval/gen/geneval/prompts/evaluation_metadata_long.jsonl"
+    short_rows, long_rows = _rows(data / "geneval/prompts/evaluation_metadata.jsonl"), _rows(long)
+    if [row["include"] for row in short_rows] != [row["include"] for row in long_rows]:
+        raise ValueError(f"got other things in {long} than in the short prompts; expected the same; fetch it")
+    pairs = [
+        Pair(f"geneval/{place}", short["prompt"], row["prompt"])
+        for place, (short, row) in enumerate(zip(short_rows, long_rows, strict=True))
+    ]
+    folder = data / "unigenbench/data"
+    rewrites = {row["index"]: row["prompt_en"] for row in _rows(folder / "test_prompts_en_long.csv")}
+    for row in _rows(folder / "test_prompts_en.csv"):
+        if row["index"] not in rewrites:
+            raise ValueError(
+                f"got no long prompt {row['index']} in {folder}; expected one for each; fetch it"
+            )
+        pairs.append(Pair(f"unigenbench/{row['index']}", row["prompt_en"], rewrites[row["index"]]))
+    return pairs
+
+
+def flagged(pairs: Sequence[Pair], check: Check) -> dict[str, list[Loss]]:
+    """Id -> what was lost, for the pairs that lost something."""
+    found = {pair.id: list(check(pair.prompt, pair.rewrite)) for pair in pairs}
+    return {name: losses for name, losses in found.items() if losses}
+
+
+def drawn(flagged_pairs: Sequence[str], *, number: int = DRAWN, seed: int = SEED) -> list[str]:
+    """`number` of these ids, or all if there are fewer, in a fixed random order."""
+    return random.Random(seed).sample(list(flagged_pairs), min(number, len(flagged_pairs)))
+
+
+def read_verdicts(file: Path = READ) -> list[Reading]:
+    """The verdicts on record. Raises ValueError for a verdict that is none of `VERDICTS`."""
+    readings = [Reading(**row) for row in json.loads(file.read_text(encoding="utf-8"))["read"]]
+    for reading in readings:
+        if reading.verdict not in VERDICTS:
+            raise ValueError(
+                f"got verdict {reading.verdict!r} on {reading.pair}; expected {' or '.join(VERDICTS)}; mend"
+            )
+    return readings
+
+
+def still_reported(readings: Sequence[Reading], found: Mapping[str, Sequence[Loss]]) -> list[Reading]:
+    """The readings of losses that a check reports today, by pair, kind and words."""
+    return [
+        reading
+        for reading in readings
+        if any(
+            loss.what == reading.what and reading.words in loss.evidence
+            for loss in found.get(reading.pair, [])
+        )
+    ]
+
+
+def false_alarms(readings: Sequence[Reading]) -> dict[str, Estimate]:
+    """ "all" and each kind of loss -> the share of false alarms in [0, 1], with Wilson's interval by pair.
+
+    Raises ValueError for no readings.
+    """
+    if not readings:
+        raise ValueError("got no readings; expected at least one; read some losses first")
+    kinds = {"all": list(readings)}
+    for reading in readings:
+        kinds.setdefault(reading.what, []).append(reading)
+    return {kind: _share(some) for kind, some in kinds.items()}
+
+
+def _share(readings: Sequence[Reading]) -> Estimate:
+    wrong = sum(one.verdict == "false alarm" for one in readings)
+    return wilson(wrong, len(readings), prompts=len({one.pair for one in readings}))
+
+
+def shuffled(pairs: Sequence[Pair], check: Check) -> float:
+    """Share in [0, 1] of prompts with something to lose that are flagged beside the next pair's rewrite.
+
+    Such a rewrite has lost everything, so 1 is right; less shows how much chance agreement lets pass.
+    """
+    asked = [pair for pair in pairs if check(pair.prompt, "")]
+    others = asked[1:] + asked[:1]
+    wrong = sum(bool(check(pair.prompt, other.rewrite)) for pair, other in zip(asked, others, strict=True))
+    return wrong / len(asked) if asked else float("nan")
+
+
+def figures(data: Path, check: Check) -> dict[str, Any]:
+    """Everything on record for a check: flagged pairs by set, half and kind, and the false alarms."""
+    pairs = published_pairs(data)
+    table: dict[str, Any] = {}
+    for name in ("geneval", "unigenbench"):
+        for half, odd in (("even", False), ("odd", True)):
+            some = [pair for pair in pairs if pair.id.startswith(name) and pair.odd is odd]
+            found = flagged(some, check)
+            kinds = Counter(what for losses in found.values() for what in {loss.what for loss in losses})
+            table[f"{name} {half}"] = {
+                "pairs": len(some),
+                "with something to lose": sum(bool(check(pair.prompt, "")) for pair in some),
+                "flagged": len(found),
+                **kinds,
+                "flagged when shuffled": round(shuffled(some, check), 3),
+            }
+    readings = read_verdicts()
+    today = still_reported(readings, flagged([pair for pair in pairs if pair.odd], check))
+    return {
+        "flagged": table,
+        "false alarms of the first check, 30 drawn": _rates([r for r in readings if r.drawn]),
+        "false alarms of the first check, all that was read": _rates(readings),
+        "false alarms of today's check, all that was read": _rates(today),
+        "true losses no longer reported": sum(r.verdict == "true" for r in readings)
+        - sum(r.verdict == "true" for r in today),
+    }
+
+
+def _rates(readings: Sequence[Reading]) -> dict[str, Any]:
+    return {kind: estimate.to_json() for kind, estimate in false_alarms(readings).items()}
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    return [row for _, row in read_table(file)]

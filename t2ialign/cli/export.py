@@ -1,0 +1,174 @@
+"""t2ialign export: a LoRA in the format that another program reads, or folded into its base model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2ialign.cli.sample import parse_lora
+from t2ialign.io import locks
+from t2ialign.models import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from t2ialign.models.lora_files import Layers
+    from t2ialign.models.unet import UNetPolicy
+
+    Read = tuple[dict[str, str], Layers, str | None, Any]
+
+log = logging.getLogger(__name__)
+
+EXPLAINED = """
+kohya is what ComfyUI, A1111, Forge and sd-scripts read; diffusers is what pipe.load_lora_weights reads.
+merged adds the LoRA to its base model, which needs --model: if OUT ends in .safetensors it is one file, as
+Stable Diffusion 1, 2 and XL were released, else a diffusers folder.
+LORA is a run's folder or a .safetensors file in any known format: diffusers, PEFT, kohya or ComfyUI."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.description = f"{parser.description}.{EXPLAINED}"
+    parser.add_argument("lora", metavar="LORA[:SCALE]", help="The LoRA, and a factor for its weights (1).")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=("kohya", "diffusers", "merged"),
+        help="The form in which the LoRA is written; see above.",
+    )
+    parser.add_argument(
+        "--model", help="The base model of the LoRA: a diffusers folder, a file, a Hub id or shapes."
+    )
+    options.add_arguments(parser)
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16", "fp16"),
+        help="The precision in which weights are written (fp32).",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="The .safetensors file or the folder to write, which must be new.",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the LoRA as asked. Raises ValueError for bad arguments and LoRAs, and an output in use."""
+    from t2ialign.models.lora_files import lora_file
+
+    path, scale = parse_lora(args.lora)
+    lora_file(path)
+    with locks.hold_file(args.output):
+        _check_free(args.output)
+        write = _merge if args.format == "merged" else _convert
+        print(f"wrote {write(args, path, scale)}")
+
+
+def _convert(args: argparse.Namespace, path: Path, scale: float) -> Path:
+    from t2ialign.models import lora_family
+    from t2ialign.models.load import PRECISIONS
+    from t2ialign.models.lora_files import FILE, write_diffusers, write_kohya
+
+    header, layers, architecture, layout = _of_model(args, path) if args.model else _alone(path)
+    layers = {key: factors.times(scale) for key, factors in layers.items()}
+    name = FILE if args.format == "diffusers" else f"{path.resolve().stem}_kohya.safetensors"
+    file = args.output if _is_file(args.output) else args.output / name
+    header = {**lora_family.carried(header), "modelspec.title": file.stem}
+    dtype = PRECISIONS[args.precision]
+    if args.format == "diffusers":
+        return write_diffusers(layers, file, header, dtype=dtype)
+    if architecture is None:
+        raise ValueError(
+            f"got LoRA {str(path)!r}, whose layers do not tell which model it is for; expected one of Stable "
+            "Diffusion 1, 2 or XL; name its base model with --model"
+        )
+    return write_kohya(layers, file, header, architecture=architecture, layout=layout, dtype=dtype)
+
+
+def _alone(path: Path) -> Read:
+    """The LoRA as its file has it, and what that tells of its base model."""
+    from t2ialign.models import lora_family
+    from t2ialign.models.lora_files import read_lora
+    from t2ialign.models.lora_names import SDXL_LAYOUT
+
+    lora = read_lora(path)
+    log.info("LoRA %s (%s): %d layers read", lora.file, lora.format, len(lora.layers))
+    shapes = {key: factors.shape for key, factors in lora.layers.items()}
+    architecture = lora_family.of_lora(lora.header, shapes)
+    header = lora_family.header(architecture, title="") if architecture else {}
+    return {**header, **lora.header}, lora.layers, architecture, SDXL_LAYOUT
+
+
+def _of_model(args: argparse.Namespace, path: Path) -> Read:
+    """The layers of the LoRA that its base model has, and what that model is."""
+    from t2ialign.models import lora_family
+    from t2ialign.models.load import load_policy
+    from t2ialign.models.lora import header_of
+    from t2ialign.models.lora_apply import read_for
+
+    policy = load_policy(args.model, device="cpu", options=options.options_of(args))
+    layers = read_for(policy, path)
+    return header_of(policy, ""), layers, lora_family.of_policy(policy), policy.unet.config
+
+
+def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
+    """Fold the LoRA into the model in fp32, then write all of it in the precision that was asked for."""
+    from rewards import tensor_files
+    from rewards.permissions import share
+    from t2ialign.models.load import PRECISIONS, load_policy
+    from t2ialign.models.lora import header_of
+    from t2ialign.models.lora_apply import fold, read_for
+
+    if args.model is None:
+        raise ValueError(
+            "got --format merged without --model; expected the base model to fold it into; name it"
+        )
+    output = args.output
+    policy = load_policy(args.model, device="cpu", options=options.options_of(args))
+    fold(policy.pipe, read_for(policy, path), weight=scale)
+    pipe = policy.pipe if args.precision == "fp32" else policy.pipe.to(PRECISIONS[args.precision])
+    partial = output.with_name(f".{output.name}.partial")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if _is_file(output):
+        header = header_of(policy, output.stem, adapter="")
+        tensor_files.write(_one_file(policy), partial, {"format": "pt", **header})
+    else:
+        shutil.rmtree(partial, ignore_errors=True)
+        tensor_files.save_pretrained(pipe, partial)
+        if output.is_dir():
+            output.rmdir()  # it is empty
+    share(partial).rename(output)
+    return output
+
+
+def _one_file(policy: UNetPolicy) -> dict[str, Tensor]:
+    """The released layout, with the keys by which v-prediction files of SD 1 and SDXL are known."""
+    import torch
+
+    from t2ialign.models.original_layout import to_original
+
+    weights = to_original(policy.pipe)
+    if policy.kind == "v" and policy.family != "sd2":
+        weights["v_pred"] = torch.zeros(0)
+        if policy.schedule.get("rescale_betas_zero_snr"):
+            weights["ztsnr"] = torch.zeros(0)
+    return weights
+
+
+def _is_file(output: Path) -> bool:
+    return output.suffix == ".safetensors"
+
+
+def _check_free(output: Path) -> None:
+    """Raises ValueError for an output that is there, unless it is an empty folder."""
+    if output.is_dir() and not _is_file(output):
+        locks.check_free(output)
+    elif output.exists():
+        raise ValueError(f"got --output {output}, which is there; expected a new file; choose another")

@@ -1,0 +1,244 @@
+"""t2ialign filter: the preference pairs whose label three rewards do not contradict, and what was dropped."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2ialign.io import locks
+from t2ialign.scoring.budget import add_max_batch_pixels, check_max_batch_pixels
+
+if TYPE_CHECKING:
+    from t2ialign.data.consistent_filter import Limits
+
+EXPLAINED = """
+Multi-Preference Consistent Filtering (Zhang et al., NeurIPS 2025): a pair is kept if its gap, score(winner) -
+score(loser), reaches the floor of each reward, and a tie if no gap is larger than its width. The strategies
+are in units of aesthetic, clipscore-h and vqascore, in this order: floors 0 0 0 (1), -0.5 0 0 (2), -1 0 0
+(3), tie widths 0.2 0.03 0.07. For other rewards read the gaps in the report, then give --floor and --tie
+with --resume latest, which scores nothing again."""
+
+REPORT, JOURNAL = ".json", ".scores.jsonl"
+"""Endings of the report, in place of the output's, and of the journal of scores, behind it."""
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.description = f"{parser.description}.{EXPLAINED}"
+    parser.add_argument(
+        "pairs",
+        metavar="PAIRS",
+        help="The pairs, in any form that data= of train lrm and train reward takes.",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="KEPT",
+        help="The pairs to write: .jsonl names images, .parquet holds them; the report beside ends in .json.",
+    )
+    parser.add_argument(
+        "--rewards",
+        nargs=3,
+        required=True,
+        metavar=("A", "B", "C"),
+        help="The three rewards that must not contradict a label.",
+    )
+    parser.add_argument("--strategy", type=int, choices=(1, 2, 3), help="The published limits to apply (2).")
+    parser.add_argument(
+        "--floor",
+        nargs=3,
+        type=float,
+        metavar=("A", "B", "C"),
+        help="The least gaps, in place of those of a strategy.",
+    )
+    parser.add_argument(
+        "--tie", nargs=3, type=float, metavar=("A", "B", "C"), help="The widths of ties (0.2 0.03 0.07)."
+    )
+    parser.add_argument("--split", default="train", help="The split of a Hub dataset (train).")
+    parser.add_argument("--streaming", action="store_true", help="Read a Hub dataset without storing it.")
+    parser.add_argument("--limit", type=int, metavar="N", help="Read at most so many pairs.")
+    parser.add_argument(
+        "--unreadable",
+        choices=("error", "skip"),
+        default="error",
+        help="A row without prompt, label or readable images stops the run, or is left out (error).",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
+    )
+    add_max_batch_pixels(parser)
+    parser.add_argument("--resume", choices=("latest",), help="Keep the scores that are beside --output.")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score, filter, write pairs and report, print a table. Raises ValueError for bad arguments or data."""
+    limits = _limits(args)
+    with locks.hold_file(args.output):
+        _check(args)
+        _filter(args, limits)
+
+
+def _filter(args: argparse.Namespace, limits: Limits) -> None:
+    import numpy as np
+
+    import rewards
+    from t2ialign.data.consistent_filter import consistent
+    from t2ialign.data.pair_writer import check_record, write_pairs
+    from t2ialign.data.pairs import read_pairs
+    from t2ialign.data.skipped import skipping
+    from t2ialign.evaluation import filter_report
+    from t2ialign.io import atomic
+    from t2ialign.scoring.pairs import score_pairs
+
+    options = {"split": args.split, "streaming": args.streaming, "limit": args.limit}
+    read = partial(read_pairs, args.pairs, ties="soft", **options)
+    skipped = skipping(args.unreadable, args.pairs)
+    scored = score_pairs(
+        (check_record(record, args.output) for record in read(skipped=skipped)),
+        args.rewards,
+        partial(rewards.load_all, args.rewards),
+        _beside(args.output)[1],
+        batch_size=args.batch_size,
+        max_batch_pixels=args.max_batch_pixels,
+        skipped=skipped,
+    )
+    if skipped is not None:
+        skipped.tell()
+    gaps, preferences = scored.gaps(3), scored.preferences
+    whole = np.asarray(np.isfinite(gaps).all(1))
+    kept = np.zeros(len(gaps), np.bool_)
+    kept[whole] = consistent(gaps[whole], preferences[whole], limits)
+    columns = [f"gap_{name}" for name in args.rewards]
+    chosen = (
+        (record, dict(zip(columns, gaps[number].tolist(), strict=True)))
+        for number, record in scored.again(read(skipped=skipping(args.unreadable, args.pairs)))
+        if kept[number]
+    )
+    write_pairs(args.output, chosen, columns)
+    parts = filter_report.summarise(args.rewards, gaps[whole], preferences[whole], limits)
+    head = {
+        **_head(args, limits),
+        "pairs": len(gaps),
+        "kept": int(kept.sum()),
+        "unreadable": {
+            "rows": skipped.count if skipped is not None else 0,
+            "pairs": int((~whole).sum()),
+            "pictures": scored.unreadable,
+        },
+    }
+    atomic.write_json(_beside(args.output)[0], {**head, **parts})
+    _show(args, parts, head)
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    """The strategy's, with floors and widths given in their place."""
+    from t2ialign.data.consistent_filter import STRATEGIES, Limits
+
+    if args.strategy and args.floor:
+        raise ValueError("got both --strategy and --floor, which stands in its place; expected one; drop one")
+    strategy = STRATEGIES[args.strategy or 2]
+    limits = Limits(tuple(args.floor or strategy.floors), tuple(args.tie or strategy.ties))
+    if not all(map(math.isfinite, (*limits.floors, *limits.ties))) or min(limits.ties) < 0:
+        raise ValueError(
+            f"got --floor {limits.floors} and --tie {limits.ties}; expected finite numbers, and widths of at "
+            "least 0; change them"
+        )
+    return limits
+
+
+def _check(args: argparse.Namespace) -> None:
+    from t2ialign.cli.score import check_all
+    from t2ialign.data.pair_writer import check_output
+    from t2ialign.training.inputs import check_data
+
+    if len(set(args.rewards)) < 3:
+        raise ValueError(f"got --rewards {' '.join(args.rewards)}; expected three different ones; change one")
+    if args.batch_size < 1:
+        raise ValueError(f"got --batch-size {args.batch_size}; expected at least 1; raise it")
+    check_max_batch_pixels(args)
+    check_output(args.output)
+    check_all(args.rewards, {})
+    check_data(args.pairs)
+    report, journal = _beside(args.output)
+    files = (args.output, report, journal)
+    source = Path(args.pairs).expanduser().resolve()
+    for file in files:
+        if file.resolve() == source or (source.is_dir() and file.resolve().is_relative_to(source)):
+            raise ValueError(f"got --output {args.output} in the place of {args.pairs}; choose another")
+    there = [file for file in files if file.exists()]
+    if there and args.resume is None:
+        raise ValueError(
+            f"got {there[0]} from an earlier run; expected none; keep its scores with --resume latest, or "
+            "choose another --output"
+        )
+    if there and not journal.exists():
+        raise ValueError(
+            f"got {there[0]} without {journal.name}; expected both, to go on; choose another --output"
+        )
+
+
+def _beside(output: Path) -> tuple[Path, Path]:
+    """The report and the journal of an output."""
+    return output.with_suffix(REPORT), output.with_name(output.name + JOURNAL)
+
+
+def _head(args: argparse.Namespace, limits: Limits) -> dict[str, Any]:
+    return {
+        "source": args.pairs,
+        "rewards": args.rewards,
+        "strategy": None if args.floor else args.strategy or 2,
+        "floors": limits.floors,
+        "tie_widths": limits.ties,
+    }
+
+
+def _show(args: argparse.Namespace, parts: dict[str, Any], head: dict[str, Any]) -> None:
+    """Print the tables and what came of it. Raises ValueError if no pair is left."""
+    from rich.console import Console
+
+    from t2ialign.evaluation.filter_report import table
+
+    won, tied = parts["preferences"], parts["ties"]
+    report = _beside(args.output)[0]
+    Console(markup=False).print(table(parts))
+    _warn_of_units(args, bool(tied["pairs"]), report)
+    left_out = head["unreadable"]["rows"]
+    print(
+        f"kept {won['kept']} of {won['pairs']} preferences and {tied['kept']} of {tied['pairs']} ties"
+        f"{f'; {left_out} rows left out, unreadable' if left_out else ''}; report in {report}"
+    )
+    if not head["kept"]:
+        raise ValueError(
+            f"got no pair of {head['pairs']} that all three rewards allow; expected some; lower --floor, "
+            f"raise --tie (the gaps are in {report}) and add --resume latest"
+        )
+    print(f"t2ialign train lrm {shlex.quote(f'data={args.output}')}")
+
+
+def _warn_of_units(args: argparse.Namespace, tied: bool, report: Path) -> None:
+    """Published numbers that are not 0 mean nothing in the units of other rewards."""
+    from t2ialign.data.consistent_filter import PUBLISHED, STRATEGIES
+
+    floors = STRATEGIES[args.strategy or 2].floors
+    others = [
+        name
+        for name, own, floor in zip(args.rewards, PUBLISHED, floors, strict=True)
+        if name != own and ((floor and not args.floor) or (tied and not args.tie))
+    ]
+    if others:
+        log.warning(
+            "the limits are in units of %s, and those of %s are others; the gaps in %s say what fits: "
+            "give --floor and --tie, with --resume latest",
+            ", ".join(PUBLISHED),
+            ", ".join(others),
+            report,
+        )

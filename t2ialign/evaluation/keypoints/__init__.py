@@ -1,0 +1,1 @@
+"""Key points measured: files of judged images, accuracy, agreement, recall."""

@@ -1,0 +1,1 @@
+"""Files that survive a kill: journals, atomic writes, locks, hashes."""

@@ -1,0 +1,1 @@
+"""One folder a method, read from top to bottom."""

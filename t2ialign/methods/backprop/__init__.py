@@ -1,0 +1,1 @@
+"""train backprop: a differentiable reward back through sampling."""

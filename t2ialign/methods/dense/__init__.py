@@ -1,0 +1,1 @@
+"""train dense: Diffusion-DPO with temporal discounting over trajectories."""

@@ -1,0 +1,100 @@
+"""One step of Diffusion-DPO as pure functions: what is drawn, and the loss of the residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from t2ialign.data.stored import Pairs
+from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
+from t2ialign.models.base import Policy
+from t2ialign.objectives.preference import denoising_ratio, dpo, hinge, ipo, mapo, mean_square, wins
+from t2ialign.objectives.safeguard import loser_scale, scale_gradient
+from t2ialign.objectives.weighting import discount_weight, sample_timesteps
+
+if TYPE_CHECKING:
+    from t2ialign.methods.dpo.config import Config
+
+LEVEL, NOISE, LATENT = range(3)
+"""Last part of a row's random key: its timestep, its noise, its draw from the image encoder."""
+
+REFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {"dpo": dpo, "ipo": ipo, "hinge": hinge}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs with one timestep and one noise each, shared by both images: only the images may differ."""
+
+    pairs: Pairs
+    t: Tensor
+    """(B,) long, 0 .. 999"""
+    eps: Tensor
+    """(B, C, h, w)"""
+
+    def residuals(self, policy: Policy) -> tuple[Tensor, Tensor]:
+        """Network output minus target for winner and loser, (B, C, h, w) each, from one forward of 2B."""
+        x_0, cond = self.pairs.both(policy)
+        win, lose = policy.residual(x_0, self.eps.repeat(2, 1, 1, 1), self.t.repeat(2), cond).chunk(2)
+        return win, lose
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(self.pairs.to(device), self.t.to(device), self.eps.to(device))
+
+
+def draw(cfg: Config, pairs: Pairs, keys: Sequence[Key]) -> Batch:
+    """Add a timestep and a noise to each pair; row i depends on keys[i] only."""
+    u = uniform_rows([(*key, LEVEL) for key in keys])
+    gamma = cfg.gamma if cfg.discount == "sample" else 1.0
+    t = sample_timesteps(u, num_steps=cfg.num_steps, gamma=gamma)
+    return Batch(pairs, t, normal_rows(pairs.win.shape[1:], [(*key, NOISE) for key in keys]))
+
+
+def reference_loss(
+    cfg: Config, policy: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor], t: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Residuals (B, C, h, w) of winner and loser under policy and reference, t (B,) -> losses (B,), metrics.
+
+    Without safeguard and discount it is the released -log sigmoid(-beta / 2 (drop_win - drop_lose)).
+    """
+    (err_win, err_lose), scale = guarded_errors(cfg, *policy)
+    ref_win, ref_lose = (mean_square(residual) for residual in reference)
+    r_win, r_lose = denoising_ratio(err_win, ref_win), denoising_ratio(err_lose, ref_lose)
+    losses = REFERENCE_LOSSES[cfg.loss](r_win, r_lose, beta=cfg.beta, weight=discount(cfg, t))
+    return losses, {
+        "implicit_acc": wins(r_win - r_lose),
+        "margin": cfg.beta * (r_win - r_lose),
+        "err_win_minus_ref": err_win - ref_win,
+        "err_lose_minus_ref": err_lose - ref_lose,
+        "loser_scale": scale,
+    }
+
+
+def reference_free_loss(
+    cfg: Config, win: Tensor, lose: Tensor, t: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """MaPO on residuals (B, C, h, w) of winner and loser, t (B,) -> losses (B,), metrics."""
+    (err_win, err_lose), scale = guarded_errors(cfg, win, lose)
+    losses = mapo(err_win, err_lose, beta=cfg.mapo_beta, weight=discount(cfg, t))
+    metrics = {"implicit_acc": wins(err_lose - err_win), "margin": err_lose - err_win}
+    return losses, {**metrics, "err_win": err_win, "err_lose": err_lose, "loser_scale": scale}
+
+
+def guarded_errors(cfg: Config, win: Tensor, lose: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Mean squared errors (B,) of both, the loser's gradient scaled by lambda (B,), and lambda."""
+    err_win, err_lose = mean_square(win), mean_square(lose)
+    if not cfg.safeguard:
+        return (err_win, err_lose), torch.ones_like(err_win)
+    scale = loser_scale(win, lose, mu=cfg.safeguard)
+    return (err_win, scale_gradient(err_lose, scale)), scale
+
+
+def discount(cfg: Config, t: Tensor) -> Tensor | float:
+    """The weight inside the sigmoid, (B,): 1 when gamma acts on the draw of t instead."""
+    if cfg.discount == "sample" or cfg.gamma == 1:
+        return 1.0
+    return discount_weight(t, num_steps=cfg.num_steps, gamma=cfg.gamma)

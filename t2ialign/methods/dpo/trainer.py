@@ -1,0 +1,155 @@
+"""Diffusion-DPO on pairs of images, with temporal discounting and a safeguard for the winner.
+
+Wallace et al. 2024 (Diffusion-DPO); Yang et al. 2024 (discounting); arXiv 2511.03317 (Diffusion-SDPO). One
+forward of the policy and one of the reference on 2B latents a step: images and prompts are encoded once, into
+a cache, and the reference is the adapter switched off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from t2ialign.data.cache import PairCache, build_cache
+from t2ialign.data.pairs import read_pairs
+from t2ialign.data.skipped import skipping
+from t2ialign.data.sources import identity
+from t2ialign.methods.dpo.config import Config
+from t2ialign.methods.dpo.heldout import HeldOut
+from t2ialign.methods.dpo.loss import LATENT, Batch, draw, reference_free_loss, reference_loss
+from t2ialign.models.unet import UNetPolicy
+from t2ialign.training import base
+from t2ialign.training.conversion import SD, SDXL, Published
+from t2ialign.training.facts import Facts
+
+LEAST_MARGIN = 0.0025
+"""Of the first tenth of a run, its mean, at the published beta. Rising evenly it ends at 20 times that, 0.05,
+where sigmoid(margin) is 0.51: for such a policy winner and loser are as alike as for the reference. The noise
+of a margin shrinks with the margin, so a standard error alone never tells that a run hardly moves."""
+
+
+class Trainer(base.Trainer[Config, Batch]):
+    """Trains on the pairs of `cfg.data`, or on an already built cache of them."""
+
+    method = "dpo"
+    images_per_row = 2
+
+    def __init__(
+        self, cfg: Config, *, policy: UNetPolicy | None = None, cache: PairCache | None = None
+    ) -> None:
+        self._given = cache
+        self.supplied |= {"data"} if cache is not None else frozenset()
+        super().__init__(cfg, policy=policy)
+
+    def setup(self) -> None:
+        """Encode the pairs, or open the cache that holds them, and put the held-out prompts aside."""
+        cfg = self.cfg
+        with self.accelerator.main_process_first():  # one process encodes, the others find the cache
+            cache = self._given or self._encode()
+        self.train, held = cache.split(cfg.holdout, cfg.seed) if cfg.holdout else (cache, None)
+        self.pairs = len(cache)
+        self.heldout: HeldOut | None = None
+        if held is not None:
+            options = {"limit": cfg.holdout_limit, "chunk": cfg.batch_size, "seed": cfg.seed}
+            self.heldout = HeldOut(self.policy, held, beta=cfg.beta, **options)
+        self._epoch, self._plan = 0, self.train.plan(cfg.seed, 0, self.state.global_batch)
+        self._steps_per_epoch = len(self._plan)
+
+    def _encode(self) -> PairCache:
+        cfg = self.cfg
+        skipped = skipping(cfg.unreadable, cfg.data)
+        records = read_pairs(
+            cfg.data,
+            ties=cfg.ties,
+            split=cfg.split,
+            streaming=cfg.streaming,
+            limit=cfg.limit,
+            skipped=skipped,
+        )
+        return build_cache(
+            cfg.cache or cfg.output / "cache",
+            records,
+            self.policy,
+            resolution=cfg.resolution or min(self.policy.native_size),
+            buckets=cfg.buckets,
+            flip=cfg.flip,
+            batch_size=cfg.encode_batch,
+            skipped=skipped,
+            fingerprint=self._made_of(),
+        )
+
+    def _made_of(self) -> dict[str, Any]:
+        """What decides whether a cache can be used again; its files too, so a changed label is seen."""
+        cfg, components = self.cfg, self.policy.pipe.components
+        encoders = [m for name in ("vae", "text_encoder", "text_encoder_2") if (m := components.get(name))]
+        read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
+        skip = {"clip_skip": self.policy.clip_skip} if self.policy.clip_skip else {}
+        return {**read, **skip, "contents": identity(cfg.data), "encoders": digest(encoders)}
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """The pairs, timesteps and noises of this process's rows, each drawn by its own key."""
+        cfg, rows = self.cfg, self.rows(micro)
+        epoch, place = divmod(step, self._steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._plan = epoch, self.train.plan(cfg.seed, epoch, self.state.global_batch)
+        keys = [(cfg.seed, step, row) for row in rows]
+        latent_keys = [(*key, LATENT) for key in keys]
+        pairs = self.train.batch(self._plan[place][rows.start : rows.stop], latent_keys)
+        return draw(cfg, pairs, keys).to(self.accelerator.device)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The chosen loss of each pair; the reference is asked only where the loss knows one."""
+        residuals = batch.residuals(self.policy)
+        if self.cfg.loss == "mapo":
+            losses, metrics = reference_free_loss(self.cfg, *residuals, batch.t)
+        else:
+            with self.policy.reference():
+                reference = batch.residuals(self.policy)
+            losses, metrics = reference_loss(self.cfg, residuals, reference, batch.t)
+        return batch.pairs.weight * losses, metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Implicit accuracy and loss on the held-out pairs, at the same timesteps and noise every time."""
+        return {} if self.heldout is None else self.heldout.measure()
+
+    def facts(self) -> Facts:
+        """The pairs, and beta at the size of their latents; MaPO's weight is of another kind."""
+        cfg, pairs = self.cfg, len(self.train)
+        numbers = self.train.batch([0], [(cfg.seed,)]).win[0].numel()
+        beta = Published("beta", Config.model_fields["beta"].default, cfg.beta, "strength", (SD, SDXL))
+        return replace(
+            super().facts(),
+            unit="pairs",
+            train=pairs,
+            heldout=0 if self.heldout is None else self.heldout.pairs,
+            accuracy=True,
+            epoch=pairs,
+            repeats=True,
+            published=() if cfg.loss == "mapo" else (beta,),
+            numbers=numbers,
+            watched={
+                "margin": None if cfg.loss == "mapo" else LEAST_MARGIN * cfg.beta / beta.converted(numbers)
+            },
+            levers={"lr": cfg.lr, "lora_rank": cfg.lora_rank, "beta": cfg.beta},
+        )
+
+    def dataset(self) -> str | None:
+        """The name, where the pairs are neither a file nor a folder."""
+        return None if Path(self.cfg.data).expanduser().exists() else self.cfg.data.partition(":")[0]
+
+    def data_card(self) -> str:
+        """Where the pairs come from and how many."""
+        return f"{self.pairs} preference pairs from {self.cfg.data}"
+
+
+def digest(modules: Iterable[nn.Module]) -> str:
+    """A hash of some numbers of every weight: whether two models would encode alike."""
+    total = hashlib.blake2b(digest_size=16)
+    for parameter in (p for module in modules for p in module.parameters()):
+        total.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""train evaluator: heads that judge key points."""

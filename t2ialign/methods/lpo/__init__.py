@@ -1,0 +1,1 @@
+"""train lpo: step-level latent preference optimisation (Zhang et al. 2025)."""

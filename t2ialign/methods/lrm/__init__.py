@@ -1,0 +1,1 @@
+"""train lrm: a latent reward model."""

@@ -1,0 +1,188 @@
+"""A latent reward model from a diffusion model and preference pairs. Zhang et al., NeurIPS 2025 (LRM).
+
+Images are resized to a square, as in the released code, and encoded once, into a cache of latents. A step
+noises both latents of a pair to one timestep of the sampler's grid, with noise of their own, and a
+Bradley-Terry loss moves the down and middle blocks, the text encoders and the projections. The VAE is frozen,
+the up blocks are gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from rewards.latent import lrm as latent
+from rewards.latent.lrm import LRM
+from t2ialign import __version__
+from t2ialign.data.comparisons import Compared, ComparisonCache
+from t2ialign.data.transform import stretch
+from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
+from t2ialign.evaluation.calibrate import report
+from t2ialign.methods.lrm.config import Config
+from t2ialign.methods.reward.compared import ComparisonTrainer, finite
+from t2ialign.methods.reward.reached import reached
+from t2ialign.models.load import load_policy
+from t2ialign.objectives.preference import bradley_terry, wins
+from t2ialign.progress import Progress
+from t2ialign.training import card, usage
+from t2ialign.training.facts import Facts
+from t2ialign.training.state import TrainState
+
+LEVEL, LATENT, NOISE = range(3)
+"""Last part of a row's random key: its timestep, its draws from the image encoder, its noises."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of noisy latents, both sides of a pair at one timestep."""
+
+    win: Tensor
+    """(B, C, h, w)"""
+    lose: Tensor
+    """(B, C, h, w)"""
+    t: Tensor
+    """(B,) long"""
+    compared: Compared
+    """Prompts, preferences and weights."""
+
+
+class Margin(nn.Module):
+    """S(win) - S(lose) of noisy latents, from one forward of both."""
+
+    def __init__(self, reward: LRM) -> None:
+        super().__init__()
+        self.reward = reward
+
+    def forward(self, win: Tensor, lose: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
+        """Latents (B, C, h, w) of both sides, t (B,), B prompts -> (B,) fp32; prompts are encoded once."""
+        text = {key: torch.cat([value, value]) for key, value in self.reward.encode_prompts(prompts).items()}
+        scores = self.reward.score_encoded(torch.cat([win, lose]), t.repeat(2), text)
+        first, second = scores.float().chunk(2)
+        return first - second
+
+
+class Trainer(ComparisonTrainer[Config, Batch]):
+    """Trains all weights of the latent reward; the best by held-out accuracy are the result."""
+
+    method = "lrm"
+    file = latent.WEIGHTS
+
+    def load(self) -> TrainState:
+        """The diffusion model for its VAE and noise levels, and an untrained latent reward of it."""
+        cfg, device = self.cfg, self.accelerator.device
+        self.policy = load_policy(cfg.model, device=device)
+        self.reward = latent.from_networks(
+            self.policy.pipe, guidance=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
+        ).to(device)
+        self.times = self.policy.times(cfg.num_steps)[:-1]
+        size = cfg.resolution or min(self.policy.native_size)
+        self.shape = self.policy.latent_shape(size, size)
+        self.size = (size, size)
+        self.policy.unet = self.policy.net = nn.Identity()  # only its VAE and noise levels are wanted
+        self.policy.pipe.unet = None
+        self.net: nn.Module = Margin(self.reward)
+        self.reward.requires_grad_(True)
+        noise = normal_rows(self.shape, [(0, side) for side in range(2)]).to(device)
+        trained = reached(self.reward, self.net(noise[:1], noise[1:], self.times[:1].to(device), ["a"]))
+        return TrainState(cfg, self.accelerator, self, trained, self.write, often=False)
+
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """The image as a square, nothing cut off -> mean and std of its latent, (2, C, h, w) fp16."""
+        pixels = stretch(picture, self.size)[None].to(self.policy.device)
+        mean, std = self.policy.encode_images(pixels)
+        return torch.cat([mean, std]).half().cpu()
+
+    def made_of(self) -> dict[str, Any]:
+        """The size, how an image comes to it, and the image encoder."""
+        weights = hashlib.sha256()
+        for parameter in self.policy.vae.parameters():
+            weights.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
+        return {"size": list(self.size), "resize": "bilinear", "vae": weights.hexdigest()[:16]}
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """The pairs of this process's rows, a timestep each, drawn evenly from the sampler's grid."""
+        keys = [(self.cfg.seed, step, row) for row in self.rows(micro)]
+        u = uniform_rows([(*key, LEVEL) for key in keys])
+        return self.noisy(self.compared(step, micro), self.times[(u * len(self.times)).long()], keys)
+
+    def noisy(self, compared: Compared, t: Tensor, keys: Sequence[Key]) -> Batch:
+        """Both latents drawn from the encoder's posterior and noised to t (B,), each with its own noise."""
+        t, sides = t.to(self.policy.device), []
+        for side, stored in enumerate((compared.win, compared.lose)):
+            mean, std = stored.to(t.device).float().unbind(1)
+            draw, eps = (
+                normal_rows(self.shape, [(*key, kind, side) for key in keys]).to(t.device)
+                for kind in (LATENT, NOISE)
+            )
+            sides.append(self.policy.renoise(mean + std * draw, eps, t))
+        return Batch(sides[0], sides[1], t, compared)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the two-image softmax; its least value is 0 for every label."""
+        compared = batch.compared
+        margin = self.net(batch.win, batch.lose, batch.t, compared.prompts)
+        losses = compared.weight * bradley_terry(margin, compared.preference)
+        right = torch.where(compared.preference == 0.5, 0.5, wins(margin))
+        return losses, {"accuracy": right, "margin": margin, "scale": self.reward.log_scale.exp()}
+
+    @torch.no_grad()
+    def measure(self, part: ComparisonCache) -> dict[str, float]:
+        """Accuracy at each of `heldout_timesteps`, at noise that never changes; the first one's decides."""
+        chunks = self.chosen(part)
+        found: dict[str, float] = {}
+        for place, t in enumerate(Progress(self.cfg.heldout_timesteps, desc="held-out timesteps", delay=3)):
+            margin, preference, prompts = self.margins(part, chunks, t)
+            figures = report(margin.numpy(), preference.numpy(), prompts, scale=1.0)
+            found[f"heldout/accuracy_t{t}"] = figures["accuracy"].value
+            if place == 0:
+                found["heldout/accuracy"] = figures["accuracy"].value
+                found["heldout/accuracy_low"] = figures["accuracy"].low
+                found["heldout/accuracy_high"] = figures["accuracy"].high
+                found["heldout/loss"] = float(bradley_terry(margin, preference).mean())
+        return found
+
+    @torch.no_grad()
+    def margins(
+        self, part: ComparisonCache, chunks: list[np.ndarray], t: int
+    ) -> tuple[Tensor, Tensor, list[str]]:
+        """S(win) - S(lose) of held-out pairs at timestep t, their preferences (N,), and their prompts."""
+        rows = []
+        for chunk in chunks:
+            compared = part.batch(chunk).to(self.accelerator.device)
+            keys = [(self.cfg.seed, t, int(row)) for row in chunk]
+            batch = self.noisy(compared, torch.full((len(chunk),), t), keys)
+            rows.append((self.net(batch.win, batch.lose, batch.t, compared.prompts), compared.preference))
+        margin, preference = (torch.cat(column).float().cpu() for column in zip(*rows, strict=True))
+        return margin, preference, [part.prompt(int(row)) for chunk in chunks for row in chunk]
+
+    def write(self, folder: Path, figures: dict[str, float] | None = None) -> Path:
+        """The latent reward as `rewards.load("latent", path=folder)` loads it."""
+        cfg = self.cfg
+        about = {"model": cfg.model, "data": cfg.data, "step": self.state.step, "heldout": finite(figures)}
+        return latent.save(self.reward, folder, {**about, "t2ialign": __version__})
+
+    def facts(self) -> Facts:
+        """Whose blocks they are, and the latents."""
+        C, h, w = self.shape
+        words = f"latent reward of {self.cfg.model} ({type(self.policy.pipe).__name__}), latent {C}x{h}x{w}"
+        return replace(super().facts(), model=words)
+
+    def write_card(self, metrics: dict[str, float]) -> None:
+        """What was trained on what, how good it is, and how it is loaded."""
+        card.write_scorer(
+            self.cfg,
+            reward=f"latent reward of {usage.shown(self.cfg.model)}",
+            data=self.data_card(),
+            dataset=self.dataset(),
+            trained="down and middle blocks, text encoders, projections",
+            metrics=metrics,
+            load=usage.LATENT,
+        )

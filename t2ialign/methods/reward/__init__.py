@@ -1,0 +1,1 @@
+"""train reward: a scorer fitted to preferences."""

@@ -1,0 +1,229 @@
+"""Training of PAL heads: all of it on the votes of seen users, a mixture only for a new one; and files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from rewards import tensor_files
+from rewards.base import Reward
+from rewards.foreign import reading
+from rewards.preprocess import Geometry
+from rewards.scorers.pal import Pal, PalA, PalB, Votes
+from rewards.towers.two_tower import Tower, TwoTower
+
+NEAR = 0.9
+"""How far from the population's mean towards a prototype `fit_user` starts its other searches."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a head is trained with AdamW; the published values. Warm-up is a share of the steps."""
+
+    epochs: int = 20
+    batch_size: int = 4
+    lr: float = 1e-4
+    """Of the projectors, with `weight_decay`; the others have none."""
+    lr_users: float = 5e-3
+    """Of mixtures and prototypes."""
+    lr_scale: float = 1e-1
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    seed: int = 0
+
+
+def fit(pal: Pal, votes: Votes, schedule: Schedule | None = None) -> list[float]:
+    """Train every weight of a head in place on seen users' votes -> the mean loss of each epoch.
+
+    The head must be where the votes are. Raises ValueError for a user it has no mixture for.
+    """
+    s = schedule or Schedule()
+    if len(votes) == 0 or int(votes.user.max()) >= len(pal.logits) or int(votes.user.min()) < 0:
+        raise ValueError(f"got {len(votes)} votes of users outside 0..{len(pal.logits) - 1}; expected some")
+    optimizer = torch.optim.AdamW(_groups(pal, s))
+    steps = s.epochs * math.ceil(len(votes) / s.batch_size)
+    ramp = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / max(1.0, s.warmup * steps))
+    )
+    generator = torch.Generator().manual_seed(s.seed)
+    losses = []
+    pal.train()
+    for _ in range(s.epochs):
+        order = torch.randperm(len(votes), generator=generator).to(votes.user.device)
+        total = 0.0
+        for rows in torch.split(order, s.batch_size):
+            batch = votes[rows]
+            ideal = pal.ideal(pal.logits[batch.user].softmax(-1), batch.text)
+            margin = pal.closeness(pal.project(batch.right), ideal)
+            margin = margin - pal.closeness(pal.project(batch.left), ideal)
+            loss = pal.loss(margin, batch.right_wins.to(margin.dtype)).mean()
+            optimizer.zero_grad()
+            torch.autograd.backward([loss + pal.bound(ideal).mean()])
+            optimizer.step()
+            ramp.step()
+            total += float(loss.detach()) * len(rows)
+        losses.append(total / len(votes))
+    pal.eval()
+    return losses
+
+
+def _groups(pal: Pal, s: Schedule) -> list[dict[str, object]]:
+    """Every parameter in one group, by what it is. A tensor that no optimiser can move is our own bug."""
+    named = dict(pal.named_parameters())
+    trainable = all(p.is_leaf and p.requires_grad for p in named.values())
+    assert trainable, "a parameter of the head would not train"
+    rates = {"logits": s.lr_users, "prototypes": s.lr_users, "scale": s.lr_scale}
+    groups: list[dict[str, object]] = [
+        {"params": [p], "lr": rates[name], "weight_decay": 0.0} for name, p in named.items() if name in rates
+    ]
+    rest = [p for name, p in named.items() if name not in rates]
+    return [*groups, {"params": rest, "lr": s.lr, "weight_decay": s.weight_decay}]
+
+
+def fit_user(
+    pal: Pal,
+    votes: Votes,
+    *,
+    prior: float = 1.0,
+    kind: Literal["entropy", "l2"] = "entropy",
+    steps: int = 300,
+    lr: float = 0.05,
+) -> Tensor:
+    """A new voter's mixture (K,) from a few votes, all else frozen; `votes.user` is not read.
+
+    Minimises the sum of the votes' losses plus `prior` times the distance to the population's mean mixture:
+    the relative entropy, or the squared distance of the centred logits. Without votes it is that mean. The
+    sum has local minima, so the search starts at the mean and near each prototype, and the lowest end wins.
+    Raises ValueError for a negative prior or another kind.
+    """
+    if prior < 0 or kind not in ("entropy", "l2"):
+        raise ValueError(f"got prior {prior}, kind {kind!r}; expected >= 0, and entropy or l2; change it")
+    mean = pal.population()
+    if not len(votes):
+        return mean
+    pal.eval()
+    with torch.no_grad():
+        left, right = pal.project(votes.left), pal.project(votes.right)
+    wins, anchor = votes.right_wins.to(left.dtype), _centred(mean.log())
+
+    def cost(logits: Tensor) -> Tensor:
+        mixture = logits.softmax(-1)
+        ideal = pal.ideal(mixture.expand(len(votes), -1), votes.text)
+        margin = pal.closeness(right, ideal) - pal.closeness(left, ideal)
+        if kind == "entropy":
+            distance = (mixture * (logits.log_softmax(-1) - mean.log())).sum()
+        else:
+            distance = (_centred(logits) - anchor).square().sum()
+        return pal.loss(margin, wins).sum() + prior * distance
+
+    ends = []
+    for start in (mean, *torch.lerp(mean.expand(len(mean), -1), torch.eye(len(mean)).to(mean), NEAR)):
+        logits = _centred(start.log()).requires_grad_()
+        optimizer = torch.optim.AdamW([logits], lr=lr, weight_decay=0.0)
+        for _ in range(steps):
+            (logits.grad,) = torch.autograd.grad(cost(logits), [logits])
+            optimizer.step()
+        ends.append(logits.detach())
+    with torch.no_grad():
+        return min(ends, key=lambda end: float(cost(end))).softmax(-1)
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean()
+
+
+class PalReward(TwoTower):
+    """A PAL head as a reward, for one fixed mixture (K,) of its prototypes; range of the head.
+
+    The mixture is a voter's, from `fit_user`, or by default the population's.
+    """
+
+    def __init__(self, tower: Tower, geometry: Geometry, pal: Pal, mixture: Tensor | None = None) -> None:
+        super().__init__(tower, geometry)
+        mixture = pal.population() if mixture is None else mixture.detach().to(pal.logits)
+        shares = mixture.shape == pal.logits.shape[1:] and bool((mixture >= 0).all())
+        if not shares or abs(float(mixture.sum()) - 1) > 1e-4:
+            raise ValueError(
+                f"got mixture {mixture.tolist()}; expected {pal.logits.shape[1]} shares that add to 1; "
+                "take one from fit_user"
+            )
+        self.pal = pal
+        self.register_buffer("mixture", mixture)
+        self.mixture: Tensor
+
+    def head(self, image: Tensor, text: Tensor | None) -> Tensor:
+        """Unit embeddings (B, D) -> the mixture's reward (B,)"""
+        return self.pal.reward(image, text, self.mixture)
+
+
+class PalImageReward(PalReward):
+    """PAL-A as a reward: the prompt plays no part and is not encoded."""
+
+    needs_text: ClassVar[bool] = False
+
+
+def as_reward(base: Reward, pal: Pal, mixture: Tensor | None = None) -> PalReward:
+    """A head as a reward on the tower it was trained on. Raises ValueError if `base` has none."""
+    if not isinstance(base, TwoTower):
+        raise ValueError(f"got {type(base).__name__}; expected a two-tower scorer, such as CLIPScore's")
+    kind = PalImageReward if isinstance(pal, PalA) else PalReward
+    return kind(base.tower, base.geometry, pal, mixture)
+
+
+def save(pal: Pal, path: str | Path) -> None:
+    """Write a head and what it takes to build it again to one safetensors file."""
+    config: dict[str, object] = {"max_norm": pal.max_norm}
+    if isinstance(pal, PalA):
+        config |= {"kind": "a", "form": pal.form}
+    tensor_files.write(pal.state_dict(), path, {"pal": json.dumps({"kind": "b", **config})})
+
+
+def restore(path: str | Path) -> Pal:
+    """A head that `save` wrote, in eval mode. Raises ValueError for a file that it did not write."""
+    with reading(path, "a file of t2ialign.methods.reward.pal_fit.save"):
+        return _restored(path)
+
+
+def _restored(path: str | Path) -> Pal:
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    if "pal" not in metadata:
+        raise ValueError(f"got {path} without a PAL head; expected a file of pal_fit.save; check it")
+    config = json.loads(metadata["pal"])
+    kind, (users, prototypes) = config.pop("kind"), weights["logits"].shape
+    width, dim = weights["f.layers.0.weight"].shape
+    make: type[PalA] | type[PalB] = PalA if kind == "a" else PalB
+    pal = make(dim, users, prototypes=prototypes, width=width, **config)
+    pal.load_state_dict(weights)
+    return pal.eval()
+
+
+def build(
+    base: str = "",
+    weights: str | Path = "",
+    mixture: Sequence[float] | None = None,
+    *,
+    towers: dict[str, Any] | None = None,
+    **options: Any,
+) -> PalReward:
+    """A saved head on the tower of another reward, which `rewards.load` takes by the name of this module.
+
+    mixture: K shares, the population's by default; options go to the base. Raises ValueError without base
+    or weights.
+    """
+    from rewards import load
+
+    if not base or not weights:
+        raise ValueError("got no base or no weights; expected a two-tower reward and a head; pass both")
+    shares = None if mixture is None else torch.tensor(list(mixture))
+    return as_reward(load(base, towers=towers, **options), restore(weights), shares)

@@ -1,0 +1,1 @@
+"""train rewrite_grpo: a rewriter of prompts that learns from rewards."""

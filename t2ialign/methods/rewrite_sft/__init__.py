@@ -1,0 +1,1 @@
+"""train rewrite_sft: a rewriter of prompts that learns from examples."""

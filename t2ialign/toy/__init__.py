@@ -1,0 +1,1 @@
+"""The toy model: a small real Stable Diffusion of coloured shapes, and how it is built."""

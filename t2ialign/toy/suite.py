@@ -1,0 +1,54 @@
+"""How well a model speaks the embedded world: sample captions, ask the oracle, count."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rewards.toy.oracle import ShapesOracle
+from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, by_category
+from t2ialign.models.base import Policy
+from t2ialign.models.generate import generate
+
+STEPS, GUIDANCE = 20, 4.0  # how the embedded model is sampled wherever a figure of it is stated
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the oracle said of one image a row: row i was drawn from prompts[i] and seeds[i]."""
+
+    prompts: list[str]
+    seeds: list[int]
+    images: Tensor
+    passed: list[float]
+
+    def accuracy(self) -> Estimate:
+        """Share of passing images with its interval, bootstrapped by prompt."""
+        return bootstrap_ci(self.passed, self.prompts)
+
+    def by_category(self) -> dict[str, Estimate]:
+        """`accuracy` within each of the six caption categories."""
+        oracle = ShapesOracle()
+        return by_category(self.passed, self.prompts, [oracle.category(prompt) for prompt in self.prompts])
+
+
+def ask(
+    policy: Policy,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    guidance: float = GUIDANCE,
+    progress: Callable[[int], object] | None = None,
+) -> Outcome:
+    """Sample one image per (prompt, seed) with 20 DDIM steps and let the oracle judge it."""
+    images = generate(
+        policy, prompts, seeds, num_steps=STEPS, guidance=guidance, batch_size=128, progress=progress
+    )
+    return Outcome(list(prompts), list(seeds), images, ShapesOracle()(images, list(prompts)).tolist())
+
+
+@torch.no_grad()
+def round_trip(policy: Policy, images: Tensor, batch_size: int = 500) -> Tensor:
+    """(N, 3, 32, 32) in [0, 1] -> the same after encoding to the mean latent and decoding."""
+    return torch.cat([policy.decode(policy.encode_images(chunk)[0]) for chunk in images.split(batch_size)])

@@ -1,1 +1,0 @@
-"""One trainer a file, on one shared loop."""

@@ -1,0 +1,125 @@
+"""The loop with an image model in it: what every method that aligns one is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from t2ialign.data.prompts import read_prompts
+from t2ialign.evaluation.panel import Trained
+from t2ialign.models.advice import warn_before_training
+from t2ialign.models.load import load_policy
+from t2ialign.models.lora import trainable
+from t2ialign.models.options import options_of
+from t2ialign.models.unet import UNetPolicy
+from t2ialign.training import card, validation
+from t2ialign.training.facts import Facts
+from t2ialign.training.loop import BatchT, Loop
+from t2ialign.training.monitor import Monitor, check_monitor
+from t2ialign.training.plan import image_facts
+from t2ialign.training.result import make_trainable, write_kohya
+from t2ialign.training.settings import TrainConfig
+from t2ialign.training.state import TrainState
+from t2ialign.training.watch import Watch
+
+Cfg = TypeVar("Cfg", bound=TrainConfig)
+
+
+class Trainer(Loop[Cfg, BatchT]):
+    """The loop with an image model in it, its validation images and its monitor.
+
+    policy: a loaded model without adapters, whose encoders stay in memory; else `cfg.model` is loaded. In
+    `setup` the encoders are in memory for the last time. Raises ValueError like `Loop`.
+    """
+
+    decodes: ClassVar[bool] = False
+    """Whether training itself needs the image decoder."""
+    wraps: ClassVar[bool] = True
+    """Whether several processes wrap the net, which is right where a loss runs it once. Where it runs many
+    times, or again in the backward pass, gradients are averaged before the update instead."""
+    any_reward: ClassVar[bool] = False
+    """Whether its reward needs no gradient."""
+
+    def __init__(self, cfg: Cfg, *, policy: UNetPolicy | None = None) -> None:
+        check_monitor(cfg)
+        self._policy, self.keep_prompts = policy, list[str]()
+        self.supplied |= {"model"} if policy is not None else frozenset()
+        super().__init__(cfg)
+        self.watch = Watch(
+            self._monitor(), self.cfg, self.state, self.log, save=self.save_once, write=self.result
+        )
+        if policy is None:
+            prompts = [*self.validation_prompts, *self.watch.prompts, *self.keep_prompts]
+            self.policy.free_encoders(keep_decoder=self.decodes or bool(prompts), keep_prompts=prompts)
+
+    def load(self) -> TrainState:
+        """The policy with its LoRA, or with all weights trainable."""
+        cfg = self.cfg
+        self.validation_prompts = [text for item in cfg.validation_prompts for text in read_prompts(item)]
+        self.policy = self._policy or load_policy(
+            cfg.model,
+            precision=cfg.precision,
+            attention=cfg.attention,
+            device=self.accelerator.device,
+            master_weights=cfg.lora_rank == 0,
+            options=options_of(cfg),
+        )
+        self.cfg = cfg = cfg.for_family(self.policy.family)
+        warn_before_training(self.policy.distilled)
+        write, often = make_trainable(self.policy, cfg), cfg.lora_rank > 0
+        if cfg.gradient_checkpointing:
+            self.policy.checkpoint_gradients()
+        trained = trainable(self.policy)
+        return TrainState(cfg, self.accelerator, self.policy, trained, write, often=often, wrap=self.wraps)
+
+    def _monitor(self) -> Monitor | None:
+        """Of the main process, if there is one; raises ValueError like `Monitor`."""
+        if self.cfg.monitor_prompts is None or not self.accelerator.is_main_process:
+            return None
+        return Monitor(self.cfg, self.policy, method=self.method, trained=self.trained_reward)
+
+    def facts(self) -> Facts:
+        """The model, and the validation images where there are any."""
+        return image_facts(self.cfg, self.policy, len(self.validation_prompts))
+
+    def result(self, folder: Path | None = None) -> Path:
+        """Write the weights as diffusers loads them, and a LoRA as other programs do too -> the first."""
+        return write_kohya(self.policy, self.cfg, self.state.export(folder or self.cfg.output))
+
+    @property
+    def trained_reward(self) -> Trained | None:
+        """The name and the reward that training climbs, for the monitor; None where there is none."""
+        return None
+
+    def _start(self) -> None:
+        self.halted = self.watch.open()
+        super()._start()
+        self.watch.keep_best()
+
+    def _report(self, row: dict[str, float]) -> None:
+        if self.due:
+            self.halted = self.watch.measure(row)
+        super()._report(row)
+
+    def _after_step(self, row: dict[str, float]) -> None:
+        super()._after_step(row)
+        self.watch.keep_best()
+
+    def show(self, *, last: bool) -> None:
+        """The validation images, where they are due."""
+        cfg, step, prompts = self.cfg, self.state.step, self.validation_prompts
+        if prompts and (step % cfg.validate_every == 0 or last):
+            file = cfg.output / "validation" / f"step-{step:06d}.png"
+            with self.state.served():
+                self.log.images(step, validation.render(cfg, self.policy, prompts, file))
+
+    def write_card(self, metrics: dict[str, float]) -> None:
+        """What was trained on what, and how diffusers loads it."""
+        model = {**self.policy.schedule, **self.policy.options.given()}
+        more = {**self.policy.options.facts(), **self.watch.facts()}
+        if self.halted:
+            more["Steps"] = f"{self.state.step} of {self.cfg.max_steps}, ended by the monitor"
+        data, dataset, method = self.data_card(), self.dataset(), self.method
+        card.write(
+            self.cfg, method=method, model=model, data=data, dataset=dataset, metrics=metrics, more=more
+        )

@@ -1,0 +1,78 @@
+"""Whether all that a run names is there, asked before anything is loaded: minutes later it costs minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import rewards
+from rewards.weights import check_there
+from t2ialign.config import Config
+from t2ialign.data.prompts import read_prompts
+from t2ialign.data.sources import FILES
+from t2ialign.io.paths import check_place
+from t2ialign.models.sources import is_path, locate
+
+
+def check_inputs(cfg: Config, supplied: Collection[str] = ()) -> None:
+    """Raises ValueError that names every model, reward, data set and file of prompts that is not there.
+
+    What may be on the Hub is not asked for. supplied: keys whose object was handed over, so that the name is
+    none to be looked for.
+    """
+    problems = []
+    for key, check in _checks(cfg):
+        if key not in supplied and getattr(cfg, key, None) not in (None, ()):
+            try:
+                check(getattr(cfg, key))
+            except ValueError as error:
+                problems.append(str(error))
+    if problems:
+        raise ValueError(" | ".join(problems))
+
+
+def check_data(source: str) -> None:
+    """Raises ValueError for a file or folder of data that is not there."""
+    path = Path(source).expanduser()
+    if not path.exists() and (path.suffix.lower() in FILES or is_path(source)):
+        raise ValueError(f"got {source}, which does not exist; expected a file or folder; check the path")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"got {source}, which is a device, a pipe or a socket; expected a file or folder; check the path"
+        )
+
+
+def check_rewriter(name: str) -> None:
+    """Raises ValueError for a language model that can be nothing here."""
+    from t2ialign.rewriting.load import choose
+
+    choose(name)
+
+
+def _checks(cfg: Config) -> Iterator[tuple[str, Callable[[Any], object]]]:
+    """Settings that name something, with what looks for it."""
+    rewriter = getattr(cfg, "language_model", False)
+    yield "output", lambda place: check_place(place, "output")
+    yield "cache", lambda place: check_place(place, "cache")
+    yield "data", check_data
+    yield "model", check_rewriter if rewriter else locate
+    yield "generator", locate
+    yield "prompts", check_data if rewriter else read_prompts
+    yield "heldout_prompts", read_prompts
+    yield "monitor_prompts", read_prompts
+    yield "validation_prompts", lambda prompts: [read_prompts(item) for item in prompts]
+    yield "text_projection", lambda source: check_there(source, f"text_projection={source}")
+    yield "monitor_rewards", _check_rewards
+    yield "reward", lambda name: rewards.check(name, **_options(cfg))
+
+
+def _check_rewards(names: Collection[str]) -> None:
+    for name in names:
+        rewards.check(name)
+
+
+def _options(cfg: Config) -> dict[str, Any]:
+    """Of the reward that is trained or climbed."""
+    weights = getattr(cfg, "weights", None)
+    return {**getattr(cfg, "reward_options", {}), **({} if weights is None else {"weights": weights})}

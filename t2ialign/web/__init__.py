@@ -1,0 +1,1 @@
+"""HTML pages and what they are made of: charts, sheets of images, markup."""

@@ -1,0 +1,122 @@
+"""The embedded networks: ordinary folders, small, clearly working and honestly mediocre."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+
+import rewards
+from rewards.assets import folder, root
+from rewards.toy.captions import CATEGORIES
+from rewards.toy.oracle import ShapesOracle
+from t2ialign.evaluation.statistics import by_category
+from t2ialign.models.load import load_policy
+from t2ialign.models.unet import UNetPolicy
+from t2ialign.toy.captions import draw_captions
+from t2ialign.toy.render import render
+from t2ialign.toy.suite import ask, round_trip
+
+
+@pytest.fixture(scope="module")
+def policy() -> UNetPolicy:
+    return load_policy("shapes")
+
+
+def renders(count: int, seed: int) -> tuple[list[str], torch.Tensor]:
+    texts = draw_captions(count, seed, held_out=False)
+    return texts, torch.from_numpy(render(texts, seed)).permute(0, 3, 1, 2).float() / 255
+
+
+def test_diffusers_loads_it_without_our_help() -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(folder("shapes"))
+    pipe.set_progress_bar_config(disable=True)
+    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {torch.float32}
+    out = pipe(["a large red circle"] * 8, num_inference_steps=20, guidance_scale=4.0, output_type="np")
+    images = torch.from_numpy(out.images).permute(0, 3, 1, 2)
+    passed = ShapesOracle()(images, ["a red circle"] * 8)
+    assert passed.mean() >= 0.5
+
+
+def test_small_and_in_half_precision() -> None:
+    files = sorted(root().rglob("*.safetensors"))
+    assert len(files) == 6  # vae, text encoder, denoiser, two tiny CLIPs, the rewriter
+    assert sum(file.stat().st_size for file in files) <= 25e6
+    for file in files:
+        with safe_open(file, "pt") as weights:
+            assert {weights.get_tensor(key).dtype for key in weights.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
+    assert not [file for file in root().rglob("*") if file.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+@pytest.mark.rest
+def test_the_oracle_reads_what_the_vae_gives_back(policy: UNetPolicy) -> None:
+    texts, images = renders(1800, 5)
+    oracle = ShapesOracle()
+    passed = oracle(round_trip(policy, images), texts).tolist()
+    for category, rate in by_category(passed, texts, [oracle.category(text) for text in texts]).items():
+        assert rate.mean >= 0.98, f"{category}: {rate.mean}"
+
+
+@pytest.mark.rest
+def test_the_card_tells_the_truth(policy: UNetPolicy) -> None:
+    facts = json.loads((folder("shapes") / "facts.json").read_text())
+    suite = facts["held_out_suite"]
+    assert set(suite["by_category"]) == set(CATEGORIES)
+    assert suite["by_category"]["attribute"] > suite["accuracy"] > suite["by_category"]["relation"]
+    prompts = draw_captions(180, 99, held_out=True)
+    again = ask(policy, prompts, range(5000, 5180)).accuracy()
+    assert again.low <= suite["ci95"][1] and again.high >= suite["ci95"][0]
+    card = (folder("shapes") / "README.md").read_text()
+    assert str(suite["accuracy"]) in card and "denoiser" in card
+
+
+def test_mediocre_and_clearly_working() -> None:
+    facts = json.loads((folder("shapes") / "facts.json").read_text())
+    assert 0.35 <= facts["held_out_suite"]["accuracy"] <= 0.60
+
+
+def test_an_unknown_word_neither_cuts_the_prompt_nor_moves_the_pooled_position(policy: UNetPolicy) -> None:
+    encoder, tokenizer = policy.pipe.text_encoder, policy.pipe.tokenizer
+
+    def pooled_and_states(text: str) -> tuple[torch.Tensor, torch.Tensor, int]:
+        ids = tokenizer(text, padding="max_length", max_length=32, return_tensors="pt").input_ids
+        out = encoder(ids)
+        return out.pooler_output[0], out.last_hidden_state[0], ids[0].tolist().index(tokenizer.eos_token_id)
+
+    with torch.no_grad():
+        pooled, states, end = pooled_and_states("a crimson circle left of a blue square")
+        assert torch.allclose(pooled, states[end]) and end > 10
+        other, _, _ = pooled_and_states("a crimson circle left of a blue cross")
+    assert not torch.allclose(pooled, other, atol=1e-3)  # words after the unknown one still count
+
+
+@pytest.mark.parametrize("name", ["shapes-clip", "shapes-clip-b"])
+def test_tiny_clips_know_colours_and_shapes(name: str) -> None:
+    clip = rewards.load(name)
+    texts, images = renders(300, 8)
+    single = [i for i, text in enumerate(texts) if text.startswith(("a small", "a large"))]
+    right = clip(images[single], [texts[i] for i in single])
+    wrong = clip(images[single], [texts[i] for i in np.roll(single, 1)])
+    assert (right > wrong).float().mean() >= 0.9
+    assert clip(images[:1], texts[:1]).shape == (1,)
+    image = images[:2].clone().requires_grad_()
+    clip(image, texts[:2]).sum().backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0
+
+
+def test_the_two_clips_are_two() -> None:
+    first, second = (
+        json.loads((folder(f"shapes-{name}") / "config.json").read_text()) for name in ("clip", "clip-b")
+    )
+    assert first["text_config"]["num_hidden_layers"] != second["text_config"]["num_hidden_layers"]
+    texts, images = renders(60, 9)
+    scores = [rewards.load(name)(images, texts) for name in ("shapes-clip", "shapes-clip-b")]
+    assert not torch.allclose(scores[0], scores[1], atol=1e-2)
+
+
+def test_everything_in_the_folder_is_loadable_text_or_weights() -> None:
+    kinds = {file.suffix for file in Path(folder("shapes")).rglob("*") if file.is_file()}
+    assert kinds <= {".json", ".safetensors", ".md"}
