@@ -39,17 +39,17 @@ def test_the_public_names_are_there():
 def test_every_scorer_of_this_family_is_listed():
     served = rewards.names()
     for name, module in {
-        "clipscore": "clip",
-        "clipscore-b": "clip",
-        "clipscore-l": "clip",
-        "clipscore-h": "clip",
-        "pickscore": "pickscore",
-        "hpsv2": "hpsv2",
-        "hpsv2.1": "hpsv2",
-        "aesthetic": "aesthetic",
-        "aesthetic-v1": "aesthetic",
-        "simulacra": "aesthetic",
-        "shapes-clip": "shapes_clip",
+        "clipscore": "scorers.clip",
+        "clipscore-b": "scorers.clip",
+        "clipscore-l": "scorers.clip",
+        "clipscore-h": "scorers.clip",
+        "pickscore": "scorers.pickscore",
+        "hpsv2": "scorers.hpsv2",
+        "hpsv2.1": "scorers.hpsv2",
+        "aesthetic": "scorers.aesthetic",
+        "aesthetic-v1": "scorers.aesthetic",
+        "simulacra": "scorers.aesthetic",
+        "shapes-clip": "toy.clip",
     }.items():
         assert served[name] == f"rewards.{module}"
 
