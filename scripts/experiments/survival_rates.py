@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from t2ialign.data.tables import read_table
+from t2ialign.data.files.tables import read_table
 from t2ialign.evaluation.statistics import Estimate, wilson
 
 READ = Path(__file__).parent / "survival_read.json"

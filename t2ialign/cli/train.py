@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _fit(module: ModuleType, settings: Config) -> None:
     """Train; if the cache turns out to be damaged, build it anew and go on from the last checkpoint."""
-    from t2ialign.data.shards import DamagedCache
+    from t2ialign.data.cache.shards import DamagedCache
 
     try:
         _fit_once(module, settings)

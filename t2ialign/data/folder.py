@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from t2ialign.data.files.tables import Row, first_of, read_table
+from t2ialign.data.files.walk import ending, stem
 from t2ialign.data.image_folder import (
     CAPTIONS,
     ImageFolder,
@@ -13,8 +15,6 @@ from t2ialign.data.image_folder import (
 )
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.skipped import Fault
-from t2ialign.data.tables import Row, first_of, read_table
-from t2ialign.data.walk import ending, stem
 
 SIDES = ("chosen", "rejected")
 

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from t2ialign.data.files.tables import read_lines
+from t2ialign.data.files.walk import SkippedFiles, composed, ending, is_clutter, stem, walk
 from t2ialign.data.images import ENDINGS
-from t2ialign.data.tables import read_lines
-from t2ialign.data.walk import SkippedFiles, composed, ending, is_clutter, stem, walk
 
 CAPTIONS = (".txt", ".caption")
 """Endings of a caption beside an image; the first one that is there is read."""

@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from t2ialign.data.cache.shards import whole_file
 from t2ialign.data.images import ImageSource, open_rgb
 from t2ialign.data.pairs import LABELLED, PairRecord
 from t2ialign.data.remote import Remote
-from t2ialign.data.shards import whole_file
 
 SUFFIXES = (".jsonl", ".parquet")
 GROUP = 64

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from t2ialign.data.files.tables import first_of
 from t2ialign.data.images import ImageSource, picture_of
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_text
 from t2ialign.data.remote import Remote
 from t2ialign.data.skipped import NO_IMAGE, Fault, Skipped
 from t2ialign.data.sources import read_rows
-from t2ialign.data.tables import first_of
 from t2ialign.io.messages import listed, quoted
 
 Ties = Literal["drop", "half", "soft"]

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.lines import FOREIGN
+from t2ialign.data.files.lines import FOREIGN
+from t2ialign.data.files.tables import TABLES, first_of, read_table, read_text
 from t2ialign.data.skipped import Fault, Skipped
-from t2ialign.data.tables import TABLES, first_of, read_table, read_text
 from t2ialign.io.messages import listed, quoted
 
 PROMPT_COLUMNS = ("prompt", "caption", "text", "prompt_en")

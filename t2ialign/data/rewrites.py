@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t2ialign.data.files.tables import Row, Select, first_of, read_text
 from t2ialign.data.prompts import EMPTY, PROMPT_COLUMNS, prompt_or_none, prompt_text
 from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.data.sources import read_rows
-from t2ialign.data.tables import Row, Select, first_of, read_text
 from t2ialign.io.messages import listed, quoted
 
 COLUMNS: dict[str, tuple[str, ...]] = {

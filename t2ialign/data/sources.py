@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from t2ialign.data.files.parquet import read_parquet
+from t2ialign.data.files.tables import TABLES, Row, Select, read_table
+from t2ialign.data.files.walk import SkippedFiles, ending, walk
 from t2ialign.data.folder import folder_rows, is_pair_folder
 from t2ialign.data.images import ENDINGS
-from t2ialign.data.parquet import read_parquet
-from t2ialign.data.tables import TABLES, Row, Select, read_table
-from t2ialign.data.walk import SkippedFiles, ending, walk
 
 FILES = TABLES
 LIBRARY = (

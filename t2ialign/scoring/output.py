@@ -78,7 +78,7 @@ def write(scores: pa.Table, path: Path) -> None:
     import pyarrow.csv
     import pyarrow.parquet
 
-    from t2ialign.data.shards import whole_file
+    from t2ialign.data.cache.shards import whole_file
 
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from rewards import Reward
 from rewards.device import default_device
+from t2ialign.data.cache.keys import picture_key, text_key
 from t2ialign.data.images import ImageSource
-from t2ialign.data.keys import picture_key, text_key
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.io import jsonl

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from t2ialign.data.files.tables import TABLES, first_of
+from t2ialign.data.files.walk import composed
 from t2ialign.data.prompts import PROMPT_COLUMNS, check_ending, prompt_or_none
 from t2ialign.data.sources import read_rows
-from t2ialign.data.tables import TABLES, first_of
-from t2ialign.data.walk import composed
 from t2ialign.io.messages import listed, quoted
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image_path", "file_path", "path", "image", "img", "key")

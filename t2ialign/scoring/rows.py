@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t2ialign.data.files.tables import first_of
 from t2ialign.data.images import LONGEST_PATH, picture_of
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.sources import parquet_files, read_rows
-from t2ialign.data.tables import first_of
 from t2ialign.io.messages import listed
 from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import FILE_COLUMNS, Prompts, normal

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from t2ialign.data.files.lines import FOREIGN
+from t2ialign.data.files.walk import ending, is_clutter, stem
 from t2ialign.data.image_folder import ImageFolder, caption_tables, image_folder, table_key
 from t2ialign.data.images import ENDINGS
-from t2ialign.data.lines import FOREIGN
 from t2ialign.data.located import located
 from t2ialign.data.sources import FILES
-from t2ialign.data.walk import ending, is_clutter, stem
 from t2ialign.io import manifest
 from t2ialign.scoring import rows, tars
 from t2ialign.scoring.items import Item, Source, stamp

@@ -10,10 +10,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from t2ialign.data.files.tables import first_of
+from t2ialign.data.files.walk import HIDDEN, SkippedFiles, composed, ending, is_clutter
 from t2ialign.data.images import ENDINGS
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
-from t2ialign.data.tables import first_of
-from t2ialign.data.walk import HIDDEN, SkippedFiles, composed, ending, is_clutter
 from t2ialign.io.messages import one_line
 from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import Prompts

@@ -12,15 +12,16 @@ from t2ialign.models.load import load_policy
 from t2ialign.models.lora import trainable
 from t2ialign.models.options import options_of
 from t2ialign.models.unet import UNetPolicy
-from t2ialign.training import card, validation
+from t2ialign.training import card
 from t2ialign.training.facts import Facts
 from t2ialign.training.loop import BatchT, Loop
-from t2ialign.training.monitor import Monitor, check_monitor
 from t2ialign.training.plan import image_facts
 from t2ialign.training.result import make_trainable, write_kohya
 from t2ialign.training.settings import TrainConfig
 from t2ialign.training.state import TrainState
-from t2ialign.training.watch import Watch
+from t2ialign.training.watch import validation
+from t2ialign.training.watch.monitor import Monitor, check_monitor
+from t2ialign.training.watch.watcher import Watch
 
 Cfg = TypeVar("Cfg", bound=TrainConfig)
 

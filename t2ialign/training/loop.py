@@ -19,16 +19,16 @@ from t2ialign import config
 from t2ialign.io.locks import holding_output
 from t2ialign.training import checkpoint
 from t2ialign.training.facts import Facts
-from t2ialign.training.finite import check_finite, check_weights, not_exploded
 from t2ialign.training.inputs import check_inputs
 from t2ialign.training.launch import make_accelerator, max_memory_gb
 from t2ialign.training.log import METRICS, Log, Meter, last_metrics
-from t2ialign.training.movement import Movement
 from t2ialign.training.output import CHECKPOINTS, resume_point, set_aside_after
 from t2ialign.training.plan import announce
 from t2ialign.training.settings import LoopConfig
 from t2ialign.training.state import TrainState
 from t2ialign.training.stop import StopRequest
+from t2ialign.training.watch.finite import check_finite, check_weights, not_exploded
+from t2ialign.training.watch.movement import Movement
 
 AnyCfg = TypeVar("AnyCfg", bound=LoopConfig)
 BatchT = TypeVar("BatchT")

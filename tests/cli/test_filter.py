@@ -15,7 +15,7 @@ from PIL import Image
 
 import rewards
 from t2ialign.cli import main as cli
-from t2ialign.data.comparisons import build_comparisons
+from t2ialign.data.cache.comparisons import build_comparisons
 from t2ialign.data.consistent_filter import Limits, consistent
 from t2ialign.data.images import open_rgb
 from t2ialign.data.pairs import PairRecord, read_pairs

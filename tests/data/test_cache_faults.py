@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from t2ialign.data.cache import PairCache, build_cache
+from t2ialign.data.cache.build import PairCache, build_cache
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Skipped
 from t2ialign.io.hashes import HASHES

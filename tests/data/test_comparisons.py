@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from t2ialign.data.comparisons import ComparisonCache, build_comparisons
+from t2ialign.data.cache.comparisons import ComparisonCache, build_comparisons
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Skipped
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from t2ialign.data.cache import PairCache, build_cache
-from t2ialign.data.comparisons import build_comparisons
-from t2ialign.data.shards import DamagedCache
+from t2ialign.data.cache.build import PairCache, build_cache
+from t2ialign.data.cache.comparisons import build_comparisons
+from t2ialign.data.cache.shards import DamagedCache
 from t2ialign.io import locks
 from t2ialign.io.hashes import digest
 from t2ialign.models.load import load_policy

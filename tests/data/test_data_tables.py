@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from t2ialign.data.tables import read_table
+from t2ialign.data.files.tables import read_table
 
 
 def rows(tmp_path, name, text, encoding="utf-8"):

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from t2ialign.data import images
+from t2ialign.data.files.walk import walk
 from t2ialign.data.images import ENDINGS, open_rgb
-from t2ialign.data.walk import walk
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

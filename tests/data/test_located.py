@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from t2ialign.data.keys import picture_key
+from t2ialign.data.cache.keys import picture_key
 from t2ialign.data.located import located
 from t2ialign.data.pairs import read_pairs
 from t2ialign.scoring.decode import read_picture

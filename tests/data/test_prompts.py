@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from t2ialign.data import lines
+from t2ialign.data.files import lines
 from t2ialign.data.prompts import place_of, prompt_or_none, prompt_text, read_prompts
 from t2ialign.data.skipped import Fault
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from t2ialign.data import remote
+from t2ialign.data.cache.keys import picture_key
 from t2ialign.data.images import open_rgb
-from t2ialign.data.keys import picture_key
 from t2ialign.data.pair_writer import write_pairs
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.remote import Remote

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from t2ialign.data.shards import ShardReader, ShardWriter, shard_files, whole_file
+from t2ialign.data.cache.shards import ShardReader, ShardWriter, shard_files, whole_file
 
 
 def rows(start: int, count: int) -> dict[str, torch.Tensor]:
@@ -44,7 +44,7 @@ def test_a_row_is_read_without_reading_its_shard(tmp_path):
     writer.add({"x": torch.zeros(64, 1 << 20)})
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from pathlib import Path; from t2ialign.data.shards import ShardReader\n"
+        "from pathlib import Path; from t2ialign.data.cache.shards import ShardReader\n"
         "peak = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
         f"reader, before = ShardReader(Path({str(tmp_path)!r})), peak()\n"
         "assert reader.row('s-000000.safetensors', 40)['x'].sum() == 0\n"
@@ -67,7 +67,7 @@ def test_the_system_refusing_to_write_more_is_an_os_error_and_leaves_nothing(tmp
     """A real limit on file size stands in for a full disk: the write itself fails half-way."""
     code = (
         f"import resource, sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "import torch; from pathlib import Path; from t2ialign.data.shards import ShardWriter\n"
+        "import torch; from pathlib import Path; from t2ialign.data.cache.shards import ShardWriter\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         f"writer = ShardWriter(Path({str(tmp_path)!r}), 's', 4)\n"
         "writer.add({'x': torch.zeros(4, 100)})\n"

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from t2ialign.data.files.walk import CLUTTER, LENGTH, walk
 from t2ialign.data.folder import folder_rows
 from t2ialign.data.image_folder import image_folder
 from t2ialign.data.images import picture_of
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.skipped import Skipped
 from t2ialign.data.sources import identity
-from t2ialign.data.walk import CLUTTER, LENGTH, walk
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
 

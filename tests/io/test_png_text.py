@@ -9,7 +9,7 @@ from t2ialign.cli import main as cli
 from t2ialign.io import manifest
 from t2ialign.io.png_text import grid_text, image_text, save
 from t2ialign.models.load import load_policy
-from t2ialign.training import validation
+from t2ialign.training.watch import validation
 
 A1111 = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 """How A1111's readers split the last line."""

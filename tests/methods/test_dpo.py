@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from t2ialign.cli.main import main
-from t2ialign.data.cache import build_cache
+from t2ialign.data.cache.build import build_cache
 from t2ialign.data.pairs import PairRecord, read_pairs
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.methods.dpo.loss import Batch

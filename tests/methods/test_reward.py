@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import rewards
 from rewards import Geometry, Prepared, Reward, trained
 from t2ialign.cli.main import main
-from t2ialign.data.comparisons import Compared
+from t2ialign.data.cache.comparisons import Compared
 from t2ialign.methods.reward.scorer import Squares
 from t2ialign.methods.reward.trainer import Config, Trainer
 from t2ialign.objectives.preference import bradley_terry

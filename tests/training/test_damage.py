@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from t2ialign.cli import main as cli
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.methods.lpo.rounds import Round, Rounds
-from t2ialign.training import checkpoint, finite, output
+from t2ialign.training import checkpoint, output
 from t2ialign.training.log import METRICS, keep_rows, read_rows
+from t2ialign.training.watch import finite
 from tests.training import toy
 from tests.training.helpers import assert_same_checkpoint, numbers, run
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from t2ialign.models.generate import generate
 from t2ialign.training import checkpoint
 from t2ialign.training.optim import learning_rate
-from t2ialign.training.validation import grid
+from t2ialign.training.watch.validation import grid
 from tests.training import toy
 from tests.training.helpers import ROOT, numbers, run
 

@@ -18,7 +18,8 @@ from t2ialign.evaluation.score import read_image
 from t2ialign.io.jsonl import read as journal
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.models.generate import generate
-from t2ialign.training import checkpoint, monitor
+from t2ialign.training import checkpoint
+from t2ialign.training.watch import monitor
 from tests.rewards import tiny_clip
 from tests.training import toy
 from tests.training.brightness import Brightness

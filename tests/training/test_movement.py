@@ -8,7 +8,7 @@ import pytest
 
 from t2ialign.methods.dpo.trainer import LEAST_MARGIN, Trainer
 from t2ialign.training.log import METRICS
-from t2ialign.training.movement import LEAST, Movement, difference, mean, trend
+from t2ialign.training.watch.movement import LEAST, Movement, difference, mean, trend
 
 LEVERS = {"lr": 1e-5, "beta": 5000.0}
 

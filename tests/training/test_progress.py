@@ -9,7 +9,8 @@ from t2ialign.methods.dpo import heldout
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.models.load import load_policy
 from t2ialign.progress import Progress
-from t2ialign.training import heldout_reward, prompts, validation
+from t2ialign.training import prompts
+from t2ialign.training.watch import heldout_reward, validation
 from tests.methods.test_dense import dense_config  # noqa: F401  (a fixture)
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from rewards import TwoTower, tensor_files
 from rewards.device import default_device
 from rewards.keypoints.evaluator_head import Features, paired
+from t2ialign.data.cache.shards import whole_file
 from t2ialign.data.images import open_rgb
 from t2ialign.data.room import Room
-from t2ialign.data.shards import whole_file
 from t2ialign.evaluation.keypoints.annotated import Annotated
 from t2ialign.io import atomic
 from t2ialign.io.hashes import HASHES, digest, fault, note, noted

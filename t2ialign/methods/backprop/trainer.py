@@ -32,9 +32,9 @@ from t2ialign.models.base import Cond
 from t2ialign.objectives.preference import mean_square
 from t2ialign.training import base
 from t2ialign.training.facts import Facts
-from t2ialign.training.heldout_reward import IMAGES, mean_reward, starting_reward
 from t2ialign.training.methods import taking_any_reward
 from t2ialign.training.prompts import Prompts
+from t2ialign.training.watch.heldout_reward import IMAGES, mean_reward, starting_reward
 
 PATH, PLAN, PROMPT, RENOISE = range(4)
 """First part of a random key: a path's noise, which steps record, the order of the prompts, DRaFT-LV's."""

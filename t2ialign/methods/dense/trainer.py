@@ -35,8 +35,8 @@ from t2ialign.objectives.weighting import discount_probabilities
 from t2ialign.training import base
 from t2ialign.training.conversion import Published
 from t2ialign.training.facts import Facts
-from t2ialign.training.heldout_reward import IMAGES, mean_reward, starting_reward
 from t2ialign.training.prompts import Prompts
+from t2ialign.training.watch.heldout_reward import IMAGES, mean_reward, starting_reward
 
 CHOICE, STEPS = 2, 3
 """First part of a random key: a row's paths, an update's steps. The collector has 0 and 1."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from t2ialign.data.stored import PairCache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.diffusion.noise import normal_rows, uniform_rows
 from t2ialign.methods.dpo.loss import LATENT, LEVEL, NOISE, Batch
 from t2ialign.models.base import Policy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from t2ialign.data.stored import Pairs
+from t2ialign.data.cache.stored import Pairs
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.models.base import Policy
 from t2ialign.objectives.preference import denoising_ratio, dpo, hinge, ipo, mapo, mean_square, wins

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from t2ialign.data.cache import PairCache, build_cache
+from t2ialign.data.cache.build import PairCache, build_cache
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.skipped import skipping
 from t2ialign.data.sources import identity

@@ -20,8 +20,8 @@ from rewards.keypoints import evaluator_head
 from rewards.keypoints.evaluator_head import Features, MatchHead
 from rewards.keypoints.taxonomy import kinds
 from t2ialign import __version__, config
+from t2ialign.data.cache.stored import held_out
 from t2ialign.data.sources import identity
-from t2ialign.data.stored import held_out
 from t2ialign.evaluation.keypoints.agreement import OVERALL, Agreement, agreement, markdown
 from t2ialign.evaluation.keypoints.annotated import read_annotated
 from t2ialign.evaluation.keypoints.embedded import Embedded, embed

@@ -30,9 +30,9 @@ from t2ialign.progress import Progress
 from t2ialign.training import base, checkpoint
 from t2ialign.training.conversion import SD, SDXL, Published
 from t2ialign.training.facts import Facts
-from t2ialign.training.heldout_reward import IMAGES, starting_reward
 from t2ialign.training.output import CHECKPOINTS
 from t2ialign.training.prompts import Prompts
+from t2ialign.training.watch.heldout_reward import IMAGES, starting_reward
 
 ORDER = 3
 """First part of the random key of a round's order; the sampler has 0 to 2."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rewards.latent import lrm as latent
 from rewards.latent.lrm import LRM
 from t2ialign import __version__
-from t2ialign.data.comparisons import Compared, ComparisonCache
+from t2ialign.data.cache.comparisons import Compared, ComparisonCache
 from t2ialign.data.transform import stretch
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.evaluation.calibrate import report

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from t2ialign.data.comparisons import Compared, ComparisonCache, build_comparisons
+from t2ialign.data.cache.comparisons import Compared, ComparisonCache, build_comparisons
 from t2ialign.data.pairs import PairRecord, read_pairs
 from t2ialign.data.skipped import Skipped, skipping
 from t2ialign.data.sources import identity

@@ -18,7 +18,7 @@ from torch import Tensor
 import rewards
 from rewards import trained
 from t2ialign import __version__
-from t2ialign.data.comparisons import Compared, ComparisonCache
+from t2ialign.data.cache.comparisons import Compared, ComparisonCache
 from t2ialign.evaluation.calibrate import report
 from t2ialign.methods.reward.compared import ComparisonTrainer, finite
 from t2ialign.methods.reward.config import Config

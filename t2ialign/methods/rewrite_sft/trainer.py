@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from t2ialign.data.cache.stored import held_out
 from t2ialign.data.rewrites import Triple, read_triples
-from t2ialign.data.stored import held_out
 from t2ialign.io.locks import holding_output
 from t2ialign.methods.rewrite_sft.config import Config
 from t2ialign.methods.rewriter import language

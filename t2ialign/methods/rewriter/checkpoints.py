@@ -15,8 +15,8 @@ from typing import Any
 from rewards import tensor_files
 from t2ialign.io.hashes import KEY, digest, fault, is_sealed, sealed
 from t2ialign.training import checkpoint
-from t2ialign.training.finite import are_within
 from t2ialign.training.output import CHECKPOINTS, newest_whole
+from t2ialign.training.watch.finite import are_within
 
 NAME = "checkpoint-"
 LAST = "trainer_state.json"

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from rewards import tensor_files
-from t2ialign.data.shards import read_columns, shard_files, whole_file
-from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS
+from t2ialign.data.cache.shards import read_columns, shard_files, whole_file
+from t2ialign.data.cache.stored import INDEX, MANIFEST, PROMPTS
 from t2ialign.io.hashes import HASHES, digest, noted, sealed
 
 STARTED = "building.json"

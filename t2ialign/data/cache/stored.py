@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from t2ialign.data.shards import DamagedCache, ShardReader, damaged
+from t2ialign.data.cache.shards import DamagedCache, ShardReader, damaged
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.io.hashes import KEY, fault, is_sealed
 from t2ialign.models.base import Cond, Policy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from t2ialign.evaluation.hack_index import words
-from t2ialign.training.monitor import Monitor
+from t2ialign.training.watch.monitor import Monitor
 
 if TYPE_CHECKING:
     from t2ialign.training.log import Log

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.lines import read_lines
+from t2ialign.data.files.lines import read_lines
 from t2ialign.io.messages import listed, quoted
 
 Record = tuple[int, list[str]]

@@ -11,9 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.ledger import STARTED, write_json
-from t2ialign.data.shards import DamagedCache
-from t2ialign.data.stored import INDEX, MANIFEST, PROMPTS, damage, open_manifest, read_manifest, shard_hashes
+from t2ialign.data.cache.ledger import STARTED, write_json
+from t2ialign.data.cache.shards import DamagedCache
+from t2ialign.data.cache.stored import (
+    INDEX,
+    MANIFEST,
+    PROMPTS,
+    damage,
+    open_manifest,
+    read_manifest,
+    shard_hashes,
+)
 from t2ialign.io.hashes import HASHES, digest, fault, note, noted
 from t2ialign.io.locks import LOCK, hold_folder
 

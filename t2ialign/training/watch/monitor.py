@@ -28,7 +28,7 @@ from t2ialign.models.generate import generate
 from t2ialign.models.unet import UNetPolicy
 from t2ialign.progress import Progress
 from t2ialign.training.settings import TrainConfig
-from t2ialign.training.validation import grid
+from t2ialign.training.watch.validation import grid
 
 BEST, BEST_FACTS = "best", "best.json"
 BATCH = 16

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from t2ialign.data.lines import FOREIGN, read_lines
-from t2ialign.data.parquet import read_parquet
-from t2ialign.data.separated import read_separated
+from t2ialign.data.files.lines import FOREIGN, read_lines
+from t2ialign.data.files.parquet import read_parquet
+from t2ialign.data.files.separated import read_separated
 from t2ialign.io.messages import quoted
 
 __all__ = ["SUFFIXES", "TABLES", "Row", "Select", "first_of", "read_lines", "read_table", "read_text"]

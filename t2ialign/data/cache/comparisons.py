@@ -22,15 +22,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from t2ialign.data.claim import claimed
+from t2ialign.data.cache.claim import claimed
+from t2ialign.data.cache.keys import picture_key
+from t2ialign.data.cache.ledger import Comparisons, Known, finish_comparisons
+from t2ialign.data.cache.shards import ShardReader, ShardWriter
+from t2ialign.data.cache.stored import held_out, open_manifest, read_index, shard_hashes
 from t2ialign.data.images import ImageSource, open_rgb
-from t2ialign.data.keys import picture_key
-from t2ialign.data.ledger import Comparisons, Known, finish_comparisons
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.room import Room
-from t2ialign.data.shards import ShardReader, ShardWriter
 from t2ialign.data.skipped import Skipped
-from t2ialign.data.stored import held_out, open_manifest, read_index, shard_hashes
 from t2ialign.progress import Progress
 
 WINDOW = 128
