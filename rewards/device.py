@@ -1,8 +1,9 @@
-"""The device to compute on where none is named."""
+"""The device to compute on: where weights are, and where none is named."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 
 def default_device() -> torch.device:
@@ -10,3 +11,9 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its weights are; the CPU without any."""
+    first = next(module.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

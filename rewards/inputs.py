@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from rewards.base import SLACK, check_images
+from rewards.checks import SLACK, check_images
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 """An image: a path, a PIL image, an array (H, W, 3) of uint8 or of floats in [0, 1], a tensor (3, H, W)."""

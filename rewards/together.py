@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from rewards.base import (
-    Prepared,
-    Reward,
-    check_images,
-    check_prompts,
-    check_scores,
-    device_of,
-    named_failures,
-    ships,
-)
+from rewards.base import Prepared, Reward
+from rewards.checks import check_images, check_prompts, check_scores
+from rewards.failures import named_failures, ships
 from rewards.preprocess import Geometry
 from rewards.towers.two_tower import TwoTower
 
@@ -99,54 +91,9 @@ def score_items(
     squares: dict[Geometry, Tensor] = {}
     for reward in prepared.values():
         if reward.geometry not in squares:
-            rows = [_square(reward, item) for item in items]
-            squares[reward.geometry] = torch.stack([row.to(device_of(reward)) for row in rows])
+            squares[reward.geometry] = reward.squares(items)
     scores = score_all(prepared, None, prompts, squares)
     return {
-        name: scores[name] if name in prepared else _unprepared(reward, items, prompts)
+        name: scores[name] if name in prepared else reward.score_items(items, prompts)
         for name, reward in rewards.items()
     }
-
-
-def by_size(reward: Reward, images: Sequence[Tensor], prompts: list[str]) -> Tensor:
-    """B tensors (3, H, W) in [0, 1] of any size, B prompts -> (B,): those of one size are scored at once."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for row, image in enumerate(images):
-        groups.setdefault((image.shape, image.dtype), []).append(row)
-    scores = []
-    for rows in groups.values():
-        batch = torch.stack([images[row].to(device_of(reward)) for row in rows])
-        texts = [prompts[row] for row in rows]
-        with named_failures(reward, texts):
-            score = reward.score(batch, list(texts))
-        scores.append(check_scores(reward, score, len(rows)))
-    return _in_order(scores, list(groups.values()))
-
-
-def _unprepared(reward: Reward, items: Sequence[Image | Tensor], prompts: list[str]) -> Tensor:
-    tensors = [row for row, item in enumerate(items) if isinstance(item, Tensor)]
-    others = [row for row, item in enumerate(items) if not isinstance(item, Tensor)]
-    scores, groups = [], [rows for rows in (tensors, others) if rows]
-    for rows in groups:
-        some, texts = [items[row] for row in rows], [prompts[row] for row in rows]
-        if rows is tensors:
-            scores.append(by_size(reward, [item for item in some if isinstance(item, Tensor)], texts))
-        else:
-            opened = [item for item in some if not isinstance(item, Tensor)]
-            with named_failures(reward, texts):
-                score = reward.score_pil(
-                    opened if ships(reward) else [item.copy() for item in opened], list(texts)
-                )
-            scores.append(check_scores(reward, score, len(rows)))
-    return _in_order(scores, groups)
-
-
-def _square(reward: Prepared, item: Image | Tensor) -> Tensor:
-    return reward.preprocess(item[None])[0] if isinstance(item, Tensor) else reward.geometry.reference(item)
-
-
-def _in_order(scores: Sequence[Tensor], groups: Sequence[list[int]]) -> Tensor:
-    """Scores of groups of rows -> (B,), by row."""
-    places = torch.tensor([row for rows in groups for row in rows]).argsort()
-    joined = torch.cat([score.to(scores[0]) for score in scores])
-    return joined[places.to(joined.device)]

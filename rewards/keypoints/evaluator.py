@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewards.base import Reward, check_images, check_prompts
+from rewards.base import Reward
+from rewards.checks import check_images, check_prompts
 from rewards.keypoints.taxonomy import KeyPoint, from_json
 from rewards.keypoints.verdicts import AGGREGATES, Checker, Evaluation, aggregate, rarity
 from rewards.vlm.base import UnreadableAnswer

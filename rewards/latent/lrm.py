@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from rewards import assets, tensor_files
-from rewards.base import LatentReward, check_scores
+from rewards.base import LatentReward
+from rewards.checks import check_scores
 from rewards.foreign import is_short_of_memory, mapping, reading, refuse_code
 from rewards.hub import check_repository
 from rewards.latent.mmdit import MMDiTBackbone

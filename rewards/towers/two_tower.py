@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rewards.base import Prepared
+from rewards.failures import Part
 from rewards.preprocess import Geometry
 
 KEEP_TEXTS = 4096
@@ -22,7 +23,7 @@ TEXT_BATCH = 256
 """Prompts encoded in one forward."""
 
 
-class Tower(nn.Module, ABC):
+class Tower(Part, ABC):
     """Encoders of image and text into one space; `key` says which weights, so that equal towers meet."""
 
     def __init__(self, key: str = "") -> None:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from rewards.base import UnfitImage
+from rewards.failures import UnfitImage
 from rewards.toy.world import CANVAS, COLOURS, SHAPES, WHITE, Array, Thing, coverage, distance_map
 
 INK = 0.28  # how far from white (Euclidean, RGB in [0, 1]) a pixel must be to belong to a thing

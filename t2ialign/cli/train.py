@@ -101,7 +101,7 @@ def _fit(module: ModuleType, settings: Config) -> None:
 
 def _fit_once(module: ModuleType, settings: Config) -> None:
     """Train. Where a reward fails, the error names the row of the file that its prompt stands in."""
-    from rewards.base import FailedRows
+    from rewards.failures import FailedRows
     from t2ialign.data.prompts import place_of
 
     try:

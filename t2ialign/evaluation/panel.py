@@ -9,7 +9,7 @@ from torch import Tensor
 
 import rewards
 from rewards import Reward, TwoTower
-from rewards.base import check_scores
+from rewards.checks import check_scores
 from rewards.combine import Combined
 from t2ialign.evaluation.monitor_journal import TRAINED
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rewards.base import UnfitImage
 from rewards.device import default_device
+from rewards.failures import UnfitImage
 from rewards.keypoints.evaluator import AlignEvaluator
 from rewards.keypoints.taxonomy import KeyPoint
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS

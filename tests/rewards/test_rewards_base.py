@@ -10,7 +10,7 @@ from torch import Tensor
 
 import rewards
 from rewards import LatentReward, Reward, assets
-from rewards.base import FailedRows, check_finite
+from rewards.failures import FailedRows, check_finite
 
 
 class Redness(Reward):

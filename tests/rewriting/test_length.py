@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rewards.base import check_prompts
+from rewards.checks import check_prompts
 from rewards.keypoints.rules import extract
 from rewards.keypoints.taxonomy import LETTERS
 from rewards.length import LONGEST_PROMPT

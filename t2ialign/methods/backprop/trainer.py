@@ -20,7 +20,7 @@ from torch import Tensor
 
 import rewards
 from rewards import Reward
-from rewards.base import check_finite
+from rewards.failures import check_finite
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.noise import Key, generator, normal_rows

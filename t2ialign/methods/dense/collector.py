@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rewards import Reward
-from rewards.base import check_finite
+from rewards.failures import check_finite
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.diffusion.sampler import rollout
 from t2ialign.methods.dense import trajectories

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rewards import Reward
-from rewards.base import check_finite
+from rewards.failures import check_finite
 from rewards.latent.lrm import LRM
 from t2ialign.diffusion.schedule import END
 from t2ialign.diffusion.siblings import Step
