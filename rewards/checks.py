@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rewards.length import too_long
+from rewards.text.length import too_long
 
 SLACK = 1e-3
 """How far outside [0, 1] rounding may carry a pixel; a [-1, 1] image is far beyond it."""

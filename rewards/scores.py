@@ -9,7 +9,9 @@ from torch import Tensor
 
 from rewards import inputs
 from rewards.base import Reward
+from rewards.device import default_device
 from rewards.inputs import Images
+from rewards.loading import load_all
 from rewards.together import score_items
 
 BATCH = 16
@@ -119,9 +121,6 @@ def _batches(given: Sequence[inputs.ImageLike], most: int) -> Iterator[list[inpu
 
 
 def _loaded(names: str | Iterable[str]) -> dict[str, Reward]:
-    from rewards import load_all
-    from rewards.device import default_device
-
     wanted = [names] if isinstance(names, str) else list(names)
     if not wanted or not all(isinstance(name, str) for name in wanted):
         kinds = ", ".join(type(name).__name__ for name in wanted) or "none"

@@ -1,4 +1,4 @@
-"""Rewards as `t2ialign train reward` writes them: the trained weights, laid over the reward they came from.
+"""Folders that `t2ialign train reward` writes: trained weights, to be laid over the reward they came from.
 
 A folder holds reward.safetensors (every trained weight whole, LoRAs merged) and reward.json (which reward it
 is laid over, loaded with which options; at which scale its scores are log-odds; how good it is).
@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from rewards import tensor_files
-from rewards.base import Reward
 from rewards.permissions import share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rewards.base import Reward
 
 WEIGHTS, ABOUT = "reward.safetensors", "reward.json"
 FORMAT = 1
-
-NAMES: dict[str, dict[str, str]] = {"trained": {}}
 
 
 def save(folder: Path | str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Path:
@@ -29,6 +28,8 @@ def save(folder: Path | str, tensors: Mapping[str, Tensor], about: Mapping[str, 
     tensors: by the names of the reward's own state dict. about: "reward" and "options" as for `rewards.load`
     of the base, and anything else worth knowing, as plain JSON. Raises OSError where the disk refuses.
     """
+    from rewards import tensor_files
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -79,31 +80,6 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
     from rewards.weights import find, load_state
 
     return load_state(find(folder, WEIGHTS))
-
-
-def build(
-    weights: str | Path | None = None, *, sha256: str | None = None, reward: str | None = None, **options: Any
-) -> Reward:
-    """The trained reward in the folder `weights`; `sha256` pins its reward.safetensors.
-
-    Its base is loaded as it was for training, but that `options` win; where the base's own weights moved,
-    mend reward.json. `reward` is its name as you write it, which code of yours or of an installed package
-    needs: none such is run because reward.json names it. Towers are never shared, since this one's weights
-    are its own. Raises ValueError for a folder of another kind, or weights that do not fit the base.
-    """
-    from rewards import load, user_code
-    from rewards.weights import find
-
-    if weights is None:
-        raise ValueError("got no weights; expected the output folder of t2ialign train reward; pass weights=")
-    about = read_about(weights)
-    if sha256 is not None:
-        find(weights, WEIGHTS, sha256=sha256)
-    name, options = reward or about["reward"], {**about["options"], **options}
-    with user_code.recorded(Path(weights) / ABOUT, reward):
-        base: Reward = load(name, **options)
-    lay_over(base, read_tensors(weights), weights)
-    return base
 
 
 def lay_over(reward: Reward, tensors: Mapping[str, Tensor], source: Path | str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import rewards
+from rewards.declared import declared_names
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.methods.dpo.loss import REFERENCE_LOSSES
 
@@ -27,7 +28,7 @@ def test_the_reward_example_is_a_reward(tmp_path: Path, monkeypatch: pytest.Monk
     file = tmp_path / "contributed" / "sharpness.py"
     file.write_text(example('"""Sharpness'))
     monkeypatch.syspath_prepend(tmp_path)
-    assert rewards._declared(file) == {"sharpness": {}, "sharpness-strict": {"power": 2.0}}
+    assert declared_names(file) == {"sharpness": {}, "sharpness-strict": {"power": 2.0}}
     reward = rewards.load("contributed.sharpness")
     step = torch.zeros(1, 3, 2, 5, requires_grad=True)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from rewards.keypoints import actions, attributes, language, relations
 from rewards.keypoints.parse import read
 from rewards.keypoints.taxonomy import LETTERS, KeyPoint, kinds
 from rewards.keypoints.text import Reading
-from rewards.length import too_long
+from rewards.text.length import too_long
 
 Rule = Callable[[Reading], Iterator[KeyPoint]]
 

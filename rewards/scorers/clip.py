@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from rewards.preprocess import CLIP_224, Geometry
-from rewards.tokens import Style
 from rewards.towers.clip_towers import load_tower
+from rewards.towers.tokens import Style
 from rewards.towers.two_tower import Tower, TwoTower
 
 NAMES: dict[str, dict[str, Any]] = {

@@ -11,8 +11,8 @@ from typing import Any
 
 from rewards.preprocess import HPS_224, Geometry
 from rewards.scorers.clip import ClipScore
-from rewards.tokens import Style
 from rewards.towers.clip_towers import ClipTower, load_tower
+from rewards.towers.tokens import Style
 from rewards.towers.two_tower import Tower
 
 NAMES: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rewards.base import CHUNK, Prepared
 from rewards.keys import load_exactly, on_meta, precision, renamed
 from rewards.preprocess import CLIP_224, Geometry
-from rewards.tokens import Tokens
+from rewards.towers.tokens import Tokens
 from rewards.weights import find, load_state
 
 NAMES: dict[str, dict[str, Any]] = {"imagereward": {}}

@@ -17,9 +17,9 @@ from torch import Tensor
 from rewards.base import CHUNK, Prepared
 from rewards.keys import load_exactly, on_meta, precision, renamed
 from rewards.preprocess import CLIP_224_FLOOR, Geometry
-from rewards.tokens import Tokens, clip_tokens
 from rewards.towers.clip_towers import unit
 from rewards.towers.cross_attention import CrossAttention, angles
+from rewards.towers.tokens import Tokens, clip_tokens
 from rewards.weights import find, load_state
 
 NAMES: dict[str, dict[str, Any]] = {"mps": {}}

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rewards.preprocess import CLIP_224_FLOOR, Geometry
 from rewards.scorers.clip import ClipScore
-from rewards.tokens import Style
 from rewards.towers.clip_towers import ClipTower, load_tower
+from rewards.towers.tokens import Style
 from rewards.towers.two_tower import Tower
 
 NAMES: dict[str, dict[str, Any]] = {"pickscore": {"weights": "yuvalkirstain/PickScore_v1"}}

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from rewards.length import too_long
 from rewards.text.contrast_rules import RULES
 from rewards.text.contrast_text import canonical, entailed, scene
 from rewards.text.contrast_words import ENGLISH, SHAPES_WORLD, Words
+from rewards.text.length import too_long
 
 __all__ = ["ENGLISH", "INSTRUCTION", "KINDS", "SHAPES_WORLD", "asked", "near_misses", "read_sets", "sift"]
 

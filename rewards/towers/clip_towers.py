@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rewards.foreign import mapping, reading
 from rewards.keys import load_exactly, on_meta, precision
-from rewards.tokens import Style, Tokens, clip_tokens, from_transformers
+from rewards.towers.tokens import Style, Tokens, clip_tokens, from_transformers
 from rewards.towers.two_tower import Tower
 from rewards.weights import find, load_state
 

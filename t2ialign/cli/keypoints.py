@@ -149,7 +149,7 @@ def wanted(source: Source, find: Finder) -> tuple[Points, int]:
     Raises ValueError as `find` does, and if there is no prompt or no key point at all.
     """
     from rewards.keypoints.taxonomy import LETTERS
-    from rewards.length import too_long
+    from rewards.text.length import too_long
 
     prompts = Counter(item.prompt for item in source.items())
     points = find([prompt for prompt in prompts if prompt and not too_long(prompt, LETTERS)])
@@ -202,7 +202,7 @@ def _judge(
 def _asked(source: Source, points: Points) -> Iterator[Item]:
     """The items that ask for something, and as errors those of which that is not known."""
     from rewards.keypoints.taxonomy import LETTERS
-    from rewards.length import too_long
+    from rewards.text.length import too_long
 
     for item in source.items():
         if item.error is not None:

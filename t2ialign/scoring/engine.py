@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rewards import Prepared, Reward, TwoTower, score_all
-from rewards.length import too_long
 from rewards.preprocess import Geometry
+from rewards.text.length import too_long
 from rewards.vlm.base import UnreadableAnswer
 from t2ialign.io.messages import one_line
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS

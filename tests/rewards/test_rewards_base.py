@@ -172,7 +172,7 @@ def test_a_clip_says_once_what_of_a_prompt_it_does_not_read(caplog: pytest.LogCa
     for _ in range(2):
         clip(torch.ones(2, 3, 32, 32), prompts)
     (record,) = caplog.records
-    assert record.name == "rewards.tokens"
+    assert record.name == "rewards.towers.tokens"
     assert "and the reward reads 30; cut: " in record.getMessage()
     assert "a blue square" in record.getMessage().partition("cut: ")[2]
 

@@ -6,7 +6,7 @@ import open_clip
 import pytest
 import torch
 
-from rewards.tokens import Tokens, clip_tokens
+from rewards.towers.tokens import Tokens, clip_tokens
 
 PLAIN = ["a photo of a cat", "two dogs, 3 birds & a 1950s car!", "it's ours", "", "Zwei Kühe über einem Ü"]
 

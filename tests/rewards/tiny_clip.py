@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from rewards.tokens import clip_tokens
 from rewards.towers.clip_towers import OpenClip, TransformersClip
+from rewards.towers.tokens import clip_tokens
 
 WIDTH, HEADS, LAYERS, DIM = 32, 4, 2, 24
 TOKENS = clip_tokens()

@@ -8,9 +8,9 @@ import pytest
 from rewards.checks import check_prompts
 from rewards.keypoints.rules import extract
 from rewards.keypoints.taxonomy import LETTERS
-from rewards.length import LONGEST_PROMPT
 from rewards.text import contrast
-from rewards.tokens import clip_tokens
+from rewards.text.length import LONGEST_PROMPT
+from rewards.towers.tokens import clip_tokens
 from t2ialign.rewriting import rules
 from t2ialign.rewriting.intensity import BYTES_A_WORD, leave_alone, length, word_count
 from t2ialign.rewriting.parse import MOST, TOO_LONG, parse

@@ -11,8 +11,8 @@ from rewards.keys import load_exactly, on_meta
 from rewards.preprocess import CLIP_MEAN, CLIP_STD, Geometry
 from rewards.scorers import mps
 from rewards.scorers.mps import CONDITION, kept_tokens, make, translate
-from rewards.tokens import Tokens, from_transformers
 from rewards.towers.cross_attention import CrossAttention
+from rewards.towers.tokens import Tokens, from_transformers
 from tests.conftest import tiny_tokenizer
 
 SIZE, PATCH, LENGTH, WIDTH, HEADS, LAYERS = 28, 14, 32, 16, 2, 2

@@ -9,7 +9,7 @@ from transformers import CLIPImageProcessorPil
 import rewards
 from rewards.preprocess import CLIP_224_FLOOR, Geometry
 from rewards.scorers.pickscore import PickScore
-from rewards.tokens import clip_tokens
+from rewards.towers.tokens import clip_tokens
 from tests.rewards import tiny_clip
 from tests.rewards.scorers.test_clip import directional
 
