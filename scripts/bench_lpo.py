@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rewards.latent import lrm as latent
+from rewards.latent import lrm, saved, untrained
 from scripts.bench_parts import Row, kept_bytes, machine, number, ratio, rounds, say, table, write
 from t2ialign.diffusion.siblings import Step
 from t2ialign.io.paths import path
@@ -85,7 +85,7 @@ def rollout(trainer: Trainer, scorer: LatentScorer) -> None:
     trainer.sampler.rows(0, trainer.sampler.chunks()[0])
 
 
-def text_rows(reward: latent.LRM, work: Callable[[], object]) -> int:
+def text_rows(reward: lrm.LRM, work: Callable[[], object]) -> int:
     """How many prompts the judge's text encoder is given during `work`."""
     seen: list[int] = []
     hook = reward.backbone.text_encoder.register_forward_hook(
@@ -146,7 +146,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str | int
 
     on = f"{args.prompts} paths, {args.steps} steps, {trainer.cfg.siblings} candidates"
     reward = trainer.reward
-    assert isinstance(reward, latent.LRM), "the judge is the latent reward that `made` saved"
+    assert isinstance(reward, lrm.LRM), "the judge is the latent reward that `made` saved"
     scorers = {
         "cached": LatentScorer(reward, trainer.prompts.texts, device),
         "encoding": Encoding(reward, trainer.prompts.texts, device),
@@ -170,7 +170,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str | int
 
 def made(args: argparse.Namespace, folder: Path) -> Trainer:
     """A trainer with an untrained judge and one round."""
-    latent.save(latent.from_pipeline("shapes"), folder / "judge")
+    saved.save(untrained.from_pipeline("shapes"), folder / "judge")
     cfg = Config(
         prompts=PROMPT,
         reward_options={"path": str(folder / "judge")},

@@ -21,7 +21,7 @@ from rewards import trained
 from rewards.base import Reward
 from rewards.detection.detect import MaskDetector
 from rewards.detection.detectors import load_detector
-from rewards.latent import lrm as latent
+from rewards.latent import saved, untrained
 from rewards.llm.local import local_writer
 from rewards.vlm.local import local_judge
 from t2ialign.methods.rewrite_sft import trainer as rewrite_sft
@@ -87,7 +87,7 @@ def lora(folder: Path) -> Loaded:
 
 
 def latent_reward(folder: Path) -> Loaded:
-    reward = latent.from_pipeline(folder / "sd")
+    reward = untrained.from_pipeline(folder / "sd")
     return [reward], reward(random(2, 4, 8, 8), torch.tensor([10, 900]), PROMPTS)
 
 
@@ -143,7 +143,7 @@ def folder(tiny_sd, tmp_path_factory) -> Path:
         if parameter.requires_grad:
             parameter.data.normal_(std=0.3)
     save_lora(policy, root / "lora")
-    latent.save(latent.from_pipeline(tiny_sd), root / "latent")
+    saved.save(untrained.from_pipeline(tiny_sd), root / "latent")
     tiny_clip.save_folder(tiny_clip.random_model(), root / "clip")
     state = rewards.load("shapes-clip").state_dict()
     trained.save(root / "trained", state, {"reward": "shapes-clip", "options": {}, "scale": 30.0})

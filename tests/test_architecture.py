@@ -89,7 +89,7 @@ REWARDS_NEED = {
     "huggingface_hub",
 }
 # Of one scorer, imported when it is built.
-LAZY_EXTRAS = {"lrm.py": {"diffusers"}, "released.py": {"diffusers"}, "ocr.py": {"rapidocr"}}
+LAZY_EXTRAS = {"networks.py": {"diffusers"}, "released.py": {"diffusers"}, "ocr.py": {"rapidocr"}}
 NEVER = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "imp"}
 
 MAX_LINES, MAX_FUNCTION, MAX_POSITIONAL = 300, 60, 6

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 import rewards
-from rewards.latent import lrm as latent
+from rewards.latent import saved
 from rewards.latent.lrm import LRM
 from scripts.experiments import labelled_pairs, trained
 from scripts.experiments.claim import Claim, Figure, Row
@@ -77,7 +77,7 @@ class LatentRewardClaim(Claim):
         train, test = (self.pairs(folder, seed, place) for place in (0, 1))
         for name, method, settings in (("lrm", "lrm", self.training), ("clip", "reward", self.fine_tuning)):
             finish(method, {**settings, "data": str(train)}, folder / name, seed)
-        judge = latent.build(folder / "lrm")
+        judge = saved.build(folder / "lrm")
         clip = rewards.load("trained", weights=str(folder / "clip"))
         rows = jsonl.read(test)
         found = {

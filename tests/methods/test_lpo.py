@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rewards.latent.lrm import from_pipeline, save
+from rewards.latent.saved import save
+from rewards.latent.untrained import from_pipeline
 from scripts.experiments.gradient import double
 from t2ialign.diffusion.noise import normal_rows
 from t2ialign.diffusion.schedule import END

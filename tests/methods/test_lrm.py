@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode, Resize
 from torchvision.transforms.functional import to_tensor
 
 import rewards
-from rewards.latent import lrm as latent
+from rewards.latent import saved
 from t2ialign.cli.main import main
 from t2ialign.methods.lrm.trainer import Config, Trainer
 from t2ialign.training import checkpoint
@@ -58,7 +58,7 @@ def test_it_learns_at_every_noise_and_is_loaded_by_name(config):
     assert rows[-1]["heldout/accuracy"] == rows[-1]["heldout/accuracy_t1"] >= 0.9
     assert rows[-1]["heldout/accuracy_t751"] >= 0.5
     loaded = rewards.load("latent", path=cfg.output)
-    about = latent.read_about(cfg.output)["about"]
+    about = saved.read_about(cfg.output)["about"]
     assert about["heldout"]["heldout/accuracy"] == max(row["heldout/accuracy"] for row in rows)
     assert "40 preference pairs" in (cfg.output / "README.md").read_text()
     assert loaded.backbone.unet.up_blocks == nn.ModuleList() or not len(loaded.backbone.unet.up_blocks)
@@ -109,9 +109,9 @@ def test_the_best_weights_at_the_first_timestep_are_kept(config, monkeypatch):
         trainer, "measure", lambda part: {"heldout/accuracy": next(accuracies), "heldout/loss": 1.0}
     )
     trainer.fit()
-    kept = latent.build(trainer.cfg.output).state_dict()
+    kept = saved.build(trainer.cfg.output).state_dict()
     middle = checkpoint.load(checkpoint.path(trainer.cfg.output / "checkpoints", 2)).tensors["weights"]
-    assert latent.read_about(trainer.cfg.output)["about"]["step"] == 2
+    assert saved.read_about(trainer.cfg.output)["about"]["step"] == 2
     assert all(torch.equal(kept[name], tensor) for name, tensor in middle.items())
 
 
@@ -180,7 +180,7 @@ def test_the_command_line(config, tiny_sd, capsys):
     settings = [f"{key}={json.dumps(value)}" for key, value in FAST.items()]
     settings += [f"model={tiny_sd}", f"data={cfg.data}", f"output={cfg.output}", "max_steps=1"]
     assert main(["train", "lrm", *settings]) == 0
-    assert (cfg.output / latent.WEIGHTS).is_file()
+    assert (cfg.output / saved.WEIGHTS).is_file()
     plan = capsys.readouterr().err
     assert f"latent reward of {tiny_sd} (StableDiffusionPipeline), latent 4x8x8" in plan
     assert " pairs, " in plan and "their accuracy" in plan

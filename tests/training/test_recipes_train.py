@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from rewards.latent import lrm as latent
+from rewards.latent import saved, untrained
 from t2ialign.cli import recipes
 from t2ialign.cli.train import load_method
 from t2ialign.config import load
@@ -46,7 +46,7 @@ def judges(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """An untrained latent reward of each model."""
     folders = {model: tmp_path_factory.mktemp("judge") for model in models.values()}
     for model, folder in folders.items():
-        latent.save(latent.from_pipeline(model), folder)
+        saved.save(untrained.from_pipeline(model), folder)
     return folders
 
 
@@ -71,7 +71,7 @@ def test_a_recipe_takes_a_step(recipe, kind, models, judges, pair_folder, tmp_pa
     row = read_rows(tmp_path / "run" / METRICS)[-1]
     assert row["step"] == 1 and math.isfinite(row["loss"]) and row["lr"] == pytest.approx(plain.lr)
     if recipe.method == "lrm":
-        assert (tmp_path / "run" / latent.WEIGHTS).is_file()
+        assert (tmp_path / "run" / saved.WEIGHTS).is_file()
     else:
         weights = load_file(tmp_path / "run" / FILE)
         assert any(

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rewards.latent import lrm as latent
+from rewards.latent import saved, untrained
 from rewards.latent.lrm import LRM
 from t2ialign import __version__
 from t2ialign.data.cache.comparisons import Compared, ComparisonCache
@@ -73,13 +73,13 @@ class Trainer(ComparisonTrainer[Config, Batch]):
     """Trains all weights of the latent reward; the best by held-out accuracy are the result."""
 
     method = "lrm"
-    file = latent.WEIGHTS
+    file = saved.WEIGHTS
 
     def load(self) -> TrainState:
         """The diffusion model for its VAE and noise levels, and an untrained latent reward of it."""
         cfg, device = self.cfg, self.accelerator.device
         self.policy = load_policy(cfg.model, device=device)
-        self.reward = latent.from_networks(
+        self.reward = untrained.from_networks(
             self.policy.pipe, guidance=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
         ).to(device)
         self.times = self.policy.times(cfg.num_steps)[:-1]
@@ -167,7 +167,7 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         """The latent reward as `rewards.load("latent", path=folder)` loads it."""
         cfg = self.cfg
         about = {"model": cfg.model, "data": cfg.data, "step": self.state.step, "heldout": finite(figures)}
-        return latent.save(self.reward, folder, {**about, "t2ialign": __version__})
+        return saved.save(self.reward, folder, {**about, "t2ialign": __version__})
 
     def facts(self) -> Facts:
         """Whose blocks they are, and the latents."""

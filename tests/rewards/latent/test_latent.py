@@ -8,9 +8,11 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModelWithProjection
 
-from rewards.latent import lrm as latent
-from rewards.latent.lrm import LRM, build, from_networks, from_pipeline, save
+from rewards.latent import saved
+from rewards.latent.lrm import LRM
+from rewards.latent.saved import build, save
 from rewards.latent.unet import UNetBackbone
+from rewards.latent.untrained import from_networks, from_pipeline
 
 SD15 = {
     "sample_size": 64,
@@ -153,7 +155,7 @@ def test_a_saved_reward_comes_back_by_name(reward, tmp_path):
     with torch.no_grad():
         scores, expected = (r(latents(reward), T, PROMPTS) for r in (again, reward))
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
-    assert json.loads((tmp_path / latent.ABOUT).read_text())["about"] == {"step": 7}
+    assert json.loads((tmp_path / saved.ABOUT).read_text())["about"] == {"step": 7}
     assert not list(tmp_path.glob("*.bin")) and not list(tmp_path.glob("*.pkl"))
 
 
@@ -187,11 +189,11 @@ def test_bad_requests_are_one_line(tiny_sd, tiny_sdxl, tmp_path):
     save(from_pipeline(tiny_sd), tmp_path)
     with pytest.raises(ValueError, match="latent, which scores noisy latents; expected rewards of images"):
         rewards.load_all(["latent"], {"latent": {"path": tmp_path}})
-    about = json.loads((tmp_path / latent.ABOUT).read_text())
-    (tmp_path / latent.ABOUT).write_text(json.dumps({**about, "dim": about["dim"] + 1}))
+    about = json.loads((tmp_path / saved.ABOUT).read_text())
+    (tmp_path / saved.ABOUT).write_text(json.dumps({**about, "dim": about["dim"] + 1}))
     with pytest.raises(ValueError, match=r"which does not fit latent_reward\.json"):
         build(tmp_path)
-    (tmp_path / latent.ABOUT).write_text(json.dumps({**about, "format": 9}))
+    (tmp_path / saved.ABOUT).write_text(json.dumps({**about, "format": 9}))
     with pytest.raises(ValueError, match="got format 9"):
         build(tmp_path)
 

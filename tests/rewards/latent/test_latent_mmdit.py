@@ -10,9 +10,11 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5TokenizerFast
 
 import rewards
-from rewards.latent import lrm as latent
-from rewards.latent.lrm import LRM, from_pipeline, save
+from rewards.latent import saved
+from rewards.latent.lrm import LRM
 from rewards.latent.mmdit import MMDiTBackbone
+from rewards.latent.saved import save
+from rewards.latent.untrained import from_pipeline
 from tests.conftest import tiny_text_config, tiny_tokenizer, tiny_vae
 
 MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
@@ -242,7 +244,7 @@ def test_a_saved_reward_comes_back_by_name(folder, request, tmp_path):
     again = rewards.load("latent", path=tmp_path)
     assert isinstance(again, LRM) and not again.training
     assert_same_reward(again, reward)
-    assert latent.read_about(tmp_path)["about"] == {"step": 7}
+    assert saved.read_about(tmp_path)["about"] == {"step": 7}
     assert (tmp_path / "tokenizer_3").exists() == (reward.backbone.text_encoder_3 is not None)
     assert {file.suffix for file in tmp_path.rglob("*") if file.is_file()} <= {
         ".json",
@@ -256,7 +258,7 @@ def test_the_layer_is_saved(tiny_sd3, tmp_path):
     encoders = (theirs.text_encoder, theirs.text_encoder_2, theirs.text_encoder_3)
     reward = LRM(MMDiTBackbone(tiny_transformer(), theirs.tokenizers, *encoders, layer=2)).eval()
     save(reward, tmp_path)
-    again = latent.build(tmp_path)
+    again = saved.build(tmp_path)
     assert again.backbone.layer == len(again.backbone.transformer.transformer_blocks) == 2
     assert_same_reward(again, reward)
 
@@ -296,7 +298,7 @@ def test_bad_requests_are_one_line(tiny_sd3, tmp_path):
 
 def test_files_of_two_runs_do_not_mix(tiny_sd3, tmp_path):
     save(from_pipeline(tiny_sd3), tmp_path)
-    facts = json.loads((tmp_path / latent.ABOUT).read_text())
-    (tmp_path / latent.ABOUT).write_text(json.dumps({**facts, "layer": 4}))
+    facts = json.loads((tmp_path / saved.ABOUT).read_text())
+    (tmp_path / saved.ABOUT).write_text(json.dumps({**facts, "layer": 4}))
     with pytest.raises(ValueError, match=r"which does not fit latent_reward\.json"):
-        latent.build(tmp_path)
+        saved.build(tmp_path)

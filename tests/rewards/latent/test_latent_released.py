@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
 import rewards
-from rewards.latent.lrm import LRM, save
+from rewards.latent.lrm import LRM
+from rewards.latent.saved import save
 from rewards.towers.clip_tokenizer import SIZE, clip_tokenizer
 from t2ialign.cli.main import main
 
