@@ -19,7 +19,7 @@ import rewards
 from rewards.scorers.textnorm import TextNorm, normalised, pooled, shapes_near_misses
 from rewards.toy.captions import RELATIONS, Caption, Noun, parse
 from scripts.experiments.claim import Claim, Figure, Row
-from t2ialign.evaluation import calibrate
+from t2ialign.evaluation import ranking
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.io import jsonl
 from t2ialign.progress import Progress
@@ -33,11 +33,11 @@ BOTH = "both"
 SIDES = ("raw", "textnorm")
 SCALES = tuple(float(scale) for scale in np.geomspace(1, 100, 13))
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "auroc": calibrate.auroc,
-    "auprc": calibrate.auprc,
-    "ap10": partial(calibrate.average_precision_at, 10),
-    "spearman": calibrate.spearman,
-    "kendall": calibrate.kendall,
+    "auroc": ranking.auroc,
+    "auprc": ranking.auprc,
+    "ap10": partial(ranking.average_precision_at, 10),
+    "spearman": ranking.spearman,
+    "kendall": ranking.kendall,
 }
 
 
@@ -212,7 +212,7 @@ def _best_scale(rows: Sequence[dict[str, Any]], scorer: str) -> float:
     mean = [
         np.mean(
             [
-                calibrate.auroc(row["labels"], normalised(own, scale=scale, form="logit").numpy())
+                ranking.auroc(row["labels"], normalised(own, scale=scale, form="logit").numpy())
                 for row, own in zip(rows, raw, strict=True)
             ]
         )

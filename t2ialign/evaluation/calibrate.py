@@ -1,4 +1,4 @@
-"""How far scores agree with people: accuracy on pairs, ranking per prompt, calibration, agreement of raters.
+"""How far scores agree with people on pairs of images: accuracy, the temperature of their odds, calibration.
 
 Every figure here is honest about ties: a scorer that says the same of everything never reaches 100 %.
 """
@@ -13,17 +13,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+from t2ialign.evaluation.columns import Array, finite_columns
+from t2ialign.evaluation.resampling import Interval, bootstrap
+
 Ties = Literal["wrong", "half"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with the limits of its confidence interval, NaN for a single prompt."""
-
-    value: float
-    low: float
-    high: float
 
 
 def ranked_pairs(scores: Sequence[float], ranks: Sequence[float]) -> tuple[Array, Array]:
@@ -31,7 +24,7 @@ def ranked_pairs(scores: Sequence[float], ranks: Sequence[float]) -> tuple[Array
 
     ranks: 1 is best, equal ranks are a tie. Raises ValueError for unequal lengths.
     """
-    score, rank = _rows(scores=scores, ranks=ranks)
+    score, rank = finite_columns(scores=scores, ranks=ranks)
     first, second = np.array(list(combinations(range(len(rank)), 2)), dtype=np.int64).reshape(-1, 2).T
     return score[first] - score[second], 0.5 + 0.5 * np.sign(rank[second] - rank[first])
 
@@ -53,7 +46,7 @@ def pair_credits(
     reverse mistake (PickScore's protocol is "half", "count" and a threshold fitted on validation pairs).
     Raises ValueError for unequal lengths, numbers that are not finite, or no pair with a preference.
     """
-    margin, label = _rows(margins=margins, preferences=preferences)
+    margin, label = finite_columns(margins=margins, preferences=preferences)
     if not ((label >= 0) & (label <= 1)).all():
         raise ValueError(f"got preferences from {label.min():g} to {label.max():g}; expected [0, 1]; rescale")
     predicted = np.sign(margin) * (np.abs(margin) > threshold)
@@ -72,99 +65,13 @@ def pairwise_accuracy(margins: ArrayLike, preferences: ArrayLike, **protocol: An
 
 def tie_threshold(margins: ArrayLike, preferences: ArrayLike) -> float:
     """The threshold with the most credit under PickScore's protocol, to be fitted on validation pairs."""
-    margin, label = _rows(margins=margins, preferences=preferences)
+    margin, label = finite_columns(margins=margins, preferences=preferences)
     sizes = np.unique(np.abs(margin))
     candidates = np.concatenate([[0.0], (sizes[1:] + sizes[:-1]) / 2, sizes[-1:]])
     scored = [
         pairwise_accuracy(margin, label, ties="half", label_ties="count", threshold=c) for c in candidates
     ]
     return float(candidates[int(np.argmax(scored))])
-
-
-def majority(labels: ArrayLike) -> Array:
-    """0/1 labels of N images by n raters -> (N,): 1 where more than half said 1; -1, unsure, is not a 1."""
-    votes = np.asarray(labels)
-    return np.asarray(2 * (votes == 1).sum(1) > votes.shape[1], np.float64)
-
-
-def fleiss_kappa(labels: ArrayLike, *, unsure: int | None = None) -> float:
-    """Agreement of n raters on N items beyond chance, 1 for full agreement; labels (N, n) of any categories.
-
-    Items on which a rater answered `unsure` are left out. Raises ValueError for fewer than two raters, or one
-    category only, where chance agrees too. Source: Fleiss 1971.
-    """
-    rows = np.asarray(labels)
-    if rows.ndim != 2 or rows.shape[1] < 2:
-        raise ValueError(f"got labels of shape {rows.shape}; expected (items, raters >= 2); stack them")
-    rows = rows if unsure is None else rows[(rows != unsure).all(1)]
-    counts = np.stack([(rows == category).sum(1) for category in np.unique(rows)], axis=1)
-    if counts.shape[1] < 2:
-        raise ValueError(f"got {len(rows)} items of one category; expected two or more; kappa has no meaning")
-    raters = rows.shape[1]
-    observed = ((counts * (counts - 1)).sum(1) / (raters * (raters - 1))).mean()
-    chance = float(np.square(counts.sum(0) / counts.sum()).sum())
-    return float((observed - chance) / (1 - chance))
-
-
-def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve of 0/1 labels (N,); ties count half. Raises ValueError for equal labels."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(*_binary(labels, scores)))
-
-
-def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision of 0/1 labels (N,), ties as one step. Raises ValueError for constant labels."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(*_binary(labels, scores)))
-
-
-def average_precision_at(k: int, labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision within the k highest scores, over the hits among them: 0 without a hit.
-
-    As in TIA2's AP@k. Ties are one step, and at the cut they give their mean label, so the order of rows
-    never matters. Raises ValueError like `auprc`, and for a k below 1.
-    """
-    if k < 1:
-        raise ValueError(f"got k={k}; expected at least 1; AP@k looks at the k best images")
-    label, score = _binary(labels, scores)
-    steps = -np.unique(-score)  # best first
-    sizes = np.array([(score == s).sum() for s in steps])
-    hits = np.array([label[score == s].sum() for s in steps])
-    taken = np.clip(k - np.concatenate([[0], sizes.cumsum()[:-1]]), 0, sizes)
-    hits = hits * taken / sizes
-    found, seen = hits.cumsum(), np.maximum(taken.cumsum(), 1)
-    return float((hits * found / seen).sum() / found[-1]) if found[-1] else 0.0
-
-
-def spearman(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Rank correlation in [-1, 1]; 0 for constant scores. Raises ValueError for constant labels."""
-    from scipy.stats import spearmanr
-
-    return _correlation(spearmanr, labels, scores)
-
-
-def kendall(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Kendall's tau-b in [-1, 1]; 0 for constant scores. Raises ValueError for constant labels."""
-    from scipy.stats import kendalltau
-
-    return _correlation(kendalltau, labels, scores)
-
-
-def per_prompt(
-    metric: Callable[[Array, Array], float], labels: ArrayLike, scores: ArrayLike, prompts: Sequence[str]
-) -> dict[str, float]:
-    """`metric(labels, scores)` within each prompt, in order of appearance; a prompt of equal labels has none.
-
-    Source: the protocol of TIA2, Kim et al. 2024. Raises ValueError for unequal lengths.
-    """
-    label, score = _rows(labels=labels, scores=scores)
-    found: dict[str, float] = {}
-    for prompt, rows in _groups(prompts, len(label)).items():
-        if np.ptp(label[rows]) > 0:
-            found[prompt] = metric(label[rows], score[rows])
-    return found
 
 
 @dataclass(frozen=True)
@@ -192,8 +99,8 @@ def fit_temperature(
     """
     from scipy.optimize import minimize_scalar
 
-    margin, label = _rows(margins=margins, preferences=preferences)
-    weight = np.ones_like(label) if weights is None else _rows(margins=margins, weights=weights)[1]
+    margin, label = finite_columns(margins=margins, preferences=preferences)
+    weight = np.ones_like(label) if weights is None else finite_columns(margins=margins, weights=weights)[1]
     unit = float(np.abs(margin).mean())
     if unit == 0:
         raise ValueError(f"got {len(margin)} margins that are all 0; expected some that differ; use a scorer")
@@ -213,7 +120,7 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, bins: int 
 
     labels (N,) in [0, 1]. Raises ValueError for probabilities outside [0, 1]. Source: Guo et al. 2017, eq. 3.
     """
-    p, label = _rows(probabilities=probabilities, labels=labels)
+    p, label = finite_columns(probabilities=probabilities, labels=labels)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(
             f"got probabilities from {p.min():g} to {p.max():g}; expected [0, 1]; apply a sigmoid"
@@ -221,41 +128,6 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, bins: int 
     bin_of = np.minimum((p * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(bin_of, weights=p - label, minlength=bins)
     return float(np.abs(gaps).sum() / len(p))
-
-
-def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float],
-    prompts: Sequence[str],
-    *,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """Any figure of N rows with its percentile interval, whole prompts drawn with replacement.
-
-    statistic: row numbers -> the figure, e.g. `lambda rows: auroc(labels[rows], scores[rows])`; a draw for
-    which it raises ValueError (one class only) is drawn again. Source: Field and Welsh 2007.
-    """
-    groups = list(_groups(prompts, len(prompts)).values())
-    value = statistic(np.arange(len(prompts)))
-    if len(groups) < 2:
-        return Interval(value, np.nan, np.nan)
-    rng, drawn = np.random.default_rng(seed), []
-    for _ in range(10 * resamples):
-        rows = np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
-        try:
-            drawn.append(statistic(rows))
-        except ValueError:
-            continue
-        if len(drawn) == resamples:
-            break
-    if len(drawn) < resamples:
-        raise ValueError(
-            f"got a figure that only {len(drawn)} of {10 * resamples} draws of {len(groups)} prompts have; "
-            "expected more prompts of either label; add some"
-        )
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
 
 
 def report(
@@ -266,7 +138,7 @@ def report(
     "accuracy" (predicted ties wrong), "accuracy_half" (they earn half), and "ece" of sigmoid(scale x margin);
     without a scale the best one for these very pairs, which flatters. Raises ValueError like `pair_credits`.
     """
-    margin, label = _rows(margins=margins, preferences=preferences)
+    margin, label = finite_columns(margins=margins, preferences=preferences)
     credit = {ties: pair_credits(margin, label, ties=ties) for ties in get_args(Ties)}
     p = (fit_temperature(margin, label) if scale is None else Temperature(scale, np.nan)).probability(margin)
     figures: dict[str, Callable[[NDArray[np.int64]], float]] = {
@@ -287,44 +159,3 @@ def _earned(credits: Array) -> float:
 
 def _no_preference(count: int) -> ValueError:
     return ValueError(f"got {count} ties and no preference; expected one to be right about; add some")
-
-
-def _groups(prompts: Sequence[str], rows: int) -> dict[str, NDArray[np.int64]]:
-    """The row numbers of each prompt, in order of appearance."""
-    if len(prompts) != rows or not rows:
-        raise ValueError(
-            f"got {len(prompts)} prompts for {rows} rows; expected one each, at least one; align"
-        )
-    found: dict[str, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        found.setdefault(prompt, []).append(row)
-    return {prompt: np.array(members, dtype=np.int64) for prompt, members in found.items()}
-
-
-def _rows(**columns: ArrayLike) -> tuple[Array, ...]:
-    """The columns as float64 (N,). Raises ValueError unless they are finite and equally long."""
-    arrays = {name: np.asarray(column, np.float64) for name, column in columns.items()}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1 or any(array.ndim != 1 or not len(array) for array in arrays.values()):
-        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"got {told}; expected equal lengths (N,), N at least 1; align the rows")
-    for name, array in arrays.items():
-        broken = int((~np.isfinite(array)).sum())
-        if broken:
-            raise ValueError(f"got {broken} {name} that are not finite; expected numbers; drop those rows")
-    return tuple(arrays.values())
-
-
-def _binary(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    label, score = _rows(labels=labels, scores=scores)
-    if set(np.unique(label).tolist()) != {0.0, 1.0}:
-        found = np.unique(label).tolist()[:5]
-        raise ValueError(f"got labels {found}; expected both 0 and 1; one label alone has no ranking")
-    return label, score
-
-
-def _correlation(measure: Callable[..., Any], labels: ArrayLike, scores: ArrayLike) -> float:
-    label, score = _rows(labels=labels, scores=scores)
-    if np.ptp(label) == 0:
-        raise ValueError(f"got {len(label)} equal labels; expected at least two values; there is no order")
-    return float(measure(label, score).statistic) if np.ptp(score) else 0.0

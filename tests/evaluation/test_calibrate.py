@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from t2ialign.evaluation import calibrate
+from t2ialign.evaluation import calibrate, ranking, raters, resampling
 from t2ialign.evaluation.calibrate import pair_credits, pairwise_accuracy
 
 DATA = Path(os.environ.get("T2IALIGN_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
@@ -33,9 +33,9 @@ def votes(name: str) -> dict[str, list[list[int]]]:
     return found
 
 
-def mean(values: list[float], prompts: list[str]) -> calibrate.Interval:
+def mean(values: list[float], prompts: list[str]) -> resampling.Interval:
     """Of one value a prompt."""
-    return calibrate.bootstrap(lambda rows: float(np.asarray(values)[rows].mean()), prompts, resamples=200)
+    return resampling.bootstrap(lambda rows: float(np.asarray(values)[rows].mean()), prompts, resamples=200)
 
 
 def test_credits_of_every_case_under_both_protocols() -> None:
@@ -56,8 +56,8 @@ def test_a_constant_scorer_is_never_right(ties: str, best: float) -> None:
     assert counted == pytest.approx((4 * best + 1) / 5)
     with pytest.raises(ValueError, match="no preference"):
         pairwise_accuracy(np.zeros(2), [0.5, 0.5], ties=ties, label_ties="count")
-    assert calibrate.auroc([0, 1, 1], np.zeros(3)) == 0.5
-    assert calibrate.spearman([0, 1, 2], np.zeros(3)) == calibrate.kendall([0, 1, 2], np.zeros(3)) == 0.0
+    assert ranking.auroc([0, 1, 1], np.zeros(3)) == 0.5
+    assert ranking.spearman([0, 1, 2], np.zeros(3)) == ranking.kendall([0, 1, 2], np.zeros(3)) == 0.0
 
 
 def test_swapping_the_images_swaps_nothing_that_counts() -> None:
@@ -84,26 +84,26 @@ def test_the_tie_threshold_separates_ties_from_preferences() -> None:
 
 def test_average_precision_at_k_by_hand_and_against_sklearn() -> None:
     labels, scores = [0, 1, 1, 0, 1], [5, 4, 3, 2, 1]
-    assert calibrate.average_precision_at(3, labels, scores) == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert calibrate.average_precision_at(1, labels, scores) == 0
+    assert ranking.average_precision_at(3, labels, scores) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert ranking.average_precision_at(1, labels, scores) == 0
     rng = np.random.default_rng(1)
     for _ in range(20):
         label, score = np.r_[0, 1, rng.integers(0, 2, 28)], rng.permutation(np.r_[:30])
         top = np.argsort(-score)[:10]
         if label[top].any():
             wanted = average_precision_score(label[top], score[top])
-            assert calibrate.average_precision_at(10, label, score) == pytest.approx(wanted)
+            assert ranking.average_precision_at(10, label, score) == pytest.approx(wanted)
         tied = rng.integers(0, 4, 30)
-        assert calibrate.average_precision_at(30, label, tied) == pytest.approx(calibrate.auprc(label, tied))
-    assert calibrate.average_precision_at(5, [1, 0, 0, 0] * 10, np.zeros(40)) == pytest.approx(0.25)
+        assert ranking.average_precision_at(30, label, tied) == pytest.approx(ranking.auprc(label, tied))
+    assert ranking.average_precision_at(5, [1, 0, 0, 0] * 10, np.zeros(40)) == pytest.approx(0.25)
 
 
 def test_the_order_of_rows_changes_no_ranking_figure() -> None:
     rng = np.random.default_rng(2)
     labels, scores, order = np.r_[0, 1, rng.integers(0, 2, 48)], rng.integers(0, 6, 50), rng.permutation(50)
-    for figure in (calibrate.auroc, calibrate.auprc, calibrate.spearman, calibrate.kendall):
+    for figure in (ranking.auroc, ranking.auprc, ranking.spearman, ranking.kendall):
         assert figure(labels, scores) == pytest.approx(figure(labels[order], scores[order]))
-    a, b = (calibrate.average_precision_at(10, labels[o], scores[o]) for o in (slice(None), order))
+    a, b = (ranking.average_precision_at(10, labels[o], scores[o]) for o in (slice(None), order))
     assert a == pytest.approx(b)
 
 
@@ -136,11 +136,11 @@ def test_fleiss_kappa_of_the_textbook_and_its_limits() -> None:
         *([7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]),
     ]
     labels = [[c for c, n in enumerate(row) for _ in range(n)] for row in counts]
-    assert calibrate.fleiss_kappa(labels) == pytest.approx(0.210, abs=5e-4)
-    assert calibrate.fleiss_kappa([[0, 0], [1, 1]]) == 1
-    assert calibrate.fleiss_kappa([[0, 1], [1, 0]]) == -1
+    assert raters.fleiss_kappa(labels) == pytest.approx(0.210, abs=5e-4)
+    assert raters.fleiss_kappa([[0, 0], [1, 1]]) == 1
+    assert raters.fleiss_kappa([[0, 1], [1, 0]]) == -1
     with pytest.raises(ValueError, match="one category"):
-        calibrate.fleiss_kappa([[1, 1], [1, 1]])
+        raters.fleiss_kappa([[1, 1], [1, 1]])
 
 
 def test_a_bootstrap_by_prompt_is_wider_than_one_by_row_where_rows_of_a_prompt_agree() -> None:
@@ -148,7 +148,7 @@ def test_a_bootstrap_by_prompt_is_wider_than_one_by_row_where_rows_of_a_prompt_a
     values = np.repeat(rng.random(25), 8)
     by_prompt = [str(i // 8) for i in range(200)]
     grouped, single = (
-        calibrate.bootstrap(lambda rows: float(values[rows].mean()), prompts, resamples=2000)
+        resampling.bootstrap(lambda rows: float(values[rows].mean()), prompts, resamples=2000)
         for prompts in (by_prompt, [str(i) for i in range(200)])
     )
     assert grouped.value == single.value == pytest.approx(values.mean())
@@ -156,16 +156,16 @@ def test_a_bootstrap_by_prompt_is_wider_than_one_by_row_where_rows_of_a_prompt_a
     assert ratio == pytest.approx(math.sqrt(8), rel=0.15)  # 25 independent values, not 200
     exact = 2 * 1.96 * values.std() / 5
     assert grouped.high - grouped.low == pytest.approx(exact, rel=0.1)
-    alone = calibrate.bootstrap(lambda rows: 1.0, ["a", "a"])
+    alone = resampling.bootstrap(lambda rows: 1.0, ["a", "a"])
     assert alone.value == 1 and math.isnan(alone.low)
 
 
 def test_draws_without_both_labels_are_drawn_again() -> None:
     labels, prompts = np.array([1, 0, 0, 0]), list("abcd")
-    interval = calibrate.bootstrap(lambda r: calibrate.auroc(labels[r], -r), prompts, resamples=50)
+    interval = resampling.bootstrap(lambda r: ranking.auroc(labels[r], -r), prompts, resamples=50)
     assert interval.value == interval.low == interval.high == 1
     with pytest.raises(ValueError, match="add some"):  # a figure that almost no draw has
-        calibrate.bootstrap(lambda r: calibrate.auroc((r > 0) & (len(set(r)) == 6), r), list("abcdef"))
+        resampling.bootstrap(lambda r: ranking.auroc((r > 0) & (len(set(r)) == 6), r), list("abcdef"))
 
 
 def test_the_report_of_a_scorer() -> None:
@@ -179,15 +179,15 @@ def test_the_report_of_a_scorer() -> None:
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: calibrate.auroc([0, 0], [1, 2]), "expected both 0 and 1"),
-        (lambda: calibrate.auroc([0, 1], [1, math.nan]), "1 scores that are not finite"),
-        (lambda: calibrate.spearman([1, 1], [1, 2]), "equal labels"),
+        (lambda: ranking.auroc([0, 0], [1, 2]), "expected both 0 and 1"),
+        (lambda: ranking.auroc([0, 1], [1, math.nan]), "1 scores that are not finite"),
+        (lambda: ranking.spearman([1, 1], [1, 2]), "equal labels"),
         (lambda: pair_credits([1.0], [1.0, 0.0]), r"expected equal lengths \(N,\)"),
         (lambda: pair_credits([1.0], [2.0]), r"expected \[0, 1\]; rescale"),
         (lambda: calibrate.calibration_error([1.2], [1]), "apply a sigmoid"),
         (lambda: calibrate.fit_temperature([0, 0], [1, 0]), "margins that are all 0"),
-        (lambda: calibrate.fleiss_kappa([1, 0]), "items, raters"),
-        (lambda: calibrate.per_prompt(calibrate.auroc, [0, 1], [0, 1], ["a"]), "1 prompts for 2 rows"),
+        (lambda: raters.fleiss_kappa([1, 0]), "items, raters"),
+        (lambda: ranking.per_prompt(ranking.auroc, [0, 1], [0, 1], ["a"]), "1 prompts for 2 rows"),
     ],
 )
 def test_mistakes_are_told(call, words: str) -> None:
@@ -199,10 +199,10 @@ def test_mistakes_are_told(call, words: str) -> None:
 def test_tia2_the_published_rate_of_every_prompt_follows_from_the_raw_labels() -> None:
     counted = 0
     for name in SETS:
-        labels = {prompt: calibrate.majority(rows) for prompt, rows in votes(name).items()}
+        labels = {prompt: raters.majority(rows) for prompt, rows in votes(name).items()}
         published = read("textnorm-tia2", "alignment_scores", f"alignment_scores_{name}.json")
         rank = {p: np.arange(50.0) for p in labels}
-        evaluated = calibrate.per_prompt(
+        evaluated = ranking.per_prompt(
             lambda label, _: float(label.mean()),
             np.concatenate(list(labels.values())),
             np.concatenate(list(rank.values())),
@@ -219,7 +219,7 @@ def test_tia2_the_published_rate_of_every_prompt_follows_from_the_raw_labels() -
 @pytest.mark.parametrize("name, kappa", zip(SETS, (0.684, 0.284, 0.629), strict=True))
 def test_tia2_agreement_of_raters(name: str, kappa: float) -> None:
     labels = [row for rows in votes(name).values() for row in rows]
-    assert round(calibrate.fleiss_kappa(labels, unsure=-1), 3) == kappa
+    assert round(raters.fleiss_kappa(labels, unsure=-1), 3) == kappa
 
 
 @needs_tia2
@@ -247,7 +247,7 @@ def test_tia2_every_published_ap5_is_one_that_our_ap5_can_give() -> None:
     for hits in product((0, 1), repeat=5):
         for cuts in product((0, 1), repeat=4):
             scores = 10 - np.r_[0, np.cumsum(cuts)]
-            value = calibrate.average_precision_at(5, [*hits, *fillers], [*scores, 0, 0])
+            value = ranking.average_precision_at(5, [*hits, *fillers], [*scores, 0, 0])
             (strict if all(cuts) else tied).add(round(value, 9))
     for name in SETS:
         rows = read("textnorm-tia2", "alignment_scores", f"alignment_scores_{name}.json")

@@ -18,7 +18,7 @@ from rewards.scorers.textnorm import (
     shapes_near_misses,
 )
 from rewards.toy.captions import parse
-from t2ialign.evaluation.calibrate import auroc
+from t2ialign.evaluation.ranking import auroc
 from t2ialign.toy.render import render
 
 
