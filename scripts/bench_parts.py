@@ -24,6 +24,8 @@ from rewards.towers.clip_towers import ClipTower, load_tower
 
 SIDE = 512
 """Of every picture, in pixels."""
+CLIPS = "ViT-B-32-quickgelu", "ViT-L-14-quickgelu", "ViT-H-14"
+"""Architectures that are timed, the smallest first."""
 TINY = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},

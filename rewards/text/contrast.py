@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from rewards.text.contrast_meaning import canonical, entailed
 from rewards.text.contrast_rules import RULES
-from rewards.text.contrast_text import canonical, entailed, scene
+from rewards.text.contrast_text import scene
 from rewards.text.contrast_words import ENGLISH, SHAPES_WORLD, Words
 from rewards.text.length import too_long
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,18 +14,17 @@ from torch import Tensor
 
 from rewards import Prepared, Reward, TwoTower, score_all
 from rewards.preprocess import Geometry
-from rewards.text.length import too_long
 from rewards.vlm.base import UnreadableAnswer
 from t2ialign.io.messages import one_line
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder, Pictures, load
 from t2ialign.scoring.items import Item
+from t2ialign.scoring.scorable import NO_PROMPT, check_some_prompt, needing, within_length, without_prompt
 
 WINDOW = 256
 """Rows whose prompts are encoded together, before their pictures are scored."""
 PATIENCE = 16
 """Pictures that a reward may fail on before its first score."""
-NO_PROMPT = "got no prompt; expected NAME.txt beside it or a row in the table of --prompts; add it"
 
 Row = dict[str, Any]
 """{"id", "shard", "row", "file", "prompt", "scores": {name: number}, "error": text or None}."""
@@ -233,35 +232,6 @@ def _reason(error: Exception) -> str:
     """What it says, with its kind unless it is one of our messages."""
     text = one_line(str(error))
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__} ({text})"
-
-
-def needing(rewards: Mapping[str, Reward]) -> list[str]:
-    """Names of the rewards that cannot score a picture without a prompt."""
-    return [name for name, reward in rewards.items() if reward.needs_text]
-
-
-def check_some_prompt(items: Sequence[Item], names: Sequence[str]) -> None:
-    """Raises ValueError if there are pictures and none has a prompt, which rewards of these names need."""
-    pictures = [item for item in items if item.error is None]
-    if pictures and not any(item.prompt for item in pictures):
-        raise ValueError(
-            f"got no prompt for any of the first {len(pictures)} pictures; expected one each for "
-            f"{', '.join(names)}: a .txt beside each, --prompts with a table or a text, or "
-            "--prompts-from-names"
-        )
-
-
-def without_prompt(item: Item) -> Item:
-    """The item, as an error if it has no prompt: for rewards that all need one, it is not even decoded."""
-    if item.prompt or item.error is not None:
-        return item
-    return replace(item, image=None, error=f"{item.file}: {NO_PROMPT}")
-
-
-def within_length(item: Item) -> Item:
-    """The item, as an error if its prompt is longer than any reward reads: nothing is made of it."""
-    wrong = too_long(item.prompt or "") if item.error is None else None
-    return item if wrong is None else replace(item, image=None, error=f"{item.file}: {wrong}")
 
 
 def floats(pictures: Sequence[Tensor], device: torch.device | str) -> Tensor:

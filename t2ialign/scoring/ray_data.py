@@ -19,17 +19,10 @@ from rewards.preprocess import Geometry
 from t2ialign.data.remote import Remote
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder, Pictures
-from t2ialign.scoring.engine import (
-    WINDOW,
-    Engine,
-    Row,
-    check_some_prompt,
-    needing,
-    rows_of,
-    without_prompt,
-)
+from t2ialign.scoring.engine import WINDOW, Engine, Row, rows_of
 from t2ialign.scoring.items import Item, Source
 from t2ialign.scoring.journal import Journal
+from t2ialign.scoring.scorable import check_some_prompt, needing, without_prompt
 
 PARTS = 4
 """Pieces that a source of one shard is cut into, for each worker."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rewards.text.contrast_text import canonical, entailed, phrases, rewrite, scene
+from rewards.text.contrast_meaning import canonical, entailed
+from rewards.text.contrast_text import phrases, rewrite, scene
 
 
 def heads(text):
