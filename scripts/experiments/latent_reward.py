@@ -18,7 +18,7 @@ from scripts.experiments import labelled_pairs, trained
 from scripts.experiments.claim import Claim, Figure, Row
 from scripts.experiments.resumed import finish
 from t2ialign.diffusion.noise import normal_rows
-from t2ialign.evaluation.score import read_image
+from t2ialign.evaluation.manifest_scores import read_image
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.io import atomic, jsonl
 from t2ialign.models.base import Policy

@@ -131,7 +131,7 @@ class TrainedClaim(Claim):
 @torch.no_grad()
 def _margins(scorer: rewards.Reward, folder: Path, rows: Sequence[dict[str, Any]]) -> list[float]:
     """Score of the chosen image minus that of the rejected one, for each pair."""
-    from t2ialign.evaluation.score import read_image
+    from t2ialign.evaluation.manifest_scores import read_image
 
     found: list[float] = []
     for start in trange(0, len(rows), 128, desc="held-out pairs", unit="batch", delay=3):

@@ -107,7 +107,7 @@ def measure(
 ) -> dict[str, evaluate.Summary]:
     """Sample base and aligned on the same held-out prompts and seeds, `into` a folder, and ask the oracle."""
     import rewards
-    from t2ialign.evaluation.score import score_manifest
+    from t2ialign.evaluation.manifest_scores import score_manifest
     from t2ialign.toy.captions import draw_captions
 
     prompts = draw_captions(HELD_OUT, 2000 + seed, held_out=True)

@@ -14,7 +14,7 @@ from t2ialign.io.messages import one_line
 
 if TYPE_CHECKING:
     from rewards import Reward
-    from t2ialign.evaluation.score import Score
+    from t2ialign.evaluation.manifest_scores import Score
     from t2ialign.evaluation.statistics import Estimate
 
 RESULT, SCORES, BASELINE_SCORES = "evaluation.json", "scores.jsonl", "baseline_scores.jsonl"
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 def _score(args: argparse.Namespace, sets: dict[str, list[manifest.Rendered]], output: Path) -> int:
     import rewards
     from rewards.device import default_device
-    from t2ialign.evaluation.score import score_manifest
+    from t2ialign.evaluation.manifest_scores import score_manifest
     from t2ialign.progress import Progress
 
     device = default_device()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from rewards.toy.oracle import ShapesOracle
-from t2ialign.evaluation.score import read_image
+from t2ialign.evaluation.manifest_scores import read_image
 from t2ialign.io import jsonl, manifest
 
 PER_PROMPT = 4  # at most so many pairs of one prompt, or the easy prompts would be most of the data

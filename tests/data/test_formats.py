@@ -10,7 +10,7 @@ from PIL import EpsImagePlugin, Image
 from rewards import inputs
 from t2ialign.data import images
 from t2ialign.data.images import open_rgb
-from t2ialign.evaluation.score import read_image
+from t2ialign.evaluation.manifest_scores import read_image
 
 ROOT = Path(__file__).parents[2]
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(%pipe%touch ran) (w) file\n%%EOF\n"

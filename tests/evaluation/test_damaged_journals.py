@@ -10,7 +10,7 @@ from PIL import Image
 
 from rewards import Reward
 from t2ialign.evaluation import monitor_journal
-from t2ialign.evaluation.score import score_manifest
+from t2ialign.evaluation.manifest_scores import score_manifest
 from t2ialign.io import jsonl, manifest
 from t2ialign.rewriting.files import from_row, to_row
 from t2ialign.rewriting.rewriter import Rewritten

@@ -45,7 +45,7 @@ def test_rendered_pairs_are_right_and_wrong_by_the_oracle(tmp_path):
     import torch
 
     import rewards
-    from t2ialign.evaluation.score import read_image
+    from t2ialign.evaluation.manifest_scores import read_image
 
     file = labelled_pairs.rendered(tmp_path / "renders", CAPTIONS, 2, seed=3)
     rows, oracle = jsonl.read(file), rewards.load("shapes-oracle")

@@ -149,7 +149,7 @@ def test_margins_are_the_scorers_own_on_the_held_out_pairs(trained_run: Path) ->
     records = list(read_pairs(str(trained_run / "test.jsonl")))
     assert found["prompts"] == [record.prompt for record in records]
     scorer = rewards.load("trained", weights=str(trained_run / "training"))
-    from t2ialign.evaluation.score import read_image
+    from t2ialign.evaluation.manifest_scores import read_image
 
     sides = [torch.stack([read_image(getattr(r, side)) for r in records]) for side in ("win", "lose")]
     with torch.no_grad():

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rewards import Reward
-from t2ialign.evaluation.score import Score, read_image, score_manifest
+from t2ialign.evaluation.manifest_scores import Score, read_image, score_manifest
 from t2ialign.io import jsonl, manifest
 
 COLOURS = [(255, 0, 0), (0, 0, 0), (51, 0, 0), (102, 9, 9)]
@@ -135,7 +135,7 @@ def test_pixels_are_read_without_loss(tmp_path: Path) -> None:
 
 
 def test_a_batch_ends_where_its_pixels_are_too_many(folder, monkeypatch):
-    monkeypatch.setattr("t2ialign.evaluation.score.MAX_BATCH_PIXELS", 100)
+    monkeypatch.setattr("t2ialign.evaluation.manifest_scores.MAX_BATCH_PIXELS", 100)
     reward = Redness()
     assert [row["score"] for row in scores(folder, reward)] == pytest.approx(REDS)
     assert [tuple(shape) for shape in reward.batches] == [(1, 3, 8, 8)] * 2 + [(2, 3, 6, 8)]
