@@ -26,10 +26,10 @@ from rewards.llm.local import local_writer
 from rewards.vlm.local import local_judge
 from t2ialign.methods.rewrite_sft import trainer as rewrite_sft
 from t2ialign.methods.rewriter import language
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, save_lora
 from t2ialign.models.lora_apply import load_lora
-from t2ialign.models.unet import UNetPolicy
 from tests.rewards import tiny_clip, tiny_llm, tiny_vlm
 from tests.rewards.detection.test_detect import mask2former
 from tests.training.rewriters import new_rewriter

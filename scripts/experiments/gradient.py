@@ -17,8 +17,8 @@ from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.io import jsonl
 from t2ialign.methods.backprop.presets import PRESETS
 from t2ialign.models.base import Cond
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.load import load_policy
-from t2ialign.models.unet import UNetPolicy
 from t2ialign.progress import Progress
 
 FOUND = "gradients.jsonl"

@@ -15,8 +15,8 @@ from t2ialign.models import options
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from t2ialign.models.families.sd import UNetPolicy
     from t2ialign.models.lora_files import Layers
-    from t2ialign.models.unet import UNetPolicy
 
     Read = tuple[dict[str, str], Layers, str | None, Any]
 

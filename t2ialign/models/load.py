@@ -10,11 +10,12 @@ from diffusers import DDIMScheduler
 from rewards.device import default_device
 from rewards.weights import align_weights
 from t2ialign.models.advice import distilled, not_followed
+from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.families.sdxl import SDXLPolicy
 from t2ialign.models.folder import load_folder, readable
 from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.models.single_file import load_file
 from t2ialign.models.sources import locate
-from t2ialign.models.unet import SDXLPolicy, UNetPolicy
 
 log = logging.getLogger(__name__)
 

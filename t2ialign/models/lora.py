@@ -13,10 +13,10 @@ from torch import nn
 from rewards.permissions import share
 from rewards.tensor_files import save_pretrained
 from t2ialign.models import lora_family
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.lora_files import FILE, Factors, read_lora, write_diffusers, write_kohya
 from t2ialign.models.lora_names import UNET
 from t2ialign.models.lora_targets import UNET as UNET_TARGETS
-from t2ialign.models.unet import UNetPolicy
 
 ADAPTER = "default"
 

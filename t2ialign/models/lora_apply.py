@@ -13,9 +13,9 @@ from diffusers.utils import set_weights_and_activate_adapters
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.lora_files import Factors, Layers, Lora, filled, read_lora
 from t2ialign.models.lora_names import COMPONENTS
-from t2ialign.models.unet import UNetPolicy
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.options import ModelOptions
-from t2ialign.models.unet import UNetPolicy
 
 SD1, SD2, SD2_V, SDXL = (
     "stable-diffusion-v1",

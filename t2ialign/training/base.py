@@ -8,10 +8,10 @@ from typing import ClassVar, TypeVar
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.advice import warn_before_training
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import trainable
 from t2ialign.models.options import options_of
-from t2ialign.models.unet import UNetPolicy
 from t2ialign.training import card
 from t2ialign.training.facts import Facts
 from t2ialign.training.loop import BatchT, Loop

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
-    from t2ialign.models.unet import UNetPolicy
+    from t2ialign.models.families.sd import UNetPolicy
     from t2ialign.training.log import Log
     from t2ialign.training.settings import TrainConfig
     from t2ialign.training.state import TrainState

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.lora import add_lora, save_all, save_kohya, save_lora, train_all
-from t2ialign.models.unet import UNetPolicy
 from t2ialign.training.settings import TrainConfig
 
 

@@ -13,8 +13,8 @@ from t2ialign.data.cache.comparisons import build_comparisons
 from t2ialign.data.cache.shards import DamagedCache
 from t2ialign.io import locks
 from t2ialign.io.hashes import digest
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.load import load_policy
-from t2ialign.models.unet import UNetPolicy
 from tests.data.test_cache_faults import OPTIONS, Crash, assert_same, fail_at, make_records
 
 SHARDS = ("pairs-000001.safetensors", "texts-000000.safetensors")

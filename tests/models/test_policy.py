@@ -7,8 +7,8 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 
 from t2ialign.diffusion.path import to_x0_eps
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.load import load_policy
-from t2ialign.models.unet import UNetPolicy
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from rewards.assets import folder, root
 from rewards.toy.captions import CATEGORIES
 from rewards.toy.oracle import ShapesOracle
 from t2ialign.evaluation.statistics import by_category
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.load import load_policy
-from t2ialign.models.unet import UNetPolicy
 from t2ialign.toy.captions import draw_captions
 from t2ialign.toy.render import render
 from t2ialign.toy.suite import ask, round_trip

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from t2ialign.io import atomic
 from t2ialign.methods.dpo import trainer as dpo
-from t2ialign.models.unet import UNetPolicy
+from t2ialign.models.families.sd import UNetPolicy
 from tests.conftest import sd_scheduler, tiny_tokenizer
 from tests.training.helpers import ROOT
 

@@ -22,7 +22,7 @@ from t2ialign.data.sources import identity
 from t2ialign.methods.dpo.config import Config
 from t2ialign.methods.dpo.heldout import HeldOut
 from t2ialign.methods.dpo.loss import LATENT, Batch, draw, reference_free_loss, reference_loss
-from t2ialign.models.unet import UNetPolicy
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.training import base
 from t2ialign.training.conversion import SD, SDXL, Published
 from t2ialign.training.facts import Facts

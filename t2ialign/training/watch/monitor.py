@@ -24,8 +24,8 @@ from t2ialign.evaluation.panel import Panel, Trained
 from t2ialign.evaluation.manifest_scores import read_image
 from t2ialign.io import atomic, png_text
 from t2ialign.io.inside import inside
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.generate import generate
-from t2ialign.models.unet import UNetPolicy
 from t2ialign.progress import Progress
 from t2ialign.training.settings import TrainConfig
 from t2ialign.training.watch.validation import grid

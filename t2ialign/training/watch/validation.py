@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from t2ialign.io import png_text
+from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.generate import generate
-from t2ialign.models.unet import UNetPolicy
 from t2ialign.progress import Progress
 from t2ialign.training.settings import TrainConfig
 
