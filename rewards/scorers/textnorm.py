@@ -198,6 +198,8 @@ def fit_scale(rows: Sequence[Tensor], labels: Tensor, *, steps: int = 60) -> Fit
     Minimises the cross-entropy of sigmoid(logit TextNorm + offset); the offset takes up the base rate and the
     number of contrasts, and is not needed to score. Raises ValueError for labels that are all equal.
     """
+    from scipy.optimize import minimize_scalar
+
     if len(rows) != len(labels) or not len(rows):
         raise ValueError(f"got {len(rows)} rows and {len(labels)} labels; expected as many; pair them up")
     target = labels.detach().cpu().double()
@@ -209,7 +211,7 @@ def fit_scale(rows: Sequence[Tensor], labels: Tensor, *, steps: int = 60) -> Fit
     if not (spread > 0 and math.isfinite(spread)):
         raise ValueError(f"got scores that differ by {spread}; expected a scorer that tells prompts apart")
 
-    def loss(log_scale: float) -> Fit:
+    def fit_at(log_scale: float) -> Fit:
         scale = math.exp(log_scale)
         logit = _normalised(scale * raw, "logit")
         offset = _offset(logit, target)
@@ -217,42 +219,21 @@ def fit_scale(rows: Sequence[Tensor], labels: Tensor, *, steps: int = 60) -> Fit
         return Fit(scale, offset, float(value))
 
     grid = torch.linspace(math.log(1e-2 / spread), math.log(1e3 / spread), steps).tolist()
-    fits = [loss(point) for point in grid]
+    fits = [fit_at(point) for point in grid]  # there may be several minima: the grid finds the least one
     best = min(range(steps), key=lambda i: fits[i].loss)
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, steps - 1)]
-    return min([fits[best], *(_golden(loss, low, high))], key=lambda fit: fit.loss)
-
-
-def _golden(loss: Callable[[float], Fit], low: float, high: float, steps: int = 30) -> list[Fit]:
-    """Golden-section search for the least loss in [low, high], where it has one minimum."""
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = loss(left), loss(right)
-    tried = [at_left, at_right]
-    for _ in range(steps):
-        if at_left.loss <= at_right.loss:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = loss(left)
-            tried.append(at_left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = loss(right)
-            tried.append(at_right)
-    return tried
+    around = grid[max(best - 1, 0)], grid[min(best + 1, steps - 1)]
+    minimum = minimize_scalar(lambda point: fit_at(point).loss, bounds=around, method="bounded")
+    return min(fits[best], fit_at(minimum.x), key=lambda fit: fit.loss)
 
 
 def _offset(logit: Tensor, target: Tensor) -> float:
     """The constant b with mean sigmoid(logit + b) = mean target, where the cross-entropy is least."""
-    low, high = float(-logit.max()) - 40.0, float(-logit.min()) + 40.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        if float((logit + middle).sigmoid().mean()) < float(target.mean()):
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    from scipy.optimize import brentq
+
+    mean = target.mean()
+    middle = float(mean.logit())  # b if the logits were 0: adding their least and greatest encloses b
+    low, high = middle - float(logit.max()) - 1.0, middle - float(logit.min()) + 1.0
+    return float(brentq(lambda b: float((logit + b).sigmoid().mean() - mean), low, high))
 
 
 def build(

@@ -247,6 +247,31 @@ def test_fitted_loss_is_the_least():
             assert loss.item() >= fit.loss
 
 
+@pytest.mark.parametrize(
+    ("scale", "count", "seed", "expected"),
+    [
+        (0.5, 4000, 0, (0.543828, 1.032634, 0.63451780)),
+        (2.0, 4000, 0, (2.078655, 1.014054, 0.36508390)),
+        (8.0, 4000, 0, (7.780658, 1.040345, 0.10494752)),
+        (3.0, 800, 2, (3.013800, 0.937147, 0.27883499)),
+    ],
+)
+def test_fit_gives_the_figures_of_a_search_by_golden_section_and_bisection(scale, count, seed, expected):
+    """Scale and offset to 1e-4, since the loss is flat at its minimum, which is the same to 1e-8."""
+    fit = fit_scale(*planted(scale, count, seed))
+    assert (fit.scale, fit.offset) == pytest.approx(expected[:2], rel=1e-4)
+    assert fit.loss == pytest.approx(expected[2], abs=1e-8)
+
+
+def test_fit_takes_labels_of_almost_one_kind_and_scores_that_separate_them():
+    rows, _ = planted(1.0, 50, seed=0)
+    rare = torch.zeros(50, dtype=torch.float64)
+    rare[0] = 1e-19
+    assert math.isfinite(fit_scale(rows, rare).offset)
+    best = torch.tensor([float(row[0] > row[1:].max()) for row in rows])
+    assert fit_scale(rows, best).loss < 1e-6
+
+
 def test_fit_says_what_it_cannot_use():
     rows = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
     for labels, message in (
