@@ -87,6 +87,9 @@ REWARDS_NEED = {
     "PIL",
     "safetensors",
     "huggingface_hub",
+    "anyio",
+    "httpx",
+    "tenacity",
 }
 # Of one scorer, imported when it is built.
 LAZY_EXTRAS = {"networks.py": {"diffusers"}, "released.py": {"diffusers"}, "ocr.py": {"rapidocr"}}

@@ -27,12 +27,13 @@ class EndpointWriter(Writer):
         heard: Heard | None,
         cut: Cut | None,
     ) -> list[str]:
-        def one(row: int) -> tuple[str, bool]:
-            drawn: dict[str, Any] = {"temperature": temperature, "seed": seeds[row]} if temperature else {}
-            reply = self.client.ask(talks[row], max_tokens=tokens, **drawn)
-            return self.client.text(reply), cut_off(reply)
-
-        written = self.client.each(one, len(talks))
+        chats: list[dict[str, Any]] = [{"messages": list(talk), "max_tokens": tokens} for talk in talks]
+        if temperature:
+            chats = [
+                {**chat, "temperature": temperature, "seed": seed}
+                for chat, seed in zip(chats, seeds, strict=True)
+            ]
+        written = self.client.ask(chats, lambda reply: (self.client.text(reply), cut_off(reply)))
         for row, (text, broken) in enumerate(written):
             if heard is not None:
                 heard(row, text)

@@ -57,13 +57,8 @@ class Endpoint(Judge):
         self.words = [{word.casefold() for word in words} for words in (yes, no)]
 
     def _answer(self, images: Tensor, questions: Sequence[str], rows: list[int]) -> Tensor:
-        urls = _data_urls(images, rows)
-        asked = {"max_tokens": 1, "logprobs": True, "top_logprobs": self.top}
-
-        def one(j: int) -> list[float] | str:
-            return self._read(self.client.ask(_talk(urls[rows[j]], questions[j]), **asked))
-
-        found = self.client.each(one, len(questions))
+        options = {"max_tokens": 1, "logprobs": True, "top_logprobs": self.top}
+        found = self.client.ask(_chats(images, questions, rows, options), self._read)
         reasons = {j: said for j, said in enumerate(found) if isinstance(said, str)}
         values = [[math.nan] * 2 if isinstance(said, str) else said for said in found]
         answers = torch.tensor(values, dtype=torch.float32, device=images.device).reshape(-1, 2)
@@ -81,13 +76,8 @@ class Endpoint(Judge):
     def _write(
         self, images: Tensor, questions: Sequence[str], rows: list[int], tokens: int, cut: Cut | None
     ) -> list[str]:
-        urls = _data_urls(images, rows)
-
-        def one(j: int) -> tuple[str, bool]:
-            reply = self.client.ask(_talk(urls[rows[j]], questions[j]), max_tokens=tokens)
-            return self.client.text(reply), cut_off(reply)
-
-        written = self.client.each(one, len(questions))
+        chats = _chats(images, questions, rows, {"max_tokens": tokens})
+        written = self.client.ask(chats, lambda reply: (self.client.text(reply), cut_off(reply)))
         for j, (_, broken) in enumerate(written):
             if cut is not None and broken:
                 cut(j)
@@ -128,10 +118,26 @@ class Endpoint(Judge):
         return [math.log(total or bound) for total in sums]
 
 
-def _talk(image: str, question: str) -> list[dict[str, Any]]:
-    """One turn of the user: the image, then the question."""
-    content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": question}]
-    return [{"role": "user", "content": content}]
+def _chats(
+    images: Tensor, questions: Sequence[str], rows: Sequence[int], options: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One turn of the user for each question: its image, then the question."""
+    urls = _data_urls(images, rows)
+    return [
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": urls[row]}},
+                        {"type": "text", "text": question},
+                    ],
+                }
+            ],
+            **options,
+        }
+        for row, question in zip(rows, questions, strict=True)
+    ]
 
 
 def _data_urls(images: Tensor, rows: Sequence[int]) -> dict[int, str]:
