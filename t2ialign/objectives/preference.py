@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+NAMES = {"dpo": "log-ratios", "ipo": "log-ratios", "hinge": "log-ratios", "mapo": "errors"}
+
 SMALL = 0.02
 
 

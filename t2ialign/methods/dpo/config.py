@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from t2ialign import objectives
 from t2ialign.training.settings import TrainConfig
+
+if TYPE_CHECKING:
+    Loss = str
+else:
+    Loss = Literal[objectives.names()]
 
 
 class Config(TrainConfig):
@@ -42,8 +48,8 @@ class Config(TrainConfig):
     holdout_limit: int = Field(default=256, ge=1)
     """At most so many held-out pairs are measured."""
 
-    loss: Literal["dpo", "ipo", "hinge", "mapo"] = "dpo"
-    """mapo needs no reference and half the compute."""
+    loss: Loss = "dpo"
+    """A name that a file of t2ialign/objectives declares; mapo needs no reference and half the compute."""
     beta: float = Field(default=5000.0, gt=0)
     """Strength of the tie to the reference (dpo, ipo, hinge), on the scale of Diffusion-DPO's launcher."""
     mapo_beta: float = Field(default=0.1, gt=0)

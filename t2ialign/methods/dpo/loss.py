@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from t2ialign import objectives
 from t2ialign.data.cache.stored import Pairs
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.models.base import Policy
-from t2ialign.objectives.preference import denoising_ratio, dpo, hinge, ipo, mapo, mean_square, wins
+from t2ialign.objectives.preference import denoising_ratio, mean_square, wins
 from t2ialign.objectives.safeguard import loser_scale, scale_gradient
 from t2ialign.objectives.weighting import discount_weight, sample_timesteps
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 LEVEL, NOISE, LATENT = range(3)
 """Last part of a row's random key: its timestep, its noise, its draw from the image encoder."""
-
-REFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {"dpo": dpo, "ipo": ipo, "hinge": hinge}
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def reference_loss(
     (err_win, err_lose), scale = guarded_errors(cfg, *policy)
     ref_win, ref_lose = (mean_square(residual) for residual in reference)
     r_win, r_lose = denoising_ratio(err_win, ref_win), denoising_ratio(err_lose, ref_lose)
-    losses = REFERENCE_LOSSES[cfg.loss](r_win, r_lose, beta=cfg.beta, weight=discount(cfg, t))
+    losses = objectives.load(cfg.loss)(r_win, r_lose, beta=cfg.beta, weight=discount(cfg, t))
     return losses, {
         "implicit_acc": wins(r_win - r_lose),
         "margin": cfg.beta * (r_win - r_lose),
@@ -77,9 +76,9 @@ def reference_loss(
 def reference_free_loss(
     cfg: Config, win: Tensor, lose: Tensor, t: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """MaPO on residuals (B, C, h, w) of winner and loser, t (B,) -> losses (B,), metrics."""
+    """MaPO, or another loss on errors, of residuals (B, C, h, w) at t (B,) -> losses (B,), metrics."""
     (err_win, err_lose), scale = guarded_errors(cfg, win, lose)
-    losses = mapo(err_win, err_lose, beta=cfg.mapo_beta, weight=discount(cfg, t))
+    losses = objectives.load(cfg.loss)(err_win, err_lose, beta=cfg.mapo_beta, weight=discount(cfg, t))
     metrics = {"implicit_acc": wins(err_lose - err_win), "margin": err_lose - err_win}
     return losses, {**metrics, "err_win": err_win, "err_lose": err_lose, "loser_scale": scale}
 

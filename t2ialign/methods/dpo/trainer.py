@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from t2ialign import objectives
 from t2ialign.data.cache.build import PairCache, build_cache
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.skipped import skipping
@@ -105,13 +106,18 @@ class Trainer(base.Trainer[Config, Batch]):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The chosen loss of each pair; the reference is asked only where the loss knows one."""
         residuals = batch.residuals(self.policy)
-        if self.cfg.loss == "mapo":
+        if self.has_no_reference:
             losses, metrics = reference_free_loss(self.cfg, *residuals, batch.t)
         else:
             with self.policy.reference():
                 reference = batch.residuals(self.policy)
             losses, metrics = reference_loss(self.cfg, residuals, reference, batch.t)
         return batch.pairs.weight * losses, metrics
+
+    @property
+    def has_no_reference(self) -> bool:
+        """Whether the loss sees denoising errors alone, as MaPO does."""
+        return self.cfg.loss in objectives.names(objectives.ERRORS)
 
     def evaluate(self) -> dict[str, float]:
         """Implicit accuracy and loss on the held-out pairs, at the same timesteps and noise every time."""
@@ -130,10 +136,10 @@ class Trainer(base.Trainer[Config, Batch]):
             accuracy=True,
             epoch=pairs,
             repeats=True,
-            published=() if cfg.loss == "mapo" else (beta,),
+            published=() if self.has_no_reference else (beta,),
             numbers=numbers,
             watched={
-                "margin": None if cfg.loss == "mapo" else LEAST_MARGIN * cfg.beta / beta.converted(numbers)
+                "margin": None if self.has_no_reference else LEAST_MARGIN * cfg.beta / beta.converted(numbers)
             },
             levers={"lr": cfg.lr, "lora_rank": cfg.lora_rank, "beta": cfg.beta},
         )
