@@ -17,6 +17,11 @@ from rewards.detection.geneval import FORMS, closeness
 from rewards.detection.geneval_spec import Spec, check_labels, lookup, read_specs
 
 NAMES: dict[str, dict[str, str]] = {"count": {"form": "dense"}, "count-strict": {"form": "strict"}}
+TABLE = {
+    "count, count-strict": (
+        "as for `geneval` | the detector's own | its metadata | [0, 1]; 1 or 0 | no | MIT"
+    ),
+}
 
 THRESHOLD = 0.5
 MAX_OVERLAP = 0.5

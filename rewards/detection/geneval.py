@@ -23,6 +23,12 @@ from rewards.detection.geneval_spec import Clause, Spec, check_labels, lookup, r
 from rewards.towers.two_tower import Tower
 
 NAMES: dict[str, dict[str, str]] = {"geneval": {"form": "strict"}, "geneval-dense": {"form": "dense"}}
+TABLE = {
+    "geneval, geneval-dense": (
+        "facebook/mask2former-swin-small-coco-instance; CLIP L/14 for colours | the detector's own | "
+        "its metadata | 1 or 0; [0, 1] | no | MIT"
+    ),
+}
 
 FORMS = ("strict", "dense")
 THRESHOLD = 0.3

@@ -22,6 +22,12 @@ NAMES: dict[str, dict[str, str]] = {
     "ocr-exact": {"form": "exact"},
     "text-area": {"form": "area"},
 }
+TABLE = {
+    "ocr, ocr-exact": (
+        "RapidOCR's, in its wheel | 8 bits | the text in double quotes | [0, 1] | no | Apache-2.0"
+    ),
+    "text-area": "likewise | 8 bits | nothing | share of the image, [0, 1] | no | Apache-2.0",
+}
 
 _QUOTED = re.compile('"([^"]*)"|\u201c([^\u201d]*)\u201d')
 

@@ -25,6 +25,12 @@ from rewards.keypoints.verdicts import AGGREGATES, Checker, Evaluation, aggregat
 from rewards.vlm.base import UnreadableAnswer
 
 NAMES: dict[str, dict[str, str]] = {"evaluator": {}}
+TABLE = {
+    "evaluator": (
+        "any VLM as for `vqascore`; a head fitted on a two-tower scorer; none for the embedded world | "
+        "the judge's own | its key points, one by one | [0, 1] | no | the judge's"
+    ),
+}
 
 Source = Callable[[str], Sequence[KeyPoint]]
 """Prompt -> its key points."""

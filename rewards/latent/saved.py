@@ -17,6 +17,12 @@ from rewards.permissions import share
 from rewards.weights import find, load_state, located
 
 NAMES: dict[str, dict[str, Any]] = {"latent": {}}
+TABLE = {
+    "latent": (
+        "the output folder of `t2ialign train lrm`, or LRM as released | noisy latents, no pictures | "
+        "the window of its text encoders | exp(tau) cosine | yes | base and data"
+    ),
+}
 
 WEIGHTS, ABOUT = "latent_reward.safetensors", "latent_reward.json"
 FORMAT = 1

@@ -30,6 +30,18 @@ NAMES: dict[str, dict[str, Any]] = {
     "simulacra-b32": {"head": "simulacra-b32"},
     "simulacra-b16": {"head": "simulacra-b16"},
 }
+TABLE = {
+    "aesthetic": (
+        "christophschuhmann/improved-aesthetic-predictor, on CLIP L/14 | crop 224 | nothing | "
+        "w . e + b, mostly 4 to 7 | yes | Apache-2.0"
+    ),
+    "aesthetic-v1, aesthetic-v1-b32, aesthetic-v1-b16": (
+        "LAION-AI/aesthetic-predictor, on L/14, B/32, B/16 | crop 224 | nothing | w . e + b | yes | MIT"
+    ),
+    "simulacra, simulacra-b32, simulacra-b16": (
+        "crowsonkb/simulacra-aesthetic-models | crop 224 | nothing | sqrt(D) w . e + b | yes | MIT"
+    ),
+}
 CLIPS = {
     "b32": ("openai/clip-vit-base-patch32", "ViT-B-32-quickgelu"),
     "b16": ("openai/clip-vit-base-patch16", "ViT-B-16-quickgelu"),

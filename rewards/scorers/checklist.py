@@ -26,6 +26,12 @@ from rewards.vlm.base import Judge, log_odds
 from rewards.vlm.choose import judge
 
 NAMES: dict[str, dict[str, str]] = {"checklist": {}}
+TABLE = {
+    "checklist": (
+        "any VLM as for `vqascore`, and a list of questions | the VLM's own | where the list asks for it | "
+        "weighted sum | no | the VLM's"
+    ),
+}
 
 PUBLISHED = {0: (22, 23, 24, 28, 29), 1: (25, 26), 2: (27,)}
 """VisionReward-Image's release: line of the gate's question -> lines it gates, counted from 0."""

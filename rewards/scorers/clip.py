@@ -29,6 +29,16 @@ NAMES: dict[str, dict[str, Any]] = {
     "clipscore-l": {"weights": "openai/clip-vit-large-patch14", "architecture": "ViT-L-14-quickgelu"},
     "clipscore-h": {"weights": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "architecture": "ViT-H-14"},
 }
+TABLE = {
+    "clipscore": (
+        'openai/clip-vit-base-patch32 | crop 224 | "A photo depicts " + 77 tokens | 2.5 max(cosine, 0) | '
+        "yes | MIT"
+    ),
+    "clipscore-b, clipscore-l": (
+        "openai/clip-vit-base-patch32, -large-patch14 | crop 224 | 77 tokens | cosine, [-1, 1] | yes | MIT"
+    ),
+    "clipscore-h": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K | crop 224 | 77 tokens | cosine | yes | MIT",
+}
 
 
 class ClipScore(TwoTower):

@@ -19,6 +19,12 @@ NAMES: dict[str, dict[str, Any]] = {
     "hpsv2": {"weights": "xswu/HPSv2", "filename": "HPS_v2_compressed.pt"},
     "hpsv2.1": {"weights": "xswu/HPSv2", "filename": "HPS_v2.1_compressed.pt"},
 }
+TABLE = {
+    "hpsv2, hpsv2.1": (
+        "xswu/HPSv2 (CLIP-H) | longest side to 224, black around | 77 tokens | "
+        "cosine, mostly 0.2 to 0.4 | yes | Apache-2.0"
+    ),
+}
 
 
 class HumanPreferenceScore(ClipScore):

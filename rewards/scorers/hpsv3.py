@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAMES: dict[str, dict[str, Any]] = {"hpsv3": {}}
+TABLE = {
+    "hpsv3": (
+        "MizzenAI/HPSv3; Qwen/Qwen2-VL-7B-Instruct (configuration, tokenizer) | "
+        "some 200,704 pixels, sides divisible by 28 | in a rubric | the mean, unbounded | yes | "
+        "MIT (code), Apache-2.0 (model card)"
+    ),
+}
 
 HUB, FILE = "MizzenAI/HPSv3", "HPSv3.safetensors"
 BASE, BASE_FILES = "Qwen/Qwen2-VL-7B-Instruct", ("config.json", "tokenizer_config.json", "tokenizer.json")

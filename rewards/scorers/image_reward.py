@@ -20,6 +20,12 @@ from rewards.towers.tokens import Tokens
 from rewards.weights import find, load_state
 
 NAMES: dict[str, dict[str, Any]] = {"imagereward": {}}
+TABLE = {
+    "imagereward": (
+        "THUDM/ImageReward; google-bert/bert-base-uncased (vocab.txt) | crop 224 | 35 tokens | "
+        "(head - 0.167) / 1.033, mostly -2 to 2 | yes | Apache-2.0"
+    ),
+}
 
 HUB, FILE = "THUDM/ImageReward", "ImageReward.pt"
 VOCABULARY, VOCABULARY_FILE = "google-bert/bert-base-uncased", "vocab.txt"

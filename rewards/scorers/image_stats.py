@@ -23,6 +23,15 @@ NAMES: dict[str, dict[str, str | float]] = {
     "grid": {"statistic": "grid"},
     "clipped": {"statistic": "clipped"},
 }
+TABLE = {
+    "jpeg-compressibility, jpeg-incompressibility": (
+        "none | 8 bits | nothing | minus or plus 1000 bytes at quality 95 | no | no weights"
+    ),
+    "saturation, high-frequency, grid, contrast": (
+        "none | all | nothing | [0, 1]; `contrast` [0, 0.5] | yes | no weights"
+    ),
+    "clipped": "none | all | nothing | share of pixels at 0 or 255 | no | no weights",
+}
 
 QUALITY = 95
 """JPEG quality of the published rewards."""

@@ -23,6 +23,12 @@ from rewards.towers.tokens import Tokens, clip_tokens
 from rewards.weights import find, load_state
 
 NAMES: dict[str, dict[str, Any]] = {"mps": {}}
+TABLE = {
+    "mps": (
+        "Kwai-Kolors/MPS, converted | crop 224 as PickScore | 77 tokens, and a list of criteria | "
+        "exp(scale) cosine | yes | MIT"
+    ),
+}
 
 HUB, FILES = "Kwai-Kolors/MPS", ("MPS_overall_checkpoint.safetensors", "MPS_overall_checkpoint.pth")
 CONDITION = (

@@ -16,6 +16,12 @@ from rewards.towers.tokens import Style
 from rewards.towers.two_tower import Tower
 
 NAMES: dict[str, dict[str, Any]] = {"pickscore": {"weights": "yuvalkirstain/PickScore_v1"}}
+TABLE = {
+    "pickscore": (
+        "yuvalkirstain/PickScore_v1 (CLIP-H) | crop 224, odd margins as in transformers | 77 tokens | "
+        "exp(scale) cosine, mostly 18 to 23 | yes | MIT (code)"
+    ),
+}
 
 
 class PickScore(ClipScore):

@@ -26,6 +26,11 @@ from rewards.toy.captions import parse
 NAMES: dict[str, dict[str, str | float]] = {
     "shapes-textnorm": {"base": "shapes-clip", "contrast": "shapes", "scale": 24.0}
 }
+TABLE = {
+    "shapes-textnorm": (
+        "in the package | as `shapes-clip` | and its near misses | probability, (0, 1) | yes | Apache-2.0"
+    ),
+}
 # The scale is what fit_scale gives on 720 renders of 90 training captions, half of them of a near miss.
 
 KEEP = 65536

@@ -12,6 +12,12 @@ from rewards.trained import ABOUT, WEIGHTS, lay_over, read_about, read_tensors
 from rewards.weights import find
 
 NAMES: dict[str, dict[str, str]] = {"trained": {}}
+TABLE = {
+    "trained": (
+        "the output folder of `t2ialign train reward` | as its base | as its base | as its base | "
+        "as its base | base and data"
+    ),
+}
 
 
 def build(

@@ -22,6 +22,11 @@ from rewards.vlm.base import Judge, UnreadableAnswer
 from rewards.vlm.choose import judge
 
 NAMES: dict[str, dict[str, str]] = {"unified-reward": {"weights": "CodeGoat24/UnifiedReward-qwen-7b"}}
+TABLE = {
+    "unified-reward": (
+        "CodeGoat24/UnifiedReward-qwen-7b | the VLM's own | in an instruction | 1 to 5 | no | MIT"
+    ),
+}
 
 TEMPLATE = (
     "The image was generated from a caption. Judge two things: does it show what the caption says (objects, "

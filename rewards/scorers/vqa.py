@@ -21,6 +21,13 @@ NAMES: dict[str, dict[str, str]] = {
     "vqascore-logit": {"form": "logit"},
     "vqascore-grad": {"form": "logit", "pixels": "float"},
 }
+TABLE = {
+    "vqascore, vqascore-logit": (
+        "any VLM; Qwen/Qwen2.5-VL-7B-Instruct | the VLM's own | in a question | "
+        "P(yes) / (P(yes) + P(no)), or its log-odds | no | the VLM's"
+    ),
+    "vqascore-grad": "a local model | likewise, by tensors | likewise | log-odds | yes | the VLM's",
+}
 
 TEMPLATE = 'Does this figure show "{prompt}"? Please answer yes or no.'
 """The question of the paper."""

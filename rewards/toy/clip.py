@@ -17,6 +17,11 @@ NAMES: dict[str, dict[str, str]] = {
     "shapes-clip": {"path": "shapes-clip"},
     "shapes-clip-b": {"path": "shapes-clip-b"},
 }
+TABLE = {
+    "shapes-clip, shapes-clip-b": (
+        "in the package | squashed to 32 x 32 | 32 tokens | cosine | yes | Apache-2.0"
+    ),
+}
 
 
 class ShapesClip(ClipScore):

@@ -10,6 +10,9 @@ from rewards.toy.captions import Caption, judge, parse
 from rewards.toy.vision import check_canvas, read_things
 
 NAMES: dict[str, dict[str, str]] = {"shapes-oracle": {}}
+TABLE = {
+    "shapes-oracle": "none | all | a caption of the embedded world | 1 or 0 | no | no weights",
+}
 
 _parse = lru_cache(maxsize=4096)(parse)
 

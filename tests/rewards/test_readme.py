@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 import rewards
+from scripts import reward_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,4 +34,30 @@ def test_the_table_has_every_name():
     text = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
     cells = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
     named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
-    assert not set(rewards.names()) - named
+    assert not set(rewards.names()) - named, f"run {reward_table.COMMAND}"
+
+
+def test_the_table_is_what_the_files_declare():
+    page = reward_table.DOCS.read_text(encoding="utf-8")
+    assert reward_table.replaced(page, reward_table.table()) == page, f"run {reward_table.COMMAND}"
+
+
+def test_a_name_without_a_row_and_a_row_of_other_columns_say_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "rewards").mkdir()
+    file = tmp_path / "rewards" / "blur.py"
+    monkeypatch.setattr(reward_table, "ROOT", tmp_path)
+    monkeypatch.setattr(rewards, "names", lambda: {"blur": "rewards.blur"})
+    file.write_text("NAMES = {'blur': {}}\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"got no row for blur in TABLE of rewards.blur.py; .*; add \"blur\": "
+    ):
+        reward_table.table()
+    file.write_text("TABLE = {'blur': 'none | all'}\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"got 2 cells for blur in TABLE of rewards.blur.py; expected weights"
+    ):
+        reward_table.table()
+    file.write_text(
+        "TABLE = {'blur': 'none | all | nothing | [0, 1] | yes | no weights'}\n", encoding="utf-8"
+    )
+    assert reward_table.table().endswith("| `blur` | none | all | nothing | [0, 1] | yes | no weights |\n")
