@@ -1,6 +1,7 @@
 """The distribution: what it declares, what the wheel carries, and that both work outside the checkout."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -80,6 +81,32 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
     assert assets == str(tmp_path / "site" / "rewards" / "assets")
     count = sum(name.endswith(".yaml") for name in recipes)
     assert shipped_recipes == f"{tmp_path / 'site' / 't2ialign' / 'recipes'} {count}"
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("words", [["prove"], ["prove", "demo"], ["prove", "demo", "--check"]])
+def test_an_installed_wheel_says_in_one_line_that_prove_needs_the_repository(
+    tmp_path: Path, words: list[str]
+) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not {name for name in archive.namelist() if name.startswith(("scripts/", "tests/"))}
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    # The checkout may be on the path of an editable install: the wheel comes first, and python -m adds "".
+    done = subprocess.run(
+        [sys.executable, "-m", "t2ialign", *words],
+        cwd=tmp_path / "empty",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "an installed package has no experiments; expected a checkout of the repository" in line
 
 
 def test_the_embedded_files_stay_small() -> None:

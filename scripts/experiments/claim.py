@@ -46,6 +46,10 @@ class Claim(ABC):
     def measure(self, folder: Path, seed: int) -> None:
         """Measure one seed, leaving files in `folder`; called again after a kill, it goes on from them."""
 
+    def shared(self, folder: Path, seed: int) -> Path | None:
+        """The folder of what runs share and the first of them makes, if this run uses one."""
+        return None
+
     @abstractmethod
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """The verdict over all seeds, from what `measure` left: one row or more."""

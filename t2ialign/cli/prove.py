@@ -2,7 +2,8 @@
 
 A subject is the file scripts/experiments/SUBJECT.py with `CLAIMS`. Each claim and seed is a run of its own
 in the work folder, which a second call goes on with; complete ones are judged and merged into one file and
-one page.
+one page. Beside them SUBJECT.files.json has the project's files that each claim's runs loaded: a row is stale
+when one of these has changed, and without such a record when any code has.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.evaluation.provenance import source_hash
+from t2ialign.evaluation.provenance import LoadedFiles, source_hash, why_stale
 from t2ialign.io import atomic, locks
 
 if TYPE_CHECKING:
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
 """The subjects. A wheel does not carry them."""
+LOADED = "loaded.json"
+"""In a run's folder, or in one that runs share: files that another process or run loaded to make it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "subject", choices=subjects() or None, help="The claims to measure: a file of scripts/experiments."
+        "subject",
+        choices=subjects() or None,
+        nargs=None if EXPERIMENTS.is_dir() else "?",  # without them `run` says where they are
+        help="The claims to measure: a file of scripts/experiments.",
     )
     parser.add_argument(
         "--claim",
@@ -50,18 +56,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("proofs"), help="The folder of the result (proofs)."
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="Measure nothing: list the rows on file that are stale, and the files that have changed.",
+    )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run the claims and seeds that are not done yet, and write what is complete.
+def run(args: argparse.Namespace) -> int | None:
+    """Run the claims and seeds that are not done yet, and write what is complete; or check what is on file.
 
-    Raises ValueError without a checkout, for a number that is no claim or seed, and for runs of older code.
+    Returns 1 if `check` finds a stale row. Raises ValueError without a checkout, for a number that is no
+    claim or seed, and for runs of older code.
     """
     if not EXPERIMENTS.is_dir():
         raise ValueError(
-            f"got {args.subject}, but an installed package has no experiments; expected a checkout of the "
-            "repository, which has them in scripts/experiments; clone it and run the same command there"
+            f"got {args.subject or 'prove'}, but an installed package has no experiments; expected a "
+            "checkout of the repository, which has them in scripts/experiments; clone it and run the command there"
         )
+    if args.check:
+        return check(args.output / f"{args.subject}.json")
+    loaded = LoadedFiles()
     claims = load(args.subject)
     runs = {number: _runs(args.work, args.subject, number, claim) for number, claim in claims.items()}
     chosen = _chosen("claim", args.claim, list(claims))
@@ -70,8 +85,38 @@ def run(args: argparse.Namespace) -> None:
         _check_tree([run for run in runs[number].values() if run.started])
     for number in chosen:
         for seed in _chosen("seed", args.seed, list(claims[number].seeds)):
-            runs[number][seed].finish(claims[number])
+            runs[number][seed].finish(claims[number], loaded)
     write(args.output, args.work, args.subject)
+    return None
+
+
+def check(file: Path) -> int:
+    """Print each stale row of a file in proofs/ and why -> 1 if there is one, else 0.
+
+    Raises ValueError if there is no such file.
+    """
+    if not file.is_file():
+        raise ValueError(f"got no {file}; expected rows that were measured; run it without --check first")
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    reasons = [(row, why) for row in rows if (why := stale(row, recorded_files(file))) is not None]
+    for row, why in reasons:
+        print(f"stale: {row['claim']}: {why}")
+    print(f"{file}: {len(rows) - len(reasons)} of {len(rows)} rows are of today's code")
+    return 1 if reasons else 0
+
+
+def stale(row: dict[str, Any], recorded: dict[str, Any]) -> str | None:
+    """Why a row does not speak for today's code, or None if it does; `recorded` as of `recorded_files`."""
+    if row["verdict"] == "not tested":
+        return "it was not tested"
+    record = recorded.get(str(row.get("number")), {})
+    return why_stale(row["tree"], record["files"] if record.get("tree") == row["tree"] else None)
+
+
+def recorded_files(file: Path) -> dict[str, Any]:
+    """Number of a claim -> {"tree", "files"}, from beside a file of proofs/; {} where there is none."""
+    beside = file.with_suffix(".files.json")
+    return atomic.read_json(beside) if beside.is_file() else {}
 
 
 def subjects() -> list[str]:
@@ -101,15 +146,24 @@ class Run:
         """Whether all of it was measured."""
         return bool(self.known.get("done"))
 
-    def finish(self, claim: Claim) -> None:
+    @property
+    def stale(self) -> str | None:
+        """Why what was measured is not of today's code; None if it is, or if nothing was measured."""
+        return why_stale(self.known["tree"], self.known.get("files")) if self.started else None
+
+    def finish(self, claim: Claim, loaded: LoadedFiles) -> None:
         """Measure what is missing, noting the time whatever happens."""
         if self.done:
             return
         with locks.hold_file(self.folder, "run "):
-            self._measure(claim)
+            self._measure(claim, loaded)
 
-    def _measure(self, claim: Claim) -> None:
-        self.known = {"tree": source_hash(), "seconds": 0.0, **self.known, "done": False}
+    def _measure(self, claim: Claim, loaded: LoadedFiles) -> None:
+        tree = source_hash()
+        self.known = {"tree": tree, "seconds": 0.0, **self.known, "done": False}
+        files = self.known.pop(
+            "files", {}
+        )  # a run that is killed leaves none, and is then judged by its tree
         began, before = time.monotonic(), self.known["seconds"]
         atomic.write_json(self.note, self.known)
         try:
@@ -117,7 +171,18 @@ class Run:
             self.known["done"] = True
         finally:
             self.known["seconds"] = before + time.monotonic() - began
+            if source_hash() == tree:
+                self.known["files"] = {**self._of_others(claim, loaded.hashes()), **files}
             atomic.write_json(self.note, self.known)
+
+    def _of_others(self, claim: Claim, files: dict[str, str]) -> dict[str, str]:
+        """These files and those that made what runs share, whose folder gets a record of them all."""
+        for place in (self.folder, claim.shared(self.folder, self.seed)):
+            if place is not None and (place / LOADED).is_file():
+                files = {**files, **atomic.read_json(place / LOADED)}
+            if place is not None and place != self.folder and place.is_dir():
+                atomic.write_json(place / LOADED, files)
+        return files
 
 
 def write(output: Path, work: Path, subject: str) -> list[dict[str, Any]]:
@@ -125,22 +190,25 @@ def write(output: Path, work: Path, subject: str) -> list[dict[str, Any]]:
 
     A claim that was never complete on today's code, nor judged earlier, is a row that says "not tested".
     """
-    file, tree = output / f"{subject}.json", source_hash()
+    file = output / f"{subject}.json"
     earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     rows: list[dict[str, Any]] = []
     figures = {}
+    recorded = recorded_files(file)
     for number, claim in load(subject).items():
         each = list(_runs(work, subject, number, claim).values())
-        if all(run.done and run.known["tree"] == tree for run in each):
-            rows += judged(claim, number, subject, each, tree)
+        if all(run.done and run.stale is None for run in each):
+            rows += judged(claim, number, subject, each)
             figures[number] = claim.figures([run.folder for run in each])
+            recorded[str(number)] = _record(each)
         else:
             kept = [row for row in earlier if row.get("number") == number and row["verdict"] != "not tested"]
             rows += kept or [_untested(claim, number, subject, each)]
-            missing = [str(run.seed) for run in each if not run.done or run.known["tree"] != tree]
+            missing = [str(run.seed) for run in each if not run.done or run.stale is not None]
             print(f"claim {number}: seeds {', '.join(missing)} are still to run before it is judged")
     output.mkdir(parents=True, exist_ok=True)
     atomic.write_json(file, rows)
+    atomic.write_json(file.with_suffix(".files.json"), recorded)
     _write_page(output / f"{subject}.html", subject, rows, figures)
     for row in rows:
         print(f"{row['claim']}: {row['verdict']}")
@@ -148,7 +216,7 @@ def write(output: Path, work: Path, subject: str) -> list[dict[str, Any]]:
     return rows
 
 
-def judged(claim: Claim, number: int, subject: str, runs: list[Run], tree: str) -> list[dict[str, Any]]:
+def judged(claim: Claim, number: int, subject: str, runs: list[Run]) -> list[dict[str, Any]]:
     """The rows of a claim whose runs are done."""
     return [
         {
@@ -161,7 +229,7 @@ def judged(claim: Claim, number: int, subject: str, runs: list[Run], tree: str) 
             "seeds": [run.seed for run in runs],
             "seconds": round(sum(run.known["seconds"] for run in runs)),
             "verdict": "holds" if row.holds else "does not hold",
-            "tree": tree,
+            "tree": runs[-1].known["tree"],
         }
         for row in claim.rows([run.folder for run in runs])
     ]
@@ -202,13 +270,16 @@ def _chosen(name: str, asked: list[int] | None, there: list[int]) -> list[int]:
 
 def _check_tree(runs: list[Run]) -> None:
     """Raises ValueError for a run of older code."""
-    tree = source_hash()
     for run in runs:
-        if run.known["tree"] != tree:
-            raise ValueError(
-                f"got {run.folder}, measured on code {run.known['tree']}; expected today's, {tree}; delete "
-                f"{run.folder.parent}, or set --work"
-            )
+        if run.stale is not None:
+            raise ValueError(f"got {run.folder}, {run.stale}; delete {run.folder.parent}, or set --work")
+
+
+def _record(runs: list[Run]) -> dict[str, Any]:
+    """The tree of the last run and the files of all; none where one of them has no record."""
+    each = [run.known.get("files") for run in runs]
+    files = {name: digest for some in each if some for name, digest in some.items()} if all(each) else {}
+    return {"tree": runs[-1].known["tree"], "files": files}
 
 
 def _defines_claims(file: Path) -> bool:

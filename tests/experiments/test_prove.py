@@ -11,6 +11,7 @@ import pytest
 from scripts.experiments.claim import Claim, Figure, Row
 from t2ialign.cli import prove
 from t2ialign.cli.main import main
+from t2ialign.evaluation import provenance
 from t2ialign.evaluation.provenance import source_hash
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,20 +102,57 @@ def test_a_killed_claim_goes_on_and_its_time_adds_up(claims, call, tmp_path):
     assert claims[0].calls == [0, 0, 1] and rows(tmp_path)[0]["seconds"] >= 100
 
 
-def test_runs_of_older_code_are_refused(claims, call, monkeypatch, capsys):
+def forget_files(work: Path) -> None:
+    """Make the notes those of runs that recorded no files, as all did before."""
+    for note in work.glob("demo/claim-*/seed-*.json"):
+        note.write_text(json.dumps({k: v for k, v in json.loads(note.read_text()).items() if k != "files"}))
+
+
+def test_runs_of_older_code_are_refused(claims, call, monkeypatch, capsys, tmp_path):
     assert call() == 0
-    monkeypatch.setattr(prove, "source_hash", lambda: "f" * 16)
+    forget_files(tmp_path / "work")
+    monkeypatch.setattr(provenance, "source_hash", lambda: "f" * 16)
     assert call("--claim", "1") == 2
     assert "expected today's, ffffffffffffffff; delete" in capsys.readouterr().err
 
 
 def test_a_claim_of_older_code_keeps_its_row_while_another_is_measured(claims, call, tmp_path):
     assert call() == 0
+    forget_files(tmp_path / "work")
     note = tmp_path / "work" / "demo" / "claim-1" / "seed-0.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"tree": "0" * 16}))
     before = rows(tmp_path)[0]
     assert call("--claim", "2") == 0
     assert rows(tmp_path)[0] == before
+
+
+def test_runs_record_what_they_loaded_and_check_says_what_is_stale(
+    claims, call, tmp_path, capsys, monkeypatch
+):
+    assert call() == 0
+    recorded = prove.recorded_files(tmp_path / "proofs" / "demo.json")
+    assert set(recorded) == {"1", "2"} and "t2ialign/cli/prove.py" in recorded["1"]["files"]
+    monkeypatch.setattr(provenance, "source_hash", lambda: "f" * 16)
+    assert call("--check") == 0, "another tree is no matter where no loaded file has changed"
+    assert "2 of 2 rows are of today's code" in capsys.readouterr().out
+    assert call() == 0 and claims[0].calls == [0, 1], "nothing is measured again"
+    recorded["2"]["files"]["t2ialign/cli/prove.py"] = "0" * 16
+    (tmp_path / "proofs" / "demo.files.json").write_text(json.dumps(recorded))
+    assert call("--check") == 1
+    assert "stale: tails win: measured on another t2ialign/cli/prove.py" in capsys.readouterr().out
+    (tmp_path / "proofs" / "demo.files.json").unlink()
+    assert call("--check") == 1 and claims[0].calls == [0, 1]
+
+
+def test_a_run_inherits_the_record_of_what_it_shares(claims, call, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / prove.LOADED).write_text(json.dumps({"t2ialign/peers.py": "0" * 16}))
+    monkeypatch.setattr(claims[0], "shared", lambda folder, seed: shared)
+    assert call() == 0
+    assert list(prove.recorded_files(tmp_path / "proofs" / "demo.json")) == ["2"]
+    assert "t2ialign/cli/prove.py" in json.loads((shared / prove.LOADED).read_text())
+    assert rows(tmp_path)[0]["verdict"] == "not tested", "a file that made it has changed"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +184,8 @@ def test_the_proofs_on_file_are_of_this_code(subject):
     found = json.loads(file.read_text())
     for row in found:
         assert row["verdict"] in ("holds", "does not hold", "not tested")
-    stale = {row["claim"] for row in found if row["tree"] != source_hash() or row["verdict"] == "not tested"}
+    recorded = prove.recorded_files(file)
+    stale = {row["claim"] for row in found if prove.stale(row, recorded) is not None}
     if stale:
         pytest.skip(
             f"{file.name}: {len(stale)} rows are of older code or not tested; run t2ialign prove {subject}"
