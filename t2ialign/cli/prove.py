@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int | None:
     if not EXPERIMENTS.is_dir():
         raise ValueError(
             f"got {args.subject or 'prove'}, but an installed package has no experiments; expected a "
-            "checkout of the repository, which has them in scripts/experiments; clone it and run the command there"
+            "checkout of the repository, which has them in scripts/experiments; clone it and run prove there"
         )
     if args.check:
         return check(args.output / f"{args.subject}.json")
