@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -33,6 +33,9 @@ class Config(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    EXAMPLES: ClassVar[str] = ""
+    """The examples at the end of --help: lines, each a sentence and the command that it describes."""
 
     @model_validator(mode="before")
     @classmethod
@@ -66,8 +69,8 @@ def load(
         elif isinstance(value, str):
             values[key] = _located(value, folders)
     for item in overrides:
-        theirs, found, text = item.partition("=")
-        if not found or not theirs:
+        theirs, equals, text = item.partition("=")
+        if not equals or not theirs:
             raise ValueError(
                 f"got override {_shown(item)}; expected key=value; write for example lr=1e-4, or --lr 1e-4"
             )
@@ -116,10 +119,10 @@ def describe(cls: type[Config]) -> str:
     parts: list[str] = []
     left = dict(cls.model_fields)
     for owner in cls.__mro__:
-        own = [name for name in inspect.get_annotations(owner) if name in left]
-        if own and issubclass(owner, Config):
+        names = [name for name in inspect.get_annotations(owner) if name in left]
+        if names and issubclass(owner, Config):
             title = " ".join((owner.__doc__ or owner.__name__).split())
-            parts.append("\n".join([title, *(_describe_field(name, left.pop(name)) for name in own)]))
+            parts.append("\n".join([title, *(_describe_field(name, left.pop(name)) for name in names)]))
     return "\n\n".join(parts)
 
 
@@ -188,12 +191,18 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
             return f"got {key!r}, a setting of another script; {instead}; --help lists every key"
         return f"got unknown key {key!r}; {_nearest(cls, loc)}; --help lists every key"
     field = cls.model_fields.get(loc[0]) if loc else None
-    doc = " ".join((field.description or "").split()).rstrip(".") if field else ""
+    doc = _first_sentence(field.description or "") if field else ""
     if kind == "missing":
-        return f"got no {key!r}; expected {doc or 'a value'}; add {key}=..."
+        return f"got no {key!r}; expected {doc[:1].lower() + doc[1:] or 'a value'}; add {key}=..."
     wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    meaning = f"{key.split('.')[0]} is: {doc or 'see --help'}"
+    wanted = f"a number {wanted}" if wanted.startswith(("greater", "less")) else wanted
+    meaning = f"--help says of {key.split('.')[0]}: {doc}" if doc else f"see {key.split('.')[0]} in --help"
     return f"{key}: got {_shown(error['input'])}; expected {wanted}; {meaning}"
+
+
+def _first_sentence(text: str) -> str:
+    """The first sentence of a docstring, on one line and without its full stop."""
+    return " ".join(text.split()).split(". ")[0].rstrip(".")
 
 
 def _shown(value: Any) -> str:

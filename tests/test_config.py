@@ -119,14 +119,16 @@ def test_an_unknown_key_names_the_nearest_one():
 
 
 def test_a_wrong_value_says_what_was_expected_and_what_the_key_means():
-    assert message("data=x", "lr=-1") == ("lr: got -1; expected greater than 0; lr is: Peak learning rate")
+    assert message("data=x", "lr=-1") == (
+        "lr: got -1; expected a number greater than 0; --help says of lr: Peak learning rate"
+    )
     assert "valid integer" in message("data=x", "max_steps=many")
     assert "'adamw' or 'adamw8bit'" in message("data=x", "optimizer=sgd")
     assert " | " in message("data=x", "lr=-1", "bata=2")  # every mistake at once
 
 
 def test_a_missing_key_says_what_it_is():
-    assert message() == "got no 'data'; expected Where the pairs are; add data=..."
+    assert message() == "got no 'data'; expected where the pairs are; add data=..."
 
 
 def test_bad_files_and_overrides(tmp_path):

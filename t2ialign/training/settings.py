@@ -24,45 +24,52 @@ class LoopConfig(Config):
     """What a resumed run may change, as long as the global batch stays: the rest makes it another run."""
 
     output: Path = Path("runs/new")
-    """Folder for the result; one in use is an error unless resumed."""
+    """The folder that the results are written to. A folder that is already in use is an error, unless the run
+    is resumed."""
     resume: str | None = None
-    """latest continues the newest whole checkpoint of output, if there is any; or the path of one."""
+    """Set this to latest to continue from the newest complete checkpoint in output, if there is one, or to
+    the path of a checkpoint to continue from that one."""
     seed: int = 0
-    """Of every random draw."""
+    """The seed of every random draw of the run."""
 
     max_steps: int = Field(default=1000, ge=1)
-    """Optimiser steps."""
+    """The number of optimiser steps."""
     batch_size: int = Field(default=4, ge=1)
-    """Rows per process and micro-step."""
+    """The number of rows per process and micro-step."""
     accumulate: int = Field(default=1, ge=1)
-    """Micro-steps per optimiser step; the global batch is batch_size x accumulate x processes."""
+    """The number of micro-steps whose gradients are averaged into one optimiser step. The global batch size
+    is batch_size x accumulate x number of processes."""
     lr: float = Field(default=1e-5, gt=0)
-    """Peak learning rate."""
+    """The peak learning rate."""
     lr_schedule: Literal["constant", "linear", "cosine", "polynomial"] = "constant"
-    """How the learning rate falls after the warm-up."""
+    """How the learning rate changes after the warm-up."""
     lr_warmup: int = Field(default=0, ge=0)
-    """Optimiser steps over which the learning rate rises from 0."""
+    """The number of optimiser steps over which the learning rate rises from 0 to its peak."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit keeps its moments in 8 bits (bitsandbytes, GPU)."""
+    """The optimiser: adamw, or adamw8bit, which stores its moments in 8 bits and needs bitsandbytes and a
+    GPU."""
     weight_decay: float = Field(default=1e-2, ge=0)
-    """Of AdamW."""
+    """The weight decay of the AdamW optimiser."""
     max_grad_norm: float = Field(default=1.0, ge=0)
-    """Clip the gradient to this global norm; 0 never clips."""
+    """The gradient is clipped to this global norm; 0 switches clipping off."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the moving average of the weights that is saved and evaluated; 0 is none."""
+    """The decay of an exponential moving average of the weights, which is then what is saved and evaluated; 0
+    switches it off."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """What the network computes in; trained weights and losses are always fp32."""
+    """The number format in which the network computes. Trained weights and losses are always held in fp32."""
 
     checkpoint_every: int = Field(default=100, ge=1)
-    """Optimiser steps between checkpoints."""
+    """The number of optimiser steps between two checkpoints."""
     checkpoint_limit: int = Field(default=2, ge=0)
-    """How many checkpoints to keep; 0 keeps all."""
+    """The number of newest checkpoints that stay on disk; 0 keeps all of them."""
     log_every: int = Field(default=1, ge=1)
-    """Optimiser steps between rows for the trackers; metrics.jsonl gets every step."""
+    """The number of optimiser steps between two rows that are sent to the trackers. The file metrics.jsonl
+    gets a row at every step."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """tensorboard and wandb; metrics.jsonl is written in any case."""
+    """The trackers that the metrics are sent to: tensorboard, wandb or both. The file metrics.jsonl is always
+    written."""
     evaluate_every: int = Field(default=100, ge=1)
-    """Optimiser steps between held-out metrics."""
+    """The number of optimiser steps between two measurements on held-out data."""
 
 
 class TrainConfig(LoopConfig):
@@ -77,53 +84,62 @@ class TrainConfig(LoopConfig):
     }
 
     model: str = "shapes"
-    """The model to align: shapes (embedded), a diffusers folder, a single file of weights, or a Hub id."""
+    """The model to align: shapes (the embedded toy model), a diffusers folder, a single .safetensors or .ckpt
+    file, or a Hub id."""
     variant: str | None = None
-    """Which weight files of a folder or a Hub id to read, where there are several, as fp16."""
+    """The variant of the weight files to read, such as fp16, where a folder or a Hub repository has
+    several."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub id."""
+    """The branch, tag or commit to read where model is a Hub id."""
     clip_skip: int | None = Field(default=None, ge=0)
-    """Last text encoder layers to leave out, as diffusers counts: 1 is what A1111 calls clip skip 2."""
+    """The number of last text-encoder layers to skip, as diffusers counts them: 1 is what A1111 calls clip
+    skip 2."""
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
-    """What the network predicts, in place of what the model's files say."""
+    """What the network predicts, the noise (epsilon) or v. None follows the files of the model."""
     rescale_betas_zero_snr: bool | None = None
-    """Whether the last training step is pure noise, in place of what the model's files say."""
+    """Whether the last training timestep is pure noise (zero signal-to-noise ratio). None follows the files
+    of the model."""
     attention: Literal["sdpa", "xformers"] = "sdpa"
-    """Attention kernels; xformers is the extra of that name."""
+    """The implementation of attention: PyTorch's sdpa, or xformers, which has to be installed as the extra of
+    that name."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass, which takes less memory and about a third more time."""
     lora_rank: int = Field(default=16, ge=0)
-    """Rank of the LoRA; 0 trains all weights and pays for a frozen copy of them as the reference."""
+    """The rank of the LoRA. With 0 all weights are trained, and a frozen copy of them is held in memory as
+    the reference."""
     lora_alpha: float | None = Field(default=None, gt=0)
-    """Strength of the LoRA; none means its rank."""
+    """The strength of the LoRA (alpha); none sets it to the rank."""
     lora_targets: tuple[str, ...] = UNET
-    """Names of the layers that get a LoRA."""
+    """The names of the layers that get a LoRA."""
 
     validation_prompts: tuple[str, ...] = ()
-    """Prompts, or files of prompts, to render while training."""
+    """The prompts, or files of prompts, whose images are rendered during training."""
     validate_every: int = Field(default=100, ge=1)
-    """Optimiser steps between renders of the validation prompts."""
+    """The number of optimiser steps between two renders of the validation prompts."""
     num_validation_images: int = Field(default=4, ge=1)
-    """Images per validation prompt, the same seeds each time."""
+    """The number of images per validation prompt, with the same seeds each time."""
     validation_steps: int = Field(default=20, ge=1)
-    """Sampling steps of the validation images."""
+    """The number of denoising steps of a validation image."""
     validation_guidance: float = Field(default=5.0, ge=1)
-    """Guidance of the validation images."""
+    """The scale of classifier-free guidance for validation images; 1 is off."""
 
     monitor_prompts: str | None = None
-    """A file of prompts never trained on, or one prompt, to measure every `evaluate_every` steps."""
+    """A file of prompts, or one prompt, that training never sees. Their images are rendered and scored every
+    evaluate_every optimiser steps, to detect reward hacking."""
     monitor_rewards: tuple[str, ...] = ()
-    """Held-out rewards of their images; never the one that is trained."""
+    """The names of held-out rewards that score the monitor's images. The reward that is trained cannot be one
+    of them."""
     monitor_images: int = Field(default=4, ge=2)
-    """Images per monitor prompt, the same seeds each time."""
+    """The number of images per monitor prompt, with the same seeds each time."""
     monitor_steps: int = Field(default=20, ge=1)
-    """Sampling steps of the monitor's images."""
+    """The number of denoising steps of a monitor image."""
     monitor_guidance: float = Field(default=5.0, ge=1)
-    """Guidance of the monitor's images."""
+    """The scale of classifier-free guidance for monitor images; 1 is off."""
     stop_on_hack: bool = False
-    """End the run where a held-out reward falls significantly while the trained one still rises."""
+    """Stop the run once a held-out reward falls significantly while the trained reward still rises."""
     keep_best: str | None = None
-    """One of monitor_rewards: the weights that were best by it are kept in output/best."""
+    """The name of one of monitor_rewards. The weights with the highest score by it are kept in
+    output/best."""
 
     def for_family(self, family: str) -> Self:
         """The settings for a family of models, "sd1", "sd2" or "sdxl": some defaults depend on it."""

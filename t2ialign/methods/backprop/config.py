@@ -13,6 +13,17 @@ from t2ialign.training.settings import TrainConfig
 class Config(TrainConfig):
     """Settings of train backprop."""
 
+    EXAMPLES: ClassVar[str] = r"""
+  Align the toy model with the gradient of its CLIP reward, on a laptop:
+    t2ialign train backprop -c backprop_shapes output=runs/toy
+  Use DRaFT-1 to raise the aesthetic score of Stable Diffusion 1.5:
+    t2ialign train backprop preset=draft-k prompts=prompts.txt reward=aesthetic \
+      model=stable-diffusion-v1-5/stable-diffusion-v1-5
+  Watch a held-out reward, and stop when it falls:
+    t2ialign train backprop -c backprop_sd15 prompts=prompts.txt monitor_prompts=heldout.txt \
+      monitor_rewards=pickscore stop_on_hack=true
+"""
+
     FREE: ClassVar[frozenset[str]] = TrainConfig.FREE | {"heldout_prompts", "checkpoint_steps"}
 
     preset: Literal[
@@ -26,61 +37,70 @@ class Config(TrainConfig):
         "refl",
         "drtune",
     ] = "draft-k"
-    """A published recipe: it sets the defaults of what you leave out (methods/backprop/presets.py)."""
+    """The published recipe whose values become the defaults of the settings that you leave out;
+    methods/backprop/presets.py lists them."""
 
     prompts: str
-    """A file of prompts (txt, jsonl, json, csv, tsv, parquet), or one prompt typed in place."""
+    """A file of prompts (txt, jsonl, json, csv, tsv or parquet), or one prompt."""
     heldout_prompts: str | None = None
-    """Prompts never trained on, as above; their images' mean reward is measured at fixed seeds."""
+    """A file of prompts, or one prompt, that training never sees. The mean reward of their images is measured
+    at fixed seeds."""
     reward: str = "shapes-clip"
-    """What is maximised: any name of rewards.load whose scores have gradients."""
+    """The reward to maximise: any name of rewards.load whose scores have gradients."""
     reward_options: dict[str, Any] = Field(default={})
-    """Keywords of that reward, such as reward_options.weights=scorer.safetensors."""
+    """The options of the reward, such as reward_options.weights=scorer.safetensors."""
     reward_precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 runs the reward under autocast."""
+    """The number format of the reward: fp32, or bf16, which runs it under autocast."""
 
     height: int | None = Field(default=None, ge=1)
-    """Pixels of the training images; none is the model's own."""
+    """The height of the training images in pixels; none is the model's default."""
     width: int | None = Field(default=None, ge=1)
-    """As height."""
+    """The width of the training images in pixels; none is the model's default."""
     num_steps: int = Field(default=50, ge=1, le=1000)
-    """T: DDIM steps of a path."""
+    """The number T of denoising steps per image."""
     guidance: float = Field(default=7.5, ge=1)
-    """Classifier-free guidance of the training paths; gradients pass both of its predictions."""
+    """The scale of classifier-free guidance during training; 1 is off. Gradients flow through both of its
+    predictions."""
     eta: float = Field(default=0.0, ge=0, le=1)
-    """Noise per step: 0 is DDIM, 1 is DDPM."""
+    """The share of noise that is added in each step: 0 is DDIM, which is deterministic, and 1 is DDPM."""
 
     record: Literal["all", "last", "mask", "uniform", "normal", "spaced"] = "last"
-    """Which steps record gradients: all; last, the last k; mask, step i with probability (i + 1) / (T + 1);
-    uniform, the last K with K drawn from 1..T; normal, from a cut in 1..T-1 drawn from N(0.84 T, 0.1 T) on;
-    spaced, k steps at equal distances. One draw serves all rows of an update."""
+    """The denoising steps that record gradients. all: every step. last: the last k steps. mask: step i with
+    probability (i + 1) / (T + 1). uniform: the last K steps, with K drawn from 1 to T. normal: all steps from
+    a step on that is drawn from N(0.84 T, 0.1 T) within 1 to T - 1. spaced: k steps at equal distances. One
+    draw serves all images of an update."""
     k: int = Field(default=1, ge=1)
-    """Of last and spaced."""
+    """The number of steps that record gradients with record=last and record=spaced."""
     detach_input: bool = False
-    """Hide the latent's gradient from the network: no Jacobians of steps, only the linear path."""
+    """Hide the gradient of the latent from the network, so that gradients flow along the linear path alone
+    and no Jacobian of a step is computed."""
     detach_latent: int | None = Field(default=None, ge=1)
-    """Cut the latent's gradient before the last so many steps; none never does."""
+    """The number of last steps before which the gradient of the latent is cut; none never cuts it."""
     lv_samples: int = Field(default=0, ge=0)
-    """n: noise the finished sample n times to the last timestep, and record those steps; 0 is off."""
+    """The number n of times that the finished sample is noised to the last timestep and denoised again with
+    gradients (DRaFT-LV); 0 switches this off."""
     early_stop: int = Field(default=0, ge=0)
-    """End each path after one of its last so many steps, at random, at the posterior mean; 0 runs all."""
+    """The number of last steps among which the end of each denoising path is drawn at random; its posterior
+    mean is the image then. 0 runs every path to its end."""
     reward_input: Literal["sample", "posterior"] = "sample"
-    """What is decoded at the end of a whole path: the sample, or the last step's posterior mean."""
+    """What is decoded at the end of a whole path: the sample, or the posterior mean of the last step."""
     checkpoint_steps: bool = True
-    """Recompute each recorded step and the decoder in the backward pass: memory then grows by one latent a
-    step, not by a network's activations. gradient_checkpointing does so again within a step."""
+    """Recompute each recorded step and the decoder in the backward pass. Memory then grows by one latent per
+    step instead of all activations of the network; gradient_checkpointing does the same within a step."""
 
     loss: Literal["maximise", "target", "hinge"] = "maximise"
-    """maximise: -R. target: |R - target|. hinge: max(0, target - R)."""
+    """The loss as a function of the reward R. maximise: -R. target: |R - target|. hinge: max(0, target -
+    R)."""
     target: float | None = None
-    """Of the losses target and hinge, in units of the reward."""
+    """The target of the losses target and hinge, in units of the reward."""
     loss_scale: float = Field(default=1.0, gt=0)
-    """Multiplies the loss of the reward, not the penalty."""
+    """The factor of the reward's loss. The penalty is not multiplied by it."""
     penalty: Literal["none", "l2", "kl"] = "none"
-    """Of the recorded steps, against the reference at the same latents: the mean squared difference of the
-    outputs, or the KL divergence of the steps (mean over the latent, needs eta above 0)."""
+    """The penalty for leaving the reference model, computed in the recorded steps at the same latents. l2:
+    the mean squared difference of the network outputs. kl: the KL divergence of the steps, averaged over the
+    latent, which needs eta above 0."""
     penalty_weight: float = Field(default=0.0, ge=0)
-    """Weight of the penalty's sum over a path."""
+    """The weight of the penalty, which is summed over a path."""
 
     @model_validator(mode="before")
     @classmethod

@@ -19,54 +19,75 @@ else:
 class Config(TrainConfig):
     """Settings of train dpo."""
 
+    EXAMPLES: ClassVar[str] = r"""
+  Align Stable Diffusion 1.5 with a folder of a few hundred pairs:
+    t2ialign train dpo -c dpo_sd15_small data=my_pairs/ output=runs/mine
+  Train on a dataset on the Hub without storing it:
+    t2ialign train dpo -c dpo_sd15 data=yuvalkirstain/pickapic_v2 streaming=true limit=50000
+  Train without a reference model (MaPO), and continue an interrupted run:
+    t2ialign train dpo -c dpo_sdxl data=my_pairs/ loss=mapo output=runs/mapo resume=latest
+"""
+
     FREE: ClassVar[frozenset[str]] = TrainConfig.FREE | {"cache", "encode_batch"}
 
     data: str
-    """Preference pairs: a parquet or JSONL file, a folder with chosen/ and rejected/, or a Hub dataset."""
+    """The preference pairs: a parquet or JSONL file, a folder with the sub-folders chosen/ and rejected/, or
+    a dataset on the Hugging Face Hub."""
     split: str = "train"
-    """Of a Hub dataset."""
+    """The split to read where data is a dataset on the Hub."""
     streaming: bool = False
-    """Read a Hub dataset without storing it."""
+    """Read a dataset on the Hub as a stream, without storing it on disk."""
     limit: int | None = Field(default=None, ge=1)
-    """Read at most so many pairs."""
+    """The maximum number of pairs to read; none reads all."""
     ties: Literal["drop", "half"] = "drop"
-    """Pairs without a winner are left out, or kept in both orders with half the weight."""
+    """What happens to pairs without a winner: drop leaves them out, half trains on both orders with half the
+    weight each."""
     unreadable: Literal["error", "skip"] = "error"
-    """A row without prompt, label or readable images stops the run, or is left out and counted (skip)."""
+    """What happens at a row without a prompt, a label or readable images: error stops the run, skip leaves
+    the row out and counts it."""
     resolution: int | None = Field(default=None, ge=8)
-    """Pixels of the shorter side; none is the model's own."""
+    """The length of the shorter side of a training image in pixels; none is the model's default."""
     buckets: bool = False
-    """Keep aspect ratios, in buckets of equal size, instead of cropping the centre square."""
+    """Keep the aspect ratio of the images, in buckets of equal size, instead of cropping the square in the
+    centre."""
     flip: bool = False
-    """Mirror pairs at random, both images alike."""
+    """Mirror pairs at random, both images of a pair alike."""
     cache: Path | None = None
-    """Folder for encoded images and prompts; none is output/cache. Runs on the same data can share it."""
+    """The folder for encoded images and prompts; none is output/cache. Runs on the same data can share it."""
     encode_batch: int = Field(default=8, ge=1)
-    """Pairs encoded at once; lower it if the image encoder runs out of memory (SDXL computes it in fp32)."""
+    """The number of pairs that are encoded at a time. Lower it if the image encoder runs out of memory; that
+    of SDXL computes in fp32."""
     holdout: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the prompts kept out of training, to measure implicit accuracy; 0 keeps out none."""
+    """The share of prompts that are held out of training, to measure implicit accuracy on them; 0 holds out
+    none."""
     holdout_limit: int = Field(default=256, ge=1)
-    """At most so many held-out pairs are measured."""
+    """The maximum number of held-out pairs that are measured."""
 
     loss: Loss = "dpo"
-    """A name that a file of t2ialign/objectives declares; mapo needs no reference and half the compute."""
+    """The preference loss, by a name that a file of t2ialign/objectives declares. mapo needs no reference
+    model, and so half the compute."""
     beta: float = Field(default=5000.0, gt=0)
-    """Strength of the tie to the reference (dpo, ipo, hinge), on the scale of Diffusion-DPO's launcher."""
+    """The strength of the tie to the reference model (dpo, ipo and hinge), on the scale of Diffusion-DPO's
+    launch script."""
     mapo_beta: float = Field(default=0.1, gt=0)
-    """Weight of MaPO's margin beside its supervised term."""
+    """The weight of MaPO's margin beside its supervised term."""
     safeguard: float | None = Field(default=0.9, ge=0, le=1)
-    """mu of Diffusion-SDPO: the share of the winner's descent that the loser's gradient must leave alone, per
-    pair (0.9 for SD1.5, 0.6 for SDXL); 0 or none switches it off, which is the released Diffusion-DPO."""
+    """The mu of Diffusion-SDPO: the share of the winner's descent, per pair, that the loser's gradient may
+    not undo. The paper has 0.9 for SD 1.5 and 0.6 for SDXL; 0 or none switches it off, which is the released
+    Diffusion-DPO."""
     gamma: float = Field(default=1.0, gt=0, le=1)
-    """Temporal discount: early, noisy steps count more below 1; 1 is plain Diffusion-DPO."""
+    """The temporal discount: below 1 the early, noisy denoising steps count more, and 1 is plain
+    Diffusion-DPO."""
     discount: Literal["sample", "weight"] = "sample"
-    """How gamma acts: on the draw of timesteps, or as a weight inside the sigmoid on uniform ones."""
+    """How gamma acts: sample draws the timesteps by it, weight draws them uniformly and multiplies the
+    argument of the sigmoid."""
     num_steps: int = Field(default=50, ge=1, le=1000)
-    """Sampling steps that gamma counts."""
+    """The number of denoising steps of a sampling path, over which gamma is counted."""
 
     batch_size: int = Field(default=4, ge=1)
-    """Pairs per process and micro-step."""
+    """The number of pairs per process and micro-step."""
     accumulate: int = Field(default=32, ge=1)
-    """Micro-steps per optimiser step: a pair sees one timestep a step, so small batches are noisy."""
+    """The number of micro-steps whose gradients are averaged into one optimiser step. Each pair sees a single
+    timestep, so small batches are noisy."""
     lr: float = Field(default=2e-5, gt=0)
-    """Peak learning rate."""
+    """The peak learning rate."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,37 +13,50 @@ from t2ialign import config
 class Config(config.Config):
     """Settings of train evaluator."""
 
+    EXAMPLES: ClassVar[str] = r"""
+  Fit a judge of key points to annotated images:
+    t2ialign train evaluator data=annotated.jsonl reward=clipscore-h output=runs/judge
+  Embed fewer images at a time, and continue an interrupted run:
+    t2ialign train evaluator data=annotated.jsonl reward=clipscore-h output=runs/judge pictures=16 \
+      resume=latest
+  Fit a wider head to the embeddings of the toy model's CLIP:
+    t2ialign train evaluator data=annotated.jsonl reward=shapes-clip width=512 output=runs/toy_judge
+"""
+
     data: str
-    """Rows of image, prompt and points ({kind, description, match}): a file, a folder of parquet, the Hub."""
+    """The training rows, each with image, prompt and points ({kind, description, match}): a file, a folder of
+    parquet files, or a dataset on the Hub."""
     split: str = "train"
-    """Of a Hub dataset."""
+    """The split to read where data is a dataset on the Hub."""
     reward: str
-    """The two-tower scorer whose frozen embeddings the head sees, such as clipscore-h or shapes-clip."""
+    """The two-tower scorer whose frozen embeddings are the input of the head, such as clipscore-h or
+    shapes-clip."""
     weights: str | None = None
-    """Of that scorer; none is its published checkpoint."""
+    """The weights of that scorer; none is its published checkpoint."""
     output: Path = Path("runs/new")
-    """Folder for the result; one in use is an error unless resumed."""
+    """The folder that the results are written to. A folder that is already in use is an error, unless the run
+    is resumed."""
     resume: Literal["latest"] | None = None
-    """latest keeps what is embedded in the cache and fits anew."""
+    """Set this to latest to reuse the embeddings in the cache of an interrupted run and fit the head anew."""
     cache: Path | None = None
-    """Folder for embeddings; none is output/cache. Fits to the same data can share it."""
+    """The folder for embeddings; none is output/cache. Runs on the same data can share it."""
     seed: int = 0
-    """Of the held-out prompts, the first weights and the order of the pairs."""
+    """The seed of the split into held-out prompts, of the initial weights and of the order of the rows."""
     holdout: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the prompts that the head is measured on and never fitted to."""
+    """The share of prompts on which the head is measured; it is never fitted to them."""
     validation: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the other prompts whose loss says when to stop."""
+    """The share of the other prompts whose loss decides when to stop."""
     pictures: int = Field(default=64, ge=1)
-    """Pictures embedded at a time."""
+    """The number of images that are embedded at a time."""
     epochs: int = Field(default=60, ge=1)
-    """At most so many passes over the key points."""
+    """The maximum number of passes over the key points."""
     patience: int = Field(default=10, ge=1)
-    """Epochs without a better validation loss after which the fit stops."""
+    """The number of epochs without a lower validation loss after which the fit stops."""
     batch_size: int = Field(default=128, ge=1)
-    """Key points per optimiser step."""
+    """The number of key points per optimiser step."""
     lr: float = Field(default=1e-3, gt=0)
-    """Learning rate of AdamW."""
+    """The learning rate of the AdamW optimiser."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Of AdamW."""
+    """The weight decay of the AdamW optimiser."""
     width: int = Field(default=256, ge=1)
-    """Units of the head's two hidden layers."""
+    """The number of units in each of the head's two hidden layers."""

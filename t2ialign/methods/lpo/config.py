@@ -13,59 +13,75 @@ from t2ialign.training.settings import TrainConfig
 class Config(TrainConfig):
     """Settings of train lpo."""
 
+    EXAMPLES: ClassVar[str] = r"""
+  Align the toy model with a latent reward, on a laptop:
+    t2ialign train lpo -c lpo_shapes reward_options.path=runs/lrm output=runs/toy
+  Align Stable Diffusion 1.5 with the latent reward of t2ialign train lrm:
+    t2ialign train lpo prompts=prompts.txt reward_options.path=runs/lrm \
+      model=stable-diffusion-v1-5/stable-diffusion-v1-5
+  Compare denoising steps by PickScore, as SPO does:
+    t2ialign train lpo preset=spo prompts=prompts.txt model=my_model.safetensors
+"""
+
     FREE: ClassVar[frozenset[str]] = TrainConfig.FREE | {"rollout_batch"}
 
     preset: Literal["lpo", "spo", "d3po", "grpo"] = "lpo"
-    """A published recipe: it sets the defaults of what you leave out; lpo and spo have others for Stable
-    Diffusion XL (methods/lpo/presets.py)."""
+    """The published recipe whose values become the defaults of the settings that you leave out. lpo and spo
+    have other values for Stable Diffusion XL; methods/lpo/presets.py lists them."""
     prompts: str
-    """A file of prompts (txt, jsonl, json, csv, tsv, parquet), or one prompt typed in place."""
+    """A file of prompts (txt, jsonl, json, csv, tsv or parquet), or one prompt."""
     reward: str = "latent"
-    """latent judges states as they are; any other name of rewards.load, images of their one-step x_0."""
+    """The reward that judges each denoising step: latent judges noisy latents directly; any other name of
+    rewards.load judges the image of the one-step prediction of x_0."""
     reward_options: dict[str, Any] = Field(default={})
-    """Keywords of that reward, such as reward_options.path=runs/lrm."""
+    """The options of the reward, such as reward_options.path=runs/lrm."""
     reward_scale: float = Field(default=1.0, gt=0)
-    """What scores are multiplied by before thresholds: about 100 for a plain cosine."""
+    """The factor of the scores before thresholds are applied: about 100 for a plain cosine similarity."""
 
     num_steps: int = Field(default=20, ge=1, le=1000)
-    """T: DDIM steps of a path, eta 1."""
+    """The number T of denoising steps per image, sampled with eta 1."""
     guidance: float = Field(default=5.0, ge=1)
-    """Classifier-free guidance, the same in sampling and in training."""
+    """The scale of classifier-free guidance, the same in sampling and in training; 1 is off."""
     compare: Literal["siblings", "trajectories"] = LPO["compare"]
-    """siblings of one state at each step, or two whole paths: each step of the better one is better."""
+    """What is compared: siblings are states drawn from one earlier state at each step; trajectories are two
+    whole denoising paths, of which every step of the better one counts as better."""
     siblings: int = Field(default=LPO["siblings"], ge=2)
-    """K: states drawn from one p(x_s | x_t)."""
+    """The number K of states that are drawn from one p(x_s | x_t)."""
     t_min: int = Field(default=0, ge=0, le=999)
-    """Only steps from a t of at least so much are learnt from."""
+    """The lowest timestep t whose step is trained on."""
     t_max: int = Field(default=LPO["t_max"], ge=0, le=999)
-    """And at most so much."""
+    """The highest timestep t whose step is trained on."""
     threshold_low: float = Field(default=LPO["threshold_low"], ge=0, lt=1)
-    """p_best - p_worst, of a softmax of the two scores, that a pair must exceed at the least noise; of whole
-    paths, everywhere."""
+    """The threshold at the lowest noise level, for a pair of two states to be trained on: p_best - p_worst,
+    of a softmax of the two scores, must exceed it. For whole paths it holds at every noise level."""
     threshold_high: float = Field(default=LPO["threshold_high"], ge=0, lt=1)
-    """The same at the most noise."""
+    """The threshold at the highest noise level."""
     threshold_schedule: Literal["std", "variance", "linear"] = "std"
-    """What the threshold grows with between them."""
+    """The quantity with which the threshold grows between the two noise levels."""
     collect_prompts: int = Field(default=LPO["collect_prompts"], ge=1)
-    """Prompts of a round, over all processes; its rows are learnt from once."""
+    """The number of prompts that are sampled in a round, over all processes. The rows of a round are trained
+    on once."""
     rollout_batch: int = Field(default=5, ge=1)
-    """Prompts sampled at once."""
+    """The number of prompts whose images are sampled at a time."""
 
     loss: Literal["preference", "grpo"] = LPO["loss"]
-    """preference: better against worse, to the reference. grpo: all siblings, to the sampling policy."""
+    """The loss. preference: the better state against the worse one, relative to the reference model. grpo:
+    all states of a group, relative to the policy that sampled them."""
     beta: float = Field(default=LPO["beta"], gt=0)
-    """Of preference, on log-ratios that are means over the latent."""
+    """The strength of the tie to the reference model in the preference loss, for log-ratios that are means
+    over the latent."""
     clip: float = Field(default=LPO["clip"], gt=0, lt=1)
-    """Ratios beyond 1 -+ clip have no gradient."""
+    """The clipping range: probability ratios below 1 - clip or above 1 + clip have no gradient."""
 
     lora_rank: int = Field(default=LPO["lora_rank"], ge=0)
-    """Rank of the LoRA; 0 trains all weights and pays for a frozen copy of them as the reference."""
+    """The rank of the LoRA. With 0 all weights are trained, and a frozen copy of them is held in memory as
+    the reference."""
     batch_size: int = Field(default=LPO["batch_size"], ge=1)
-    """Rows per process and micro-step."""
+    """The number of rows per process and micro-step."""
     lr: float = Field(default=LPO["lr"], gt=0)
-    """Peak learning rate."""
+    """The peak learning rate."""
     weight_decay: float = Field(default=LPO["weight_decay"], ge=0)
-    """Of AdamW."""
+    """The weight decay of the AdamW optimiser."""
 
     @model_validator(mode="wrap")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,28 +12,43 @@ from t2ialign.methods.reward.compared_config import ComparisonConfig
 class Config(ComparisonConfig):
     """Settings of train lrm."""
 
+    EXAMPLES: ClassVar[str] = r"""
+  Train a latent reward from Stable Diffusion 1.5 on filtered pairs:
+    t2ialign train lrm data=filtered.jsonl model=stable-diffusion-v1-5/stable-diffusion-v1-5 \
+      text_projection=openai/clip-vit-large-patch14 output=runs/lrm
+  Follow the recipe for Stable Diffusion XL:
+    t2ialign train lrm -c lrm_sdxl data=filtered.parquet
+  Train one for the toy model, for a few steps:
+    t2ialign train lrm model=shapes data=pairs.jsonl max_steps=100 output=runs/toy_lrm
+"""
+
     model: str
-    """The diffusion model whose blocks become the reward: "shapes", a folder, a single file or a Hub id."""
+    """The diffusion model whose blocks become the latent reward model: shapes (the embedded toy model), a
+    diffusers folder, a single file or a Hub id."""
     text_projection: str | None = None
-    """A CLIP whose text projection is the start (openai/clip-vit-large-patch14 for Stable Diffusion 1)."""
+    """The CLIP model whose text projection initialises that of the reward, such as
+    openai/clip-vit-large-patch14 for Stable Diffusion 1."""
     vfe: float = Field(default=7.5, ge=1)
-    """Guidance on the middle features; 1 is none, and half the cost."""
+    """The scale of guidance on the visual features of the middle block (visual feature enhancement); 1 is off
+    and costs half."""
     num_steps: int = Field(default=20, ge=1, le=1000)
-    """Sampling steps whose timesteps are drawn, evenly."""
+    """The number of sampling timesteps, evenly spaced, from which the training timesteps are drawn."""
     heldout_timesteps: tuple[int, ...] = (1, 251, 501, 751)
-    """Where accuracy is measured; the first one decides which weights are best."""
+    """The timesteps at which accuracy is measured. The accuracy at the first one decides which weights are
+    best."""
 
     max_steps: int = Field(default=4000, ge=1)
-    """Optimiser steps."""
+    """The number of optimiser steps."""
     batch_size: int = Field(default=16, ge=1)
-    """Pairs per process and micro-step."""
+    """The number of pairs per process and micro-step."""
     accumulate: int = Field(default=8, ge=1)
-    """Micro-steps per optimiser step; the global batch is batch_size x accumulate x processes."""
+    """The number of micro-steps whose gradients are averaged into one optimiser step. The global batch size
+    is batch_size x accumulate x number of processes."""
     lr: float = Field(default=1e-5, gt=0)
-    """Peak learning rate."""
+    """The peak learning rate."""
     lr_warmup: int = Field(default=500, ge=0)
-    """Optimiser steps over which the learning rate rises from 0."""
+    """The number of optimiser steps over which the learning rate rises from 0 to its peak."""
     lr_schedule: Literal["constant", "linear", "cosine", "polynomial"] = "linear"
-    """After the warm-up."""
+    """How the learning rate changes after the warm-up."""
     weight_decay: float = Field(default=0.3, ge=0)
-    """Of AdamW."""
+    """The weight decay of the AdamW optimiser."""

@@ -16,24 +16,27 @@ class ComparisonConfig(LoopConfig):
     FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {"cache"}
 
     data: str
-    """Preference pairs: a parquet or JSONL file, a folder with chosen/ and rejected/, or a Hub dataset."""
+    """The preference pairs: a parquet or JSONL file, a folder with the sub-folders chosen/ and rejected/, or
+    a dataset on the Hugging Face Hub."""
     split: str = "train"
-    """Of a Hub dataset."""
+    """The split to read where data is a dataset on the Hub."""
     streaming: bool = False
-    """Read a Hub dataset without storing it."""
+    """Read a dataset on the Hub as a stream, without storing it on disk."""
     limit: int | None = Field(default=None, ge=1)
-    """Read at most so many pairs."""
+    """The maximum number of pairs to read; none reads all."""
     ties: Literal["soft", "drop"] = "soft"
-    """Pairs without a winner teach equal scores, or are left out."""
+    """What happens to pairs without a winner: soft trains towards equal scores, drop leaves them out."""
     unreadable: Literal["error", "skip"] = "error"
-    """A row without prompt, label or readable images stops the run, or is left out and counted (skip)."""
+    """What happens at a row without a prompt, a label or readable images: error stops the run, skip leaves
+    the row out and counts it."""
     resolution: int | None = Field(default=None, ge=8)
-    """Pixels of the sides of stored pictures; none is the model's own, where it has one."""
+    """The length of the sides of stored images in pixels; none is the model's default, where it has one."""
     cache: Path | None = None
-    """Folder for prepared pictures; none is output/cache. Runs on the same data can share it."""
+    """The folder for prepared images; none is output/cache. Runs on the same data can share it."""
     even_prompts: bool = True
-    """Weigh a pair by 1 / the pairs of its prompt, so that every prompt has one voice."""
+    """Weight each pair by 1 / the number of pairs of its prompt, so that every prompt counts the same."""
     holdout: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the prompts kept out of training, to measure accuracy and keep the best; 0 keeps out none."""
+    """The share of prompts that are held out of training, to measure accuracy and keep the best weights; 0
+    holds out none."""
     holdout_limit: int = Field(default=1024, ge=1)
-    """At most so many held-out pairs are measured."""
+    """The maximum number of held-out pairs that are measured."""

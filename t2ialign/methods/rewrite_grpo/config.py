@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -12,29 +12,42 @@ from t2ialign.methods.rewriter.config import LanguageConfig
 class Config(LanguageConfig):
     """Settings of train rewrite_grpo."""
 
+    EXAMPLES: ClassVar[str] = r"""
+  Train the rewriter of the toy model with its oracle, on a laptop:
+    t2ialign train rewrite_grpo prompts=prompts.txt reward_options.backend=oracle output=runs/grpo
+  Follow the recipe for Stable Diffusion 1.5:
+    t2ialign train rewrite_grpo -c rewrite_grpo_sd15 prompts=prompts.jsonl output=runs/grpo
+  Go on from a fine-tuned rewriter, with another reward:
+    t2ialign train rewrite_grpo model=runs/sft prompts=prompts.txt preset=general generator=my_model/ \
+      reward=imagereward output=runs/grpo
+"""
+
     prompts: str
-    """User prompts: a file (txt, jsonl, json, csv, tsv, parquet); a column points may hold key points."""
+    """The user prompts: a txt, jsonl, json, csv, tsv or parquet file. Its column points, if there is one,
+    holds their key points."""
     generator: str = "shapes"
-    """The frozen image model: shapes (embedded), a diffusers folder or a Hub id."""
+    """The frozen image model: shapes (the embedded toy model), a diffusers folder or a Hub id."""
     num_steps: int = Field(default=20, ge=1)
-    """Its sampling steps."""
+    """The number of denoising steps of the image model."""
     guidance: float = Field(default=5.0, ge=1)
-    """Its guidance."""
+    """The scale of classifier-free guidance of the image model; 1 is off."""
     image_batch: int = Field(default=16, ge=1)
-    """Pictures it makes at a time."""
+    """The number of images that are rendered at a time."""
     reward: str = "evaluator"
-    """What judges the pictures: the evaluator, or any other reward by name."""
+    """The reward that judges the images: evaluator (key points), or any other name of rewards.load."""
     reward_options: dict[str, Any] = Field(default_factory=dict)
-    """Its options: backend=oracle of the embedded world, or weights= of a vision-language model."""
+    """The options of the reward: reward_options.backend=oracle for the toy model, or
+    reward_options.weights=... of a vision-language model."""
     group: int = Field(default=8, ge=2)
-    """Outputs per user prompt; batch_size x accumulate x processes is a multiple of it."""
+    """The number of rewrites that are sampled per user prompt. It must divide batch_size x accumulate x
+    number of processes."""
     kl: float = Field(default=1e-3, ge=0)
-    """Weight of the KL to the rewriter that training began with."""
+    """The weight of the KL divergence from the rewriter that training began with."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the outputs."""
+    """The temperature at which rewrites are sampled."""
     tokens: int = Field(default=512, ge=1)
-    """Most tokens of an output."""
+    """The maximum number of tokens of a rewrite with its thought."""
     balance: bool = True
-    """Draw a kind of key point first, then a prompt that has it; else prompts evenly."""
+    """Draw a kind of key point first and then a prompt that has it, instead of drawing prompts evenly."""
     lr: float = Field(default=1e-6, gt=0)
-    """Peak learning rate."""
+    """The peak learning rate."""

@@ -22,34 +22,39 @@ class LanguageConfig(Config):
     """What a resumed run may change."""
 
     output: Path = Path("runs/new")
-    """Folder for the result; one in use is an error unless resumed."""
+    """The folder that the results are written to. A folder that is already in use is an error, unless the run
+    is resumed."""
     resume: Literal["latest"] | None = None
-    """latest continues the newest whole checkpoint of output, if there is one."""
+    """Set this to latest to continue from the newest complete checkpoint in output, if there is one."""
     seed: int = 0
-    """Of every random draw."""
+    """The seed of every random draw of the run."""
     model: str = SHAPES
-    """The rewriter to start from: shapes (embedded), a transformers folder or a Hub id of a causal LM."""
+    """The rewriter to start from: shapes (that of the toy model), a transformers folder or a Hub id of a
+    causal language model."""
     lora_rank: int = Field(default=16, ge=0)
-    """Rank of the LoRA on all linear layers; 0 trains all weights, of which GRPO keeps a frozen copy."""
+    """The rank of the LoRA on all linear layers. With 0 all weights are trained, and GRPO holds a frozen copy
+    of them in memory."""
     preset: str = "trained"
-    """How it is asked: trained (the prompt alone), general, or another of rewriting.instructions."""
+    """How the prompt is put to the model: trained (the prompt alone), general, or another preset of t2ialign
+    rewrite."""
     max_steps: int = Field(default=1000, ge=1)
-    """Optimiser steps."""
+    """The number of optimiser steps."""
     batch_size: int = Field(default=8, ge=1)
-    """Texts per process and micro-step."""
+    """The number of texts per process and micro-step."""
     accumulate: int = Field(default=1, ge=1)
-    """Micro-steps per optimiser step."""
+    """The number of micro-steps whose gradients are averaged into one optimiser step."""
     lr: float = Field(default=1e-5, gt=0)
-    """Peak learning rate."""
+    """The peak learning rate."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After the warm-up."""
+    """How the learning rate changes after the warm-up."""
     lr_warmup: int = Field(default=0, ge=0)
-    """Optimiser steps over which the learning rate rises from 0."""
+    """The number of optimiser steps over which the learning rate rises from 0 to its peak."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """What the model computes in."""
+    """The number format in which the model computes."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass, which takes less memory and about a third more time."""
     checkpoint_every: int = Field(default=100, ge=1)
-    """Optimiser steps between checkpoints, of which the two newest are kept."""
+    """The number of optimiser steps between two checkpoints, of which the two newest stay on disk."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """tensorboard and wandb; metrics.jsonl is written in any case."""
+    """The trackers that the metrics are sent to: tensorboard, wandb or both. The file metrics.jsonl is always
+    written."""
