@@ -51,9 +51,15 @@ TRAINING = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/demo"), help="The folder to work in (runs/demo)."
+        "--output",
+        type=Path,
+        default=Path("runs/demo"),
+        help="The folder for all files of the demo (default: runs/demo). A demo that was interrupted "
+        "continues in its folder.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="The seed of prompts, samples and training (0).")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="The seed of prompts, samples and training (default: 0)."
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -33,19 +33,42 @@ Summary = dict[str, "Estimate"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, help="A manifest.jsonl, or the folder that holds one.")
     parser.add_argument(
-        "--reward", required=True, help="The name of a reward, or a module of yours as package.module."
+        "source", type=Path, help="A manifest.jsonl of t2ialign sample, or the folder that holds one."
     )
     parser.add_argument(
-        "--baseline", type=Path, help="A manifest of the same prompts and seeds to compare with."
+        "--reward",
+        required=True,
+        help="The reward that scores the images: a name of docs/rewards.md, or a module of yours as "
+        "package.module.",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
+        "--baseline",
+        type=Path,
+        help="A second manifest, or its folder, with the same prompts and seeds. The difference to it is "
+        "reported with a confidence interval.",
     )
-    parser.add_argument("--seed", type=int, default=0, help="The seed of the bootstrap (0).")
-    parser.add_argument("--output", type=Path, help="The folder for the results (that of the manifest).")
-    parser.add_argument("--resume", choices=("latest",), help="Keep the scores that are in --output.")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=64,
+        metavar="B",
+        help="The number of images that are scored at a time (default: 64).",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="The seed of the bootstrap that gives the confidence intervals (default: 0).",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="The folder for the results (default: the folder of the manifest)."
+    )
+    parser.add_argument(
+        "--resume",
+        choices=("latest",),
+        help="Continue an interrupted evaluation and reuse the scores that are in --output.",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

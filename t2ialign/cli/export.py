@@ -23,31 +23,38 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPLAINED = """
-kohya is what ComfyUI, A1111, Forge and sd-scripts read; diffusers is what pipe.load_lora_weights reads.
-merged adds the LoRA to its base model, which needs --model: if OUT ends in .safetensors it is one file, as
-Stable Diffusion 1, 2 and XL were released, else a diffusers folder.
-LORA is a run's folder or a .safetensors file in any known format: diffusers, PEFT, kohya or ComfyUI."""
+ComfyUI, A1111, Forge and sd-scripts read the format kohya; pipe.load_lora_weights of diffusers reads the
+format diffusers. The format merged adds the LoRA to its base model, which --model names. It writes one file,
+as Stable Diffusion 1, 2 and XL were released, if OUT ends in .safetensors, and a diffusers folder otherwise.
+LORA is the folder of a run, or a .safetensors file in the format of diffusers, PEFT, kohya or ComfyUI."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description = f"{parser.description}.{EXPLAINED}"
-    parser.add_argument("lora", metavar="LORA[:SCALE]", help="The LoRA, and a factor for its weights (1).")
+    parser.add_argument(
+        "lora",
+        metavar="LORA[:SCALE]",
+        help="The LoRA to export: the folder of a run, or a .safetensors file. SCALE multiplies its weights "
+        "(default: 1).",
+    )
     parser.add_argument(
         "--format",
         required=True,
         choices=("kohya", "diffusers", "merged"),
-        help="The form in which the LoRA is written; see above.",
+        help="The format to write: kohya, diffusers or merged, as explained above.",
     )
     parser.add_argument(
-        "--model", help="The base model of the LoRA: a diffusers folder, a file, a Hub id or shapes."
+        "--model",
+        help="The base model of the LoRA, which merged needs: a diffusers folder, a .safetensors or .ckpt "
+        "file, a Hub id, or shapes (the embedded toy model).",
     )
     options.add_arguments(parser)
     parser.add_argument(
         "--precision",
         default="fp32",
         choices=("fp32", "bf16", "fp16"),
-        help="The precision in which weights are written (fp32).",
+        help="The number format of the weights that are written (default: fp32).",
     )
     parser.add_argument(
         "-o",
@@ -55,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="The .safetensors file or the folder to write, which must be new.",
+        help="The .safetensors file or the folder to write. It must not exist yet.",
     )
 
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from t2ialign.data.consistent_filter import Limits
 
 EXPLAINED = """
-Multi-Preference Consistent Filtering (Zhang et al., NeurIPS 2025): a pair is kept if its gap, score(winner) -
-score(loser), reaches the floor of each reward, and a tie if no gap is larger than its width. The strategies
-are in units of aesthetic, clipscore-h and vqascore, in this order: floors 0 0 0 (1), -0.5 0 0 (2), -1 0 0
-(3), tie widths 0.2 0.03 0.07. For other rewards read the gaps in the report, then give --floor and --tie
-with --resume latest, which scores nothing again."""
+This is Multi-Preference Consistent Filtering (Zhang et al., NeurIPS 2025). The gap of a pair is
+score(winner) - score(loser). A pair with a winner stays if its gap reaches the floor of each of the three
+rewards; a tie stays if the size of no gap is above the tie width of its reward. The published strategies are
+in units of the rewards aesthetic, clipscore-h and vqascore, in this order: strategy 1 has the floors 0 0 0,
+strategy 2 has -0.5 0 0, strategy 3 has -1 0 0, and all have the tie widths 0.2 0.03 0.07. For other rewards,
+read the gaps in the report. Then set --floor and --tie with --resume latest, which scores nothing again."""
 
 REPORT, JOURNAL = ".json", ".scores.jsonl"
 """Endings of the report, in place of the output's, and of the journal of scores, behind it."""
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pairs",
         metavar="PAIRS",
-        help="The pairs, in any form that data= of train lrm and train reward takes.",
+        help="The preference pairs to filter, in any form that the setting data of train lrm and train "
+        "reward accepts.",
     )
     parser.add_argument(
         "-o",
@@ -43,40 +45,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="KEPT",
-        help="The pairs to write: .jsonl names images, .parquet holds them; the report beside ends in .json.",
+        help="The file of pairs to write: .jsonl refers to the images by path, .parquet contains them. A "
+        "report is written beside it as .json.",
     )
     parser.add_argument(
         "--rewards",
         nargs=3,
         required=True,
         metavar=("A", "B", "C"),
-        help="The three rewards that must not contradict a label.",
+        help="The names of the three rewards that must not contradict a label.",
     )
-    parser.add_argument("--strategy", type=int, choices=(1, 2, 3), help="The published limits to apply (2).")
+    _add_limits(parser)
+    parser.add_argument(
+        "--split", default="train", help="The split to read of a dataset on the Hub (default: train)."
+    )
+    parser.add_argument(
+        "--streaming",
+        action="store_true",
+        help="Read a dataset on the Hub as a stream, without storing it on disk.",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="The maximum number of pairs to read (default: all)."
+    )
+    parser.add_argument(
+        "--unreadable",
+        choices=("error", "skip"),
+        default="error",
+        help="What happens at a row without a prompt, a label or readable images: error stops the run, skip "
+        "leaves the row out (default: error).",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=64,
+        metavar="B",
+        help="The number of images that are scored at a time (default: 64).",
+    )
+    add_max_batch_pixels(parser)
+    parser.add_argument(
+        "--resume",
+        choices=("latest",),
+        help="Continue an interrupted run and reuse the scores that are beside --output.",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """Which pairs stay."""
+    parser.add_argument(
+        "--strategy", type=int, choices=(1, 2, 3), help="The published set of limits to apply (default: 2)."
+    )
     parser.add_argument(
         "--floor",
         nargs=3,
         type=float,
         metavar=("A", "B", "C"),
-        help="The least gaps, in place of those of a strategy.",
+        help="The smallest allowed gap for each reward, in units of that reward, in place of those of a "
+        "strategy.",
     )
     parser.add_argument(
-        "--tie", nargs=3, type=float, metavar=("A", "B", "C"), help="The widths of ties (0.2 0.03 0.07)."
+        "--tie",
+        nargs=3,
+        type=float,
+        metavar=("A", "B", "C"),
+        help="The largest gap for each reward at which a tie is accepted, in units of that reward (default: "
+        "0.2 0.03 0.07).",
     )
-    parser.add_argument("--split", default="train", help="The split of a Hub dataset (train).")
-    parser.add_argument("--streaming", action="store_true", help="Read a Hub dataset without storing it.")
-    parser.add_argument("--limit", type=int, metavar="N", help="Read at most so many pairs.")
-    parser.add_argument(
-        "--unreadable",
-        choices=("error", "skip"),
-        default="error",
-        help="A row without prompt, label or readable images stops the run, or is left out (error).",
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
-    )
-    add_max_batch_pixels(parser)
-    parser.add_argument("--resume", choices=("latest",), help="Keep the scores that are beside --output.")
 
 
 def run(args: argparse.Namespace) -> None:

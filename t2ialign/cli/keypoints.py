@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from t2ialign.scoring.journal import Journal
 
 EXPLAINED = """
-The protocol of T2I-Keypoints-Eval (PromptEnhancer, arXiv 2509.04545): one question a key point, with the
-picture and the user's prompt. --points is its table (prompt, prompt_points, prompt_points_des), UniGenBench's
-CSV, GenEval's metadata or rows of your own (prompt, points); without it the key points are found by a
-language model (--extract), else by rules, or for the oracle in the captions.
-Answers that cannot be read are asked for twice, then counted apart; the official script counts them as wrong,
-so both figures are given."""
+This is the protocol of T2I-Keypoints-Eval (PromptEnhancer, arXiv 2509.04545): the judge sees the image and
+the user's prompt, and answers one question per key point. The table of --points is that of the benchmark
+(prompt, prompt_points, prompt_points_des), UniGenBench's CSV, GenEval's metadata, or rows of your own
+(prompt, points). Without it the key points are extracted by the language model of --extract, or else by
+rules; the oracle reads them from the captions. A question whose answer cannot be read is put a second time,
+and then counted apart. The official script counts it as wrong, so both figures are reported."""
 
 JOURNAL, POINTS = "journal.jsonl", "points.jsonl"
 BACKENDS = ("oracle", "yes_no", "written", "head")
@@ -47,54 +47,86 @@ Finder = Callable[[Sequence[str]], Points]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description = f"{parser.description}.{EXPLAINED}"
-    parser.add_argument("samples", help="A folder of t2ialign sample, or any source of t2ialign score.")
     parser.add_argument(
-        "--points", type=Path, metavar="FILE", help="A table of the key points of a benchmark."
+        "samples",
+        help="The images to judge: a folder of t2ialign sample, or any source of t2ialign score that has "
+        "prompts.",
+    )
+    parser.add_argument(
+        "--points",
+        type=Path,
+        metavar="FILE",
+        help="A table of key points, such as that of a benchmark; the formats are listed above.",
     )
     parser.add_argument(
         "--extract",
         metavar="MODEL",
-        help="A language model that finds the key points, which go into points.jsonl.",
+        help="The language model that extracts the key points from the prompts. They are written to "
+        "points.jsonl in --output.",
     )
     parser.add_argument(
-        "--extract-url", metavar="URL", help="A server that has that model, such as http://HOST:PORT/v1."
+        "--extract-url",
+        metavar="URL",
+        help="The address of an OpenAI-compatible server that serves the model of --extract, such as "
+        "http://HOST:PORT/v1.",
     )
     parser.add_argument(
         "--extract-option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="An option of that model, such as key_env=OPENAI_API_KEY; may be repeated.",
+        help="An option of the model of --extract, such as key_env=OPENAI_API_KEY. May be repeated.",
     )
+    _add_judge(parser)
     parser.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default="oracle",
-        help="Who judges: the embedded world's exact oracle, a vision-language model by P(yes) or in "
-        "writing as in the protocol, or a head of t2ialign train evaluator (oracle).",
-    )
-    parser.add_argument("--weights", help="The model of yes_no and written, or the folder of head.")
-    parser.add_argument(
-        "--url", help="An OpenAI-compatible server that has the model, such as http://HOST:PORT/v1."
-    )
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="An option of the model, such as key_env=OPENAI_API_KEY or tokens=1024; may be repeated.",
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=16, metavar="B", help="How many images are judged at a time (16)."
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="B",
+        help="The number of images that are judged at a time (default: 16).",
     )
     add_max_batch_pixels(parser)
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("runs/keypoints"),
-        help="The folder for the results (runs/keypoints).",
+        help="The folder for the results (default: runs/keypoints).",
     )
-    parser.add_argument("--resume", choices=("latest",), help="Keep the verdicts that are in --output.")
+    parser.add_argument(
+        "--resume",
+        choices=("latest",),
+        help="Continue an interrupted run and reuse the verdicts that are in --output.",
+    )
+
+
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    """What judges the images."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="oracle",
+        help="What judges the images. oracle: the exact judge of the toy model. yes_no: a vision-language "
+        "model, by its probability of yes. written: a vision-language model that writes its answer, as in "
+        "the protocol. head: the result of t2ialign train evaluator (default: oracle).",
+    )
+    parser.add_argument(
+        "--weights",
+        help="The vision-language model of yes_no and written, as a folder or Hub id, or the output folder "
+        "of t2ialign train evaluator for head.",
+    )
+    parser.add_argument(
+        "--url",
+        help="The address of an OpenAI-compatible server that serves the vision-language model, such as "
+        "http://HOST:PORT/v1.",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="An option of the vision-language model, such as key_env=OPENAI_API_KEY or tokens=1024. May be "
+        "repeated.",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

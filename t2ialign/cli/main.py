@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from t2ialign import __version__
+from t2ialign.cli.examples import EXAMPLES
 from t2ialign.cli.interrupt import heeded
 from t2ialign.cli.terminal import READER_LEFT, open_closed, plain_output, reader_left
 from t2ialign.io.messages import OneLine, one_line
@@ -26,18 +27,18 @@ from t2ialign.io.paths import expand_word
 # A verb is a file here, VERB.py, with add_arguments(parser) and run(args) -> exit code or None. Only the
 # one that is called is imported, so that the help stays instant.
 VERBS = {
-    "train": "Align a model: t2ialign train dpo -c recipe.yaml lr=1e-5",
-    "recipes": "List the recipes for train -c NAME, or print one",
+    "train": "Align a model with preferences or a reward, or train a reward or a rewriter",
+    "recipes": "List the recipes for t2ialign train -c NAME, or print one of them",
     "sample": "Render images from prompts, with any number of LoRAs",
-    "mix": "Mix two LoRAs into one: alpha * A + (1 - alpha) * B, exactly",
-    "export": "Write a LoRA for ComfyUI, A1111 and diffusers, or merge it into its base model",
+    "mix": "Mix two LoRAs into one that is exactly alpha * A + (1 - alpha) * B",
+    "export": "Write a LoRA for ComfyUI, A1111 or diffusers, or merge it into its base model",
     "score": "Score any number of images with any number of rewards, into one table",
-    "evaluate": "Score a folder of samples with a reward, with confidence intervals",
-    "rewrite": "Rewrite prompts before generation, and check that nothing asked for is lost",
-    "keypoints": "Judge images key point by key point, with the accuracy of each kind",
+    "evaluate": "Score a folder of samples with a reward, and report confidence intervals",
+    "rewrite": "Rewrite prompts before generation, and check that no requested detail is lost",
+    "keypoints": "Judge each key point of a prompt on its image, and report accuracy by kind",
     "filter": "Keep the preference pairs that three rewards do not contradict",
-    "monitor": "Plot the held-out rewards of runs, and say where one over-optimises",
-    "demo": "Run the main job on the embedded toy model, from prompts to report.html",
+    "monitor": "Plot the held-out rewards of runs, and report where a run over-optimises",
+    "demo": "Run the whole workflow on the toy model, from prompts to report.html",
     "prove": "Measure the claims of this project over several seeds, into proofs/",
 }
 
@@ -48,6 +49,13 @@ TOO_LARGE = ("can't allocate memory", "out of memory", "multiplication overflow"
 """What torch says, in a RuntimeError, of tensors that no memory holds."""
 OPTION = re.compile(r"^ {2}(?:-\w\b[^,\n]*, )?(--[\w-]+)", re.M)
 """How an option begins in a help text."""
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """argparse's formatter, which leaves the lines of the examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):
@@ -148,21 +156,30 @@ def _run(argv: list[str]) -> int:
         near = difflib.get_close_matches(name, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else "see t2ialign --help"
         raise ValueError(f"got verb {name!r}; expected one of {', '.join(VERBS)}; {hint}")
-    verb = import_module(f"t2ialign.cli.{name}")
-    parser = Parser(prog=f"t2ialign {name}", description=VERBS[name], conflict_handler="resolve")
-    verb.add_arguments(parser)
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="Print results, warnings and errors, and nothing else."
-    )
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-    if parser.description == VERBS[name]:
-        parser.description += "."
+    verb, parser = import_module(f"t2ialign.cli.{name}"), parser_of(name)
     if hasattr(verb, "plain"):
         rest = verb.plain(rest)
     # Intermixed: `train dpo -c recipe.yaml lr=1e-5` has positionals on both sides of an option.
     args = parser.parse_intermixed_args(rest)
     parser.check_words(args)
     return verb.run(args) or 0
+
+
+def parser_of(name: str) -> Parser:
+    """The parser of a verb, with its options, those of every verb, and its examples."""
+    parser = Parser(
+        prog=f"t2ialign {name}",
+        description=VERBS[name],
+        epilog=f"examples:{EXAMPLES[name]}",
+        conflict_handler="resolve",
+        formatter_class=HelpFormatter,
+    )
+    import_module(f"t2ialign.cli.{name}").add_arguments(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="Print only results, warnings and errors.")
+    parser.add_argument("--debug", action="store_true", help="Print the Python traceback of an error.")
+    if parser.description == VERBS[name]:
+        parser.description += "."
+    return parser
 
 
 def _overview() -> str:
@@ -172,8 +189,8 @@ def _overview() -> str:
         "Align text-to-image diffusion models by preferences and rewards, and measure whether it helped.\n\n"
         f"verbs:\n{verbs}\n\n"
         "options of every verb:\n"
-        "  -q, --quiet   Print results, warnings and errors, and nothing else.\n"
-        "  --debug       Show the traceback of an error.\n\n"
+        "  -q, --quiet   Print only results, warnings and errors.\n"
+        "  --debug       Print the Python traceback of an error.\n\n"
         "t2ialign VERB --help lists the options of a verb.\n"
         "t2ialign train METHOD --help lists the settings of a method."
     )

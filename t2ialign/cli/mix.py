@@ -17,20 +17,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPLAINED = """
-The change of every layer is ALPHA times that of A plus (1 - ALPHA) times that of B: what two runs with two
-rewards learned, in one LoRA between them (AlignProp's LoRA soup, Prabhudesai et al. 2023).
-Ranks, alphas, seeds and targeted layers of the two may differ; the model must be the same."""
+The weight update of every layer is ALPHA times that of A plus (1 - ALPHA) times that of B. One LoRA then has
+a share of what two runs with two rewards learned (the LoRA soup of AlignProp, Prabhudesai et al. 2023).
+The ranks, alphas, seeds and target layers of the two may differ; their base model must be the same."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description = f"{parser.description}.{EXPLAINED}"
     parser.add_argument(
-        "a", type=Path, metavar="A", help="The folder of a run, or a .safetensors file in any known format."
+        "a",
+        type=Path,
+        metavar="A",
+        help="The first LoRA: the folder of a run, or a .safetensors file in any known format.",
     )
-    parser.add_argument("b", type=Path, metavar="B", help="A second LoRA, for the same model.")
     parser.add_argument(
-        "--alpha", type=float, required=True, metavar="ALPHA", help="The share of A, from 0 to 1."
+        "b", type=Path, metavar="B", help="The second LoRA, which must be for the same base model."
+    )
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        required=True,
+        metavar="ALPHA",
+        help="The share of A, from 0 to 1. The share of B is 1 - ALPHA.",
     )
     parser.add_argument(
         "-o",
@@ -38,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="The folder to write, which must be new or empty.",
+        help="The folder to write the mixed LoRA to. It must be new or empty.",
     )
 
 

@@ -12,7 +12,11 @@ from t2ialign.io.messages import printable
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="The output folder of a run with monitor_prompts."
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="The output folder of a training run that had the setting monitor_prompts.",
     )
     parser.add_argument(
         "-o",
@@ -20,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("monitor.html"),
         metavar="FILE",
-        help="The page to write, with its numbers beside it as .json (monitor.html).",
+        help="The HTML page to write. Its numbers are written beside it as .json (default: monitor.html).",
     )
 
 

@@ -34,27 +34,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "subject",
         choices=subjects() or None,
         nargs=None if EXPERIMENTS.is_dir() else "?",  # without them `run` says where they are
-        help="The claims to measure: a file of scripts/experiments.",
+        help="The subject whose claims are measured: the name of a file of scripts/experiments.",
     )
     parser.add_argument(
         "--claim",
         type=int,
         action="append",
         metavar="N",
-        help="Measure only this claim, counted from 1; may be repeated (all).",
+        help="Measure only the claim of this number, counted from 1. May be repeated (default: all claims).",
     )
     parser.add_argument(
         "--seed",
         type=int,
         action="append",
         metavar="S",
-        help="Measure only with this seed; may be repeated (all seeds of the claim).",
+        help="Measure only with this seed. May be repeated (default: all seeds of the claim).",
     )
     parser.add_argument(
-        "--work", type=Path, default=Path("runs/prove"), help="The folder of the runs (runs/prove)."
+        "--work",
+        type=Path,
+        default=Path("runs/prove"),
+        help="The folder for the runs, which a second call continues (default: runs/prove).",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("proofs"), help="The folder of the result (proofs)."
+        "--output", type=Path, default=Path("proofs"), help="The folder for the results (default: proofs)."
     )
     parser.add_argument(
         "--check",

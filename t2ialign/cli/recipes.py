@@ -33,7 +33,12 @@ class Recipe(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="Print this recipe instead of the list.")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="The name of a recipe to print in full, instead of the list of all recipes.",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -27,8 +27,9 @@ texts, numbers and negations of your prompt, and if it fits the text encoder of
 used as you wrote it, and the reason is reported.
 
 rewriters (--rewriter NAME):
-  rules               a set of rules, which needs no model: counts, looks and places
-                      spelled out, words for composition, light and medium added
+  rules               a set of rules, which needs no model: it spells out counts,
+                      looks and places, and adds words for composition, light and
+                      medium
   FOLDER or Hub id    a language model of transformers, in safetensors; small
                       instruction models are Qwen/Qwen2.5-0.5B-Instruct and
                       HuggingFaceTB/SmolLM2-1.7B-Instruct (both Apache-2.0)
@@ -43,8 +44,9 @@ presets (--preset NAME), each for its kind of language model:
   magicprompt         GPT-2 models that continue the prompt, such as
                       Gustavosta/MagicPrompt-Stable-Diffusion
   promptist           microsoft/Promptist
-  trained             what t2ialign train rewrite_sft or rewrite_grpo fine-tuned
-  shapes              the same for the embedded toy model
+  trained             a model that t2ialign train rewrite_sft or rewrite_grpo has
+                      fine-tuned
+  shapes              the rewriter of the embedded toy model
 """
 """The description of --help, which keeps its lines."""
 
@@ -55,49 +57,53 @@ REPORT = ".json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.description, parser.formatter_class = EXPLAINED, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("prompt", nargs="*", help="a prompt to rewrite; put each one in quotes")
+    parser.add_argument("prompt", nargs="*", help="A prompt to rewrite. Put each one in quotes.")
     parser.add_argument(
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="a file of prompts: one a line in .txt, or the column prompt, caption or text of .jsonl, .json, "
-        ".csv, .tsv or .parquet",
+        help="A file of prompts: one per line in .txt, or the column prompt, caption or text of .jsonl, "
+        ".json, .csv, .tsv or .parquet.",
     )
     parser.add_argument(
-        "--rewriter", default="rules", metavar="NAME", help="what rewrites, see above (default: rules)"
+        "--rewriter", default="rules", metavar="NAME", help="The rewriter, as listed above (default: rules)."
     )
     add_rewriter(parser)
     parser.add_argument(
         "--temperature",
         type=float,
-        help="sampling temperature of the first attempt, 0 for greedy (default: that of the preset)",
+        help="The sampling temperature of the first attempt; 0 decodes greedily (default: that of the "
+        "preset).",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="The seed of sampled rewrites (default: 0).")
     parser.add_argument(
-        "--tries", type=int, default=2, help="attempts per prompt before it is used as written (default: 2)"
+        "--tries",
+        type=int,
+        default=2,
+        help="The number of attempts per prompt, after which it is used as you wrote it (default: 2).",
     )
     parser.add_argument(
         "--longest",
         type=int,
         default=LONG,
         metavar="WORDS",
-        help=f"prompts of more words are not rewritten; a word counts once for every {BYTES_A_WORD} bytes "
-        f"(default: {LONG})",
+        help=f"The number of words above which a prompt is not rewritten. A word counts once for every "
+        f"{BYTES_A_WORD} bytes (default: {LONG}).",
     )
     parser.add_argument(
         "--fit",
         metavar="MODEL",
-        help="shorten rewrites to the text encoder of this text-to-image model, for example to the 77 tokens "
-        "of Stable Diffusion: a folder, a single file or a Hub id",
+        help="Shorten rewrites until they fit the text encoder of this text-to-image model, such as the 77 "
+        "tokens of Stable Diffusion. MODEL is a diffusers folder, a single file or a Hub id.",
     )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting of the language model, may be repeated: tokens (maximum length of its output), "
-        "dtype, batch, chat (variables of its chat template); with --url tokens, key_env, timeout, tries, "
-        "workers, extra",
+        help="A setting of the language model; may be repeated. On this machine: tokens (the maximum length "
+        "of its output), dtype, batch, chat (variables of its chat template). With --url: tokens, key_env, "
+        "timeout, tries, workers, extra.",
     )
     _add_output(parser)
 
@@ -109,17 +115,18 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="write the prompts to use to a .txt file, or prompts, thoughts, rewrites and reasons to .jsonl "
-        "or .parquet; without it everything is printed as it is generated",
+        help="The file to write: .txt gets the prompts to use, .jsonl and .parquet get prompts, thoughts, "
+        "rewrites and reasons. Without it everything is printed as it is generated.",
     )
     parser.add_argument(
         "--html",
         type=Path,
         metavar="PAGE",
-        help="also write a page that shows prompt, thought, rewrite and what was kept or lost side by side",
+        help="Also write a page that shows each prompt, thought and rewrite side by side, with what was "
+        "preserved or lost.",
     )
     parser.add_argument(
-        "--resume", choices=("latest",), help="continue an interrupted run that wrote to --output"
+        "--resume", choices=("latest",), help="Continue an interrupted run that wrote to --output."
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from t2ialign.cli import best_of
+from t2ialign.cli.options import add_rendering
 from t2ialign.io import jsonl, locks, manifest, png_text
 from t2ialign.io.paths import check_place
 from t2ialign.models import options
@@ -36,53 +37,45 @@ Row = dict[str, Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("prompt", nargs="*", help="The prompts to render, each in quotes.")
+    parser.add_argument("prompt", nargs="*", help="A prompt to render. Put each one in quotes.")
     parser.add_argument(
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="A file of more prompts: one a line in .txt, or the column prompt, caption or text of .jsonl, "
+        help="A file of more prompts: one per line in .txt, or the column prompt, caption or text of .jsonl, "
         ".json, .csv, .tsv or .parquet.",
     )
     parser.add_argument(
         "--model",
-        help="A diffusers folder, a .safetensors or .ckpt file, a Hub id, or shapes (the embedded toy).",
+        help="The model that renders: a diffusers folder, a .safetensors or .ckpt file, a Hub id, or shapes "
+        "(the embedded toy model).",
     )
     options.add_arguments(parser)
     parser.add_argument(
-        "--lora", action="append", default=[], metavar="PATH[:SCALE]", help="Apply a LoRA; may be repeated."
+        "--lora",
+        action="append",
+        default=[],
+        metavar="PATH[:SCALE]",
+        help="A LoRA to apply: the folder of a run or a .safetensors file. SCALE multiplies its weights "
+        "(default: 1). May be repeated.",
     )
     parser.add_argument(
-        "-n", type=int, default=1, metavar="N", help="How many images to render for each prompt (1)."
+        "-n", type=int, default=1, metavar="N", help="The number of images per prompt (default: 1)."
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="The seed of the first image; the next has seed + 1 (0)."
+        "--seed",
+        type=int,
+        default=0,
+        help="The seed of the first image. Each further image has the next number (default: 0).",
     )
-    parser.add_argument("--steps", type=int, default=20, help="The number of denoising steps (20).")
+    add_rendering(parser)
     parser.add_argument(
-        "--guidance", type=float, default=5.0, help="The scale of classifier-free guidance; 1 is off (5)."
+        "--output",
+        type=Path,
+        default=Path("runs/sample"),
+        help="The folder for the images and their manifest.jsonl (default: runs/sample).",
     )
-    parser.add_argument(
-        "--eta", type=float, default=0.0, help="The noise added in each step: 0 is DDIM, 1 is DDPM (0)."
-    )
-    parser.add_argument("--height", type=int, help="The height in pixels (that of the model).")
-    parser.add_argument("--width", type=int, help="The width in pixels (that of the model).")
-    parser.add_argument(
-        "--batch-size", type=int, default=16, metavar="B", help="How many images are rendered at a time (16)."
-    )
-    parser.add_argument(
-        "--precision",
-        default="fp32",
-        choices=("fp32", "bf16", "fp16"),
-        help="What the network computes in (fp32).",
-    )
-    parser.add_argument(
-        "--attention", default="sdpa", choices=("sdpa", "xformers"), help="The attention kernels (sdpa)."
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/sample"), help="The folder for the images (runs/sample)."
-    )
-    parser.add_argument("--resume", choices=("latest",), help="Continue the run in --output.")
+    parser.add_argument("--resume", choices=("latest",), help="Continue an interrupted run in --output.")
     sampling.add_arguments(parser)
 
 

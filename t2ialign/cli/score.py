@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign.cli.options import add_columns, add_pace
 from t2ialign.io import locks
-from t2ialign.scoring.budget import add_max_batch_pixels, check_max_batch_pixels
+from t2ialign.scoring.budget import check_max_batch_pixels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,66 +32,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         nargs="?",
-        help="a folder of pictures, a manifest, .jsonl, .csv or .parquet, .tar shards, or a name on the Hub",
+        help="The images: a folder, manifest, .jsonl, .csv or .parquet table, .tar shards or Hub dataset.",
     )
     parser.add_argument(
-        "--rewards", metavar="A,B,...", help="Names of rewards, or modules of yours as package.module."
+        "--rewards",
+        metavar="A,B,...",
+        help="The rewards, separated by commas: names (docs/rewards.md), or modules as package.module.",
     )
     parser.add_argument(
         "--prompts",
         metavar="FILE|TEXT",
-        help="a table of file names and prompts, or one prompt for all (NAME.txt beside each picture)",
+        help="A table of file names and prompts, or one prompt for all images (default: the text in NAME.txt "
+        "beside each image).",
     )
     parser.add_argument(
-        "--prompts-from-names", action="store_true", help='Take the prompt "a red cat" from a_red_cat_01.png.'
+        "--prompts-from-names",
+        action="store_true",
+        help='Take each prompt from the name of the file, such as "a red cat" from a_red_cat_01.png.',
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="The table to write: .parquet, .csv or .jsonl."
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="Write a page of the best and worst images too."
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="Also write a page that shows the best and the worst images.",
     )
     parser.add_argument(
         "--top",
         type=int,
         default=24,
         metavar="N",
-        help="How many images of each reward that page shows (24).",
+        help="The number of images per reward on the page of --html (default: 24).",
     )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="REWARD:KEY=VALUE",
-        help="An option of a reward, such as pickscore:weights=model.safetensors; may be repeated.",
+        help="An option of a reward, such as pickscore:weights=model.safetensors. May be repeated.",
+    )
+    add_columns(parser)
+    add_pace(parser)
+    parser.add_argument(
+        "--resume", choices=("latest",), help="Continue an interrupted run that wrote to --output."
     )
     parser.add_argument(
-        "--image-column",
-        metavar="NAME",
-        help="The column of the images in a table or data set (image, jpg, file, ...).",
+        "--merge",
+        nargs="+",
+        metavar="FILE",
+        help="Join the tables that several processes have written into the one of --output.",
     )
     parser.add_argument(
-        "--prompt-column", metavar="NAME", help="The column of the prompts (prompt, caption or text)."
-    )
-    parser.add_argument("--split", default="train", help="The split of a data set (train).")
-    _add_pace(parser)
-    parser.add_argument("--resume", choices=("latest",), help="Continue the run of --output.")
-    parser.add_argument("--merge", nargs="+", metavar="FILE", help="Join the outputs of several processes.")
-    parser.add_argument("--ray", type=int, metavar="N", help="Run on a Ray cluster with N scoring workers.")
-
-
-def _add_pace(parser: argparse.ArgumentParser) -> None:
-    """How much is done at a time, and by what."""
-    parser.add_argument(
-        "--batch-size", type=int, default=64, metavar="B", help="How many images are scored at a time (64)."
-    )
-    add_max_batch_pixels(parser)
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="How many processes decode images; 0 is none (up to 8)."
-    )
-    parser.add_argument("--device", help="The device: cpu, cuda, cuda:1, mps (a GPU if there is one).")
-    parser.add_argument(
-        "--precision", default="fp32", choices=("fp32", "bf16"), help="What the rewards compute in (fp32)."
+        "--ray", type=int, metavar="N", help="Run on a Ray cluster with N workers that score images."
     )
 
 

@@ -31,25 +31,28 @@ PROMPTS = ("prompts", "heldout_prompts", "monitor_prompts", "data")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments; `--help` is one of them: after a method it lists that method's settings."""
     parser.add_argument(
-        "method", nargs="?", help=f"One of {', '.join(methods())}, or a module of yours as package.module."
+        "method",
+        nargs="?",
+        help=f"The training method: {', '.join(methods())}, or a module of yours as package.module.",
     )
     parser.add_argument(
         "-c",
         "--config",
         metavar="RECIPE",
-        help="A YAML file of settings, or a name that t2ialign recipes lists.",
+        help="A YAML file of settings, or the name of a recipe that t2ialign recipes lists.",
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="A setting, which wins over the recipe: lr=1e-5, or --lr 1e-5, or --lr=1e-5.",
+        help="A setting of the method, which overrides that of the recipe. The learning rate, for example, "
+        "is written lr=1e-5, --lr 1e-5 or --lr=1e-5.",
     )
     parser.add_argument(
         "-h",
         "--help",
         action="store_true",
-        help="Show this text, or the settings of the method that is named.",
+        help="Show this text, or the settings of the method if one is named.",
     )
     parser.set_defaults(usage=parser.format_help)
 
@@ -167,8 +170,10 @@ def _settings(method: str) -> str:
     from t2ialign import config
 
     usage = f"usage: t2ialign train {method} [-c recipe.yaml] [key=value ...]"
-    forms = "A setting may be written lr=1e-5, --lr 1e-5 or --lr=1e-5; docs/training.md has other names."
-    return f"{usage}\n\n{forms}\n\n{config.describe(settings_of(method))}"
+    forms = "A setting may be written as lr=1e-5, --lr 1e-5 or --lr=1e-5. docs/training.md lists other names."
+    cls = settings_of(method)
+    examples = f"\n\nexamples:{cls.EXAMPLES.rstrip()}" if cls.EXAMPLES else ""
+    return f"{usage}\n\n{forms}\n\n{config.describe(cls)}{examples}"
 
 
 def _importable(dotted: str) -> bool:

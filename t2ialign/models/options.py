@@ -61,23 +61,28 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The same options as flags of a command."""
     group = parser.add_argument_group(
         "reading the model",
-        "What the files of the model say is followed unless it is set here; see docs/models.md.",
+        "These options override what the files of the model say; see docs/models.md.",
     )
     group.add_argument(
-        "--variant", metavar="NAME", help="Which weight files to read where a folder has several: fp16."
+        "--variant",
+        metavar="NAME",
+        help="The variant of the weight files to read, such as fp16, where a folder has several.",
     )
-    group.add_argument("--revision", metavar="NAME", help="Branch, tag or commit of a Hub repository.")
+    group.add_argument("--revision", metavar="NAME", help="The branch, tag or commit of a Hub repository.")
     group.add_argument(
         "--clip-skip",
         type=int,
         metavar="N",
-        help="Leave out the last N text encoder layers, as diffusers counts: 1 is A1111's clip skip 2.",
+        help="The number of last text-encoder layers to skip, as diffusers counts them: 1 is what A1111 "
+        "calls clip skip 2.",
     )
     group.add_argument(
-        "--prediction-type", choices=PREDICTION_TYPES, help="What the network predicts: the noise, or v."
+        "--prediction-type",
+        choices=PREDICTION_TYPES,
+        help="What the network predicts: the noise (epsilon) or v.",
     )
     group.add_argument(
         "--rescale-betas-zero-snr",
         action=BooleanOptionalAction,
-        help="Whether the last training timestep is pure noise.",
+        help="Whether the last training timestep is pure noise (zero signal-to-noise ratio).",
     )

@@ -22,18 +22,18 @@ def add_rewriter(parser: Any) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(PRESETS),
-        help="how the language model is asked and how its output is read (default: general, for any "
-        "instruction model)",
+        help="How the prompt is put to the language model and how its answer is read (default: general, for "
+        "any instruction model).",
     )
     parser.add_argument(
         "--url",
-        help="address of an OpenAI-compatible server that serves the language model, such as "
-        "http://localhost:8000/v1; without it the model runs on this machine",
+        help="The address of an OpenAI-compatible server that serves the language model, such as "
+        "http://localhost:8000/v1. Without it the model runs on this machine.",
     )
     parser.add_argument(
         "--intensity",
         choices=tuple(INTENSITIES),
-        help="how much a rewrite may add: 15, 40 or 120 words (default: medium)",
+        help="How many words a rewrite may add: light is 15, medium 40 and full 120 (default: medium).",
     )
 
 

@@ -30,14 +30,16 @@ ORIGINALS = "originals"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of rewriting, and of choosing among rewrites."""
-    group = parser.add_argument_group("rewriting", "render rewritten prompts; see t2ialign rewrite --help")
+    group = parser.add_argument_group(
+        "rewriting", "Prompts can be rewritten before they are rendered; see t2ialign rewrite --help."
+    )
     group.add_argument(
         "--rewrite",
         nargs="?",
         const=UNNAMED,
         metavar="NAME",
-        help="the rewriter: rules, a folder or a Hub id; only the toy model has one of its own, and needs no "
-        "name. Write it after the prompts",
+        help="Render rewritten prompts. NAME is the rewriter: rules, a folder or a Hub id; the toy model has "
+        "a rewriter of its own, which needs no name. Write this option after the prompts.",
     )
     add_rewriter(group)
     group.add_argument(
@@ -45,25 +47,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting of the rewriter, as --option of t2ialign rewrite; may be repeated",
+        help="A setting of the rewriter, as --option of t2ialign rewrite. May be repeated.",
     )
     group.add_argument(
         "--html",
         type=Path,
         metavar="PAGE",
-        help="write a page of prompts, rewrites and their images side by side; each prompt is rendered too, "
-        "with the seed of its rewrite",
+        help="Also write a page that shows prompts, rewrites and their images side by side. Each prompt as "
+        "you wrote it is rendered too, with the seed of its rewrite.",
     )
     group.add_argument(
-        "--best-of", type=int, metavar="N", help="rewrite N times, keep what fits your own prompt best"
+        "--best-of",
+        type=int,
+        metavar="N",
+        help="Rewrite and render each prompt N times, and use the image that fits your own prompt best.",
     )
     group.add_argument(
         "--reward",
-        help="The reward that judges the images. The embedded model needs none: its oracle judges captions "
-        "such as 'a red circle left of a blue square', and shapes-clip other prompts.",
+        help="The reward that judges the images of --best-of. The toy model needs none: its oracle judges "
+        "captions such as 'a red circle left of a blue square', and shapes-clip judges other prompts.",
     )
     group.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the reward; may be repeated"
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="An option of the reward of --best-of. May be repeated.",
     )
 
 

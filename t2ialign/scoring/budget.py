@@ -13,9 +13,9 @@ def add_max_batch_pixels(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=MAX_BATCH_PIXELS,
         metavar="N",
-        help="A batch ends early when the images that are read at full size would have more pixels than this "
-        f"({MAX_BATCH_PIXELS}, which is 64 images of 1024x1024); a pixel takes 3 bytes while it waits and 12 "
-        "while it is scored, and a larger image is a batch of its own.",
+        help="The maximum number of pixels in a batch of images that are read at full size. A batch ends "
+        "before it is exceeded, and a larger image is a batch of its own. A pixel takes 3 bytes while it "
+        f"waits and 12 while it is scored (default: {MAX_BATCH_PIXELS}, which is 64 images of 1024x1024).",
     )
 
 

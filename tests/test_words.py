@@ -1,0 +1,138 @@
+"""Words: help texts are sentences, the examples of --help parse, and no variable has a filler name."""
+
+import argparse
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from t2ialign import config
+from t2ialign.cli import main as cli
+from t2ialign.cli import recipes, train
+from t2ialign.cli.examples import EXAMPLES
+from t2ialign.overrides import as_overrides
+from t2ialign.training.methods import methods
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAGMENT = re.compile(r"(Of|And|So|But|As|Its|Their|Most|At most)\b")
+"""How a help text begins that hangs on another one."""
+
+
+def is_sentence(text: str) -> bool:
+    """Whether a help text begins with a capital letter, is no fragment, and ends with a full stop."""
+    return text[:1].isupper() and text.endswith(".") and not FRAGMENT.match(text)
+
+
+@pytest.mark.parametrize("text", ["Of AdamW.", "And at most so much.", "the seed.", "The seed"])
+def test_fragments_are_no_sentences(text):
+    assert not is_sentence(text)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_texts_are_sentences(verb):
+    parser = cli.parser_of(verb)
+    texts = {"/".join(action.option_strings) or action.dest: action.help for action in parser._actions}
+    texts.pop("-h/--help", None)  # argparse's own
+    texts |= {f"group {group.title}": group.description for group in parser._action_groups[2:]}
+    texts["description"] = parser.description
+    wrong = {name: text for name, text in texts.items() if not is_sentence(text.strip())}
+    if verb == "rewrite":
+        del wrong["description"]  # ends with the list of presets
+    assert not wrong
+
+
+@pytest.mark.parametrize("method", methods())
+def test_descriptions_of_settings_are_sentences(method):
+    fields: dict[str, FieldInfo] = train.settings_of(method).model_fields
+    texts = {name: " ".join((field.description or "").split()) for name, field in fields.items()}
+    assert not {name: text for name, text in texts.items() if not is_sentence(text)}
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each example after t2ialign, without what the shell redirects."""
+    lines = text.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line) for line in lines if line.startswith("    t2ialign ")]
+    return [line[1 : line.index(">") if ">" in line else None] for line in words]
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_examples_of_a_verb_parse(verb):
+    text = cli.parser_of(verb).format_help()
+    assert text.endswith(f"examples:{EXAMPLES[verb]}")
+    assert len(commands(EXAMPLES[verb])) >= 3
+    for name, *words in commands(EXAMPLES[verb]):
+        assert name == verb
+        if verb == "train":
+            settings(words)
+            continue
+        parser = cli.parser_of(verb)
+        parser.check_words(parser.parse_intermixed_args(words))
+
+
+@pytest.mark.parametrize("method", methods())
+def test_examples_of_a_method_validate(method, capsys):
+    assert cli.main(["train", method, "--help"]) == 0
+    examples = commands(capsys.readouterr().out)
+    assert len(examples) >= 3
+    for verb, name, *words in examples:
+        assert (verb, name) == ("train", method)
+        settings([name, *words])
+
+
+def settings(words: list[str]) -> config.Config | None:
+    """What train makes of the words: a checked configuration; None if they ask for the help."""
+    args: argparse.Namespace = cli.parser_of("train").parse_intermixed_args(
+        as_overrides(words, methods(), train.settings_of)
+    )
+    if args.help:
+        return None
+    file = recipes.find(args.config) if args.config else None
+    return config.load(train.settings_of(args.method), file, args.overrides, folders=(recipes.folder(),))
+
+
+FILLERS = {"found", "asked", "said", "own", "mine", "kept"}
+TO_DO = ("rewards/", "t2ialign/")
+"""Folders and files whose variables still have such names. The list only becomes shorter."""
+SOURCES = [
+    file
+    for package in ("rewards", "t2ialign")
+    for file in sorted((ROOT / package).rglob("*.py"))
+    if not file.relative_to(ROOT).as_posix().startswith(TO_DO)
+]
+
+
+def names(tree: ast.AST) -> set[str]:
+    """Every name that a file gives: variables, parameters, attributes, functions, imports under a name."""
+    given: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                given.add(name)
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                given.add(name)
+            case ast.alias(asname=str(name)):
+                given.add(name)
+    return given
+
+
+def filler(tree: ast.AST) -> set[str]:
+    """The names that say nothing: found, _own."""
+    return {name for name in names(tree) if name.strip("_").lower() in FILLERS}
+
+
+def test_no_variable_has_a_filler_name():
+    wrong = {
+        str(file.relative_to(ROOT)): filler(ast.parse(file.read_text(encoding="utf-8"))) for file in SOURCES
+    }
+    assert not {file: names for file, names in wrong.items() if names}
+
+
+@pytest.mark.parametrize(
+    "code", ["found = 1", "for mine in x: pass", "def f(said): pass", "def _own(): pass", "a.kept = 1"]
+)
+def test_filler_names_are_found(code):
+    assert filler(ast.parse(code))
+    assert not filler(ast.parse("print(found, a.kept)"))  # somebody else's
