@@ -15,8 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SOURCES = sorted(p for name in ("t2ialign", "rewards", "scripts") for p in (ROOT / name).rglob("*.py"))
-# Imported here, and required by what we declare (datasets, transformers); extras are asked for when missing.
-BROUGHT = {"fsspec", "pyarrow", "tokenizers", "huggingface_hub"}
+# Imported here, and required by what we declare (datasets, jinja2, transformers). Extras are asked for when
+# they are missing.
+BROUGHT = {"fsspec", "markupsafe", "pyarrow", "tokenizers", "huggingface_hub"}
 EXTRAS = {"xformers", "bitsandbytes", "wandb", "trl", "gradio", "ray", "rapidocr"}
 RENAMED = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "open_clip": "open_clip_torch"}
 
@@ -61,7 +62,9 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     assert {name.split("/")[0].split("-")[0] for name in names} == {"t2ialign", "rewards"}
     assert {"t2ialign/py.typed", "rewards/py.typed", "t2ialign/cli/main.py", "rewards/base.py"} <= set(names)
-    assert "t2ialign/rewriting/page.html" in names
+    templates = {p.name for p in (ROOT / "t2ialign" / "web" / "templates").iterdir()}
+    assert {"page.html", "style.css", "page.js"} <= templates
+    assert {f"t2ialign/web/templates/{name}" for name in templates} <= set(names)
     shipped = {p.relative_to(ROOT / "assets") for p in (ROOT / "assets").rglob("*") if p.is_file()}
     assert {f"rewards/assets/{p.as_posix()}" for p in shipped} <= set(names)
     recipes = {p.name for p in (ROOT / "scripts" / "configs").iterdir()}
@@ -71,7 +74,9 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
         "import rewards; from rewards import assets\n"
         "print(rewards.__file__); print(assets.root())\n"
         "from t2ialign.cli import recipes; recipes.find('dpo_sd15_small')\n"
-        "print(recipes.folder(), len(recipes.files()))"
+        "print(recipes.folder(), len(recipes.files()))\n"
+        "from t2ialign.web.pages import render\n"
+        "assert 'prefers-color-scheme' in render('page.html', title='a', lead='b')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True

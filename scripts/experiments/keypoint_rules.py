@@ -15,7 +15,7 @@ from t2ialign.evaluation.keypoints.recall import Found
 from t2ialign.evaluation.statistics import wilson
 from t2ialign.io import atomic
 from t2ialign.web.charts import Bar, bars
-from t2ialign.web.markup import escaped
+from t2ialign.web.pages import part
 
 FILE = "found.json"
 CHECKED = Path(__file__).with_name("keypoint_checked.json")
@@ -61,15 +61,15 @@ class KeypointRulesClaim(Claim):
             Bar(name, wilson(one.right, one.expected), wilson(one.right, one.given))
             for name, one in _found(measured, "GenEval").items()
         ]
-        points = "".join(
-            f"<tr><th>{escaped(name)}</th><td>{escaped(f'{one.right} of {one.expected}')}</td>"
-            f"<td>{one.recall:.0%}</td></tr>"
+        points = [
+            (name, f"{one.right} of {one.expected}", f"{one.recall:.0%}")
             for name, one in _found(measured, "UniGenBench").items()
-        )
+        ]
+        table = part("table", ("test point", "right", "recall"), points)
         note = "vermilion: recall; blue: precision; whiskers are Wilson's 95 % intervals"
         return [
             Figure("GenEval", bars(rows, before="recall", after="precision"), note),
-            Figure("UniGenBench, recall by test point", f"<table>{points}</table>", "rows of odd index"),
+            Figure("UniGenBench, recall by test point", table, "rows of odd index"),
         ]
 
     def _geneval(self, parts: Mapping[str, Found], same: bool) -> Row:

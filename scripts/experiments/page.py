@@ -8,8 +8,7 @@ from typing import Any
 
 from scripts.experiments.claim import Figure
 from t2ialign.io import atomic
-from t2ialign.web.markup import escaped
-from t2ialign.web.report import PAGE, STYLE
+from t2ialign.web.pages import render
 
 MARKS = {"holds": "pass", "does not hold": "fail", "not tested": ""}
 """The style of each verdict."""
@@ -19,30 +18,20 @@ def write(
     file: Path, title: str, rows: Sequence[Mapping[str, Any]], figures: Mapping[int, Sequence[Figure]]
 ) -> None:
     """Write the page at once: rows as in proofs/NAME.json, figures by the number of their claim."""
-    numbers = list(dict.fromkeys(row["number"] for row in rows))
-    sections = [_section(n, [r for r in rows if r["number"] == n], figures.get(n, ())) for n in numbers]
+    sections: dict[int, list[tuple[Mapping[str, Any], dict[str, str]]]] = {}
+    for row in rows:
+        sections.setdefault(row["number"], []).append((row, _facts(row)))
     count = sum(row["verdict"] == "holds" for row in rows)
     lead = f"{count} of {len(rows)} rows hold; intervals are at 95 %, over the units that each row names."
-    head = f"<header><h1>{escaped(title)}</h1><p>{escaped(lead)}</p></header>"
-    atomic.write_text(file, PAGE.format(title=escaped(title), style=STYLE, body=head + "".join(sections)))
+    page = render("experiment.html", title=title, lead=lead, sections=sections, figures=figures, marks=MARKS)
+    atomic.write_text(file, page)
 
 
-def _section(number: int, rows: Sequence[Mapping[str, Any]], figures: Sequence[Figure]) -> str:
-    charts = "".join(
-        f"<div><h3>{escaped(figure.title)}</h3><p><small>{escaped(figure.note)}</small></p>{figure.body}</div>"
-        for figure in figures
-    )
-    body = "".join(_row(row) for row in rows)
-    return f'<section><h2>Claim {escaped(number)}</h2>{body}<div class="charts">{charts}</div></section>'
-
-
-def _row(row: Mapping[str, Any]) -> str:
-    verdict, interval = row["verdict"], row["ci95"]
-    style = MARKS[verdict]
-    shown = "none" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+def _facts(row: Mapping[str, Any]) -> dict[str, str]:
+    interval = row["ci95"]
     facts = {
-        "verdict": verdict,
-        "95 % interval": shown,
+        "verdict": row["verdict"],
+        "95 % interval": "none" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
         "paper": row["paper"] or "none",
         "seeds": ", ".join(map(str, row["seeds"])) or "none",
         "seconds": row["seconds"],
@@ -50,12 +39,7 @@ def _row(row: Mapping[str, Any]) -> str:
         "code": row["tree"],
         **_flat(row["measured"] or {}),
     }
-    cells = "".join(
-        f"<tr><th>{escaped(name)}</th><td>{escaped(_text(value))}</td></tr>" for name, value in facts.items()
-    )
-    mark = f'<span class="{style}">{escaped(verdict)}</span>' if style else escaped(verdict)
-    table = f"<details><summary>numbers</summary><table>{cells}</table></details>"
-    return f"<p><b>{escaped(row['claim'])}</b>: {mark}</p>{table}"
+    return {name: _text(value) for name, value in facts.items()}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from t2ialign.io import atomic
 from t2ialign.rewriting.parse import parse
 from t2ialign.toy.phrasings import HABITS, Phrasing, draw_phrasings
 from t2ialign.web.charts import Bar, bars
-from t2ialign.web.markup import escaped
+from t2ialign.web.pages import part
 
 SHARED = "rewriters"
 """Beside the claims: the rewriters of each seed, trained by the first claim to need them."""
@@ -215,11 +215,5 @@ def _by_kind(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, Estimate]]:
 
 
 def _as_html(table: dict[str, dict[str, Estimate]]) -> str:
-    head = "".join(f"<th>{escaped(name)}</th>" for name in ("", *SHORT.values()))
-    body = "".join(
-        f"<tr><th>{escaped(kind)}</th>"
-        + "".join(f'<td style="overflow-wrap: normal">{100 * ways[way].mean:.1f}</td>' for way in SHORT)
-        + "</tr>"
-        for kind, ways in table.items()
-    )
-    return f'<table style="font-size: .85rem"><tr>{head}</tr>{body}</table>'
+    rows = [(kind, *(f"{100 * ways[way].mean:.1f}" for way in SHORT)) for kind, ways in table.items()]
+    return part("table", ("", *SHORT.values()), rows)

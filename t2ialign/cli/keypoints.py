@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rewards.keypoints.taxonomy import KeyPoint
     from t2ialign.scoring.items import Item, Source
     from t2ialign.scoring.journal import Journal
+    from t2ialign.web.embedded import Shown
 
 EXPLAINED = """
 This is the protocol of T2I-Keypoints-Eval (PromptEnhancer, arXiv 2509.04545): the judge sees the image and
@@ -154,7 +155,7 @@ def _judged(args: argparse.Namespace) -> int:
     with closing(Journal(journal_file, of, resume=resume, done=is_read, whole=has_verdicts)) as journal:
         _judge(args, journal, _asked(source, points), points, total)
         rows = sorted(journal.rows(), key=lambda row: (row["shard"], row["row"]))
-    return finish(args.output, of, rows, points)
+    return finish(args.output, of, rows, points, source)
 
 
 def is_read(row: Row) -> bool:
@@ -193,20 +194,35 @@ def wanted(source: Source, find: Finder) -> tuple[Points, int]:
     return points, sum(count for prompt, count in prompts.items() if not prompt or points.get(prompt) != [])
 
 
-def finish(output: Path, of: dict[str, Any], rows: Sequence[Row], points: Points) -> int:
-    """Write the results of the journal's rows and print the table -> the exit code."""
+def finish(
+    output: Path, of: dict[str, Any], rows: Sequence[Row], points: Points, source: Source | None = None
+) -> int:
+    """Write the results of the journal's rows and print the table -> the exit code.
+
+    The page shows images that miss a key point if `source`, which holds them, is given.
+    """
     from rich.console import Console
 
     from t2ialign.io.messages import one_line
     from t2ialign.web import keypoint_report as keypoint_report
 
     bare = sum(mine == [] for mine in points.values())
-    result, table = keypoint_report.write(output, of, rows, prompts_without_key_points=bare)
+    images = _images(source, keypoint_report.missing(rows)) if source is not None else {}
+    result, table = keypoint_report.write(output, of, rows, prompts_without_key_points=bare, images=images)
     Console(markup=False).print(table)
     for row in result["errors"][:SHOWN]:
         print(one_line(f"not judged: {row['error']}"))
     print(f"{keypoint_report.lead(result)}; results in {output}")
     return BROKEN if result["errors"] or result["unreadable"] else 0
+
+
+def _images(source: Source, rows: Sequence[Row]) -> dict[str, Shown]:
+    """The images of some of the journal's rows, by id."""
+    from t2ialign.scoring.thumbnails import thumbnails
+
+    ids = {(row["shard"], row["row"]): row["id"] for row in rows}
+    wanted = {(row["shard"], row["row"]): row["file"] for row in rows}
+    return {ids[place]: image for place, image in thumbnails(source, wanted)}
 
 
 def _judge(

@@ -14,10 +14,9 @@ from PIL import Image
 from t2ialign.io import atomic
 from t2ialign.rewriting.rewriter import Rewritten
 from t2ialign.rewriting.survival import check
-from t2ialign.web.markup import escaped
-from t2ialign.web.report import PIXEL_ART
+from t2ialign.web.embedded import Shown, style_of
+from t2ialign.web.pages import render
 
-TEMPLATE = Path(__file__).with_name("page.html")
 ENDINGS = (".html", ".htm")
 
 
@@ -48,23 +47,15 @@ def write(
     """Write the page at once; images, one sequence a result, are linked relative to its folder.
 
     rewriter: its name and settings on one line. Nothing of what is shown is taken for HTML, and the page
-    needs neither a network nor a script.
+    needs no network.
     """
-    from jinja2 import Environment, StrictUndefined
-
     file.parent.mkdir(parents=True, exist_ok=True)
-    shown = [_card(result) for result in results]
-    for card, pairs in zip(shown, images or [()] * len(shown), strict=True):
-        card["images"] = [_links(pair, file.parent) for pair in pairs]
-    engine = Environment(
-        finalize=escaped,  # each expression, by the helper of all pages, and so not by Jinja again
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = engine.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    cards = [_card(result) for result in results]
+    for card, pairs in zip(cards, images or [()] * len(cards), strict=True):
+        card["pairs"] = [_links(pair, card["result"], file.parent) for pair in pairs]
     used = sum(result.used == "rewrite" for result in results)
-    atomic.write_text(file, page.render(cards=shown, used=used, rewriter=rewriter))
+    title = "Prompts and their rewrites"
+    atomic.write_text(file, render("rewrites.html", title=title, cards=cards, used=used, rewriter=rewriter))
 
 
 def _card(result: Rewritten) -> dict[str, Any]:
@@ -74,16 +65,16 @@ def _card(result: Rewritten) -> dict[str, Any]:
     return {
         "result": result,
         "survival": [(item, item not in lost) for item in dict.fromkeys(asked)],
-        "images": [],
+        "pairs": [],
     }
 
 
-def _links(pair: Images, folder: Path) -> Mapping[str, Any]:
-    links = {name: _link(getattr(pair, name), folder) for name in ("before", "after")}
+def _links(pair: Images, result: Rewritten, folder: Path) -> Mapping[str, Any]:
     with Image.open(pair.before, formats=["PNG"]) as image:
-        width, height = image.size
-    shown = {"width": width, "height": height, "pixels": max(width, height) <= PIXEL_ART}
-    return {**links, **shown, "seed": pair.seed, "same": pair.before == pair.after}
+        style = style_of(image.size)
+    before = Shown(_link(pair.before, folder), f"Image of the prompt: {result.prompt}", style)
+    after = Shown(_link(pair.after, folder), f"Image of the rewrite: {result.rewrite}", style)
+    return {"before": before, "after": after, "seed": pair.seed, "same": pair.before == pair.after}
 
 
 def _link(file: Path, folder: Path) -> str:

@@ -1,34 +1,43 @@
-"""Charts as inline SVG text: lines over training steps, and rates by category with their intervals."""
+"""Charts as inline SVG: lines over training steps, rates by category, distributions; all with intervals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t2ialign.evaluation.statistics import Estimate
-from t2ialign.web.markup import escaped
+from t2ialign.web.drawing import HEIGHT, WIDTH, Drawing, Point
+from t2ialign.web.pages import part
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 # Okabe and Ito's vermilion and blue: told apart under every common colour blindness and in grey print.
-BEFORE, AFTER = "#d55e00", "#0072b2"
-COLOURS = (AFTER, BEFORE, "#009e73", "#5f6368", "#cc79a7", "#e69f00", "#56b4e9")
-"""Of the curves of one chart, in order; there are no more of them than this."""
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 250, 58, 16, 12, 40
+BEFORE, AFTER = "vermilion", "blue"
+COLOURS = (AFTER, BEFORE, "green", "grey", "purple", "orange", "sky")
+"""Of the curves of one chart, in order, as the stylesheet calls them; there are no more of them than this."""
+LEFT, RIGHT, TOP, BOTTOM = 58, 16, 12, 40
 BAR, ROW = 15, 46
 MANY = 60
 """A line of more points than this is drawn faintly, with its running mean on top."""
+BINS = 24
+"""Of a histogram."""
 
 Axis = Callable[[float], float]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart: `values[i]` was measured after step `steps[i]`."""
+    """One line of a chart: `values[i]` after step `steps[i]`, with the interval `lows[i]` to `highs[i]`."""
 
     name: str
     steps: Sequence[float]
     values: Sequence[float]
+    lows: Sequence[float] = ()
+    """Empty, as `highs`, for a curve without an interval; NaN where a value has none."""
+    highs: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -51,54 +60,100 @@ class Bar:
     after: Estimate
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What the axes of a chart span."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+
 def curves(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[Curve]:
     """Curves out of `metrics.jsonl` rows, which carry "step": `names` maps a key to its label.
 
     Keys that were never logged are left out, and so are rows without the key.
     """
-    found = []
+    read = []
     for key, label in names.items():
         logged = [row for row in rows if row.get(key) is not None]
         if logged:
-            found.append(Curve(label, [row["step"] for row in logged], [row[key] for row in logged]))
-    return found
+            read.append(Curve(label, [row["step"] for row in logged], [row[key] for row in logged]))
+    return read
 
 
-def lines(chart: Chart) -> str:
-    """The chart as legend and <svg>; values that are not finite are left out."""
-    drawn = [_finite(curve) for curve in chart.curves]
+def frame(charts: Sequence[Chart]) -> Frame | None:
+    """The span of all curves and intervals of some charts, so that they can be compared by eye.
+
+    None if no value is finite.
+    """
+    drawn = [_finite(curve) for chart in charts for curve in chart.curves]
     steps = [step for curve in drawn for step in curve.steps]
-    values = [value for curve in drawn for value in curve.values]
-    if not steps:
-        return "<p>Nothing was logged.</p>"
-    y_ticks = ticks(min(values), max(values))
-    x_of = _axis(min(steps), max(max(steps), min(steps) + 1), LEFT, WIDTH - RIGHT)
+    spans = [curve.values for curve in drawn] + [side for c in drawn for side in (c.lows, c.highs)]
+    values = [value for span in spans for value in span if math.isfinite(value)]
+    return Frame(min(steps), max(steps), min(values), max(values)) if steps else None
+
+
+def lines(chart: Chart, shared: Frame | None = None) -> Markup:
+    """The chart as legend and <svg>, with the axes of `shared`; values that are not finite are left out."""
+    drawn = [_finite(curve) for curve in chart.curves]
+    spans = shared or frame([chart])
+    if spans is None or not any(curve.steps for curve in drawn):
+        return part("nothing")
+    y_ticks = ticks(spans.bottom, spans.top)
+    x_of = _axis(spans.left, max(spans.right, spans.left + 1), LEFT, WIDTH - RIGHT)
     y_of = _axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
-    body = [_grid_line(LEFT, y_of(v), WIDTH - RIGHT, y_of(v)) for v in y_ticks]
-    body += [_text(LEFT - 8, y_of(v) + 4, f"{v:.6g}", "end") for v in y_ticks]
-    inside = [v for v in ticks(min(steps), max(steps)) if min(steps) <= v <= max(steps)]
-    body += [_text(x_of(v), HEIGHT - BOTTOM + 18, f"{v:.6g}", "middle") for v in inside]
-    body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, chart.across, "middle"))
-    for curve, colour in zip(drawn, COLOURS, strict=False):
-        body += _line(curve, x_of, y_of, colour)
     says = ", ".join(f"{c.name} from {c.values[0]:.3g} to {c.values[-1]:.3g}" for c in drawn if c.values)
-    return _legend([c.name for c in drawn], COLOURS) + _svg(body, f"{chart.title}: {says}", HEIGHT)
+    drawing = Drawing(f"{chart.title}: {says}")
+    _axes(drawing, y_ticks, y_of, chart.across)
+    _mark_across(drawing, ticks(spans.left, spans.right), x_of, spans)
+    for curve, colour in zip(drawn, COLOURS, strict=False):
+        drawing.name(curve.name, colour)
+        _curve(drawing, curve, x_of, y_of, colour)
+    return drawing.markup()
 
 
-def bars(rows: Sequence[Bar], *, before: str, after: str) -> str:
+def bars(rows: Sequence[Bar], *, before: str, after: str) -> Markup:
     """Rates by category as legend and <svg>: two bars a category, whiskers are the intervals."""
-    height = TOP + ROW * len(rows) + BOTTOM - 12
+    says = "; ".join(f"{r.name}: {before} {r.before.mean:.1%}, {after} {r.after.mean:.1%}" for r in rows)
+    drawing = Drawing(says, TOP + ROW * len(rows) + BOTTOM - 12)
     left = 16 + 7.5 * max((len(row.name) for row in rows), default=0)
     x_of = _axis(0, 1, left, WIDTH - 58)
-    marks = (0, 0.25, 0.5, 0.75, 1)
-    body = [_grid_line(x_of(v), TOP, x_of(v), height - BOTTOM + 12) for v in marks]
-    body += [_text(x_of(v), height - 8, f"{100 * v:.0f} %", "middle") for v in marks]
+    drawing.name(before, BEFORE)
+    drawing.name(after, AFTER)
+    for mark in (0, 0.25, 0.5, 0.75, 1):
+        drawing.rule(x_of(mark), TOP, x_of(mark), drawing.height - BOTTOM + 12)
+        drawing.write(x_of(mark), drawing.height - 8, f"{100 * mark:.0f} %", "middle")
     for index, row in enumerate(rows):
         top = TOP + ROW * index + 6
-        body.append(_text(left - 8, top + BAR + 6, row.name, "end"))
-        body += _bar(row.before, top, x_of, BEFORE) + _bar(row.after, top + BAR + 3, x_of, AFTER)
-    says = "; ".join(f"{r.name}: {before} {r.before.mean:.1%}, {after} {r.after.mean:.1%}" for r in rows)
-    return _legend([before, after], (BEFORE, AFTER)) + _svg(body, says, height)
+        drawing.write(left - 8, top + BAR + 6, row.name, "end")
+        _bar(drawing, row.before, top, x_of, BEFORE)
+        _bar(drawing, row.after, top + BAR + 3, x_of, AFTER)
+    return drawing.markup()
+
+
+def histogram(values: Mapping[str, Sequence[float]], across: str) -> Markup:
+    """How often each value occurs, by name of the set (two at most), as legend and <svg>."""
+    marks = ticks(min(map(min, values.values())), max(map(max, values.values())))
+    low, high = marks[0], marks[-1]
+    counts = {name: _counts(each, low, high) for name, each in values.items()}
+    y_ticks = ticks(0, max(max(each) for each in counts.values()))
+    x_of, y_of = (
+        _axis(low, high, LEFT, WIDTH - RIGHT),
+        _axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP),
+    )
+    says = ", ".join(f"{len(each)} of {name}" for name, each in values.items())
+    drawing = Drawing(f"Distribution of {across}: {says}")
+    _axes(drawing, y_ticks, y_of, across)
+    _mark_across(drawing, marks, x_of, Frame(low, high, 0, 0))
+    width = (x_of(high) - x_of(low)) / BINS / len(counts)
+    for place, (name, each) in enumerate(counts.items()):
+        drawing.name(name, COLOURS[place])
+        for number, count in enumerate(each):
+            left = x_of(low) + width * (number * len(counts) + place)
+            drawing.bar((left, y_of(count)), width - 1, y_of(0) - y_of(count), COLOURS[place])
+    return drawing.markup()
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -111,8 +166,12 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def _finite(curve: Curve) -> Curve:
-    kept = [(s, v) for s, v in zip(curve.steps, curve.values, strict=True) if math.isfinite(v)]
-    return Curve(curve.name, [s for s, _ in kept], [v for _, v in kept])
+    places = [place for place, value in enumerate(curve.values) if math.isfinite(value)]
+    steps, values, lows, highs = (
+        [side[place] for place in places] if side else []
+        for side in (curve.steps, curve.values, curve.lows, curve.highs)
+    )
+    return Curve(curve.name, steps, values, lows, highs)
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
@@ -122,46 +181,49 @@ def _running_mean(values: Sequence[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
+def _counts(values: Sequence[float], low: float, high: float) -> list[int]:
+    counts = [0] * BINS
+    for value in values:
+        counts[min(BINS - 1, int((value - low) / (high - low) * BINS))] += 1
+    return counts
+
+
 def _axis(low: float, high: float, start: float, end: float) -> Axis:
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
-def _line(curve: Curve, x_of: Axis, y_of: Axis, colour: str) -> list[str]:
-    def path(values: Sequence[float], style: str) -> str:
-        points = " ".join(f"{x_of(s):.1f},{y_of(v):.1f}" for s, v in zip(curve.steps, values, strict=True))
-        return f'<polyline points="{points}" fill="none" stroke="{colour}" {style}/>'
+def _axes(drawing: Drawing, y_ticks: Sequence[float], y_of: Axis, across: str) -> None:
+    for value in y_ticks:
+        drawing.rule(LEFT, y_of(value), WIDTH - RIGHT, y_of(value))
+        drawing.write(LEFT - 8, y_of(value) + 4, f"{value:.6g}", "end")
+    drawing.write((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, across, "middle")
 
+
+def _mark_across(drawing: Drawing, marks: Sequence[float], x_of: Axis, spans: Frame) -> None:
+    for value in marks:
+        if spans.left <= value <= spans.right:
+            drawing.write(x_of(value), HEIGHT - BOTTOM + 18, f"{value:.6g}", "middle")
+
+
+def _curve(drawing: Drawing, curve: Curve, x_of: Axis, y_of: Axis, colour: str) -> None:
+    def points(values: Sequence[float]) -> list[Point]:
+        pairs = zip(curve.steps, values, strict=True)
+        return [(x_of(step), y_of(value)) for step, value in pairs if math.isfinite(value)]
+
+    if any(map(math.isfinite, curve.lows)):
+        drawing.band([*points(curve.highs), *reversed(points(curve.lows))], colour)
     if len(curve.values) <= MANY:
-        return [path(curve.values, 'stroke-width="2"')]
-    faint = path(curve.values, 'stroke-width="1" opacity="0.25"')
-    return [faint, path(_running_mean(curve.values), 'stroke-width="2"')]
+        drawing.line(points(curve.values), colour)
+    else:
+        drawing.line(points(curve.values), colour, style="faint")
+        drawing.line(points(_running_mean(curve.values)), colour)
 
 
-def _bar(value: Estimate, top: float, x_of: Axis, colour: str) -> list[str]:
-    middle, width = top + BAR / 2, max(x_of(value.mean) - x_of(0), 1)
-    parts = [f'<rect x="{x_of(0):.1f}" y="{top}" width="{width:.1f}" height="{BAR}" fill="{colour}" rx="2"/>']
-    end = x_of(value.mean)
+def _bar(drawing: Drawing, value: Estimate, top: float, x_of: Axis, colour: str) -> None:
+    middle, end = top + BAR / 2, x_of(value.mean)
+    drawing.bar((x_of(0), top), max(end - x_of(0), 1), BAR, colour)
     if not math.isnan(value.low):
-        low, end = x_of(value.low), max(x_of(value.high), end)
-        whisker = f"M{low:.1f} {middle}H{x_of(value.high):.1f}m0 -4v8M{low:.1f} {middle - 4}v8"
-        parts.append(f'<path d="{whisker}" fill="none" stroke="#202124" stroke-width="1.5"/>')
-    return [*parts, _text(end + 6, middle + 4, f"{100 * value.mean:.1f} %", "start")]
-
-
-def _grid_line(x_1: float, y_1: float, x_2: float, y_2: float) -> str:
-    return f'<line x1="{x_1:.1f}" y1="{y_1:.1f}" x2="{x_2:.1f}" y2="{y_2:.1f}" stroke="#dadce0"/>'
-
-
-def _text(x: float, y: float, words: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(words)}</text>'
-
-
-def _legend(names: Sequence[str], colours: Sequence[str]) -> str:
-    keys = zip(names, colours, strict=False)
-    items = "".join(f'<span><i style="background:{c}"></i>{escaped(name)}</span>' for name, c in keys)
-    return f'<p class="legend">{items}</p>'
-
-
-def _svg(body: Sequence[str], label: str, height: float) -> str:
-    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escaped(label)}">'
-    return "\n".join([head, *body, "</svg>"])
+        low, high = x_of(value.low), x_of(value.high)
+        drawing.whisker(f"M{low:.1f} {middle}H{high:.1f}m0 -4v8M{low:.1f} {middle - 4}v8")
+        end = max(high, end)
+    drawing.write(end + 6, middle + 4, f"{100 * value.mean:.1f} %", "start")

@@ -11,15 +11,18 @@ from typing import Any
 from rich.table import Table
 
 from rewards.keypoints.taxonomy import categories, kinds
+from rewards.keypoints.verdicts import SHOWN
 from t2ialign.evaluation.keypoints.accuracy import Accuracy, Judged, accuracy
 from t2ialign.evaluation.statistics import Estimate, form
 from t2ialign.io import atomic, jsonl
-from t2ialign.web.markup import escaped
-from t2ialign.web.report import PAGE, STYLE
+from t2ialign.web.embedded import Shown
+from t2ialign.web.pages import render as render_page
 
 RESULT, ROWS, PAGE_FILE = "keypoints.json", "keypoints.jsonl", "keypoints.html"
 MISSED = 200
 """Key points that a page lists as not shown; keypoints.jsonl has them all."""
+IMAGES = 48
+"""Images that a page shows: the first of those that miss a key point."""
 LONE = {
     "points": "all key points",
     "over_kinds": "mean over kinds",
@@ -39,13 +42,28 @@ class Line:
     total: bool = False
 
 
+@dataclass(frozen=True)
+class Card:
+    """An image with what was judged of it; `verdicts` are its rows of keypoints.jsonl."""
+
+    file: str
+    prompt: str
+    image: Shown | None
+    verdicts: list[Mapping[str, Any]]
+
+
 def write(
-    folder: Path, of: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, prompts_without_key_points: int
+    folder: Path,
+    of: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    prompts_without_key_points: int,
+    images: Mapping[str, Shown] | None = None,
 ) -> tuple[dict[str, Any], Table]:
     """Write all three files; the contents of keypoints.json, and the table.
 
     `of` says what was judged by what. A row is a picture: id, file, prompt, error or None, and verdicts, each
-    with kind, description, match (None if unreadable) and reason.
+    with kind, description, match (None if unreadable) and reason. `images` are those of `missing`, by id.
     """
     flat, judged = [], []
     for row in rows:
@@ -68,7 +86,7 @@ def write(
     }
     title, found = f"Key points of {of['samples']}", list(lines(judged, left_out, as_wrong))
     jsonl.rewrite(folder / ROWS, flat)
-    atomic.write_text(folder / PAGE_FILE, page(title, found, flat, lead(result)))
+    atomic.write_text(folder / PAGE_FILE, page(title, found, flat, lead(result), images or {}))
     atomic.write_json(folder / RESULT, result)
     return result, table(found, title)
 
@@ -112,33 +130,44 @@ def table(found: Sequence[Line], title: str) -> Table:
     return shown
 
 
-def page(title: str, found: Sequence[Line], rows: Sequence[Mapping[str, Any]], lead: str) -> str:
-    """The page as HTML: the figures with bars, and key points that were judged not to be shown, with why.
+def missing(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of images that miss a key point, as many as a page shows; a row is as in `write`."""
+    wrong = [row for row in rows if any(_is_wrong(one["match"]) for one in row["verdicts"])]
+    return wrong[:IMAGES]
 
-    `rows` are those of keypoints.jsonl.
+
+def page(
+    title: str,
+    found: Sequence[Line],
+    rows: Sequence[Mapping[str, Any]],
+    lead: str,
+    images: Mapping[str, Shown] | None = None,
+) -> str:
+    """The page as HTML: the figures with bars, images with what they miss, and every key point not shown.
+
+    `rows` are those of keypoints.jsonl; an image that `images` lacks, by id, is named without it.
     """
+    cards: dict[str, Card] = {}
+    for row in rows:
+        image = (images or {}).get(row["id"])
+        cards.setdefault(row["id"], Card(row["file"], row["prompt"], image, [])).verdicts.append(row)
+    wrong = [card for card in cards.values() if any(row["correct"] is False for row in card.verdicts)]
     missed = [row for row in rows if row["correct"] is False]
-    sections = {"Accuracy": _figures(found), **({"Not shown": _missed(missed)} if missed else {})}
-    body = "".join(f"<section><h2>{name}</h2>{inside}</section>" for name, inside in sections.items())
-    head = f"<header><h1>{escaped(title)}</h1><p>{escaped(lead)}</p></header>"
-    return PAGE.format(title=escaped(title), style=STYLE + BARS, body=head + body)
+    return render_page(
+        "keypoints.html",
+        title=title,
+        lead=lead,
+        totals=[line for line in found if line.total],
+        kinds=[(categories().get(line.section, ""), line) for line in found if not line.total],
+        unreadable=any(line.unreadable for line in found),
+        cards=wrong[:IMAGES],
+        missed=missed[:MISSED],
+        more=len(missed) - MISSED,
+    )
 
 
-def _figures(found: Sequence[Line]) -> str:
-    some = any(line.unreadable for line in found)
-    named = ("key point", "", "n", "correct", *(("unreadable", "as wrong") if some else ()))
-    head = "".join(f"<th>{name}</th>" for name in named)
-    body = "".join(_figure(line, some) for line in found)
-    note = "<p><small>Per cent; 95 % intervals, resampled by prompt.</small></p>"
-    return f"<table><tr>{head}</tr>{body}</table>{note}"
-
-
-def _figure(line: Line, some: bool) -> str:
-    width = 0.0 if line.accuracy is None else 100 * line.accuracy.mean
-    bar = f'<td><div class="bar"><i style="width:{width:.1f}%"></i></div></td>'
-    cells = "".join(f"<td>{cell}</td>" for cell in _cells(line, some))
-    name = f"<b>{escaped(line.name)}</b>" if line.total else escaped(line.name)
-    return f"<tr><th>{name}</th>{bar}{cells}</tr>"
+def _is_wrong(match: float | None) -> bool:
+    return match is not None and match <= SHOWN
 
 
 def _cells(line: Line, some: bool) -> list[str]:
@@ -146,21 +175,5 @@ def _cells(line: Line, some: bool) -> list[str]:
     return [str(line.accuracy.count if line.accuracy else 0), _per_cent(line.accuracy), *more]
 
 
-def _missed(missed: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("picture", "prompt", "key point", "why"))
-    keys = ("file", "prompt", "description", "reason")
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escaped(row[key])}</td>' for key in keys)}</tr>" for row in missed[:MISSED]
-    )
-    left = len(missed) - MISSED
-    return f"<table><tr>{head}</tr>{body}</table>" + (f"<p>And {left} more.</p>" if left > 0 else "")
-
-
 def _per_cent(estimate: Estimate | None) -> str:
     return "-" if estimate is None else form(estimate, scale=100)
-
-
-BARS = """
-.bar { width: 160px; height: 12px; background: var(--line); border-radius: 2px; }
-.bar i { display: block; height: 12px; background: #0072b2; border-radius: 2px; }
-"""

@@ -1,21 +1,35 @@
-"""monitor.html: what the monitors of runs saw, as one file that needs no network and no script."""
+"""monitor.html: what the monitors of runs saw, as one file that needs no network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
 
 from t2ialign.data.images import open_rgb
 from t2ialign.evaluation.cross_reward import Change
-from t2ialign.evaluation.hack_index import Fall, falls, first_fired, in_base_std, none_found, words
+from t2ialign.evaluation.hack_index import (
+    Fall,
+    Series,
+    falls,
+    first_fired,
+    in_base_std,
+    none_found,
+    spread,
+    words,
+)
 from t2ialign.evaluation.monitor_journal import MEAN, TRAINED, Journal
-from t2ialign.evaluation.statistics import form
+from t2ialign.evaluation.statistics import bootstrap_ci
 from t2ialign.io.inside import inside
-from t2ialign.web.charts import COLOURS, Chart, Curve, lines
-from t2ialign.web.markup import escaped
-from t2ialign.web.report import PAGE, PIXEL_ART, STYLE, data_uri
+from t2ialign.web.charts import COLOURS, Chart, Curve, frame, lines
+from t2ialign.web.embedded import Shown, shown
+from t2ialign.web.pages import render as render_page
 
 PROMPTS = 6
-"""Prompts whose pictures are shown, spread over all of them."""
+"""Prompts whose images are shown, spread over all of them."""
+RESAMPLES = 2000
+"""Of the bootstrap of each point of a curve."""
 
 CURVES = (
     ("Diversity within a prompt", {"diversity": "1 - cosine"}, "Mean over pairs of images, by {embedding}."),
@@ -32,16 +46,51 @@ CURVES = (
 """Title, curves by their statistic, note."""
 
 
-def render(runs: Mapping[str, Journal], matrix: Mapping[str, Mapping[str, Change]]) -> str:
-    """The page as HTML text: what was trained on and tested on, then each run's verdict, curves, pictures.
+@dataclass(frozen=True)
+class Shot:
+    """One prompt and seed at several steps, from left to right."""
 
-    Raises ValueError for a picture that is gone.
+    prompt: str
+    seed: int | str
+    images: list[Shown]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one run."""
+
+    name: str
+    method: str
+    trained: str | None
+    step: int
+    """The last one measured."""
+    verdict: str
+    curves: list[tuple[Chart, Markup]]
+    order: str
+    """What the images of a shot show."""
+    shots: list[Shot]
+    changes: Mapping[str, Change]
+
+
+def render(runs: Mapping[str, Journal], matrix: Mapping[str, Mapping[str, Change]]) -> str:
+    """The page as HTML text: what was trained on and tested on, then each run's verdict, curves, images.
+
+    Charts of one title have the same axes for all runs. Raises ValueError for an image that is gone.
     """
-    sections = [("Trained on, tested on", _matrix(runs, matrix))]
-    sections += [(run, _run(journal)) for run, journal in runs.items()]
-    body = "".join(f"<section><h2>{escaped(name)}</h2>{inside}</section>" for name, inside in sections)
-    head = f"<header><h1>Monitor</h1><p>{escaped(_lead(next(iter(runs.values()))))}</p></header>"
-    return PAGE.format(title="Monitor", style=STYLE + MORE_STYLE, body=head + body)
+    drawn = {run: charts(journal) for run, journal in runs.items()}
+    every = [chart for run in drawn.values() for chart in run]
+    frames = {title: frame([c for c in every if c.title == title]) for title in {c.title for c in every}}
+    sections = []
+    for run, journal in runs.items():
+        curves = [(chart, lines(chart, frames[chart.title])) for chart in drawn[run]]
+        sections.append(_section(run, journal, curves, matrix[run]))
+    return render_page(
+        "monitor.html",
+        title="Monitor",
+        lead=_lead(next(iter(runs.values()))),
+        runs=sections,
+        tested=list(dict.fromkeys(name for row in matrix.values() for name in row)),
+    )
 
 
 def verdict(journal: Journal) -> tuple[Fall | None, str]:
@@ -90,41 +139,34 @@ def _lead(journal: Journal) -> str:
     )
 
 
-def _run(journal: Journal) -> str:
-    about, (_, said) = journal.about, verdict(journal)
-    trained = about["trained"] or "no reward of its own"
-    head = f"<p>Method {escaped(about['method'])}, trained on {escaped(trained)}. <b>{escaped(said)}</b></p>"
-    shown = (
-        f"<div><h3>{escaped(chart.title)}</h3><p><small>{escaped(chart.note)}</small></p>{lines(chart)}</div>"
-        for chart in charts(journal)
-    )
-    return f'{head}<div class="charts">{"".join(shown)}</div>{_pictures(journal)}'
-
-
 def charts(journal: Journal) -> list[Chart]:
-    """Rewards in units of the base's spread, at most as many to a chart as colours; then one a statistic."""
-    found = _reward_charts(journal)
+    """Rewards in units of the base's spread, at most as many to a chart as colours; then one a statistic.
+
+    Each point has a 95 % interval, bootstrap by prompt; that of a change is paired with the base.
+    """
+    drawn = _reward_charts(journal)
     for title, names, note in CURVES:
         curves = [
-            Curve(label, list(series), [sum(v) / len(v) for v in series.values()])
+            _curve(label, series)
             for name, label in names.items()
             if (series := journal.series("statistics", name))
         ]
         if curves:
-            found.append(Chart(title, curves, note.format(**journal.about)))
-    return found
+            drawn.append(Chart(title, curves, note.format(**journal.about)))
+    return drawn
 
 
 def _reward_charts(journal: Journal) -> list[Chart]:
     curves, flat = list[Curve](), list[str]()
     for name in journal.names("scores"):
         label = f"{journal.about['trained']} (trained on)" if name == TRAINED else name
-        if (change := in_base_std(journal.series("scores", name))) is None:
-            flat.append(label)
+        series = journal.series("scores", name)
+        if unit := spread(series):
+            curves.append(_curve(label, _change(series, unit)))
         else:
-            curves.append(Curve(label, list(change), list(change.values())))
+            flat.append(label)
     if mean := journal.heldout_mean(journal.heldout()):
-        curves.append(Curve(MEAN, list(mean), [sum(values) / len(values) for values in mean.values()]))
+        curves.append(_curve(MEAN, _change(mean, 1.0)))
     note = "Change of the mean from the base, in its standard deviations over prompts."
     if flat:
         note += f" Without that unit, since the base scores all prompts alike: {', '.join(flat)}."
@@ -132,14 +174,43 @@ def _reward_charts(journal: Journal) -> list[Chart]:
     return [Chart("Rewards", part, note) for part in parts]
 
 
-def _pictures(journal: Journal) -> str:
-    steps = {journal.steps[0]: "base"}
+def _change(series: Series, unit: float) -> Series:
+    """Step -> change of each prompt from the base, in units of `unit`."""
+    base = series[min(series)]
+    return {
+        step: [(value - before) / unit for value, before in zip(values, base, strict=True)]
+        for step, values in series.items()
+    }
+
+
+def _curve(name: str, series: Series) -> Curve:
+    """Mean and interval over prompts at each step."""
+    points = [
+        bootstrap_ci(values, list(map(str, range(len(values)))), resamples=RESAMPLES)
+        for values in series.values()
+    ]
+    means, lows, highs = ([getattr(point, side) for point in points] for side in ("mean", "low", "high"))
+    return Curve(name, list(series), means, lows, highs)
+
+
+def _section(
+    name: str, journal: Journal, curves: list[tuple[Chart, Markup]], changes: Mapping[str, Change]
+) -> Section:
+    about, steps = journal.about, {journal.steps[0]: "base"}
     if (step := best(journal)) is not None:
         steps.setdefault(step, f"best, step {step}")
     steps.setdefault(journal.steps[-1], f"last, step {journal.steps[-1]}")
-    cards = "".join(_card(journal, steps, place) for place in _spread(journal))
-    order = escaped("; ".join(steps.values()))
-    return f'<p>The same prompt and seed, from left to right: {order}.</p><div class="grid">{cards}</div>'
+    return Section(
+        name,
+        about["method"],
+        about["trained"],
+        journal.steps[-1],
+        verdict(journal)[1],
+        curves,
+        "; ".join(steps.values()),
+        [_shot(journal, steps, place) for place in _spread(journal)],
+        changes,
+    )
 
 
 def _spread(journal: Journal) -> list[int]:
@@ -149,52 +220,13 @@ def _spread(journal: Journal) -> list[int]:
     return [i * prompts // count * images for i in range(count)]
 
 
-def _card(journal: Journal, steps: Mapping[int, str], place: int) -> str:
+def _shot(journal: Journal, steps: Mapping[int, str], place: int) -> Shot:
     row = journal.at(journal.steps[0])[place]
-    cells = "".join(_picture(journal, step, name, place) for step, name in sorted(steps.items()))
-    return (
-        f'<figure><div class="row" style="grid-template-columns: repeat({len(steps)}, 1fr)">{cells}</div>'
-        f"<figcaption>{escaped(row['prompt'])} <small>seed {escaped(row['seed'])}</small></figcaption>"
-        "</figure>"
-    )
+    images = [_image(journal, step, name, place) for step, name in sorted(steps.items())]
+    return Shot(row["prompt"], row["seed"], images)
 
 
-def _picture(journal: Journal, step: int, name: str, place: int) -> str:
+def _image(journal: Journal, step: int, name: str, place: int) -> Shown:
     row = journal.at(step)[place]
     image = open_rgb(inside(journal.folder, row["file"]))
-    alt = escaped(f"{row['prompt']}, seed {row['seed']}, {name}")
-    style = "pixel" if max(image.size) <= PIXEL_ART else "smooth"
-    return f'<img class="{style}" src="{data_uri(image)}" alt="{alt}">'
-
-
-def _matrix(runs: Mapping[str, Journal], matrix: Mapping[str, Mapping[str, Change]]) -> str:
-    tested = list(dict.fromkeys(name for row in matrix.values() for name in row))
-    head = "".join(f"<th>{escaped(name)}</th>" for name in tested)
-    rows = "".join(_matrix_row(run, runs[run], row, tested) for run, row in matrix.items())
-    return (
-        "<p>Change of the mean from the base to the last step, in standard deviations of the base over "
-        "prompts, with its 95 % interval, bootstrap by prompt, over images of the same prompt and seed. "
-        "Grey: the reward that the run was trained on: training worked, whether or not the images are "
-        "better.</p>"
-        f'<table class="matrix"><tr><th>trained on</th>{head}</tr>{rows}</table>'
-    )
-
-
-def _matrix_row(run: str, journal: Journal, row: Mapping[str, Change], tested: Sequence[str]) -> str:
-    about = journal.about
-    trained = f"{about['trained'] or 'no reward'} ({about['method']}, step {journal.steps[-1]})"
-    cells = "".join(_cell(row[name]) if name in row else "<td></td>" for name in tested)
-    return f"<tr><th>{escaped(trained)}<div><small>{escaped(run)}</small></div></th>{cells}</tr>"
-
-
-def _cell(change: Change) -> str:
-    text = form(change.scaled) if change.scaled else f"{form(change.raw)} in its own units"
-    return f'<td class="own">{escaped(text)} (trained on)</td>' if change.own else f"<td>{escaped(text)}</td>"
-
-
-MORE_STYLE = """
-.row { display: grid; gap: 6px; }
-.row img { display: block; width: 100%; height: auto; border: 1px solid var(--line); border-radius: 6px; }
-.matrix .own { color: var(--quiet); background: #f1f3f4; }
-.charts { margin-bottom: 20px; }
-"""
+    return shown(image, f"{row['prompt']}, seed {row['seed']}, {name}")

@@ -13,7 +13,7 @@ from t2ialign.evaluation.monitor_journal import Journal, image_file, read
 from t2ialign.web.charts import COLOURS
 from t2ialign.web.monitor_page import CURVES, charts
 from tests.cli.test_cli import fails
-from tests.web.test_report import Page, decoded
+from tests.web.test_report import OUR_SCRIPT, Page, decoded
 
 PROMPTS = ("a cat", "a dog")
 STATISTICS = [name for _, names, _ in CURVES for name in names]
@@ -68,7 +68,8 @@ def test_a_run_that_over_optimises_is_shown_in_words_curves_and_pictures(tmp_pat
     html = page.read_text()
     shown = Page(html)
     assert not shown.open and words in shown.text
-    assert not {"script", "link", "iframe"} & {name for name, _ in shown.tags}
+    assert not {"link", "iframe"} & {name for name, _ in shown.tags}
+    assert shown.scripts == [OUR_SCRIPT]
     assert "http:" not in html and "https:" not in html and "url(" not in html
     pictures = [np.asarray(decoded(image["src"]))[0, 0].tolist() for image in shown.all("img")]
     assert pictures == [[step, seed, 0] for seed in (0, 2) for step in (0, 10, 20)]

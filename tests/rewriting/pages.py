@@ -21,8 +21,8 @@ class Page(HTMLParser):
         self.attributes += [(name, value or "") for name, value in attrs]
 
     def handle_data(self, data: str) -> None:
-        """Text between elements, but for the style sheet's."""
-        if self.tags[-1:] != ["style"]:
+        """Text between elements, but for that of the stylesheet and the script."""
+        if self.tags[-1:] not in (["style"], ["script"]):
             self.words += data.split()
 
 

@@ -13,7 +13,7 @@ HOSTILE = (
     """</p></main><script>alert(1)</script><img src="http://host/x" onerror='alert(2)'> {{ 7 * 7 }} & "x'"""
 )
 WORDS = "html head meta title style body main header h1 h2 h3 p span article div section ul li figure a img"
-OWN = {*WORDS.split(), "figcaption"}
+OWN = {*WORDS.split(), "figcaption", "script"}
 
 
 def test_nothing_that_is_shown_becomes_html(tmp_path):
@@ -28,7 +28,7 @@ def test_nothing_that_is_shown_becomes_html(tmp_path):
     ]
     write(tmp_path / "page.html", results, rewriter=HOSTILE, images=[[pair], []])
     page = Page(tmp_path / "page.html")
-    assert set(page.tags) <= OWN and page.tags.count("img") == 1
+    assert set(page.tags) <= OWN and page.tags.count("img") == page.tags.count("script") == 1
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert not [value for name, value in page.attributes if name in ("src", "href") and ":" in value]
     assert links(tmp_path / "page.html") == [tmp_path / name]
@@ -65,7 +65,7 @@ def test_images_are_found_wherever_folder_and_page_go_together(tmp_path, place):
     page = Page(tmp_path / "two" / place)
     found = [file.resolve() for file in links(tmp_path / "two" / place)]
     assert found == [tmp_path / "two" / file.relative_to(root) for file in [*files, files[1]]]
-    kinds = [value for _, value in page.attributes if value in ("pixels", "smooth")]
-    assert kinds == ["pixels", "pixels", "smooth"]
+    kinds = [value for _, value in page.attributes if value in ("pixel", "smooth")]
+    assert kinds == ["pixel", "pixel", "smooth"]
     words = " ".join(page.words)
     assert "The prompt, seed 5 The rewrite, seed 5 The prompt, which was not rewritten, seed 6" in words

@@ -23,6 +23,7 @@ from t2ialign.scoring import gallery, output
 from t2ialign.web import keypoint_report as keypoint_report
 from t2ialign.web import monitor_page, report
 from t2ialign.web.charts import Bar, Chart, Curve
+from t2ialign.web.embedded import Shown
 from t2ialign.web.markup import escaped
 from tests.cli.test_monitor_verb import FALLS, RISES, make
 
@@ -95,16 +96,18 @@ def scored(nasty: str, folder: Path) -> str:
         {**row, "row": 0, "scores": {text: 1.0}, "error": None},
         {**row, "row": 1, "scores": {}, "error": text},
     ]
-    cards = [gallery.Card({**row, text: 1.0}, [text], picture) for picture in ("", "data:image/png;base64,")]
+    images = (None, Shown("data:image/png;base64,", nasty, "pixel"))
+    cards = [gallery.Card({**row, text: 1.0}, [text], image) for image in images]
     return gallery.render(nasty, output.table(rows, [text]), cards)
 
 
 def judged(nasty: str, folder: Path) -> str:
     """The report of key points, with a row that was not shown."""
     (kind, *_) = kinds()
-    missed = dict.fromkeys(("file", "prompt", "description", "reason"), nasty)
+    missed = dict.fromkeys(("id", "file", "prompt", "description", "reason"), nasty)
     lines = [keypoint_report.Line(kind, nasty, HALF, HALF, 1, total=total) for total in (True, False)]
-    return keypoint_report.page(nasty, lines, [{**missed, "kind": kind, "correct": False}], nasty)
+    images = {nasty: Shown("data:image/png;base64,", nasty, "pixel")}
+    return keypoint_report.page(nasty, lines, [{**missed, "kind": kind, "correct": False}], nasty, images)
 
 
 def proofs(nasty: str, folder: Path) -> str:
