@@ -65,11 +65,11 @@ class ObjectCount(Reward):
         """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,): each image is looked at once."""
         specs = [[lookup(self.specs, prompt) for prompt in prompts] for prompts in candidates]
         rows = zip(self.detector(images), specs, strict=True)
-        credits = [self._credit(found, spec) for found, asked in rows for spec in asked]
+        credits = [self._credit(detections, spec) for detections, wanted in rows for spec in wanted]
         return torch.tensor(credits, device=images.device)
 
-    def _credit(self, found: Sequence[Detection], spec: Spec) -> float:
-        objects = select(found, threshold=self.threshold, max_overlap=self.max_overlap)
+    def _credit(self, detections: Sequence[Detection], spec: Spec) -> float:
+        objects = select(detections, threshold=self.threshold, max_overlap=self.max_overlap)
         credit = fmean(closeness(len(objects.get(clause.label, [])), clause.count) for clause in spec.include)
         return credit if self.form == "dense" else float(credit == 1)
 
@@ -79,7 +79,7 @@ class ObjectCount(Reward):
 
 
 def best_threshold(
-    found: Sequence[Sequence[Detection]],
+    detections: Sequence[Sequence[Detection]],
     counts: Sequence[Mapping[str, int]],
     max_overlap: float = MAX_OVERLAP,
 ) -> float:
@@ -89,7 +89,7 @@ def best_threshold(
     """
 
     def right(threshold: float) -> int:
-        selected = (select(row, threshold=threshold, max_overlap=max_overlap) for row in found)
+        selected = (select(row, threshold=threshold, max_overlap=max_overlap) for row in detections)
         pairs = zip(selected, counts, strict=True)
         return sum(
             all(len(objects.get(label, [])) == n for label, n in wanted.items()) for objects, wanted in pairs

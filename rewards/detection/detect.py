@@ -61,13 +61,13 @@ class Detector(nn.Module, ABC):
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[list[Detection]]:
         """images (B, 3, H, W) in [0, 1] -> B lists, best first. Raises ValueError if there are not B."""
-        found = self.detect(images)
-        if len(found) != len(images):
+        detections = self.detect(images)
+        if len(detections) != len(images):
             name = type(self).__name__
             raise ValueError(
-                f"got {len(found)} lists from {name}.detect; expected {len(images)}; return one an image"
+                f"got {len(detections)} lists from {name}.detect; expected {len(images)}; return one an image"
             )
-        return [sorted(things, key=lambda thing: -thing.score) for things in found]
+        return [sorted(things, key=lambda thing: -thing.score) for things in detections]
 
 
 def canonical(label: str) -> str:
@@ -94,10 +94,10 @@ class TransformersDetector(Detector):
         outputs = self.model(**inputs)
         height, width = images.shape[-2:]
         sizes = torch.tensor([[height, width]] * len(images), device=self.model.device)
-        found = self.processor.post_process_object_detection(
+        results = self.processor.post_process_object_detection(
             outputs, threshold=self.lowest, target_sizes=sizes
         )
-        return [self._named(row, (height, width)) for row in found]
+        return [self._named(row, (height, width)) for row in results]
 
     def _named(self, row: dict[str, Tensor], size: tuple[int, int]) -> list[Detection]:
         rows = zip(row["labels"].tolist(), row["scores"].tolist(), row["boxes"].tolist(), strict=True)
@@ -117,7 +117,7 @@ class MaskDetector(TransformersDetector):
         inputs = self.processor(images=list(eight_bit(images)), return_tensors="pt").to(self.model.device)
         outputs = self.model(**inputs)
         padded = inputs["pixel_values"].shape[-2:]
-        found: list[list[Detection]] = []
+        detections: list[list[Detection]] = []
         for classes, masks, region in zip(
             outputs.class_queries_logits, outputs.masks_queries_logits, inputs["pixel_mask"], strict=True
         ):
@@ -125,13 +125,13 @@ class MaskDetector(TransformersDetector):
                 classes.float().softmax(-1)[:, :-1].amax(-1) > self.lowest
             )  # no score exceeds its class's
             if not likely.any():
-                found.append([])
+                detections.append([])
                 continue
             used = int(region.any(1).sum()), int(region.any(0).sum())  # the padding lies below and right
             grown = F.interpolate(masks[likely][None], padded, mode="bilinear")[..., : used[0], : used[1]]
             masks = F.interpolate(grown, images.shape[-2:], mode="bilinear")[0]
-            found.append(self.instances(classes[likely], masks))
-        return found
+            detections.append(self.instances(classes[likely], masks))
+        return detections
 
     def instances(self, classes: Tensor, masks: Tensor) -> list[Detection]:
         """Class logits (Q, C + 1) and mask logits (Q, H, W) -> detections; the last class is "no object"."""
@@ -180,7 +180,7 @@ def overlap(a: Box, b: Box, pixel: float = 0.0) -> float:
 
 
 def select(
-    found: Sequence[Detection], *, threshold: float, most: int | None = None, max_overlap: float = 1.0
+    detections: Sequence[Detection], *, threshold: float, most: int | None = None, max_overlap: float = 1.0
 ) -> dict[str, list[Detection]]:
     """Detections -> {label: those scoring above `threshold`, best first, the `most` best, then suppressed}.
 
@@ -188,7 +188,7 @@ def select(
     GenEval.
     """
     groups: dict[str, list[Detection]] = {}
-    for thing in sorted(found, key=lambda thing: -thing.score):
+    for thing in sorted(detections, key=lambda thing: -thing.score):
         if thing.score > threshold:
             groups.setdefault(thing.label, []).append(thing)
     return {label: _suppressed(things[:most], max_overlap) for label, things in groups.items()}
@@ -197,8 +197,8 @@ def select(
 def _suppressed(things: list[Detection], max_overlap: float) -> list[Detection]:
     if max_overlap >= 1:
         return things
-    kept: list[Detection] = []
+    separate: list[Detection] = []
     for thing in things:
-        if all(overlap(thing.box, other.box, pixel=1.0) < max_overlap for other in kept):
-            kept.append(thing)
-    return kept
+        if all(overlap(thing.box, other.box, pixel=1.0) < max_overlap for other in separate):
+            separate.append(thing)
+    return separate

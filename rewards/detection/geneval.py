@@ -89,14 +89,14 @@ def judge(spec: Spec, objects: Objects, colours: Colours) -> Verdict:
     verdict = Verdict()
     groups: list[Sequence[Detection] | None] = []
     for clause in spec.include:
-        found = objects.get(clause.label, [])[: clause.count]
+        things = objects.get(clause.label, [])[: clause.count]
         groups.append(None)
-        if len(found) < clause.count:
-            verdict.fail(f"found {len(found)} {clause.label}, expected {clause.count} or more")
-        elif _coloured(clause, found, colours, verdict) == clause.count and _placed(
-            clause, found, groups, verdict
+        if len(things) < clause.count:
+            verdict.fail(f"found {len(things)} {clause.label}, expected {clause.count} or more")
+        elif _coloured(clause, things, colours, verdict) == clause.count and _placed(
+            clause, things, groups, verdict
         ):
-            groups[-1] = found
+            groups[-1] = things
     for clause in spec.exclude:
         number = len(objects.get(clause.label, []))
         if number >= clause.count:
@@ -120,22 +120,22 @@ def judge_dense(spec: Spec, objects: Objects, colours: Colours) -> Verdict:
     verdict = Verdict()
     groups: list[Sequence[Detection] | None] = []
     for clause in spec.include:
-        found = objects.get(clause.label, [])
+        things = objects.get(clause.label, [])
         groups.append(None)
-        verdict.credits.append(closeness(len(found), clause.count))
+        verdict.credits.append(closeness(len(things), clause.count))
         checks = (clause.colour is not None) + (clause.relation is not None)
-        if len(found) != clause.count:
-            verdict.fail(f"found {len(found)} {clause.label}, expected {clause.count}")
+        if len(things) != clause.count:
+            verdict.fail(f"found {len(things)} {clause.label}, expected {clause.count}")
             verdict.credits += [0.0] * checks
             continue
-        right = _coloured(clause, found, colours, verdict)
+        right = _coloured(clause, things, colours, verdict)
         if clause.colour is not None:
             verdict.credits.append(closeness(right, clause.count))
-        placed = right == clause.count and _placed(clause, found, groups, verdict)
+        placed = right == clause.count and _placed(clause, things, groups, verdict)
         if clause.relation is not None:
             verdict.credits.append(float(placed))
         if placed:
-            groups[-1] = found
+            groups[-1] = things
     return verdict
 
 
@@ -144,11 +144,11 @@ def closeness(number: int, wanted: int) -> float:
     return max(0.0, 1 - abs(number - wanted) / wanted)
 
 
-def _coloured(clause: Clause, found: Sequence[Detection], colours: Colours, verdict: Verdict) -> int:
+def _coloured(clause: Clause, things: Sequence[Detection], colours: Colours, verdict: Verdict) -> int:
     """How many of the objects have the clause's colour; all of them when it names none."""
     if clause.colour is None:
-        return len(found)
-    seen = colours(found, clause.label)
+        return len(things)
+    seen = colours(things, clause.label)
     right = seen.count(clause.colour)
     if right < clause.count:
         verdict.fail(f"found {', '.join(seen)} {clause.label}, expected {clause.count} {clause.colour}")
@@ -157,7 +157,7 @@ def _coloured(clause: Clause, found: Sequence[Detection], colours: Colours, verd
 
 def _placed(
     clause: Clause,
-    found: Sequence[Detection],
+    things: Sequence[Detection],
     groups: Sequence[Sequence[Detection] | None],
     verdict: Verdict,
 ) -> bool:
@@ -168,7 +168,7 @@ def _placed(
     if target is None:
         verdict.fail(f"found no target for {clause.label} to be {clause.relation}")
         return False
-    for thing, other in product(found, target):
+    for thing, other in product(things, target):
         seen = relations(thing.box, other.box)
         if clause.relation not in seen:
             where = " and ".join(sorted(seen)) or "in no direction from"
@@ -222,9 +222,11 @@ class GenEval(Reward):
         """The same with the reasons, for reports. Raises ValueError for a prompt that the metadata lacks."""
         specs = [[lookup(self.specs, prompt) for prompt in prompts] for prompts in candidates]
         rows = zip(images.detach(), self.detector(images), specs, strict=True)
-        return [self._verdict(image, found, spec) for image, found, asked in rows for spec in asked]
+        return [
+            self._verdict(image, detections, spec) for image, detections, wanted in rows for spec in wanted
+        ]
 
-    def _verdict(self, image: Tensor, found: list[Detection], spec: Spec) -> Verdict:
+    def _verdict(self, image: Tensor, detections: list[Detection], spec: Spec) -> Verdict:
         counting = spec.tag == "counting"
         threshold = self.counting_threshold if counting else self.threshold
 
@@ -232,7 +234,7 @@ class GenEval(Reward):
             assert self.colours is not None, "specs with colours were refused without a classifier"
             return self.colours.classify([cut_out(image, thing) for thing in things], label)
 
-        return self.rules(spec, select(found, threshold=threshold, most=MOST), colours)
+        return self.rules(spec, select(detections, threshold=threshold, most=MOST), colours)
 
     def category(self, prompt: str) -> str:
         """single_object, two_object, counting, colors, position or color_attr."""
@@ -242,7 +244,7 @@ class GenEval(Reward):
 def task_means(scores: Sequence[float], tags: Sequence[str]) -> dict[str, float]:
     """Scores and the task tag of each -> {tag: mean}, in order of first appearance."""
     return {
-        tag: fmean(s for s, own in zip(scores, tags, strict=True) if own == tag)
+        tag: fmean(s for s, other in zip(scores, tags, strict=True) if other == tag)
         for tag in dict.fromkeys(tags)
     }
 

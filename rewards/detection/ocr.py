@@ -87,8 +87,8 @@ def quoted(prompt: str) -> str:
 
     Raises ValueError when there is no pair, or nothing inside it.
     """
-    found = _QUOTED.search(prompt)
-    text = (found[1] or found[2] or "") if found else ""
+    match = _QUOTED.search(prompt)
+    text = (match[1] or match[2] or "") if match else ""
     if not squeezed(text):
         raise ValueError(
             f"got prompt {prompt!r}; expected the text to draw in double quotes, as in: a sign that says "
@@ -157,7 +157,7 @@ class Ocr(Reward):
         targets = [[quoted(prompt) for prompt in prompts] for prompts in candidates]  # before any is read
         readings = ["".join(line.text for line in lines) for lines in self.reader.read(images)]
         rows = zip(readings, targets, strict=True)
-        scores = [self.match(target, reading) for reading, asked in rows for target in asked]
+        scores = [self.match(target, reading) for reading, wanted in rows for target in wanted]
         return torch.tensor(scores, device=images.device)
 
 
