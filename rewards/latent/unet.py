@@ -89,10 +89,10 @@ class UNetBackbone(nn.Module):
     @staticmethod
     def _block(block: Any, x: Tensor, emb: Tensor, hidden: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         if getattr(block, "has_cross_attention", False):
-            found: tuple[Tensor, tuple[Tensor, ...]] = block(x, temb=emb, encoder_hidden_states=hidden)
+            output: tuple[Tensor, tuple[Tensor, ...]] = block(x, temb=emb, encoder_hidden_states=hidden)
         else:
-            found = block(x, temb=emb)
-        return found
+            output = block(x, temb=emb)
+        return output
 
     def _added(self, text: Text, latents: Tensor) -> dict[str, Tensor] | None:
         """SDXL's size conditioning: the picture is whole and has the size of its latents."""
