@@ -82,12 +82,12 @@ class Checklist:
         A yes is 1 and a no is -1 (0 if the list is binary), 0 behind a shut gate; the expectation in between.
         """
         names = list(self.gates)
-        asked = yes[:, len(names) :]
+        answers = yes[:, len(names) :]
         opened = [
             torch.ones_like(yes[:, 0]) if item.gate is None else yes[:, names.index(item.gate)]
             for item in self.items
         ]
-        return (2 * asked - 1 if self.signed else asked) * torch.stack(opened, dim=1)
+        return (2 * answers - 1 if self.signed else answers) * torch.stack(opened, dim=1)
 
     def score(self, yes: Tensor, alignment: Tensor | float = 0.0) -> Tensor:
         """(B, gates + items) in [0, 1], (B,) alignment -> (B,) weighted sum."""
@@ -202,25 +202,25 @@ class ChecklistReward(Reward):
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B prompts -> (B,). Raises ValueError as `Judge.answer` does."""
-        yes, alignment = self._asked(images, prompts)
+        yes, alignment = self._answered(images, prompts)
         return self.checklist.score(yes, alignment)
 
     def points(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B prompts -> (B, items), the answers that `score` sums."""
-        return self.checklist.points(self._asked(images, prompts)[0])
+        return self.checklist.points(self._answered(images, prompts)[0])
 
-    def _asked(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _answered(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(B, gates + items) yes, (B,) alignment; all questions of all images go to the judge at once."""
         questions = self.checklist.questions
-        asked = [
+        wanted = [
             [*questions, ask(self.template, p)] if self.checklist.alignment else questions for p in prompts
         ]
-        rows = [row for row, some in enumerate(asked) for _ in some]
-        flat = [question for some in asked for question in some]
+        rows = [row for row, some in enumerate(wanted) for _ in some]
+        flat = [question for some in wanted for question in some]
         odds = log_odds(self.judge.answer(images, flat, rows)).reshape(len(prompts), -1)
         alignment = odds[:, -1].sigmoid() if self.checklist.alignment else odds.new_zeros(len(prompts))
-        own = odds[:, : len(questions)]
-        return (own > 0).to(odds) if self.answers == "hard" else own.sigmoid(), alignment
+        odds_of_list = odds[:, : len(questions)]
+        return (odds_of_list > 0).to(odds) if self.answers == "hard" else odds_of_list.sigmoid(), alignment
 
 
 def build(
@@ -242,15 +242,15 @@ def build(
     one list, and as `read`, `read_published` and the judges do.
     """
     if checklist is not None and questions is None and coefficients is None:
-        found = read(checklist)
+        loaded = read(checklist)
     elif checklist is None and questions is not None and coefficients is not None:
-        found = read_published(questions, coefficients)
+        loaded = read_published(questions, coefficients)
     else:
         raise ValueError(
             "got no list of questions, or two; expected checklist= (JSON), or questions= and coefficients= "
             "(VisionReward's files); pass one of these"
         )
-    return ChecklistReward(judge(weights, url, towers, **options), found, answers=answers, template=template)
+    return ChecklistReward(judge(weights, url, towers, **options), loaded, answers=answers, template=template)
 
 
 def _text(path: Path) -> str:

@@ -130,8 +130,8 @@ class HPSv3(Reward):
         config = self.backbone.config
         names = (config.vision_start_token_id, config.image_token_id, config.vision_end_token_id)
         start, image, end = self.tokenizer.convert_ids_to_tokens(list(names))
-        asked = self.rubric.partition(TOKEN)[0].replace("{text_prompt}", prompt)
-        return f"{SYSTEM}{start}{image * count}{end}{asked}{TOKEN}"
+        question = self.rubric.partition(TOKEN)[0].replace("{text_prompt}", prompt)
+        return f"{SYSTEM}{start}{image * count}{end}{question}{TOKEN}"
 
     def _check(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:
@@ -240,13 +240,13 @@ def from_state(
     """
     from transformers import Qwen2VLConfig, Qwen2VLModel
 
-    own = {key: value for key, value in translate(state).items() if not key.startswith("head.")}
+    weights = {key: value for key, value in translate(state).items() if not key.startswith("head.")}
     settings = Qwen2VLConfig.from_dict(config)
-    table = own.get("language_model.embed_tokens.weight")
+    table = weights.get("language_model.embed_tokens.weight")
     if table is not None:  # the authors cut it to the words of the tokenizer and the reward token
         settings.text_config.vocab_size = len(table)
     backbone, info = Qwen2VLModel.from_pretrained(
-        None, config=settings, state_dict=own, dtype=torch.bfloat16, output_loading_info=True
+        None, config=settings, state_dict=weights, dtype=torch.bfloat16, output_loading_info=True
     )
     check_fit(info["missing_keys"], [*info["unexpected_keys"], *map(str, info["mismatched_keys"])], source)
     align_weights(backbone)
@@ -258,7 +258,9 @@ def from_state(
             f"{source}; expected the tokenizer of {BASE}; pass it as base="
         )
     head = {
-        key.removeprefix("head."): value.float() for key, value in translate(state).items() if key not in own
+        key.removeprefix("head."): value.float()
+        for key, value in translate(state).items()
+        if key not in weights
     }
     load_exactly(reward.head, head, source)
     return reward

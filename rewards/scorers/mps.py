@@ -47,11 +47,11 @@ class Text(NamedTuple):
 
     tokens: Tensor
     ends: Tensor
-    kept: Tensor
+    visible: Tensor
 
     def take(self, rows: list[int]) -> Text:
         """The prompts at `rows`, in that order."""
-        return Text(self.tokens[rows], self.ends[rows], self.kept[rows])
+        return Text(self.tokens[rows], self.ends[rows], self.visible[rows])
 
 
 class Mps(Prepared):
@@ -98,7 +98,7 @@ class Mps(Prepared):
 
     def compare(self, image: Tensor, text: Text) -> Tensor:
         """Tokens of B images (B, N, D), B prompts -> (B,)"""
-        seen = self.cross(image, text.tokens, text.kept)[:, 0]
+        seen = self.cross(image, text.tokens, text.visible)[:, 0]
         cosine = (unit(seen) * unit(text.ends)).sum(-1)
         scale: Tensor = self.clip.logit_scale.to(cosine.dtype).exp()
         return scale * cosine
@@ -174,7 +174,7 @@ def translate(state: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
 
     Rotary angles come from the table that a converted module carries, else from its frequencies.
     """
-    found = renamed(
+    result = renamed(
         state,
         [
             (r"cross_model\.layers\.(\d+)\.([01])\.fn\.fused_attn_ff_proj\.", r"cross.layers.\1.\2.fused."),
@@ -187,14 +187,14 @@ def translate(state: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
         ],
         drop=[r".*\.position_ids$"],
     )
-    for key in [key for key in found if key.endswith(".inv_freq")]:
+    for key in [key for key in result if key.endswith(".inv_freq")]:
         home = key.removesuffix("inv_freq")
-        frequencies, table = found.pop(key), found.pop(home + "pos_emb", None)
+        frequencies, table = result.pop(key), result.pop(home + "pos_emb", None)
         whole = table is not None and len(table) >= length
-        found[home + "angles"] = (
+        result[home + "angles"] = (
             table[:length] if table is not None and whole else angles(frequencies, length)
         )
-    return found
+    return result
 
 
 def build(

@@ -50,11 +50,11 @@ def published(rubric: str) -> bool:
 
 
 def _literals(code: str, source: str | Path) -> str:
-    found: dict[str, str] = {}
+    literals: dict[str, str] = {}
     for node in ast.parse(code).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-            found.update({name: str(node.value.value) for name in names})
-    if not found.keys() >= set(LITERALS):
+            literals.update({name: str(node.value.value) for name in names})
+    if not literals.keys() >= set(LITERALS):
         raise ValueError(f"got {source}; expected a file that defines {' and '.join(LITERALS)}; check it")
-    return "".join(found[name] for name in LITERALS)
+    return "".join(literals[name] for name in LITERALS)

@@ -74,12 +74,12 @@ class TextNorm(Reward):
         if isinstance(self.contrast, Mapping):
             if prompt not in self.contrast:
                 raise ValueError(f"got prompt {prompt!r}; expected one with contrasts; add some for it")
-            found = self.contrast[prompt]
+            contrasts = self.contrast[prompt]
         else:
-            found = self.contrast(prompt)
-        if isinstance(found, str) or not found:
+            contrasts = self.contrast(prompt)
+        if isinstance(contrasts, str) or not contrasts:
             raise ValueError(f"got no list of contrasts for {prompt!r}; expected at least one; add some")
-        return tuple(found)
+        return tuple(contrasts)
 
     def raw(self, images: Tensor, prompts: list[str]) -> list[Tensor]:
         """images (B, 3, H, W) in [0, 1], B prompts -> B tensors (1 + n_i,) of the base: prompt, contrasts.
@@ -98,8 +98,12 @@ class TextNorm(Reward):
 
     def raw_pil(self, images: list[Image], prompts: list[str]) -> list[Tensor]:
         """What `raw` gives, of B images of any size and mode, by the base's own preprocessing."""
-        asked = [[prompt, *self.rivals(prompt)] for prompt in prompts]
-        return list(torch.split(self.base.table_pil(images, asked), [len(some) for some in asked]))
+        prompts_of_image = [[prompt, *self.rivals(prompt)] for prompt in prompts]
+        return list(
+            torch.split(
+                self.base.table_pil(images, prompts_of_image), [len(some) for some in prompts_of_image]
+            )
+        )
 
     def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
         """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,), each image encoded once."""

@@ -43,8 +43,8 @@ _SCORE = re.compile(r"final\s+score[\s*_]*[:=][\s*_(\[]*(\d+(?:\.\d+)?)(?![\d.]*
 
 def parse(answer: str) -> float | None:
     """The number after the last "Final Score:", in [1, 5]; None where there is no such number."""
-    found = _SCORE.findall(answer)
-    value = float(found[-1]) if found else None
+    numbers = _SCORE.findall(answer)
+    value = float(numbers[-1]) if numbers else None
     return value if value is not None and LOW <= value <= HIGH else None
 
 
@@ -71,13 +71,13 @@ class PointScore(Reward):
         missing = list(range(len(prompts)))
         for reminder in ("", REMINDER):
             self.retried += len(missing) if reminder else 0
-            asked = [questions[row] + reminder for row in missing]
-            answers = self.judge.write(images, asked, missing, tokens=self.tokens) if missing else []
+            repeated = [questions[row] + reminder for row in missing]
+            answers = self.judge.write(images, repeated, missing, tokens=self.tokens) if missing else []
             scores |= _readable(missing, answers)
             bad = {row: text for row, text in zip(missing, answers, strict=True) if row not in scores}
             missing = list(bad)
         values = [scores.get(row, math.nan) for row in range(len(prompts))]
-        found = torch.tensor(values, dtype=torch.float32, device=images.device)
+        result = torch.tensor(values, dtype=torch.float32, device=images.device)
         if missing:
             self.unreadable += len(missing)
             wanted = (
@@ -88,10 +88,10 @@ class PointScore(Reward):
             raise UnreadableAnswer(
                 f"{shown[missing[0]]} for {len(missing)} of {len(prompts)} images, {wanted}",
                 {row: f"{text}, {wanted}" for row, text in shown.items()},
-                found,
+                result,
                 self,
             )
-        return found
+        return result
 
 
 def _readable(rows: Sequence[int], answers: Sequence[str]) -> dict[int, float]:

@@ -26,12 +26,12 @@ class Asking(nn.Module):
         self.to_out = nn.Linear(heads * head_width, width, bias=False)
         self.ff = nn.Sequential(nn.Linear(width, 8 * width, bias=False), SwiGLU(), _narrow(width))
 
-    def forward(self, x: Tensor, context: Tensor, kept: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, visible: Tensor) -> Tensor:
         """x (B, N, D), context (B, L, D), which of its tokens may be seen (B, L) -> (B, N, D)"""
-        own = self.norm(x)
+        normed = self.norm(x)
         key, value = self.to_kv(context).chunk(2, dim=-1)
-        seen = _attend(self.to_q(own), key, value, self.heads, mask=kept[:, None, None])
-        out: Tensor = x + self.to_out(seen) + self.ff(own)
+        seen = _attend(self.to_q(normed), key, value, self.heads, mask=visible[:, None, None])
+        out: Tensor = x + self.to_out(seen) + self.ff(normed)
         return out
 
 
@@ -73,12 +73,12 @@ class CrossAttention(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, x: Tensor, context: Tensor, kept: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, visible: Tensor) -> Tensor:
         """x (B, N, D), context (B, L, D), which of its tokens may be seen (B, L) bool -> (B, N, D)"""
         for layer in self.layers:
             assert isinstance(layer, nn.ModuleList), "a layer is a pair"
             asking, mixing = layer
-            x = mixing(asking(x, context, kept))
+            x = mixing(asking(x, context, visible))
         return x
 
 

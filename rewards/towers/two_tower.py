@@ -55,16 +55,16 @@ class Tower(Part, ABC):
         rows = [row[prompt] for prompt in prompts]
         if any(weight.requires_grad for weight in self.text_parameters()):
             self.forget()
-            found = self._encoded(unique)
+            embeddings = self._encoded(unique)
         else:
-            found = self._kept(unique)
-        return found if rows == list(range(len(unique))) else found[rows]
+            embeddings = self._remembered(unique)
+        return embeddings if rows == list(range(len(unique))) else embeddings[rows]
 
     def forget(self) -> None:
         """Drop the kept embeddings; needed only after changing frozen text weights in place."""
         self._texts.clear()
 
-    def _kept(self, unique: list[str]) -> Tensor:
+    def _remembered(self, unique: list[str]) -> Tensor:
         where = next(iter(self.text_parameters()))
         kind = where.device.type
         state = (where.device, where.dtype, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
@@ -77,13 +77,13 @@ class Tower(Part, ABC):
             # Tensors made under inference_mode could never take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
                 new = dict(zip(missing, self._encoded(missing).clone().unbind(), strict=True))
-        found = [self._texts[prompt] if prompt in self._texts else new[prompt] for prompt in unique]
-        for prompt, embedding in zip(unique, found, strict=True):
+        embeddings = [self._texts[prompt] if prompt in self._texts else new[prompt] for prompt in unique]
+        for prompt, embedding in zip(unique, embeddings, strict=True):
             self._texts[prompt] = embedding
             self._texts.move_to_end(prompt)
         while len(self._texts) > KEEP_TEXTS:
             self._texts.popitem(last=False)
-        return torch.stack(found)
+        return torch.stack(embeddings)
 
     def _encoded(self, prompts: list[str]) -> Tensor:
         spans = range(0, len(prompts), TEXT_BATCH)
