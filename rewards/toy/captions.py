@@ -66,17 +66,17 @@ class Caption:
 def parse(text: str) -> Caption:
     """Caption text -> Caption. Raises ValueError, with an example of each category, for any other text."""
     text = " ".join(text.lower().strip(" .").split())
-    if found := _NEGATION.fullmatch(text):
-        return Caption("negation", (_noun(found, 1),), absent=found[4])
-    if found := _TWO.fullmatch(text):
-        link = found[4]
+    if match := _NEGATION.fullmatch(text):
+        return Caption("negation", (_noun(match, 1),), absent=match[4])
+    if match := _TWO.fullmatch(text):
+        link = match[4]
         category = "pair" if link == "and" else "relation" if link in RELATIONS else "comparison"
-        return Caption(category, (_noun(found, 1), _noun(found, 5)), link=None if link == "and" else link)
-    if found := _COUNT.fullmatch(text):
-        singular = next(s for s in SHAPES if found[3] in (s, PLURALS[s]))
-        return Caption("count", (Noun(found[2], singular),), count=NUMBERS[found[1]])
-    if found := _SINGLE.fullmatch(text):
-        return Caption("attribute", (_noun(found, 1),))
+        return Caption(category, (_noun(match, 1), _noun(match, 5)), link=None if link == "and" else link)
+    if match := _COUNT.fullmatch(text):
+        singular = next(s for s in SHAPES if match[3] in (s, PLURALS[s]))
+        return Caption("count", (Noun(match[2], singular),), count=NUMBERS[match[1]])
+    if match := _SINGLE.fullmatch(text):
+        return Caption("attribute", (_noun(match, 1),))
     raise ValueError(
         f"got caption {text!r}, which the embedded world cannot judge; expected the form of "
         "'a small red circle', 'three red circles', 'a red circle and a blue square', "
@@ -85,8 +85,8 @@ def parse(text: str) -> Caption:
     )
 
 
-def _noun(found: re.Match[str], group: int) -> Noun:
-    return Noun(found[group + 1], found[group + 2], found[group])
+def _noun(match: re.Match[str], group: int) -> Noun:
+    return Noun(match[group + 1], match[group + 2], match[group])
 
 
 def holds(link: str, a: Thing, b: Thing) -> bool:
