@@ -174,7 +174,7 @@ class _Ear:
     def __init__(self, tokenizer: Any, rows: Sequence[int], heard: Heard | None) -> None:
         self.tokenizer, self.rows, self.heard = tokenizer, rows, heard
         self.ids: list[list[int]] = [[] for _ in rows]
-        self.said = [0] * len(rows)
+        self.passed_on = [0] * len(rows)
         self.begun = False
 
     def put(self, tokens: Tensor) -> None:
@@ -182,8 +182,8 @@ class _Ear:
         if not self.begun:
             self.begun = True
             return
-        for mine, token in zip(self.ids, tokens.reshape(-1).tolist(), strict=True):
-            mine.append(token)
+        for ids, token in zip(self.ids, tokens.reshape(-1).tolist(), strict=True):
+            ids.append(token)
         self._pass_on(last=False)
 
     def end(self) -> None:
@@ -192,11 +192,11 @@ class _Ear:
 
     def _pass_on(self, last: bool) -> None:
         assert self.heard is not None, "nobody listens"
-        for place, mine in enumerate(self.ids):
-            text = self.tokenizer.decode(mine, skip_special_tokens=True)
-            new = text[self.said[place] :]
+        for place, ids in enumerate(self.ids):
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            new = text[self.passed_on[place] :]
             if new and (last or not text.endswith(UNFINISHED)):
-                self.said[place] = len(text)
+                self.passed_on[place] = len(text)
                 self.heard(self.rows[place], new)
 
 

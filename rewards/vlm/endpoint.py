@@ -58,14 +58,14 @@ class Endpoint(Judge):
 
     def _answer(self, images: Tensor, questions: Sequence[str], rows: list[int]) -> Tensor:
         options = {"max_tokens": 1, "logprobs": True, "top_logprobs": self.top}
-        found = self.client.ask(_chats(images, questions, rows, options), self._read)
-        reasons = {j: said for j, said in enumerate(found) if isinstance(said, str)}
-        values = [[math.nan] * 2 if isinstance(said, str) else said for said in found]
+        replies = self.client.ask(_chats(images, questions, rows, options), self._read)
+        reasons = {j: reply for j, reply in enumerate(replies) if isinstance(reply, str)}
+        values = [[math.nan] * 2 if isinstance(reply, str) else reply for reply in replies]
         answers = torch.tensor(values, dtype=torch.float32, device=images.device).reshape(-1, 2)
         if reasons:
             places = ", ".join(str(row) for row in dict.fromkeys(rows[j] for j in reasons))
             raise NeitherWord(
-                f"got {next(iter(reasons.values()))} to {len(reasons)} of {len(found)} questions (images "
+                f"got {next(iter(reasons.values()))} to {len(reasons)} of {len(replies)} questions (images "
                 f"{places} of the batch); expected yes or no; ask for them in the question, raise top=, or "
                 "switch thinking off with extra=",
                 reasons,
@@ -85,8 +85,8 @@ class Endpoint(Judge):
 
     def _listed(self, reply: Any) -> list[tuple[str, float]]:
         """(token, log-probability) of the likeliest first tokens; none of a message without any."""
-        found = at(reply, "choices", 0, "logprobs", "content", 0, "top_logprobs")
-        entries = found if isinstance(found, list) else []
+        listing = at(reply, "choices", 0, "logprobs", "content", 0, "top_logprobs")
+        entries = listing if isinstance(listing, list) else []
         message = at(reply, "choices", 0, "message")
         if not entries and isinstance(message, dict) and not message.get("content"):
             return []

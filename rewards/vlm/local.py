@@ -27,18 +27,18 @@ def token_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
     Raises ValueError when there is none.
     """
     wanted, special = {word.casefold() for word in words}, set(tokenizer.all_special_ids)
-    found = {
+    ids_of_words = {
         index for token, index in tokenizer.get_vocab().items() if token.lstrip(MARKS).casefold() in wanted
     }
     for text in (form for word in words for form in (word, f" {word}")):  # words that are not ASCII
         ids = tokenizer.encode(text, add_special_tokens=False)
-        found |= set(ids) if len(ids) == 1 else set()
-    if not found - special:
+        ids_of_words |= set(ids) if len(ids) == 1 else set()
+    if not ids_of_words - special:
         raise ValueError(
             f"got a tokenizer with no token for {' or '.join(words)}; expected one; pass yes= and no= words "
             "that are single tokens of this model"
         )
-    return sorted(found - special)
+    return sorted(ids_of_words - special)
 
 
 class LocalJudge(nn.Module, Judge):
@@ -102,8 +102,10 @@ class LocalJudge(nn.Module, Judge):
         if not gradient and self._can_share(images, questions, rows):
             answers = images.new_zeros(len(questions), 2, dtype=torch.float32)
             for row in dict.fromkeys(rows):
-                mine = [j for j, other in enumerate(rows) if other == row]
-                answers[mine] = self._shared(images[row : row + 1], [questions[j] for j in mine]).to(answers)
+                places = [j for j, other in enumerate(rows) if other == row]
+                answers[places] = self._shared(images[row : row + 1], [questions[j] for j in places]).to(
+                    answers
+                )
             return answers
         return self._whole(images, questions, rows, gradient).to(images.device)
 
@@ -139,11 +141,11 @@ class LocalJudge(nn.Module, Judge):
         if not self.tried:
             self.tried = True
             image = images[twice : twice + 1]
-            asked = [text for text, row in zip(questions, rows, strict=True) if row == twice][:2]
-            whole = self._whole(image, asked, [0, 0])
+            two = [text for text, row in zip(questions, rows, strict=True) if row == twice][:2]
+            whole = self._whole(image, two, [0, 0])
             limit = 1e-3 if self.model.dtype in (torch.float32, torch.float64) else 0.1
             try:
-                error = float((self._shared(image, asked) - whole).abs().max())
+                error = float((self._shared(image, two) - whole).abs().max())
                 self.share, reason = error <= limit, f"answers would move by {error:.2g}"
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as trouble:
                 self.share, reason = False, f"{type(trouble).__name__}: {trouble}"
@@ -173,8 +175,8 @@ class LocalJudge(nn.Module, Judge):
 
     def _ended(self, ids: Tensor) -> list[bool]:
         """Tokens written (n, L) -> whether the model ended each answer itself."""
-        own = self.model.generation_config.eos_token_id
-        ends = [*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
+        eos = self.model.generation_config.eos_token_id
+        ends = [*(eos if isinstance(eos, list) else [eos]), self.tokenizer.eos_token_id]
         known = torch.tensor([end for end in ends if end is not None], dtype=torch.long)
         return [bool(ended) for ended in torch.isin(ids.cpu(), known).any(1)]
 
@@ -188,8 +190,8 @@ class LocalJudge(nn.Module, Judge):
         pictures = self._pictures(images)
         for start in range(0, len(questions), self.batch):
             part = list(rows[start : start + self.batch])
-            asked = questions[start : start + self.batch]
-            yield part, self._inputs([pictures[row] for row in part], asked)
+            texts = questions[start : start + self.batch]
+            yield part, self._inputs([pictures[row] for row in part], texts)
 
     def _inputs(self, pictures: list[Any], questions: Sequence[str]) -> Any:
         texts = [self._text(question) for question in questions]

@@ -22,22 +22,22 @@ def shared_logits(
 
     Raises ValueError where the prompts have no common beginning with the image in it.
     """
-    own: list[int] = first["input_ids"][0].tolist()
+    first_ids: list[int] = first["input_ids"][0].tolist()
     alike = takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False))
     common = min(len(list(alike)), min(map(len, texts)) - 1)  # each keeps a token to be read on its own
     tail = texts[0][common:]
-    length = len(own) - len(tail)
-    if common < 1 or length < 1 or own[length:] != tail:
+    length = len(first_ids) - len(tail)
+    if common < 1 or length < 1 or first_ids[length:] != tail:
         raise ValueError(
             "got prompts that have no image in common before the question; expected a chat template with the "
             "image first; read them whole"
         )
-    whole = (1, len(own))
+    whole = (1, len(first_ids))
     prefix = {
         name: value[:, :length] if tuple(value.shape) == whole else value for name, value in first.items()
     }
     read = model(**prefix, use_cache=True, **lean).past_key_values
-    found = []
+    results = []
     for start in range(0, len(texts), batch):
         rests = [ids[common:] for ids in texts[start : start + batch]]
         cache = copy.deepcopy(read)
@@ -47,5 +47,5 @@ def shared_logits(
         ids = torch.tensor([rest + [pad] * (longest - len(rest)) for rest in rests], device=model.device)
         logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits
         last = torch.tensor([len(rest) - 1 for rest in rests], device=logits.device)
-        found.append(logits[torch.arange(len(rests), device=logits.device), last])
-    return torch.cat(found)
+        results.append(logits[torch.arange(len(rests), device=logits.device), last])
+    return torch.cat(results)
