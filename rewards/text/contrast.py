@@ -62,8 +62,8 @@ def near_misses(
 
 def _twice(variant: str) -> bool:
     """Whether it reads "a cat and a cat", which nobody writes for two cats."""
-    found = scene(variant)
-    return found is not None and found.link == "and" and canonical(found.first) == canonical(found.second)
+    parts = scene(variant)
+    return parts is not None and parts.link == "and" and canonical(parts.first) == canonical(parts.second)
 
 
 def sift(
@@ -82,7 +82,7 @@ def sift(
     """
     if (tokens is None) != (max_tokens is None):
         raise ValueError("got one of tokens and max_tokens; expected a counter and its limit; pass both")
-    kept: list[str] = []
+    sifted: list[str] = []
     seen = {canonical(prompt)}
     for variant in variants:
         form = canonical(variant)
@@ -91,10 +91,10 @@ def sift(
         if tokens is not None and max_tokens is not None and tokens(variant) > max_tokens:
             continue
         seen.add(form)
-        kept.append(variant)
-        if len(kept) == limit:
+        sifted.append(variant)
+        if len(sifted) == limit:
             break
-    return kept
+    return sifted
 
 
 def asked(

@@ -34,13 +34,13 @@ def other_numbers(count: int) -> list[int]:
 
 def number(prompt: str, words: Words) -> list[str]:
     """Another number of one of the counted things; "a" counts for the first noun and for known objects."""
-    found = []
+    variants = []
     for index, phrase in enumerate(phrases(prompt)):
         if phrase.number.word in ("a", "an") and index and _group(phrase.head.text, words) is None:
             continue  # "during a storm"
         targets = [n for n in other_numbers(phrase.count) if n <= words.most]
-        found += [_recount(prompt, phrase, n) for n in targets]
-    return found
+        variants += [_recount(prompt, phrase, n) for n in targets]
+    return variants
 
 
 def _recount(prompt: str, phrase: Phrase, count: int) -> str:
@@ -60,20 +60,20 @@ def _recount(prompt: str, phrase: Phrase, count: int) -> str:
 
 def colour(prompt: str, words: Words) -> list[str]:
     """Two colours exchanged, or one replaced."""
-    found = []
+    places = []
     for token, following in _pairs(prompt):
         noun = following is None or ends_phrase(following, None)
         if token.word in words.colours and not (noun and _group(token.text, words)):  # "an orange"
-            found.append(token)
-    edits = _exchanged(found) + _replaced(
-        [(token.span, token.word) for token in found], [words.colours], words
+            places.append(token)
+    edits = _exchanged(places) + _replaced(
+        [(token.span, token.word) for token in places], [words.colours], words
     )
     return [rewrite(prompt, edit) for edit in edits]
 
 
 def attribute(prompt: str, words: Words) -> list[str]:
     """Two attributes of one family exchanged (small and large), or one turned into its opposite."""
-    found = [
+    places = [
         token
         for token, following in _pairs(prompt)
         if _family(token.word, words.attributes)
@@ -81,11 +81,11 @@ def attribute(prompt: str, words: Words) -> list[str]:
     ]
     same = [
         edit
-        for edit in _exchanged(found)
+        for edit in _exchanged(places)
         if len({_family(new, words.attributes) for _, new in edit}) == 1
         or _opposites([n for _, n in edit], words)
     ]
-    edits = same + _replaced([(token.span, token.word) for token in found], words.attributes, words)
+    edits = same + _replaced([(token.span, token.word) for token in places], words.attributes, words)
     return [rewrite(prompt, [_of_a_person(prompt, e, words) for e in edit]) for edit in edits]
 
 
@@ -122,45 +122,45 @@ def obj(prompt: str, words: Words) -> list[str]:
 def relation(prompt: str, words: Words) -> list[str]:
     """Another relation of the same kind: left of, right of, above; in front of, behind; larger, smaller."""
     places = []
-    for found in _pattern(tuple(phrase for family in words.relations for phrase in family)).finditer(prompt):
-        places.append((found.span(), found.group().lower()))
+    for match in _pattern(tuple(phrase for family in words.relations for phrase in family)).finditer(prompt):
+        places.append((match.span(), match.group().lower()))
     return [rewrite(prompt, edit) for edit in _replaced(places, words.relations, words)]
 
 
 def negation(prompt: str, words: Words) -> list[str]:
     """What is denied is affirmed; of two nouns, one is denied."""
-    found = []
+    variants = []
     for pattern, new in _AFFIRM:
         if pattern.search(prompt):
-            found.append(_with_article(pattern.sub(new, prompt, count=1)))
-    if found:
-        return found
+            variants.append(_with_article(pattern.sub(new, prompt, count=1)))
+    if variants:
+        return variants
     parts = scene(prompt)
     if parts is not None and parts.link not in ("with", "without"):
-        found += _one_denied(prompt, parts)
+        variants += _one_denied(prompt, parts)
     for pattern, new in _DENY:
         if pattern.search(prompt):
-            found.append(pattern.sub(new, prompt, count=1))
-    return found
+            variants.append(pattern.sub(new, prompt, count=1))
+    return variants
 
 
 def _one_denied(prompt: str, parts: Scene) -> list[str]:
     """ "A and no B", "B and no A" of two nouns that nothing follows."""
     sides = (parts.first, parts.second)
     heads = [next((p for p in phrases(side) if p.head.end == len(side)), None) for side in sides]
-    found = []
+    variants = []
     for one, two in ((0, 1), (1, 0)):
-        kept, dropped, other, head = sides[one], sides[two], heads[one], heads[two]
+        stated, dropped, other, head = sides[one], sides[two], heads[one], heads[two]
         if head is None or other is None:
             return []
         clear = head.head.word != other.head.word  # else the colour says which of the two is absent
         absent = head.head.text if clear else dropped[head.number.end :].strip()
-        if absent == kept[other.number.end :].strip():
+        if absent == stated[other.number.end :].strip():
             return []
-        text = " ".join(f"{parts.prefix} {kept} and no {absent}".split())
+        text = " ".join(f"{parts.prefix} {stated} and no {absent}".split())
         text = text[0].upper() + text[1:] if prompt[0].isupper() else text
-        found.append(text + prompt[len(prompt.rstrip(" .!")) :].strip())
-    return found
+        variants.append(text + prompt[len(prompt.rstrip(" .!")) :].strip())
+    return variants
 
 
 _AFFIRM = (
@@ -190,10 +190,10 @@ def _with_article(text: str) -> str:
 
 def style(prompt: str, words: Words) -> list[str]:
     """Another medium than the one the prompt names before its "of"."""
-    found = style_noun(prompt)
-    if found is None or found[1] == "picture":
+    noun = style_noun(prompt)
+    if noun is None or noun[1] == "picture":
         return []
-    span, medium = found
+    span, medium = noun
     others = [s for s in words.styles if _medium(s) != medium]
     return [rewrite(prompt, [(span, other)]) for other in others]
 
@@ -221,11 +221,11 @@ def _pairs(prompt: str) -> list[tuple[Token, Token | None]]:
     ]
 
 
-def _exchanged(found: list[Token]) -> list[list[Edit]]:
+def _exchanged(places: list[Token]) -> list[list[Edit]]:
     return [
         [(one.span, two.word), (two.span, one.word)]
-        for i, one in enumerate(found)
-        for two in found[i + 1 :]
+        for i, one in enumerate(places)
+        for two in places[i + 1 :]
         if one.word != two.word
     ]
 
@@ -278,15 +278,15 @@ def _as(noun: str, model: str) -> str:
 
 def _objects(prompt: str, words: Words) -> list[tuple[Span, str, bool]]:
     """Known nouns that stand for a thing, not in front of another noun, and whether they are denied."""
-    found = []
+    objects = []
     start = style_end(prompt)
     for match in _nouns(words).finditer(prompt, start):
         after = next(iter(tokens(prompt[match.end() :])), None)
         if after and prompt[match.end()] == " " and not _ends_noun(after, match.group()):
             continue  # "dog house"
         before = {token.word for token in tokens(prompt[: match.start()])[-3:]}
-        found.append((match.span(), match.group(), bool(before & NEGATORS)))
-    return found
+        objects.append((match.span(), match.group(), bool(before & NEGATORS)))
+    return objects
 
 
 def _ends_noun(after: Token, noun: str) -> bool:
