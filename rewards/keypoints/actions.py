@@ -91,8 +91,8 @@ def without_contact(reading: Reading) -> Iterator[KeyPoint]:
         watches = verb.lemma in WATCHING - PURSUITS and reading.object(verb, "to", "with", "at") is not None
         if (looks or watches or pursues) and _minds(reading.subject(verb)):
             yield _doing("non_contact_interaction", reading, verb, reading.subject(verb))
-    for found in _EYES.finditer(reading.body):
-        clause = reading.clause(*found.span())
+    for match in _EYES.finditer(reading.body):
+        clause = reading.clause(*match.span())
         yield KeyPoint("non_contact_interaction", f"as stated: {clause}", clause)
 
 
@@ -121,8 +121,8 @@ def expression(reading: Reading) -> Iterator[KeyPoint]:
 
 
 def _doing(kind: str, reading: Reading, verb: Verb, who: Thing | None) -> KeyPoint:
-    said = reading.following(verb)
-    action = " ".join(f"{reading.prompt[verb.start : verb.end]} {said}".split())
+    details = reading.following(verb)
+    action = " ".join(f"{reading.prompt[verb.start : verb.end]} {details}".split())
     return KeyPoint(kind, f"the {who.name}: {action}" if who else f"as stated: {action}", action)
 
 

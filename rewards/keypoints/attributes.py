@@ -49,9 +49,9 @@ def size(reading: Reading) -> Iterator[KeyPoint]:
             person = word == "little" and thing.living == "person"
             if not person and (word, thing.head) not in (("giant", "panda"), ("short", "film")):
                 yield KeyPoint("size", thing.says(word), f"{word} {thing.name}")
-    for found in _AS_LARGE.finditer(reading.body):
-        clause = reading.clause(*found.span())
-        yield KeyPoint("size", f"as large as stated: {clause}", found.group())
+    for match in _AS_LARGE.finditer(reading.body):
+        clause = reading.clause(*match.span())
+        yield KeyPoint("size", f"as large as stated: {clause}", match.group())
 
 
 def material(reading: Reading) -> Iterator[KeyPoint]:
@@ -61,9 +61,9 @@ def material(reading: Reading) -> Iterator[KeyPoint]:
             yield KeyPoint("material", thing.says(_stuff(word)), f"{word} {thing.name}")
         for word in thing.of("texture"):
             yield KeyPoint("material", thing.says(word), f"{word} {thing.name}")
-    for found, whole, part in made_of(reading):
+    for match, whole, part in made_of(reading):
         if is_stuff(part) or part.of("material"):
-            evidence = reading.prompt[found.start() : part.end]
+            evidence = reading.prompt[match.start() : part.end]
             what = whole.says(evidence) if whole else f"something is {evidence}"
             yield KeyPoint("material", what, evidence)
     sole = _alone(reading)
@@ -92,8 +92,8 @@ def shape(reading: Reading) -> Iterator[KeyPoint]:
 
 def consistency(reading: Reading) -> Iterator[KeyPoint]:
     """What is said of both, of all, of each."""
-    for found in _ALL.finditer(reading.body):
-        clause = reading.clause(*found.span())
+    for match in _ALL.finditer(reading.body):
+        clause = reading.clause(*match.span())
         yield KeyPoint("attribute_consistency", f"it is true of each: {clause}", clause)
 
 

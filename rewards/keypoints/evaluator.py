@@ -90,8 +90,10 @@ class AlignEvaluator(Reward):
                 f"got key points of {len(points)} prompts for {len(prompts)}; expected a list each; pass them"
             )
         given = [None] * len(prompts) if points is None else points
-        mine = [[(prompt, own)] for prompt, own in zip(prompts, given, strict=True)]
-        return self._judged(images, mine)
+        wanted = [
+            [(prompt, points_of_prompt)] for prompt, points_of_prompt in zip(prompts, given, strict=True)
+        ]
+        return self._judged(images, wanted)
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         """images (B, 3, H, W) in [0, 1], B user prompts -> (B,) in [0, 1].
@@ -103,15 +105,15 @@ class AlignEvaluator(Reward):
 
     def score_table(self, images: Tensor, candidates: list[list[str]]) -> Tensor:
         """images (B, 3, H, W), B lists of n_i prompts -> (sum n_i,): all questions of an image at once."""
-        found = self._judged(images, [[(prompt, None) for prompt in mine] for mine in candidates])
-        values = [math.nan if one.score is None else one.score for one in found]
+        evaluations = self._judged(images, [[(prompt, None) for prompt in prompts] for prompts in candidates])
+        values = [math.nan if one.score is None else one.score for one in evaluations]
         scores = torch.tensor(values, dtype=torch.float32, device=images.device)
-        reasons = {row: _unread(one) for row, one in enumerate(found) if one.score is None}
+        reasons = {row: _unread(one) for row, one in enumerate(evaluations) if one.score is None}
         if reasons:
             first = next(iter(reasons.values()))
             raise UnreadableAnswer(
-                f"{first} for {len(reasons)} of {len(found)} images, {WANTED}",
-                {row: f"{said}, {WANTED}" for row, said in reasons.items()},
+                f"{first} for {len(reasons)} of {len(evaluations)} images, {WANTED}",
+                {row: f"{reason}, {WANTED}" for row, reason in reasons.items()},
                 scores,
                 self,
             )
@@ -121,21 +123,21 @@ class AlignEvaluator(Reward):
         self, images: Tensor, wanted: Sequence[Sequence[tuple[str, Sequence[KeyPoint] | None]]]
     ) -> list[Evaluation]:
         """For each image its prompts and their key points, None where the source is to say -> one each."""
-        points = [[self._some(prompt, own) for prompt, own in mine] for mine in wanted]
-        asked = [
-            [(prompt, point) for (prompt, _), own in zip(mine, theirs, strict=True) for point in own]
-            for mine, theirs in zip(wanted, points, strict=True)
+        points = [[self._some(prompt, given) for prompt, given in rows] for rows in wanted]
+        pairs = [
+            [(row[0], point) for row, some in zip(rows, lists, strict=True) for point in some]
+            for rows, lists in zip(wanted, points, strict=True)
         ]
-        found = []
-        for mine, theirs, verdicts in zip(wanted, points, self.checker.check(images, asked), strict=True):
+        evaluations = []
+        for rows, lists, verdicts in zip(wanted, points, self.checker.check(images, pairs), strict=True):
             left = iter(verdicts)
-            for (prompt, _), own in zip(mine, theirs, strict=True):
-                few = tuple(next(left) for _ in own)
-                found.append(Evaluation(prompt, few, aggregate(few, self.how, self.weights)))
-        return found
+            for (prompt, _), some in zip(rows, lists, strict=True):
+                few = tuple(next(left) for _ in some)
+                evaluations.append(Evaluation(prompt, few, aggregate(few, self.how, self.weights)))
+        return evaluations
 
-    def _some(self, prompt: str, own: Sequence[KeyPoint] | None) -> Sequence[KeyPoint]:
-        points = self.points(prompt) if own is None else own
+    def _some(self, prompt: str, given: Sequence[KeyPoint] | None) -> Sequence[KeyPoint]:
+        points = self.points(prompt) if given is None else given
         if not points:
             raise ValueError(
                 f"got {prompt!r} without key points; expected at least one to judge; leave it out, or pass "
@@ -156,7 +158,7 @@ def read_points(path: str | Path) -> Source:
         raise ValueError(f"got {file} ({error}); expected JSON of prompt to key points; check it") from error
     if not isinstance(rows, dict):
         raise ValueError(f"got {file} of another form; expected {{prompt: [key point, ...]}}; rewrite it")
-    points = {prompt: from_json(own) for prompt, own in rows.items()}
+    points = {prompt: from_json(rows_of_prompt) for prompt, rows_of_prompt in rows.items()}
 
     def look_up(prompt: str) -> Sequence[KeyPoint]:
         if prompt not in points:
@@ -185,9 +187,9 @@ def build(
     Other `options` are those of `vlm.judge`, `tokens` of "written" too.
     Raises ValueError for another backend, and as these do.
     """
-    checker, own = _checker(backend, weights, url, towers, **options)
+    checker, default_source = _checker(backend, weights, url, towers, **options)
     source = read_points(points) if isinstance(points, str) else points
-    return AlignEvaluator(checker, points=source or own, how=how, counts=counts)
+    return AlignEvaluator(checker, points=source or default_source, how=how, counts=counts)
 
 
 def _checker(
@@ -231,5 +233,5 @@ def _by_rules(prompt: str) -> Sequence[KeyPoint]:
 def _unread(one: Evaluation) -> str:
     """Which key point could not be read, and the end of what was answered."""
     first = next(verdict for verdict in one.verdicts if verdict.match is None)
-    said = first.reason if len(first.reason) <= 120 else f"... {first.reason[-120:]}"
-    return f"got {said!r} on the key point {first.point.description!r}"
+    answer = first.reason if len(first.reason) <= 120 else f"... {first.reason[-120:]}"
+    return f"got {answer!r} on the key point {first.point.description!r}"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rewards import tensor_files
 from rewards.base import Reward
 from rewards.keypoints.taxonomy import KeyPoint, kinds
-from rewards.keypoints.verdicts import Asked, Checker, Verdict
+from rewards.keypoints.verdicts import Checker, PromptPoint, Verdict
 from rewards.keys import load_exactly
 from rewards.permissions import share
 from rewards.towers.two_tower import Tower, TwoTower
@@ -92,11 +92,11 @@ class HeadChecker(Checker):
         self.base, self.head = base, head.eval()
 
     @torch.no_grad()
-    def check(self, images: Tensor, asked: Sequence[Sequence[Asked]]) -> list[list[Verdict]]:
+    def check(self, images: Tensor, pairs: Sequence[Sequence[PromptPoint]]) -> list[list[Verdict]]:
         """images (B, 3, H, W) in [0, 1] -> verdicts in (0, 1), without reasons."""
-        points = [[point for _, point in mine] for mine in asked]
+        points = [[point for _, point in pairs_of_image] for pairs_of_image in pairs]
         left = iter(self.head(features(self.base, images, points)).sigmoid().tolist())
-        return [[Verdict(point, next(left)) for point in mine] for mine in points]
+        return [[Verdict(point, next(left)) for point in points_of_image] for points_of_image in points]
 
 
 @torch.no_grad()
@@ -109,8 +109,8 @@ def features(base: TwoTower, images: Tensor, points: Sequence[Sequence[KeyPoint]
 def paired(base: TwoTower, image: Tensor, points: Sequence[Sequence[KeyPoint]]) -> Features:
     """Embeddings of B images (B, D), for each its key points -> the pairs, in order; no gradient."""
     place = {kind: number for number, kind in enumerate(kinds())}
-    rows = [row for row, mine in enumerate(points) for _ in mine]
-    flat = [point for mine in points for point in mine]
+    rows = [row for row, points_of_image in enumerate(points) for _ in points_of_image]
+    flat = [point for points_of_image in points for point in points_of_image]
     kind = torch.tensor([place[point.kind] for point in flat], dtype=torch.long, device=image.device)
     if not flat:
         return Features(image[:0], image[:0], kind)

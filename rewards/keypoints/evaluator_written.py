@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rewards.keypoints.evaluator_questions import REMINDER, written
-from rewards.keypoints.verdicts import Asked, Checker, Verdict
+from rewards.keypoints.verdicts import Checker, PromptPoint, Verdict
 from rewards.vlm.base import Judge
 
 _WORD = re.compile(r"\b(accept|reject)(?:s|ed)?\b", re.IGNORECASE)
@@ -22,11 +22,11 @@ def read(answer: str) -> tuple[float | None, str]:
     The last of these words decides. Of an answer with neither, the reason is the answer.
     """
     line = " ".join(answer.split())
-    found = list(_WORD.finditer(line))
-    if not found:
+    words = list(_WORD.finditer(line))
+    if not words:
         return None, line
-    reason = line[: found[-1].start()].rstrip(" *_#:\"'(")
-    return float(found[-1][1].lower() == "accept"), reason
+    reason = line[: words[-1].start()].rstrip(" *_#:\"'(")
+    return float(words[-1][1].lower() == "accept"), reason
 
 
 class Written(Checker):
@@ -41,10 +41,10 @@ class Written(Checker):
         self.judge, self.tokens = judge, tokens
         self.retried = self.unreadable = 0
 
-    def check(self, images: Tensor, asked: Sequence[Sequence[Asked]]) -> list[list[Verdict]]:
+    def check(self, images: Tensor, pairs: Sequence[Sequence[PromptPoint]]) -> list[list[Verdict]]:
         """images (B, 3, H, W) in [0, 1] -> verdicts of 0, 1 or None. Raises ValueError as the judge does."""
-        flat = [(row, one) for row, mine in enumerate(asked) for one in mine]
-        found: list[tuple[float | None, str]] = [(None, "") for _ in flat]
+        flat = [(row, one) for row, pairs_of_image in enumerate(pairs) for one in pairs_of_image]
+        verdicts: list[tuple[float | None, str]] = [(None, "") for _ in flat]
         missing = list(range(len(flat)))
         for reminder in ("", REMINDER):
             self.retried += len(missing) if reminder else 0
@@ -55,8 +55,8 @@ class Written(Checker):
                 self.judge.write(images, questions, rows, tokens=self.tokens, cut=cut.add) if missing else []
             )
             for j, (place, answer) in enumerate(zip(missing, answers, strict=True)):
-                found[place] = (None, " ".join([*answer.split(), CUT])) if j in cut else read(answer)
-            missing = [place for place in missing if found[place][0] is None]
+                verdicts[place] = (None, " ".join([*answer.split(), CUT])) if j in cut else read(answer)
+            missing = [place for place in missing if verdicts[place][0] is None]
         self.unreadable += len(missing)
-        left = iter(found)
-        return [[Verdict(point, *next(left)) for _, point in mine] for mine in asked]
+        left = iter(verdicts)
+        return [[Verdict(point, *next(left)) for _, point in pairs_of_image] for pairs_of_image in pairs]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rewards.keypoints.evaluator_questions import yes_no
 from rewards.keypoints.taxonomy import KeyPoint
-from rewards.keypoints.verdicts import Asked, Checker, Verdict
+from rewards.keypoints.verdicts import Checker, PromptPoint, Verdict
 from rewards.vlm.base import Judge, NeitherWord, log_odds
 
 REMINDER = "\nThe answer must begin with one of the words yes and no."
@@ -26,22 +26,30 @@ class YesNo(Checker):
         self.judge = judge
         self.retried = self.unreadable = 0
 
-    def check(self, images: Tensor, asked: Sequence[Sequence[Asked]]) -> list[list[Verdict]]:
+    def check(self, images: Tensor, pairs: Sequence[Sequence[PromptPoint]]) -> list[list[Verdict]]:
         """images (B, 3, H, W) in [0, 1] -> verdicts in [0, 1] or None; all questions go to the judge at once.
 
         Raises ValueError as `Judge.answer` does, but not for answers that are neither yes nor no.
         """
-        questions = [[yes_no(point) for _, point in mine] for mine in asked]
-        flat = [(row, text) for row, mine in enumerate(questions) for two in mine for text in two]
-        left = iter(self._asked(images, flat))
+        questions = [[yes_no(point) for _, point in pairs_of_image] for pairs_of_image in pairs]
+        flat = [
+            (row, text)
+            for row, pairs_of_image in enumerate(questions)
+            for two in pairs_of_image
+            for text in two
+        ]
+        left = iter(self._answered(images, flat))
         return [
-            [_verdict(point, [next(left) for _ in two]) for (_, point), two in zip(mine, texts, strict=True)]
-            for mine, texts in zip(asked, questions, strict=True)
+            [
+                _verdict(point, [next(left) for _ in two])
+                for (_, point), two in zip(pairs_of_image, texts, strict=True)
+            ]
+            for pairs_of_image, texts in zip(pairs, questions, strict=True)
         ]
 
-    def _asked(self, images: Tensor, flat: Sequence[tuple[int, str]]) -> list[float | str]:
+    def _answered(self, images: Tensor, flat: Sequence[tuple[int, str]]) -> list[float | str]:
         """(image, question) -> the match of each, or what was answered where that was neither word."""
-        found: list[float | str] = [""] * len(flat)
+        matches: list[float | str] = [""] * len(flat)
         missing = list(range(len(flat)))
         for reminder in ("", REMINDER):
             if not missing:
@@ -54,10 +62,10 @@ class YesNo(Checker):
             except NeitherWord as error:
                 answers, unread = error.answers, error.reasons
             for j, match in enumerate(log_odds(answers).sigmoid().tolist()):
-                found[missing[j]] = unread.get(j, match)
+                matches[missing[j]] = unread.get(j, match)
             missing = [missing[j] for j in unread]
         self.unreadable += len(missing)
-        return found
+        return matches
 
 
 def _verdict(point: KeyPoint, answers: Sequence[float | str]) -> Verdict:

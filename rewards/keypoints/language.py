@@ -75,17 +75,17 @@ _SPOT = re.compile(
 
 def negation(reading: Reading) -> Iterator[KeyPoint]:
     """What the prompt rules out."""
-    for found in _NOT.finditer(reading.body):
-        word = " ".join(found.group().lower().split())
+    for match in _NOT.finditer(reading.body):
+        word = " ".join(match.group().lower().split())
         only = word.endswith(" but") and word != "anything but"
         stop = r"[.;:!?]" if only else r"[.,;:!?]|\b(?:and|but)\b"
-        rest = re.split(stop, reading.body[found.end() :], maxsplit=1)[0]
-        said = " ".join((found.group() + rest).split())
-        thing = reading.after(found.end())
-        what = f"it holds that: {said}"
-        if thing and reading.reaches(found.end(), thing) and _absent(word, thing):
+        rest = re.split(stop, reading.body[match.end() :], maxsplit=1)[0]
+        clause = " ".join((match.group() + rest).split())
+        thing = reading.after(match.end())
+        what = f"it holds that: {clause}"
+        if thing and reading.reaches(match.end(), thing) and _absent(word, thing):
             what = f"there {'are' if thing.several else 'is'} no {thing.name}"
-        yield KeyPoint("negation", what, said)
+        yield KeyPoint("negation", what, clause)
 
 
 def _absent(word: str, thing: Thing) -> bool:
@@ -96,13 +96,13 @@ def _absent(word: str, thing: Thing) -> bool:
 
 def pronouns(reading: Reading) -> Iterator[KeyPoint]:
     """Pronouns, each with the thing of the prompt that it stands for."""
-    for found in _PRONOUN.finditer(reading.body):
-        word = found.group().lower()
-        stands_for = _antecedent(reading, word, found.start())
+    for match in _PRONOUN.finditer(reading.body):
+        word = match.group().lower()
+        stands_for = _antecedent(reading, word, match.start())
         if stands_for is None:
             continue
-        clause = reading.clause(*found.span())
-        yield KeyPoint("pronoun_resolution", f'"{word}" is the {stands_for.name} in: {clause}', found.group())
+        clause = reading.clause(*match.span())
+        yield KeyPoint("pronoun_resolution", f'"{word}" is the {stands_for.name} in: {clause}', match.group())
 
 
 def _antecedent(reading: Reading, word: str, place: int) -> Thing | None:
@@ -123,13 +123,13 @@ def style(reading: Reading) -> Iterator[KeyPoint]:
     medium = reading.prompt[slice(*opening[0])] if opening else ""
     if medium and not _BARE.fullmatch(medium):
         yield KeyPoint("artistic_style", f"the picture is a {medium}", medium)
-    for found in _STYLED.finditer(reading.body):
-        said = " ".join((found[1] or found[2]).split())
-        yield KeyPoint("artistic_style", f"the style is: {said}", " ".join(found.group().split()))
-    for found in _MEDIUM.finditer(reading.body):
-        said = found[1] or found[2] or found[3]
-        if not _BARE.fullmatch(found.group()):
-            yield KeyPoint("artistic_style", f"the picture is a {said.lower()}", said)
+    for match in _STYLED.finditer(reading.body):
+        words_of_style = " ".join((match[1] or match[2]).split())
+        yield KeyPoint("artistic_style", f"the style is: {words_of_style}", " ".join(match.group().split()))
+    for match in _MEDIUM.finditer(reading.body):
+        words_of_style = match[1] or match[2] or match[3]
+        if not _BARE.fullmatch(match.group()):
+            yield KeyPoint("artistic_style", f"the picture is a {words_of_style.lower()}", words_of_style)
     for word, evidence in _phrases(reading, words.STYLES, opening[0][1] if opening else 0):
         if not _is_handled(reading, evidence):
             yield KeyPoint("artistic_style", f"the style is: {word}", evidence)
@@ -149,14 +149,14 @@ def knowledge(reading: Reading) -> Iterator[KeyPoint]:
     names = [name for name in _names(reading) if name.lower() not in known]
     for name in names:
         yield KeyPoint("knowledge_application", f"{name} is drawn as it is known", name)
-    for word, found in _phrases(reading, words.KNOWLEDGE, 0):
+    for word, evidence in _phrases(reading, words.KNOWLEDGE, 0):
         if not any(word in name.lower() for name in names):
-            yield KeyPoint("knowledge_application", f"{word} is drawn as it is known", found)
+            yield KeyPoint("knowledge_application", f"{word} is drawn as it is known", evidence)
 
 
 def _names(reading: Reading) -> list[str]:
     """Runs of capitalised words that do not begin a sentence."""
-    items, found = reading.items, list[str]()
+    items, names = reading.items, list[str]()
     run: list[Token] = []
     capital = [t for t in items if t.text[0].isupper()]
     if len(capital) > max(3, len(items) // 2):
@@ -168,9 +168,9 @@ def _names(reading: Reading) -> list[str]:
             run.append(token)
             continue
         if run:
-            found.append(" ".join(t.text for t in run))
+            names.append(" ".join(t.text for t in run))
         run = []
-    return found + ([" ".join(t.text for t in run)] if run else [])
+    return names + ([" ".join(t.text for t in run)] if run else [])
 
 
 _NO_NAMES = listed(
@@ -180,8 +180,8 @@ _NO_NAMES = listed(
 
 def counterfactual(reading: Reading) -> Iterator[KeyPoint]:
     """What cannot be: beasts that do what people do or are of stuff, heavy things that fly, said outright."""
-    for found in _IMPOSSIBLE.finditer(reading.body):
-        clause = reading.clause(*found.span())
+    for match in _IMPOSSIBLE.finditer(reading.body):
+        clause = reading.clause(*match.span())
         yield KeyPoint("counterfactual", f"shown as stated: {clause}", clause)
     for verb in reading.verbs:
         who = reading.subject(verb)
@@ -191,17 +191,17 @@ def counterfactual(reading: Reading) -> Iterator[KeyPoint]:
             and verb.lemma in HUMAN
             and verb.lemma not in _BEASTS_TOO
         ):
-            said = reading.prompt[who.start : verb.end] + " " + reading.following(verb)
-            yield KeyPoint("counterfactual", f"shown as stated: {said}", said)
-    for found in _FLIES.finditer(reading.body):
-        who = _flier(reading, found.start())
+            action = reading.prompt[who.start : verb.end] + " " + reading.following(verb)
+            yield KeyPoint("counterfactual", f"shown as stated: {action}", action)
+    for match in _FLIES.finditer(reading.body):
+        who = _flier(reading, match.start())
         heavy = who is not None and who.head not in _MAY_FLY and who.living in ("animal", "")
         if who is not None and heavy:
-            yield KeyPoint("counterfactual", f"the {who.name}: {found.group().lower()}", found.group())
-    for found in _LIVING_OF.finditer(reading.body):
-        who = reading.before(found.start())
+            yield KeyPoint("counterfactual", f"the {who.name}: {match.group().lower()}", match.group())
+    for match in _LIVING_OF.finditer(reading.body):
+        who = reading.before(match.start())
         if who is not None and (who.living in ("animal", "person") or who.head in _NEVER_OF):
-            clause = reading.clause(*found.span())
+            clause = reading.clause(*match.span())
             yield KeyPoint("counterfactual", f"shown as stated: {clause}", clause)
 
 
@@ -231,9 +231,11 @@ def text_layout(reading: Reading) -> Iterator[KeyPoint]:
     for sentence in re.finditer(r"[^.!?;]+", reading.body):
         if not _CUE.search(sentence.group()) and '"' not in reading.prompt[slice(*sentence.span())]:
             continue
-        for found in [*_FONT.finditer(sentence.group()), *_SPOT.finditer(sentence.group())]:
-            said = " ".join(reading.prompt[slice(*sentence.span())].split())
-            yield KeyPoint("text_layout", f"the words lie and look as stated: {said}", found.group())
+        for match in [*_FONT.finditer(sentence.group()), *_SPOT.finditer(sentence.group())]:
+            words_as_stated = " ".join(reading.prompt[slice(*sentence.span())].split())
+            yield KeyPoint(
+                "text_layout", f"the words lie and look as stated: {words_as_stated}", match.group()
+            )
             break
 
 
@@ -241,7 +243,7 @@ def _phrases(reading: Reading, terms: frozenset[str], start: int) -> Iterator[tu
     """(word of the list, as written) for each that occurs, longer ones first and none within another."""
     taken: list[range] = []
     for word in sorted(terms, key=lambda w: (-len(w), w)):
-        for found in re.finditer(rf"(?<![\w-]){re.escape(word)}(?!\w)", reading.body[start:], re.IGNORECASE):
-            if not any(found.start() in span for span in taken):
-                taken.append(range(*found.span()))
-                yield word, found.group()
+        for match in re.finditer(rf"(?<![\w-]){re.escape(word)}(?!\w)", reading.body[start:], re.IGNORECASE):
+            if not any(match.start() in span for span in taken):
+                taken.append(range(*match.span()))
+                yield word, match.group()

@@ -54,29 +54,29 @@ class Extractor:
         the writer does.
         """
         talks: dict[int, list[Message]] = {row: _talk(prompt) for row, prompt in enumerate(prompts)}
-        found: list[list[KeyPoint] | None] = [None] * len(prompts)
+        points: list[list[KeyPoint] | None] = [None] * len(prompts)
         for attempt in range(2):
             self.retried += len(talks) if attempt else 0
             answers = self.writer.write(list(talks.values()), tokens=self.tokens)
             left: dict[int, list[Message]] = {}
             for (row, talk), answer in zip(talks.items(), answers, strict=True):
                 try:
-                    found[row] = read(answer)
+                    points[row] = read(answer)
                 except ValueError as error:
                     left[row] = [*talk, *_correction(answer, str(error))]
             talks = left
         self.unreadable += len(talks)
-        return found
+        return points
 
     def __call__(self, prompt: str) -> list[KeyPoint]:
         """The key points of one prompt. Raises ValueError where they could not be read."""
-        (found,) = self.extract([prompt])
-        if found is None:
+        (points,) = self.extract([prompt])
+        if points is None:
             raise ValueError(
                 f"got no key points that can be read for {prompt!r}, asked twice; expected a JSON list; "
                 f"raise tokens={self.tokens} or take another language model"
             )
-        return found
+        return points
 
 
 def instruction() -> str:
@@ -85,7 +85,7 @@ def instruction() -> str:
     schema = json.dumps(keypoints.schema()["items"])
     example = json.dumps(keypoints.to_json(EXAMPLE))
     filled = {"{kinds}": kinds, "{schema}": schema, "{example}": example}
-    return re.sub(r"\{\w+\}", lambda found: filled[found.group()], INSTRUCTION)
+    return re.sub(r"\{\w+\}", lambda match: filled[match.group()], INSTRUCTION)
 
 
 def read(answer: str) -> list[KeyPoint]:
@@ -96,18 +96,18 @@ def read(answer: str) -> list[KeyPoint]:
     list, one that is cut off, and entries that are no key points: half a list is not an answer.
     """
     text = answer.rpartition("</think>")[2]
-    found: list[Any] | None = None
+    entries: list[Any] | None = None
     start = 0
     while opening := _OPENING.search(text, start):
         try:
             value, start = json.JSONDecoder().raw_decode(text, opening.start())
         except json.JSONDecodeError as error:
             raise ValueError(f"JSON that breaks off or is wrong: {error.msg} at {error.pos}") from error
-        mine = _list_in(value)
-        found = mine if mine or found is None else found
-    if found is None:
+        items = _list_in(value)
+        entries = items if items or entries is None else entries
+    if entries is None:
         raise ValueError("no JSON list of key points in the answer")
-    return keypoints.from_json([_tidied(row) for row in found])
+    return keypoints.from_json([_tidied(row) for row in entries])
 
 
 _OPENING = re.compile(r"\[\s*(?=[\]{])|\{\s*(?=[\"}])")
@@ -126,12 +126,12 @@ def _tidied(row: Any) -> Any:
     """An entry with the keys of the schema and the id of its kind, if it is an object."""
     if not isinstance(row, dict):
         return row
-    kept = {key: row[key] for key in ("kind", "description", "evidence") if row.get(key) is not None}
-    if "kind" in kept:
-        if not isinstance(kept["kind"], str):
-            raise ValueError(f"got kind {kept['kind']!r}; expected one of the 24 ids; name it")
-        kept["kind"] = keypoints.kind_named(kept["kind"])
-    return kept
+    entry = {key: row[key] for key in ("kind", "description", "evidence") if row.get(key) is not None}
+    if "kind" in entry:
+        if not isinstance(entry["kind"], str):
+            raise ValueError(f"got kind {entry['kind']!r}; expected one of the 24 ids; name it")
+        entry["kind"] = keypoints.kind_named(entry["kind"])
+    return entry
 
 
 def _talk(prompt: str) -> list[Message]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from rewards.keypoints.taxonomy import KeyPoint
-from rewards.keypoints.verdicts import Asked, Checker, Verdict
+from rewards.keypoints.verdicts import Checker, PromptPoint, Verdict
 from rewards.toy.captions import NUMBERS, PLURALS, Caption, Noun, judge, parse
 from rewards.toy.vision import read_things
 from rewards.toy.world import SHAPES, Thing
@@ -56,17 +56,20 @@ def shown(point: KeyPoint, things: Sequence[Thing]) -> bool:
 class ShapesChecker(Checker):
     """Exact verdicts on pictures of the embedded world: 1 or 0, with what lies there as the reason."""
 
-    def check(self, images: Tensor, asked: Sequence[Sequence[Asked]]) -> list[list[Verdict]]:
+    def check(self, images: Tensor, pairs: Sequence[Sequence[PromptPoint]]) -> list[list[Verdict]]:
         """images (B, 3, H, W) in [0, 1] -> verdicts of 0 or 1; raises ValueError as `shown` does."""
         pixels = images.detach().permute(0, 2, 3, 1).double().cpu().numpy()
-        found = []
-        for image, mine in zip(pixels, asked, strict=True):
+        verdicts = []
+        for image, pairs_of_image in zip(pixels, pairs, strict=True):
             things = read_things(image)
             seen = ", ".join(_seen(thing) for thing in things) or "nothing"
-            found.append(
-                [Verdict(point, float(shown(point, things)), f"there is {seen}") for _, point in mine]
+            verdicts.append(
+                [
+                    Verdict(point, float(shown(point, things)), f"there is {seen}")
+                    for _, point in pairs_of_image
+                ]
             )
-        return found
+        return verdicts
 
 
 def _of_noun(caption: Caption, noun: Noun) -> KeyPoint:

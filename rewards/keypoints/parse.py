@@ -30,9 +30,9 @@ def read(prompt: str) -> Reading:
     """Read a prompt; words in quotation marks are no things of the picture."""
     quotes: list[str] = []
 
-    def blank(found: re.Match[str]) -> str:
-        quotes.append(next(group for group in found.groups() if group))
-        return " " * len(found.group())
+    def blank(match: re.Match[str]) -> str:
+        quotes.append(next(group for group in match.groups() if group))
+        return " " * len(match.group())
 
     body = _QUOTED.sub(blank, prompt)
     items = tuple(_items(body))
@@ -44,28 +44,28 @@ def read(prompt: str) -> Reading:
 def _items(body: str) -> list[Token]:
     """The words and marks; numbers of several words and "no one" are one each."""
     plain = tokens(body)
-    spans = [found.span() for found in _DENIER.finditer(body)]
-    spans += [found.span() for found in NUMBER.finditer(body) if not _twosome(found, plain)]
+    spans = [match.span() for match in _DENIER.finditer(body)]
+    spans += [match.span() for match in NUMBER.finditer(body) if not _twosome(match, plain)]
     whole = [Token(" ".join(body[slice(*span)].split()), *span) for span in spans]
     inside = {place for span in spans for place in range(*span)}
     rest = [token for token in plain if token.start not in inside]
     return sorted([*whole, *rest], key=lambda token: token.start)
 
 
-def _twosome(found: re.Match[str], plain: list[Token]) -> bool:
+def _twosome(match: re.Match[str], plain: list[Token]) -> bool:
     """Whether a pair that goes together: a pair of glasses."""
-    if "pair" not in found.group().lower():
+    if "pair" not in match.group().lower():
         return False
-    rest = (token for token in plain if token.start >= found.end())
+    rest = (token for token in plain if token.start >= match.end())
     noun = next((token for token in rest if token.word in words.IN_TWOS or is_plural(token.text)), None)
     return noun is not None and noun.word in words.IN_TWOS
 
 
 def _verbs(items: tuple[Token, ...]) -> Iterator[Verb]:
     for index, token in enumerate(items):
-        found = _verb_at(items, index)
-        if found is not None:
-            yield Verb(found, index, token.start, token.end)
+        base_form = _verb_at(items, index)
+        if base_form is not None:
+            yield Verb(base_form, index, token.start, token.end)
 
 
 def _verb_at(items: tuple[Token, ...], index: int) -> str | None:
@@ -75,14 +75,14 @@ def _verb_at(items: tuple[Token, ...], index: int) -> str | None:
     noun_before = bool(before) and before[0].isalnum() and before not in DETERMINERS | PREPOSITIONS
     named = kind_of(before) in (None, "feeling") or (kind_of(before) == "material" and _opens(following))
     plain = noun_before and named and number(before) is None
-    if found := lemma(word):
+    if base_form := lemma(word):
         if word.endswith("ing"):
-            return found if _is_action(word, before, following) else None
+            return base_form if _is_action(word, before, following) else None
         if ambiguous(word) and not (
             plain and following and _opens(following) and following not in (",", "and")
         ):
             return None
-        return found if plain or (word.endswith("ed") and before not in DETERMINERS) else None
+        return base_form if plain or (word.endswith("ed") and before not in DETERMINERS) else None
     base = before in ("to", "can", "who", "that", "will") or (plain and is_plural(before) and before != "its")
     return word if base and word in words.BASE_VERBS and (before != "to" or following != "") else None
 
@@ -108,16 +108,16 @@ def _ends(token: Token, following: Token | None) -> bool:
 
 def _things(reading: Reading) -> list[Thing]:
     """The noun phrases; counted adjectives have the noun of the next ("three red and two blue balls")."""
-    found: list[Thing] = []
+    things: list[Thing] = []
     later: list[Token] = []
     for run in reversed(list(_runs(reading))):
         if later and _shares(reading.items, run, later):
-            noun = [token for token in later if token.end <= found[-1].end]
-            *stem, last = noun[-len(found[-1].name.split(" ")) :]
+            noun = [token for token in later if token.end <= things[-1].end]
+            *stem, last = noun[-len(things[-1].name.split(" ")) :]
             run = [*run, *stem, replace(last, text=plural(singular(last.text)))]
-        found.append(_thing(reading, run))
+        things.append(_thing(reading, run))
         later = run
-    return found[::-1]
+    return things[::-1]
 
 
 def _shares(items: tuple[Token, ...], run: list[Token], later: list[Token]) -> bool:
@@ -218,10 +218,10 @@ def _thing(reading: Reading, run: list[Token]) -> Thing:
 
 def _count(determiner: str, run: list[Token]) -> int:
     """How many a number before a phrase counts; a year, a measure and adjectives alone count nothing."""
-    found = number(determiner) or 1
-    year = determiner.isdecimal() and found >= 1000
+    value = number(determiner) or 1
+    year = determiner.isdecimal() and value >= 1000
     measure = run[0].word.rstrip("s") in words.UNITS or (run[0].word == "feet" and len(run) > 1)
-    return 1 if year or measure or _bare(run) else found
+    return 1 if year or measure or _bare(run) else value
 
 
 def _plain_noun(token: Token) -> bool:
@@ -251,10 +251,10 @@ def _attributes(described: list[Token]) -> Iterator[Attribute]:
 def _predicates(reading: Reading, things: list[Thing]) -> Iterator[Thing]:
     """Things with what a predicate adds: "the walls are white" is about white walls."""
     for thing in things:
-        said = _PREDICATE.match(reading.body, thing.end)
-        places = [place for place in (1, 2) if said and kind_of(said[place] or "")]
-        if said and places and not _noun_follows(reading, said.end(places[-1])):
-            added = (Attribute(said[place].lower(), kind_of(said[place]) or "") for place in places)
+        match = _PREDICATE.match(reading.body, thing.end)
+        places = [place for place in (1, 2) if match and kind_of(match[place] or "")]
+        if match and places and not _noun_follows(reading, match.end(places[-1])):
+            added = (Attribute(match[place].lower(), kind_of(match[place]) or "") for place in places)
             yield replace(thing, attributes=(*thing.attributes, *added))
         elif not thing.attributes and not thing.determiner and _only_said(thing):
             continue

@@ -70,24 +70,24 @@ _COMPARED = re.compile(
 def layout(reading: Reading) -> Iterator[KeyPoint]:
     """Where things lie to each other, and where in the picture."""
     taken: list[range] = []
-    for found in _PLACE.finditer(reading.body):
-        second = reading.after(found.end())
-        first = reading.before(found.start())
-        link = " ".join(found[1].lower().split())
-        if second is None or not reading.reaches(found.end(), second):
+    for match in _PLACE.finditer(reading.body):
+        second = reading.after(match.end())
+        first = reading.before(match.start())
+        link = " ".join(match[1].lower().split())
+        if second is None or not reading.reaches(match.end(), second):
             continue
         if link in _LOOSE and not _is_place(second, link):
             continue
         if first is not None and first.denied:
             continue
-        taken.append(range(*found.span()))
+        taken.append(range(*match.span()))
         who = first.says(link) if first else f"something is {link}"
-        evidence = reading.prompt[first.start if first else found.start() : second.end]
+        evidence = reading.prompt[first.start if first else match.start() : second.end]
         yield KeyPoint("entity_layout", f"{who} the {second.name}", evidence)
-    for found in _IN_PICTURE.finditer(reading.body):
-        if any(found.start() in span for span in taken):
+    for match in _IN_PICTURE.finditer(reading.body):
+        if any(match.start() in span for span in taken):
             continue
-        clause = reading.clause(*found.span())
+        clause = reading.clause(*match.span())
         yield KeyPoint("entity_layout", f"as stated: {clause}", clause)
 
 
@@ -103,10 +103,10 @@ def _is_place(thing: Thing, link: str) -> bool:
 
 def made_of(reading: Reading) -> Iterator[tuple[re.Match[str], Thing | None, Thing]]:
     """(words that say so, whole, part) of all that is made of something."""
-    for found in _MADE_OF.finditer(reading.body):
-        part = reading.after(found.end())
-        if part is not None and reading.body[found.end() : part.start].count(" ") < 3:
-            yield found, reading.before(found.start()), part
+    for match in _MADE_OF.finditer(reading.body):
+        part = reading.after(match.end())
+        if part is not None and reading.body[match.end() : part.start].count(" ") < 3:
+            yield match, reading.before(match.start()), part
 
 
 def is_stuff(part: Thing) -> bool:
@@ -116,12 +116,12 @@ def is_stuff(part: Thing) -> bool:
 
 def composition(reading: Reading) -> Iterator[KeyPoint]:
     """Things that are made up of other things; of one plain material is `material`."""
-    for found, whole, part in made_of(reading):
-        forms = found.group().lower().startswith("form")
+    for match, whole, part in made_of(reading):
+        forms = match.group().lower().startswith("form")
         if is_stuff(part) or (forms and part.living == "person"):
             continue
-        evidence = reading.prompt[found.start() : part.end]
-        passive = found.group().split()[0].lower().endswith(("ed", "made", "built", "woven"))
+        evidence = reading.prompt[match.start() : part.end]
+        passive = match.group().split()[0].lower().endswith(("ed", "made", "built", "woven"))
         who = whole.says(evidence) if whole and passive else f"as stated: {evidence}"
         yield KeyPoint("compositional_relation", who, evidence)
 
@@ -129,33 +129,33 @@ def composition(reading: Reading) -> Iterator[KeyPoint]:
 def containment(reading: Reading) -> Iterator[KeyPoint]:
     """Things inside other things; a room or a landscape is no container."""
     for pattern in (_INSIDE, _IN):
-        for found in pattern.finditer(reading.body):
-            holder = reading.after(found.end())
-            if holder is None or not reading.reaches(found.end(), holder) or holder.denied:
+        for match in pattern.finditer(reading.body):
+            holder = reading.after(match.end())
+            if holder is None or not reading.reaches(match.end(), holder) or holder.denied:
                 continue
             if pattern is _IN and holder.head not in words.CONTAINERS:
                 continue
-            first = reading.before(found.start())
+            first = reading.before(match.start())
             who = f"the {first.name} " if first else ""
-            link = found.group().strip().lower()
-            evidence = reading.prompt[found.start() : holder.end]
+            link = match.group().strip().lower()
+            evidence = reading.prompt[match.start() : holder.end]
             yield KeyPoint("containment_relation", f"{who}{link} the {holder.name}", evidence)
-    for found in _WITHIN_IT.finditer(reading.body):
-        clause = reading.clause(*found.span())
+    for match in _WITHIN_IT.finditer(reading.body):
+        clause = reading.clause(*match.span())
         yield KeyPoint("containment_relation", f"one thing is inside another: {clause}", clause)
 
 
 def similarity(reading: Reading) -> Iterator[KeyPoint]:
     """Things with the shape or look of others."""
-    for found in _ALIKE.finditer(reading.body):
-        clause = reading.clause(*found.span())
+    for match in _ALIKE.finditer(reading.body):
+        clause = reading.clause(*match.span())
         yield KeyPoint("similarity_relation", f"one thing looks like another: {clause}", clause)
 
 
 def comparison(reading: Reading) -> Iterator[KeyPoint]:
     """Things that are more or less of something than others, or set against them."""
-    for found in _COMPARED.finditer(reading.body):
-        if singular(found.group().lower().split()[0]) in ("rather", "other"):
+    for match in _COMPARED.finditer(reading.body):
+        if singular(match.group().lower().split()[0]) in ("rather", "other"):
             continue
-        clause = reading.clause(*found.span())
+        clause = reading.clause(*match.span())
         yield KeyPoint("comparative_relation", f"compared as stated: {clause}", clause)

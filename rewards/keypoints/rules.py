@@ -39,6 +39,6 @@ def extract(prompt: str) -> list[KeyPoint]:
     if wrong := too_long(prompt, LETTERS):
         raise ValueError(wrong)
     reading = read(prompt)
-    found = dict.fromkeys(point for rule in RULES for point in rule(reading))
+    points = dict.fromkeys(point for rule in RULES for point in rule(reading))
     order = list(kinds())
-    return sorted(found, key=lambda point: order.index(point.kind))
+    return sorted(points, key=lambda point: order.index(point.kind))

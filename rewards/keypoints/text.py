@@ -94,13 +94,13 @@ class Reading:
 
     def before(self, place: int) -> Thing | None:
         """The last thing that ends at or before a place, in the same sentence."""
-        found = [t for t in self.things if t.end <= place and not self._parted(t.end, place)]
-        return found[-1] if found else None
+        things = [t for t in self.things if t.end <= place and not self._parted(t.end, place)]
+        return things[-1] if things else None
 
     def after(self, place: int) -> Thing | None:
         """The first thing that starts at or after a place, in the same sentence."""
-        found = (t for t in self.things if t.start >= place and not self._parted(place, t.start))
-        return next(found, None)
+        things = (t for t in self.things if t.start >= place and not self._parted(place, t.start))
+        return next(things, None)
 
     def following(self, verb: Verb) -> str:
         """The lower-case text after a verb, to the end of its clause."""

@@ -18,7 +18,7 @@ AGGREGATES = ("plain", "balanced", "all")
 SHOWN = 0.5
 """A key point counts as shown above this match."""
 
-Asked = tuple[str, KeyPoint]
+PromptPoint = tuple[str, KeyPoint]
 """A prompt and one of its key points."""
 
 
@@ -45,8 +45,8 @@ class Checker(nn.Module, ABC):
     """Judges key points on pictures; a module, so that what it holds moves with the reward."""
 
     @abstractmethod
-    def check(self, images: Tensor, asked: Sequence[Sequence[Asked]]) -> list[list[Verdict]]:
-        """images (B, 3, H, W) in [0, 1], for each what is asked about it -> for each as many verdicts."""
+    def check(self, images: Tensor, pairs: Sequence[Sequence[PromptPoint]]) -> list[list[Verdict]]:
+        """images (B, 3, H, W) in [0, 1], for each its (prompt, key point) pairs -> a verdict a pair."""
 
 
 def rarity(counts: Mapping[str, int] | None = None) -> dict[str, float]:
