@@ -15,10 +15,10 @@ def root() -> Path:
 
 def folder(name: str) -> Path:
     """The folder of one asset, such as "shapes". Raises ValueError, listing what is there, if absent."""
-    found = root() / name
-    if not found.is_dir():
+    path = root() / name
+    if not path.is_dir():
         there = sorted(p.name for p in root().glob("*") if p.is_dir()) or ["nothing"]
         raise ValueError(
             f"got asset {name!r}; expected one of {', '.join(there)} in {root()}; reinstall t2ialign"
         )
-    return found
+    return path

@@ -69,8 +69,8 @@ class Combined(Reward):
 
     def category(self, prompt: str) -> str | None:
         """That of the first member which has one."""
-        found = (member.category(prompt) for member in self.members.values())
-        return next((category for category in found if category is not None), None)
+        categories = (member.category(prompt) for member in self.members.values())
+        return next((category for category in categories if category is not None), None)
 
     def _matched(self, what: str, given: Mapping[str, object]) -> None:
         if set(given) != set(self.names):

@@ -37,9 +37,9 @@ def fetch(url: str, path: Path, *, sha256: str) -> Path:
             content = _whole(reply, url)
     except HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
-    if (found := hashlib.sha256(content).hexdigest()) != sha256.lower():
+    if (actual := hashlib.sha256(content).hexdigest()) != sha256.lower():
         raise ValueError(
-            f"got {url} with SHA-256 {found}; expected {sha256.lower()}; it was not kept: get the file from "
+            f"got {url} with SHA-256 {actual}; expected {sha256.lower()}; it was not kept: get the file from "
             "someone you trust and pass weights=FILE"
         )
     path.parent.mkdir(parents=True, exist_ok=True)

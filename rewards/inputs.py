@@ -38,38 +38,38 @@ def listed(images: Images) -> list[ImageLike]:
     if isinstance(images, np.ndarray | Tensor):
         if images.ndim not in (3, 4):
             raise ValueError(f"got {_described(images)}; expected {KINDS}; reshape it")
-        found: list[ImageLike] = [images] if images.ndim == 3 else list(images)
+        items: list[ImageLike] = [images] if images.ndim == 3 else list(images)
     elif isinstance(images, str | PathLike | Image.Image):
-        found = [images]
+        items = [images]
     elif isinstance(images, Iterable) and not isinstance(images, Mapping | bytes):
-        found = list(images)
+        items = list(images)
     else:
         raise ValueError(f"got {_described(images)} as images; expected {KINDS}; convert it")
-    if not found:
+    if not items:
         raise ValueError("got no images; expected at least one; skip empty lists")
-    for number, image in enumerate(found):
+    for number, image in enumerate(items):
         if isinstance(image, str | PathLike) and not Path(image).expanduser().is_file():
             kind = "a folder" if Path(image).expanduser().is_dir() else "no such file"
             raise ValueError(
-                f"{label(image, number, len(found))}: got {kind}; expected an image file; correct the path"
+                f"{label(image, number, len(items))}: got {kind}; expected an image file; correct the path"
             )
-    return found
+    return items
 
 
 def matched(prompts: str | Sequence[str], rows: int) -> list[str]:
     """One prompt for all rows, or one for each -> a list. Raises ValueError for another count or kind."""
     if isinstance(prompts, str):
         return [prompts] * rows
-    found = list(prompts)
-    if len(found) != rows:
+    texts = list(prompts)
+    if len(texts) != rows:
         raise ValueError(
-            f"got {len(found)} prompts for {rows} rows; expected one each, or one string for all; repeat or "
+            f"got {len(texts)} prompts for {rows} rows; expected one each, or one string for all; repeat or "
             "drop some"
         )
-    for number, prompt in enumerate(found):
+    for number, prompt in enumerate(texts):
         if not isinstance(prompt, str):
             raise ValueError(f"got prompt {number}: {_described(prompt)}; expected a text; fill it in")
-    return found
+    return texts
 
 
 def read(images: Sequence[ImageLike], *, first: int = 0, count: int | None = None) -> list[Item]:

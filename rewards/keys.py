@@ -22,14 +22,14 @@ def renamed(
     """Keys after the first rule (pattern, replacement) that matches their start; `drop` are patterns too."""
     compiled = [(re.compile(pattern), new) for pattern, new in rules]
     unused = [re.compile(pattern) for pattern in drop]
-    found = {}
+    result = {}
     for key, value in state.items():
         if any(pattern.match(key) for pattern in unused):
             continue
         fitting = ((pattern, new) for pattern, new in compiled if pattern.match(key))
         pattern, new = next(fitting, (None, ""))
-        found[key if pattern is None else pattern.sub(new, key, count=1)] = value
-    return found
+        result[key if pattern is None else pattern.sub(new, key, count=1)] = value
+    return result
 
 
 def on_meta(make: Callable[[], Module]) -> Module:
@@ -43,12 +43,12 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str | P
 
     Raises ValueError, naming `source`, for weights that are missing, left over, or of another shape.
     """
-    own = module.state_dict()
-    check_fit(own.keys() - state.keys(), state.keys() - own.keys(), source)
+    expected = module.state_dict()
+    check_fit(expected.keys() - state.keys(), state.keys() - expected.keys(), source)
     for key, value in state.items():
-        if value.shape != own[key].shape:
+        if value.shape != expected[key].shape:
             raise ValueError(
-                f"got {key} {tuple(value.shape)} in {source}; expected {tuple(own[key].shape)}; "
+                f"got {key} {tuple(value.shape)} in {source}; expected {tuple(expected[key].shape)}; "
                 "check that the file is of this architecture"
             )
     module.load_state_dict(dict(state), assign=True)

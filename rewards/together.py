@@ -53,19 +53,19 @@ def _score(
     """Scores (B,) of one reward; squares and embeddings that are not there yet are added for the others."""
     ours, texts = ships(reward), list(prompts)
     if not isinstance(reward, Prepared):
-        return reward.score(_kept(_given(images, name), ours), texts)
+        return reward.score(_unchanged(_given(images, name), ours), texts)
     geometry = reward.geometry
     if geometry not in squares:
-        squares[geometry] = reward.preprocess(_kept(_given(images, name), ours))
+        squares[geometry] = reward.preprocess(_unchanged(_given(images, name), ours))
     if not isinstance(reward, TwoTower):
-        return reward.score_prepared(_kept(squares[geometry], ours), texts)
+        return reward.score_prepared(_unchanged(squares[geometry], ours), texts)
     key = id(reward.tower), geometry
     if key not in embedded:
-        embedded[key] = reward.encode_image(_kept(squares[geometry], ours))
-    return reward.score_embedded(_kept(embedded[key], ours), texts)
+        embedded[key] = reward.encode_image(_unchanged(squares[geometry], ours))
+    return reward.score_embedded(_unchanged(embedded[key], ours), texts)
 
 
-def _kept(shared: Tensor, ours: bool) -> Tensor:
+def _unchanged(shared: Tensor, ours: bool) -> Tensor:
     """The tensor itself or, for a reward of the user's, a copy that it may write into; gradients pass.
 
     Writes through NumPy or `.data` change no version counter, so a copy is what helps.

@@ -84,8 +84,10 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
 
 def lay_over(reward: Reward, tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Put trained weights into a reward, in place. Raises ValueError if a name or shape does not fit."""
-    own = reward.state_dict()
-    odd = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
+    weights = reward.state_dict()
+    odd = [
+        name for name, tensor in tensors.items() if name not in weights or weights[name].shape != tensor.shape
+    ]
     if odd:
         raise ValueError(
             f"got {len(odd)} weights in {source} that do not fit {type(reward).__name__} (first: {odd[0]}); "

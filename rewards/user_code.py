@@ -184,23 +184,25 @@ def _imported(name: str, load: Callable[[], ModuleType], folder: Path | None) ->
 
 
 def _chosen(module: ModuleType, place: str, attribute: str) -> Callable[..., Any]:
-    found: Any = getattr(module, attribute or "build", None)
-    if inspect.isfunction(found):
-        said = returned(found)
-        if _is_reward(said) or (not attribute and said is None):  # build() alone may do without
-            return found
-    if attribute and _is_reward(found):
-        if inspect.isabstract(found):
-            lacks = ", ".join(sorted(found.__abstractmethods__))
+    definition: Any = getattr(module, attribute or "build", None)
+    if inspect.isfunction(definition):
+        result = returned(definition)
+        if _is_reward(result) or (not attribute and result is None):  # build() alone may do without
+            return definition
+    if attribute and _is_reward(definition):
+        if inspect.isabstract(definition):
+            lacks = ", ".join(sorted(definition.__abstractmethods__))
             raise ValueError(f"got {place}:{attribute} without {lacks}; expected the method; define it")
-        kind: Callable[..., Any] = found
+        kind: Callable[..., Any] = definition
         return kind
     there = [key for key, value in vars(module).items() if _is_reward(value) and _of(value, module)]
     hint = f"name {place}:{there[0]}" if there else "define it; docs/rewards.md says how"
-    if not attribute or found is None:
+    if not attribute or definition is None:
         wanted = f"a subclass {attribute} of rewards.Reward" if attribute else "a function build()"
         raise ValueError(f"got {place} without {wanted}; expected a module that defines it; {hint}")
-    what = f"class {attribute}" if inspect.isclass(found) else f"{attribute}, a {type(found).__name__}"
+    what = (
+        f"class {attribute}" if inspect.isclass(definition) else f"{attribute}, a {type(definition).__name__}"
+    )
     raise ValueError(
         f"got {what} of {place}; expected a subclass of rewards.Reward, or a function annotated to return "
         f"one; {hint}"

@@ -190,10 +190,10 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _check_hash(path: Path, sha256: str) -> None:
-    found = digest(path)
-    if found != sha256.lower():
+    actual = digest(path)
+    if actual != sha256.lower():
         raise ValueError(
-            f"got {path} with SHA-256 {found}; expected {sha256.lower()}; "
+            f"got {path} with SHA-256 {actual}; expected {sha256.lower()}; "
             "download it again, or change the pin"
         )
 
