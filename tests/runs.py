@@ -11,7 +11,8 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from t2ialign.data.cache.build import PairCache, build_cache
+from t2ialign.data.cache.build import build_cache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.data.pairs import read_pairs
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.models.load import load_policy

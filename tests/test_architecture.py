@@ -166,6 +166,64 @@ def test_the_rule_says_what_the_architecture_says(home, dotted, wrong):
     assert breaches(home, dotted) is wrong
 
 
+def import_graph(files: list[Path]) -> dict[str, set[str]]:
+    """Module -> the modules of `files` that it imports, under TYPE_CHECKING and within functions too.
+
+    Importing a module also imports the packages around it; that is not counted, nor `import_module(name)`,
+    by which rewards and methods are found whose names a user gives.
+    """
+    modules = {module(file) for file in files}
+    graph: dict[str, set[str]] = {}
+    for file in files:
+        targets = {
+            dotted if dotted in modules else dotted.rpartition(".")[0]
+            for dotted in imports(ast.parse(file.read_text()))
+        }
+        graph[module(file)] = targets & modules - {module(file)}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import one another, directly or through others: each set of them once, sorted."""
+
+    def reached(start: str) -> set[str]:
+        seen, waiting = set[str](), [start]
+        while waiting:
+            for other in graph[waiting.pop()] - seen:
+                seen.add(other)
+                waiting.append(other)
+        return seen
+
+    after = {node: reached(node) for node in graph}
+    return [
+        list(circle)
+        for circle in sorted(
+            {tuple(sorted(b for b in after[a] if a in after[b])) for a in graph if a in after[a]}
+        )
+    ]
+
+
+def test_no_circle_of_files():
+    assert circles(import_graph([*SOURCES, *SCRIPTS])) == []
+
+
+def test_circles_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "p").mkdir()
+    for stem, text in {
+        "a": "from p import b",
+        "b": "def f():\n    from p.c import thing",
+        "c": "if TYPE_CHECKING:\n    import p.a",
+        "d": "from p.a import b",
+        "e": "from p import f",
+        "f": "from p.e import something",
+    }.items():
+        (tmp_path / "p" / f"{stem}.py").write_text(text)
+    graph = import_graph(sorted(tmp_path.rglob("*.py")))
+    assert graph["p.d"] == {"p.a"}
+    assert circles(graph) == [["p.a", "p.b", "p.c"], ["p.e", "p.f"]]
+
+
 @pytest.mark.parametrize("file", [f for f in SOURCES if layer(module(f)) in PURE], ids=name)
 def test_pure_layers_know_torch_only(file):
     tops = {dotted.split(".")[0] for dotted in imports(ast.parse(file.read_text()))}
@@ -183,17 +241,18 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def filled(lines: list[str]) -> int:
-    return sum(bool(line.strip()) for line in lines)
+# TO BE DELETED once the bodies of these commands have moved into t2ialign/api: no other file may be longer.
+LONG_UNTIL_MOVED = {"t2ialign/cli/keypoints.py", "t2ialign/cli/sample.py", "t2ialign/cli/score.py"}
 
 
 @pytest.mark.parametrize("file", [*SOURCES, *SCRIPTS], ids=name)
 def test_sizes(file):
-    lines = file.read_text().splitlines()
-    assert filled(lines) <= MAX_LINES, f"{name(file)} has {filled(lines)} lines"
+    """Lines are counted as `wc -l` counts them, blank ones included."""
+    lines = len(file.read_text().splitlines())
+    assert lines <= MAX_LINES or name(file) in LONG_UNTIL_MOVED, f"{name(file)} has {lines} lines"
     for node in functions(ast.parse(file.read_text())):
         assert node.end_lineno is not None
-        long = filled(lines[node.lineno - 1 : node.end_lineno])
+        long = node.end_lineno - node.lineno + 1
         assert long <= MAX_FUNCTION, f"{name(file)}: {node.name} has {long} lines"
         positional = [
             arg.arg for arg in node.args.posonlyargs + node.args.args if arg.arg not in ("self", "cls")

@@ -20,7 +20,8 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from rewards.base import Reward
-from rewards.text.contrast import LIMIT, SHAPES_WORLD, near_misses, read_sets
+from rewards.text.contrast import LIMIT, near_misses, read_sets
+from rewards.text.contrast_words import SHAPES_WORLD
 from rewards.toy.captions import parse
 
 NAMES: dict[str, dict[str, str | float]] = {

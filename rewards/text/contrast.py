@@ -14,10 +14,8 @@ from pathlib import Path
 from rewards.text.contrast_meaning import canonical, entailed
 from rewards.text.contrast_rules import RULES
 from rewards.text.contrast_text import scene
-from rewards.text.contrast_words import ENGLISH, SHAPES_WORLD, Words
+from rewards.text.contrast_words import ENGLISH, Words
 from rewards.text.length import too_long
-
-__all__ = ["ENGLISH", "INSTRUCTION", "KINDS", "SHAPES_WORLD", "asked", "near_misses", "read_sets", "sift"]
 
 KINDS = tuple(RULES)
 LETTERS = 2_000

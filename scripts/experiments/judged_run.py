@@ -10,8 +10,8 @@ import torch
 
 import rewards
 from scripts.experiments.resumed import fit
-from t2ialign.evaluation.monitor_journal import Journal, read
 from t2ialign.evaluation.manifest_scores import read_image
+from t2ialign.evaluation.monitor_journal import Journal, read
 from t2ialign.io import atomic
 from t2ialign.io.inside import inside
 from t2ialign.progress import Progress

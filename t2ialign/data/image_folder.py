@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from t2ialign.data.files.tables import read_lines
+from t2ialign.data.files.lines import read_lines
 from t2ialign.data.files.walk import SkippedFiles, composed, ending, is_clutter, stem, walk
 from t2ialign.data.images import ENDINGS
 

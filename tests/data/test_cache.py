@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from t2ialign.data.cache.build import PairCache, build_cache
+from t2ialign.data.cache.build import build_cache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.data.images import open_rgb
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.transform import bucket_sizes, frame, nearest_bucket

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from t2ialign.data.cache.build import PairCache, build_cache
+from t2ialign.data.cache.build import build_cache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Skipped
 from t2ialign.io.hashes import HASHES

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from t2ialign.data.cache.build import PairCache, build_cache
+from t2ialign.data.cache.build import build_cache
 from t2ialign.data.cache.comparisons import build_comparisons
 from t2ialign.data.cache.shards import DamagedCache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.io import locks
 from t2ialign.io.hashes import digest
 from t2ialign.models.families.sd import UNetPolicy

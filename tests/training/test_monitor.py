@@ -13,8 +13,8 @@ import rewards
 from rewards.combine import WeightedSum
 from rewards.scorers.image_stats import statistics
 from t2ialign.evaluation import diversity, monitor_journal
-from t2ialign.evaluation.panel import Panel
 from t2ialign.evaluation.manifest_scores import read_image
+from t2ialign.evaluation.panel import Panel
 from t2ialign.io.jsonl import read as journal
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.models.generate import generate

@@ -17,7 +17,7 @@ from t2ialign.data.cache.claim import claimed
 from t2ialign.data.cache.keys import pair_key, text_key
 from t2ialign.data.cache.ledger import Known, Rows, finish
 from t2ialign.data.cache.shards import ShardWriter
-from t2ialign.data.cache.stored import PairCache, Pairs
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.data.images import open_rgb
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.room import Room
@@ -25,8 +25,6 @@ from t2ialign.data.skipped import Skipped
 from t2ialign.data.transform import Framed, Size, bucket_sizes, frame, nearest_bucket
 from t2ialign.models.base import Policy
 from t2ialign.progress import Progress
-
-__all__ = ["PairCache", "Pairs", "build_cache"]
 
 TEXT_BATCH = 32
 

@@ -10,8 +10,6 @@ from t2ialign.data.files.parquet import read_parquet
 from t2ialign.data.files.separated import read_separated
 from t2ialign.io.messages import quoted
 
-__all__ = ["SUFFIXES", "TABLES", "Row", "Select", "first_of", "read_lines", "read_table", "read_text"]
-
 Row = tuple[str, dict[str, Any]]
 """(where it stands, such as "pairs.jsonl line 3"; its columns)."""
 

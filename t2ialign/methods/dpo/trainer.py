@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from t2ialign import objectives
-from t2ialign.data.cache.build import PairCache, build_cache
+from t2ialign.data.cache.build import build_cache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.skipped import skipping
 from t2ialign.data.sources import identity

@@ -19,9 +19,9 @@ from rewards.scorers.image_stats import statistics
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation import diversity
 from t2ialign.evaluation.hack_index import Fall, best_step, first_fired, none_found, words
+from t2ialign.evaluation.manifest_scores import read_image
 from t2ialign.evaluation.monitor_journal import ABOUT, DIVERSITY, TRAINED, Journal, Row, image_file
 from t2ialign.evaluation.panel import Panel, Trained
-from t2ialign.evaluation.manifest_scores import read_image
 from t2ialign.io import atomic, png_text
 from t2ialign.io.inside import inside
 from t2ialign.models.families.sd import UNetPolicy

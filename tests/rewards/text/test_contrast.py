@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from rewards.text.contrast import ENGLISH, KINDS, SHAPES_WORLD, asked, near_misses, read_sets, sift
+from rewards.text.contrast import KINDS, asked, near_misses, read_sets, sift
 from rewards.text.contrast_meaning import canonical
 from rewards.text.contrast_rules import other_numbers
+from rewards.text.contrast_words import ENGLISH, SHAPES_WORLD
 from rewards.toy.captions import judge, parse
 from t2ialign.toy.captions import draw_captions
 from t2ialign.toy.render import draw_scene
