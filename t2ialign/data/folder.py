@@ -93,17 +93,17 @@ def _side(root: Path, side: str) -> Path:
 
 def _by_name(side: ImageFolder, wrong: dict[str, Fault]) -> dict[str, Path]:
     """Name below the side, without its ending -> image; names of two images go into `wrong`."""
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for path in side.images:
         name = side.name(path)
-        if name in found:
+        if name in images:
             wrong[name] = Fault(
                 "with two images of one name",
-                f"got both {found[name]} and {path}; expected one image of each name, whatever its ending; "
+                f"got both {images[name]} and {path}; expected one image of each name, whatever its ending; "
                 "rename or remove one",
             )
-        found[name] = path
-    return found
+        images[name] = path
+    return images
 
 
 def _captions(folders: list[Path]) -> tuple[dict[str, str], tuple[Path, ...]]:

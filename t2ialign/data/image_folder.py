@@ -55,18 +55,18 @@ def image_folder(root: Path, *, deep: bool = True) -> ImageFolder:
     Raises OSError if the folder cannot be listed.
     """
     files, skipped = walk(root, deep=deep)
-    found = ImageFolder(root, [file for file in files if ending(file) in ENDINGS], skipped=skipped)
-    found.others = [file for file in files if ending(file) not in (*ENDINGS, *CAPTIONS)]
-    names = {found.name(image) for image in found.images}
-    for name, captions in _by_name(found, [file for file in files if ending(file) in CAPTIONS]).items():
+    folder = ImageFolder(root, [file for file in files if ending(file) in ENDINGS], skipped=skipped)
+    folder.others = [file for file in files if ending(file) not in (*ENDINGS, *CAPTIONS)]
+    names = {folder.name(image) for image in folder.images}
+    for name, captions in _by_name(folder, [file for file in files if ending(file) in CAPTIONS]).items():
         if name not in names:
-            found.others += captions
+            folder.others += captions
             continue
-        found.captions[name], *rest = captions
+        folder.captions[name], *rest = captions
         for other in rest:
             kind = f"{ending(other)} beside another caption"
             skipped.add(kind, other.relative_to(root).as_posix())
-    return found
+    return folder
 
 
 def caption_tables(folder: Path) -> list[Path]:
@@ -78,10 +78,10 @@ def caption_tables(folder: Path) -> list[Path]:
 
 def _by_name(folder: ImageFolder, files: list[Path]) -> dict[str, list[Path]]:
     """Name of an image -> the captions of that name, the one to be read first."""
-    found: dict[str, list[Path]] = {}
+    captions: dict[str, list[Path]] = {}
     for file in sorted(files, key=lambda file: (CAPTIONS.index(ending(file)), file.suffix != ending(file))):
-        found.setdefault(folder.name(file), []).append(file)
-    return found
+        captions.setdefault(folder.name(file), []).append(file)
+    return captions
 
 
 def read_caption(file: Path) -> str:

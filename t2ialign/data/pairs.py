@@ -85,16 +85,16 @@ def _records(
     for where, row in rows:
         read, skipped.rows = read + 1, skipped.rows + 1
         try:
-            found = _pairs(where, row, base)
-            used = found if len(found) < 2 else _tie(found, ties)
-            if len(found) == 1:
-                _check_different(where, found[0])
+            pairs = _pairs(where, row, base)
+            used = pairs if len(pairs) < 2 else _tie(pairs, ties)
+            if len(pairs) == 1:
+                _check_different(where, pairs[0])
         except Fault as fault:
             if strict:
                 raise
             skipped.add(fault, where)
             continue
-        tied += len(found) == 2
+        tied += len(pairs) == 2
         for record in used:
             yield record
             given += 1

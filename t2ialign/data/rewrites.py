@@ -80,13 +80,15 @@ def _rows(
     names, empty = [*wanted, *(more or [])], True
 
     def known(where: str, columns: Iterable[str]) -> dict[str, str]:
-        found = {name: column for name in names if (column := first_of(columns, COLUMNS[name])) is not None}
-        if lacking := [name for name in wanted if name not in found]:
+        columns_of = {
+            name: column for name in names if (column := first_of(columns, COLUMNS[name])) is not None
+        }
+        if lacking := [name for name in wanted if name not in columns_of]:
             raise ValueError(
                 f"{where}: got columns {listed(columns)}; expected {', '.join(wanted)}; rename what "
                 f"stands for {lacking[0]}"
             )
-        return found
+        return columns_of
 
     for where, row in _opened(source, lambda where, columns: list(known(where, columns).values())):
         empty = False

@@ -82,9 +82,9 @@ def _take_apart(folder: Path, made_of: dict[str, Any]) -> None:
 
 def _start(folder: Path, made_of: dict[str, Any]) -> None:
     """Leave only shards that are whole, and say what is made. Raises ValueError for other things there."""
-    found = _unfinished(folder)
-    if found is not None:
-        _check_make(folder, found, made_of, free=CHOICE)
+    earlier = _unfinished(folder)
+    if earlier is not None:
+        _check_make(folder, earlier, made_of, free=CHOICE)
         _drop_damaged(folder)
     elif not _is_ours(folder):
         raise ValueError(f"got cache folder {folder}, which holds other files; expected an empty one")
@@ -132,13 +132,14 @@ def _drop_damaged(folder: Path) -> None:
 
 
 def _check_make(
-    folder: Path, found: dict[str, Any], made_of: dict[str, Any], free: tuple[str, ...] = ()
+    folder: Path, earlier: dict[str, Any], made_of: dict[str, Any], free: tuple[str, ...] = ()
 ) -> None:
-    keys = sorted((found | made_of).keys() - set(free))
-    if keys := [key for key in keys if found.get(key) != made_of.get(key)]:
+    keys = sorted((earlier | made_of).keys() - set(free))
+    if keys := [key for key in keys if earlier.get(key) != made_of.get(key)]:
         raise ValueError(
-            f"got cache {folder} made with {', '.join(f'{key}={found.get(key)}' for key in keys)}; expected "
-            f"{', '.join(f'{key}={made_of.get(key)}' for key in keys)}; delete it or choose another folder"
+            f"got cache {folder} made with {', '.join(f'{key}={earlier.get(key)}' for key in keys)}; "
+            f"expected {', '.join(f'{key}={made_of.get(key)}' for key in keys)}; delete it or choose another "
+            "folder"
         )
 
 
