@@ -24,7 +24,7 @@ def digest(file: Path) -> str:
 
 def sealed(value: Mapping[str, Any], name: str, hashes: Mapping[str, str]) -> dict[str, Any]:
     """A JSON object that carries `hashes` of files, and its own under the `name` it will be stored by."""
-    return {**value, KEY: {**hashes, name: _own(value, hashes)}}
+    return {**value, KEY: {**hashes, name: _digest(value, hashes)}}
 
 
 def is_sealed(value: Mapping[str, Any], name: str) -> bool:
@@ -36,7 +36,7 @@ def is_sealed(value: Mapping[str, Any], name: str) -> bool:
         return False
     rest = {key: one for key, one in value.items() if key != KEY}
     others = {key: one for key, one in hashes.items() if key != name}
-    return bool(hashes.get(name) == _own(rest, others))
+    return bool(hashes.get(name) == _digest(rest, others))
 
 
 def fault(file: Path, expected: str | None) -> str | None:
@@ -67,16 +67,16 @@ def noted(folder: Path) -> dict[str, str] | None:
     file = folder / HASHES
     if not file.is_file():
         return None
-    found = {}
+    hashes = {}
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-            found[str(row["file"])] = str(row[KEY])
+            hashes[str(row["file"])] = str(row[KEY])
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
-    return found
+    return hashes
 
 
-def _own(value: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
+def _digest(value: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
     text = json.dumps([value, hashes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -20,8 +20,8 @@ PARAMETERS, CELLS = "parameters", "t2ialign"
 def image_text(row: Mapping[str, Any], size: tuple[int, int]) -> PngInfo:
     """Of one image (width, height): its row of a manifest, with prompt, seed, steps, guidance, eta, model."""
     text = str(row.get("rewritten", row["prompt"]))
-    own = {"Original prompt": row["prompt"]} if text != row["prompt"] else {}
-    return _chunks(text, row, size, own)
+    original = {"Original prompt": row["prompt"]} if text != row["prompt"] else {}
+    return _chunks(text, row, size, original)
 
 
 def grid_text(rows: Sequence[Mapping[str, Any]], columns: int, size: tuple[int, int]) -> PngInfo:
