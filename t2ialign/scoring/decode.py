@@ -106,11 +106,11 @@ class Decoder(data.Dataset[Pictures]):
                 except OverBudget:
                     batch.rest = items[place:]
                     break
-            found = item.error if item.error is not None else known[key]
-            if isinstance(found, str):
-                batch.items.append(replace(item, image=None, error=found))
+            decoded = item.error if item.error is not None else known[key]
+            if isinstance(decoded, str):
+                batch.items.append(replace(item, image=None, error=decoded))
                 continue
-            resized, pixels = found
+            resized, pixels = decoded
             if pixels is not None:
                 area = pixels.shape[0] * pixels.shape[1]
                 if most is not None and area > most:  # another row of a file that was decoded

@@ -54,14 +54,14 @@ def _judge_alike(
 ) -> None:
     """Verdicts on images of one size into their rows, or why the judge takes none of that size."""
     prompts = [row["prompt"] for row in rows]
-    asked = [points[prompt] or [] for prompt in prompts]
+    points_of_rows = [points[prompt] or [] for prompt in prompts]
     try:
-        found = evaluator.judge(floats(pictures, default_device()), prompts, asked)
+        evaluations = evaluator.judge(floats(pictures, default_device()), prompts, points_of_rows)
     except UnfitImage as error:
         for row in rows:
             row["error"] = f"{row['file']}: {error}"
         return
-    for row, one in zip(rows, found, strict=True):
+    for row, one in zip(rows, evaluations, strict=True):
         row["verdicts"] = [
             {
                 **{"kind": verdict.point.kind, "description": verdict.point.description},

@@ -171,14 +171,14 @@ def summarise(scores: pa.Table) -> dict[str, Summary]:
     """Reward -> `Summary` of its scores."""
     import pyarrow.compute as pc
 
-    found = {}
+    summaries = {}
     for name in rewards_of(scores):
         column = scores[name]
         ends = pc.min_max(column).as_py()
         numbers = (pc.mean(column).as_py(), pc.stddev(column, ddof=1).as_py(), ends["min"], ends["max"])
         mean, sd, low, high = (float("nan") if number is None else number for number in numbers)
-        found[name] = Summary(len(column) - column.null_count, mean, sd, low, high, column.null_count)
-    return found
+        summaries[name] = Summary(len(column) - column.null_count, mean, sd, low, high, column.null_count)
+    return summaries
 
 
 def broken(scores: pa.Table) -> int:
@@ -210,14 +210,14 @@ def show(summaries: Mapping[str, Summary], title: str) -> None:
 
 def _check_ranks(paths: Sequence[Path]) -> None:
     named = [re.search(r"\.rank(\d+)-of-(\d+)\.\w+$", path.name) for path in paths]
-    worlds = {found[2] for found in named if found}
+    worlds = {match[2] for match in named if match}
     if not worlds:
         return
     if len(worlds) > 1 or None in named:
         raise ValueError(
             f"got {', '.join(path.name for path in paths)}; expected the files of one run; name them apart"
         )
-    world, have = int(worlds.pop()), Counter(int(found[1]) for found in named if found)
+    world, have = int(worlds.pop()), Counter(int(match[1]) for match in named if match)
     if missing := sorted(set(range(world)) - set(have)):
         raise ValueError(
             f"got {len(have)} of {world} files, without rank {', '.join(map(str, missing))}; expected all; "

@@ -82,11 +82,11 @@ def score_pairs(
     no score stops the run, or with `skipped` is counted there. Raises ValueError for it, for a reward that
     fails on the first images one and all, and for a journal of other rewards.
     """
-    found = PairScores(_known(journal, names))
-    items = _items(records, found)
+    result = PairScores(_known(journal, names))
+    items = _items(records, result)
     first = next(items, None)
     if first is None:
-        return found
+        return result
     device = default_device()
     engine = Engine(rewards(), device=device, batch_size=batch_size, max_batch_pixels=max_batch_pixels)
     batches, pin = _batches(chain([first], items), batch_size, engine.decoder), device.type == "cuda"
@@ -94,7 +94,7 @@ def score_pairs(
         for batch in load(batches, engine.decoder, workers=default_workers(), pin=pin):
             scores, failures = _scored(engine, batch)
             jsonl.append(journal, ({"id": key, "scores": row} for key, row in scores.items()))
-            found.scores |= scores
+            result.scores |= scores
             bad = [item for item in batch.items if item.error is not None]
             broken = [item.error for item in bad if item.error is not None]
             if skipped is None and (failures or broken):
@@ -104,9 +104,9 @@ def score_pairs(
                     skipped.add(Fault("without a score", reason), name.rsplit(" ", 1)[0])
                 for item in bad:
                     skipped.add(ValueError(item.error), item.file.rsplit(" ", 1)[0])
-            found.unreadable += [*failures.values(), *broken]
+            result.unreadable += [*failures.values(), *broken]
             bar.update(len(batch.items))
-    return found
+    return result
 
 
 def _known(journal: Path, names: Sequence[str]) -> Scores:
@@ -131,13 +131,13 @@ def _is_whole(row: Mapping[str, Any], names: Sequence[str]) -> bool:
     return isinstance(row.get("id"), str) and numbers and len(scores or ()) == len(names)
 
 
-def _items(records: Iterable[PairRecord], found: PairScores) -> Iterator[Item]:
+def _items(records: Iterable[PairRecord], result: PairScores) -> Iterator[Item]:
     """Pictures that have no score, each once for a prompt; the pairs are noted on the way."""
-    seen = set(found.scores)
+    seen = set(result.scores)
     for record in records:
         keys = _keys(record)
-        found.keys.append(keys)
-        found.shares.append(record.preference)
+        result.keys.append(keys)
+        result.shares.append(record.preference)
         for key, side in zip(keys, ("win", "lose"), strict=True):
             if key not in seen:
                 seen.add(key)

@@ -77,7 +77,7 @@ def read_prompt_table(path: Path, text_column: str | None = None) -> dict[str, l
     """File, as written but with "/" -> its prompts in order. Raises ValueError like `parse_prompts`."""
     if not path.is_file():
         raise ValueError(f"got prompts {path}, which is no file; expected a table; check the path")
-    found: dict[str, list[str]] = {}
+    prompts: dict[str, list[str]] = {}
     rows, _ = read_rows(
         str(path),
         select=lambda where, names: _columns(where, names, text_column),
@@ -88,10 +88,10 @@ def read_prompt_table(path: Path, text_column: str | None = None) -> dict[str, l
         file, prompt = (row[column] for column in _columns(where, list(row), text_column))
         if not isinstance(file, str) or not file.strip():
             raise ValueError(f"{where}: got {quoted(file)} for a file's name; expected text; mend the row")
-        found.setdefault(normal(file), []).append(prompt_or_none(where, prompt) or "")
-    if not found:
+        prompts.setdefault(normal(file), []).append(prompt_or_none(where, prompt) or "")
+    if not prompts:
         raise ValueError(f"got no rows in {path}; expected a file and a prompt in each; check the table")
-    return found
+    return prompts
 
 
 def lookup(table: Mapping[str, Any], file: str) -> Any:

@@ -236,11 +236,11 @@ def _todo(batch: Batch) -> list[int]:
 def _items(batch: Batch) -> list[Item]:
     names = ("shard", "row", "file", "prompt", "prompted", "stamp", "repeat", "error", "path", "address")
     data = batch.get("data", [b""] * len(batch["row"]))
-    found = []
+    items = []
     for values in zip(*(batch[name] for name in names), data, strict=True):
         shard, row, file, prompt, prompted, stamp, repeat, error, path, address, content = values
         item = Item(int(shard), int(row), str(file), str(prompt) if prompted else None, content, str(stamp))
         image = Remote(address) if address else Path(path) if path else content
         item = replace(item, image=image, repeat=int(repeat), error=error or None)
-        found.append(item)
-    return found
+        items.append(item)
+    return items

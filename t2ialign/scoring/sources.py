@@ -107,8 +107,8 @@ def _picture(path: Path, prompts: Prompts) -> Source:
     names = table_key(path.name), table_key(stem(path.name))
     alike = [file for file in table if table_key(PurePosixPath(file).name) in names]
     known = _known(root, [path])
-    own = [file for file in alike if _same(_find(root.resolve(), file, known), path)]
-    listed = [(path.name, text, path) for file in own for text in table[file]]
+    files = [file for file in alike if _same(_find(root.resolve(), file, known), path)]
+    listed = [(path.name, text, path) for file in files for text in table[file]]
     if not listed and prompts.table is None:
         folder = image_folder(root, deep=False)
         return Source(str(path), [path.name], lambda _: _pictures(folder, [path], prompts), 1)
@@ -116,8 +116,8 @@ def _picture(path: Path, prompts: Prompts) -> Source:
     return Source(str(path), [path.name], lambda _: iter(_items(listed)), len(listed))
 
 
-def _same(found: Path | str, path: Path) -> bool:
-    return isinstance(found, Path) and found.resolve() == path.resolve()
+def _same(candidate: Path | str, path: Path) -> bool:
+    return isinstance(candidate, Path) and candidate.resolve() == path.resolve()
 
 
 def _with_captions(root: Path, prompts: Prompts) -> Prompts:
@@ -147,15 +147,15 @@ def _listed(
 ) -> list[tuple[str, str, Path | str]]:
     """(file, prompt, picture or what is wrong) of each row of a table of prompts; unlisted ones are noted."""
     known = _known(root, pictures)
-    found: list[tuple[str, str, Path | str]] = []
+    listing: list[tuple[str, str, Path | str]] = []
     used: set[Path] = set()
     for file, texts in table.items():
         picture = _find(root, file, known)
         used |= {picture} if isinstance(picture, Path) else set()
-        found += [(file, text, picture) for text in texts]
+        listing += [(file, text, picture) for text in texts]
     if left := len(set(pictures) - used):
         log.warning("%s: %d pictures have no row in the table of prompts and are not scored", root, left)
-    return found
+    return listing
 
 
 def _known(root: Path, pictures: Sequence[Path]) -> dict[str, list[Path]]:

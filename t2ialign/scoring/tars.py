@@ -88,14 +88,14 @@ def expand(text: str) -> list[Path]:
     """
     if not text.lower().endswith(ARCHIVES):
         return []
-    found: list[Path] = []
+    shards: list[Path] = []
     for name in _ranges(text):
         path = Path(name).expanduser()
         paths = sorted(path.parent.glob(path.name)) if "*" in path.name or "?" in path.name else [path]
         if not paths or not all(path.is_file() for path in paths):
             raise ValueError(f"got {name}, which does not exist; expected .tar shards; check the path")
-        found += paths
-    return found
+        shards += paths
+    return shards
 
 
 def source(name: str, shards: Sequence[Path], prompts: Prompts) -> Source:
@@ -109,15 +109,15 @@ def source(name: str, shards: Sequence[Path], prompts: Prompts) -> Source:
 
 
 def _ranges(text: str) -> list[str]:
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", text)
-    if found is None:
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    if match is None:
         return [text]
-    low, high = found[1], found[2]
+    low, high = match[1], match[2]
     numbers = range(int(low), int(high) + 1)
     return [
         name
         for number in numbers
-        for name in _ranges(f"{text[: found.start()]}{number:0{len(low)}d}{text[found.end() :]}")
+        for name in _ranges(f"{text[: match.start()]}{number:0{len(low)}d}{text[match.end() :]}")
     ]
 
 
