@@ -158,7 +158,7 @@ def train_denoiser(
     """
     torch.manual_seed(seed)
     denoiser, (mean, std) = new_denoiser(), latents
-    alphas, mine = new_scheduler().alphas_cumprod, share(batch)
+    alphas, part = new_scheduler().alphas_cumprod, share(batch)
 
     def loss(step: int) -> Tensor:
         index, generator = rows(seed, step, batch, len(mean))
@@ -173,8 +173,8 @@ def train_denoiser(
         text = torch.where(fate > 1 - CAPTION_DROP, torch.zeros_like(text), text)
         snr = alphas[t] / (1 - alphas[t])
         weight = snr.clamp(max=MAX_SNR) / snr
-        out = denoiser(x_t[mine], t[mine], states[text[mine]]).sample
-        return ((out - eps[mine]).square().mean((1, 2, 3)) * weight[mine]).mean()
+        out = denoiser(x_t[part], t[part], states[text[part]]).sample
+        return ((out - eps[part]).square().mean((1, 2, 3)) * weight[part]).mean()
 
     fit(denoiser, loss, folder, steps=steps, lr=1e-3, ema=0.999)
     return denoiser

@@ -117,9 +117,9 @@ def phrase(caption: Caption, rng: np.random.Generator, *, misread: float = 0.0) 
     understood = _mistaken(caption, spoken, turn, misread, rng)
     notes = [
         (word, getattr(noun, field))
-        for noun, said, words in zip(understood.nouns, caption.nouns, spoken, strict=True)
+        for noun, stated, words in zip(understood.nouns, caption.nouns, spoken, strict=True)
         for field, word in words.items()
-        if word != getattr(said, field)
+        if word != getattr(stated, field)
     ]
     if absent != (caption.absent or ""):
         notes.append((absent, str(understood.absent)))
@@ -139,15 +139,15 @@ def draw_phrasings(count: int, seed: int, *, held_out: bool, misread: float = 0.
 
     Of captions that the generator has seen. misread: as for `phrase`.
     """
-    rng, found = np.random.default_rng(seed), list[Phrasing]()
-    while len(found) < count:
-        caption = draw_caption(rng, CATEGORIES[len(found) % len(CATEGORIES)])
+    rng, phrasings = np.random.default_rng(seed), list[Phrasing]()
+    while len(phrasings) < count:
+        caption = draw_caption(rng, CATEGORIES[len(phrasings) % len(CATEGORIES)])
         if is_held_out(write(caption)):
             continue
         phrasing = phrase(caption, rng, misread=misread)
         if phrasing.held_out == held_out:
-            found.append(phrasing)
-    return found
+            phrasings.append(phrasing)
+    return phrasings
 
 
 def _link(caption: Caption) -> str:

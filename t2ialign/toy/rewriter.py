@@ -48,15 +48,15 @@ def build_tokenizer(texts: Iterable[str]) -> Any:
     tokenizer.train_from_iterator(texts, trainer)
     # One token each, but not special: what decodes an answer leaves special ones out.
     tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in (*THINK, *ANSWER)])
-    found = PreTrainedTokenizerFast(
+    wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
         padding_side="left",
         model_max_length=POSITIONS,
     )
-    found.chat_template = TEMPLATE
-    return found
+    wrapped.chat_template = TEMPLATE
+    return wrapped
 
 
 def build_model(tokenizer: Any, seed: int = 0) -> Any:
