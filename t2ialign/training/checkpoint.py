@@ -139,8 +139,8 @@ def whole(root: Path) -> list[Path]:
 
 def named(root: Path) -> list[Path]:
     """All folders under `root` that are named like a checkpoint, damaged ones too, oldest first."""
-    found = [p for p in root.glob("checkpoint-*") if NAME.fullmatch(p.name) and p.is_dir()]
-    return sorted(found, key=step_of)
+    folders = [p for p in root.glob("checkpoint-*") if NAME.fullmatch(p.name) and p.is_dir()]
+    return sorted(folders, key=step_of)
 
 
 def path(root: Path, step: int) -> Path:
@@ -253,11 +253,11 @@ def _state(folder: Path) -> dict[str, Any]:
 def _no_space(root: Path, step: int, tensors: Tensors, error: Exception) -> str:
     megabytes = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values()) / 1e6
     last = whole(root)
-    kept = (
+    advice = (
         f"{last[-1]} is whole, so free space and add resume=latest" if last else "free space and start again"
     )
     reason = " ".join(str(error).split())
-    return f"got {reason!r} saving step {step}; expected {megabytes:.1f} MB free in {root}; {kept}"
+    return f"got {reason!r} saving step {step}; expected {megabytes:.1f} MB free in {root}; {advice}"
 
 
 def _fsync(item: Path) -> None:

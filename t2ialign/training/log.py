@@ -132,8 +132,8 @@ def keep_rows(file: Path, step: int) -> None:
     """Drop the rows past `step` and a last line torn by a kill, atomically; say what else is lost."""
     lines = _lines(file)
     rows = [_row(line) for line in lines]
-    kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row and row["step"] <= step]
-    missing = set(range(1, step + 1)) - {row["step"] for _, row in kept}
+    left = [(line, row) for line, row in zip(lines, rows, strict=True) if row and row["step"] <= step]
+    missing = set(range(1, step + 1)) - {row["step"] for _, row in left}
     here = file.exists() or any(file.parent.glob("checkpoints/*"))  # a branch of another run begins anew
     if here and (missing or None in rows[:-1]):
         log.warning("%s is damaged: the metrics of %d steps are lost", file, len(missing))
@@ -141,7 +141,7 @@ def keep_rows(file: Path, step: int) -> None:
         raise ValueError(f"got a folder {file}; expected the metrics of a run; move it away and run again")
     if lines:
         temporary = file.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
+        temporary.write_text("".join(line + "\n" for line, _ in left), encoding="utf-8")
         temporary.replace(file)
 
 

@@ -100,16 +100,16 @@ def plan_rows(
 
 def warnings(facts: Facts, cfg: Settings, processes: int) -> list[str]:
     """What looks wrong before the first step, a line each."""
-    found = far_off(facts.published, facts.numbers)
+    lines = far_off(facts.published, facts.numbers)
     passes = epochs(facts, cfg, processes)
     if facts.repeats and passes > MANY_EPOCHS:
         enough = max(1, math.floor(MANY_EPOCHS * cfg.max_steps / passes))
-        found.insert(
+        lines.insert(
             0,
             f"{passes:.1f} epochs: beyond {MANY_EPOCHS} a model tends to learn its {facts.train:,} "
             f"{facts.unit} by heart; use more of them, or max_steps={enough}",
         )
-    return found
+    return lines
 
 
 def text(method: str, rows: Mapping[str, str], warned: Iterable[str]) -> str:

@@ -247,9 +247,9 @@ class Monitor:
 
 def check_monitor(cfg: TrainConfig) -> None:
     """Raises ValueError for settings of the monitor that miss another one; before anything is loaded."""
-    asked = [key for key in ("monitor_rewards", "stop_on_hack", "keep_best") if getattr(cfg, key)]
-    if asked and cfg.monitor_prompts is None:
-        raise ValueError(f"got {asked[0]} without monitor_prompts; expected prompts to sample; set both")
+    given = [key for key in ("monitor_rewards", "stop_on_hack", "keep_best") if getattr(cfg, key)]
+    if given and cfg.monitor_prompts is None:
+        raise ValueError(f"got {given[0]} without monitor_prompts; expected prompts to sample; set both")
     if cfg.stop_on_hack and not cfg.monitor_rewards:
         raise ValueError("got stop_on_hack without monitor_rewards; expected rewards to stop by; set both")
     if cfg.keep_best is not None and cfg.keep_best not in cfg.monitor_rewards:
