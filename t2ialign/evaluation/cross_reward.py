@@ -66,11 +66,11 @@ def check_alike(runs: Mapping[str, Journal]) -> None:
 def _row(journal: Journal) -> dict[str, Change]:
     last, own = journal.at(journal.steps[-1]), journal.about["trained"]
     base = {(row["prompt"], row["seed"]): row["scores"] for row in journal.at(journal.steps[0])}
-    found = {}
+    changes = {}
     for key in last[0]["scores"]:
         before = [base[row["prompt"], row["seed"]][key] for row in last]
         after, prompts = [row["scores"][key] for row in last], [row["prompt"] for row in last]
         unit = spread(journal.series("scores", key))
         name = own if key == TRAINED else key
-        found[name] = Change(paired_difference(after, before, prompts), unit, key == TRAINED)
-    return found
+        changes[name] = Change(paired_difference(after, before, prompts), unit, key == TRAINED)
+    return changes

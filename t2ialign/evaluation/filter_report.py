@@ -81,8 +81,8 @@ def _part(
         }
         for place, name in enumerate(names)
     }
-    kept = int(allows.all(1).sum())
-    return {"pairs": len(gaps), "kept": kept, "dropped_by": alone, "rewards": rewards}
+    passed = int(allows.all(1).sum())
+    return {"pairs": len(gaps), "kept": passed, "dropped_by": alone, "rewards": rewards}
 
 
 def _quantiles(values: NDArray[np.float64]) -> dict[str, float | None]:

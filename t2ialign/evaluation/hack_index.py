@@ -71,7 +71,7 @@ def falls(reward: str, heldout: Series, trained: Series | None = None) -> list[F
     steps = sorted(heldout)
     if (prompts := len(heldout[steps[0]])) < 2:
         raise ValueError(f"got {prompts} prompt; expected 2 or more; a standard error needs them")
-    base_std, found, best = spread(heldout), list[Fall](), steps[0]
+    base_std, result, best = spread(heldout), list[Fall](), steps[0]
     for step in steps:
         if np.mean(heldout[step]) >= np.mean(heldout[best]):
             best = step
@@ -79,8 +79,8 @@ def falls(reward: str, heldout: Series, trained: Series | None = None) -> list[F
         error = float(np.std(lost, ddof=1)) / math.sqrt(prompts)
         threshold = max(SHARE * base_std, ERRORS * error)
         then, now = (None if trained is None else float(np.mean(trained[at])) for at in (best, step))
-        found.append(Fall(reward, step, best, float(lost.mean()), threshold, base_std, then, now))
-    return found
+        result.append(Fall(reward, step, best, float(lost.mean()), threshold, base_std, then, now))
+    return result
 
 
 def heldout_mean(members: Sequence[Series]) -> dict[int, list[float]]:
@@ -95,9 +95,9 @@ def heldout_mean(members: Sequence[Series]) -> dict[int, list[float]]:
     return {step: np.mean([series[step] for series in scaled], axis=0).tolist() for step in steps}
 
 
-def first_fired(found: Iterable[Fall]) -> Fall | None:
+def first_fired(candidates: Iterable[Fall]) -> Fall | None:
     """The earliest fall that fires, of several at one step the one furthest beyond its threshold."""
-    return min((f for f in found if f.fired), key=lambda fall: (fall.step, -fall.index), default=None)
+    return min((f for f in candidates if f.fired), key=lambda fall: (fall.step, -fall.index), default=None)
 
 
 def best_step(series: Series) -> int:

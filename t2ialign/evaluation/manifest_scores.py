@@ -104,9 +104,9 @@ def _score(
     reward: Reward, name: str, batch: Sequence[_Item], device: torch.device, refused: list[ValueError]
 ) -> list[Score]:
     whole = [(row.prompt, image) for row, _, image in batch if isinstance(image, Tensor)]
-    found = _values(reward, whole, device)
-    refused += [value for value in found if isinstance(value, ValueError)]
-    values = iter(found)
+    scores = _values(reward, whole, device)
+    refused += [value for value in scores if isinstance(value, ValueError)]
+    values = iter(scores)
     return [
         dict(zip(KEY, key, strict=True))
         | {"reward": name}
@@ -123,14 +123,14 @@ def _values(
         return []
     prompts, images = zip(*whole, strict=True)
     try:
-        found: list[float | ValueError] = [
+        values: list[float | ValueError] = [
             *reward(torch.stack(images).to(device), list(prompts)).detach().cpu().double().tolist()
         ]
     except ValueError as error:
         if len(whole) == 1:
             return [error]
         return [value for pair in whole for value in _values(reward, [pair], device)]
-    return found
+    return values
 
 
 def _value(score: float | ValueError, row: Rendered) -> Score:

@@ -61,14 +61,14 @@ class Journal:
 
     def series(self, kind: Kind, name: str) -> dict[int, list[float]]:
         """Step -> mean of each prompt's images, for the steps that have it."""
-        found = {}
+        means = {}
         for step, rows in self._steps.items():
             if name in rows[0][kind]:
                 prompts: dict[str, list[float]] = {}
                 for row in rows:
                     prompts.setdefault(row["prompt"], []).append(row[kind][name])
-                found[step] = [sum(values) / len(values) for values in prompts.values()]
-        return found
+                means[step] = [sum(values) / len(values) for values in prompts.values()]
+        return means
 
     def falls(self, rewards: Sequence[str] | None = None) -> list[Fall]:
         """Of each held-out reward, or of those named, and of `heldout_mean`, at each step.
@@ -78,10 +78,12 @@ class Journal:
         if len(self.about.get("prompts", ())) < 2:
             return []
         names, trained = self.heldout() if rewards is None else rewards, self.series("scores", TRAINED)
-        found = [fall for name in names for fall in falls(name, self.series("scores", name), trained or None)]
+        result = [
+            fall for name in names for fall in falls(name, self.series("scores", name), trained or None)
+        ]
         if mean := self.heldout_mean(names):
-            found += falls(MEAN, mean, trained or None)
-        return found
+            result += falls(MEAN, mean, trained or None)
+        return result
 
     def heldout_mean(self, rewards: Sequence[str]) -> dict[int, list[float]]:
         """Of these rewards and diversity, in units of the base's spread; empty where only one has it."""

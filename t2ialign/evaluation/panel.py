@@ -69,8 +69,8 @@ def check_heldout(names: Sequence[str], trained: Trained | None) -> None:
     if trained is None:
         return
     parts = (part for part in trained[1].modules() if isinstance(part, Combined))
-    own = {trained[0], *(name for part in parts for name in part.names)}
-    if both := [name for name in names if name in own]:
+    names_trained_on = {trained[0], *(name for part in parts for name in part.names)}
+    if both := [name for name in names if name in names_trained_on]:
         raise ValueError(
             f"got monitor reward {both[0]}, which is trained on; expected rewards that training never sees; "
             "choose others"

@@ -69,10 +69,10 @@ def accuracy(judged: Sequence[Judged], *, unreadable_is_wrong: bool = False) -> 
     whole = list(_pictures(judged, unreadable_is_wrong=unreadable_is_wrong))
     values, prompts = [float(right) for _, right in read], [one.prompt for one, _ in read]
     named = [one.kind for one, _ in read]
-    found = by_category(values, prompts, named)
+    by_kind = by_category(values, prompts, named)
     grouped = by_category(values, prompts, [kinds()[kind].category for kind in named])
     return Accuracy(
-        kinds={kind: found[kind] for kind in kinds() if kind in found},
+        kinds={kind: by_kind[kind] for kind in kinds() if kind in by_kind},
         categories={name: grouped[name] for name in categories() if name in grouped},
         points=bootstrap_ci(values, prompts) if values else None,
         over_kinds=mean_over_groups(values, named, prompts) if values else None,

@@ -34,22 +34,22 @@ class Agreement:
 
 
 def agreement(
-    said: Sequence[bool], truth: Sequence[bool], named: Sequence[str], prompts: Sequence[str]
+    verdicts: Sequence[bool], truth: Sequence[bool], named: Sequence[str], prompts: Sequence[str]
 ) -> dict[str, Agreement]:
     """N verdicts, annotations, kinds and prompts -> by kind, in the order of the taxonomy, and `OVERALL`.
 
     The interval's unit is the prompt. Raises ValueError for no key points or other counts.
     """
-    rows = list(zip(said, truth, named, prompts, strict=True))
+    rows = list(zip(verdicts, truth, named, prompts, strict=True))
     parts = {kind: [row for row in rows if row[2] == kind] for kind in kinds()}
     return {name: _over(part) for name, part in (parts | {OVERALL: rows}).items() if part or name == OVERALL}
 
 
-def markdown(found: Mapping[str, Agreement]) -> Iterator[str]:
+def markdown(agreements: Mapping[str, Agreement]) -> Iterator[str]:
     """Lines of a table, per cent with 95 % intervals."""
     yield "| key points | pairs | matching, % | right, % | balanced, % |"
     yield "|---|---|---|---|---|"
-    for name, one in found.items():
+    for name, one in agreements.items():
         title = kinds()[name].name if name in kinds() else f"**{name}**"
         balanced = "-" if one.balanced is None else form(one.balanced, scale=100)
         right = form(one.accuracy, scale=100)
@@ -57,7 +57,7 @@ def markdown(found: Mapping[str, Agreement]) -> Iterator[str]:
 
 
 def _over(rows: Sequence[tuple[bool, bool, str, str]]) -> Agreement:
-    right, prompts = [float(said == true) for said, true, _, _ in rows], [row[3] for row in rows]
+    right, prompts = [float(verdict == true) for verdict, true, _, _ in rows], [row[3] for row in rows]
     labels: dict[str, set[bool]] = {}
     for _, true, kind, _ in rows:
         labels.setdefault(kind, set()).add(true)

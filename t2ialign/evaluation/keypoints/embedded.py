@@ -106,10 +106,10 @@ def _tensors(scorer: TwoTower, batch: Sequence[Annotated]) -> dict[str, Tensor]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         squares = list(pool.map(square, batch))
     image = scorer.encode_image(torch.cat(squares))
-    found = paired(scorer, image, [record.points for record in batch])
+    features = paired(scorer, image, [record.points for record in batch])
     rows = [row for row, record in enumerate(batch) for _ in record.points]
     labels = [float(match) for record in batch for match in record.matches]
-    tensors = {"image": image, "row": torch.tensor(rows), "text": found.text, "kind": found.kind}
+    tensors = {"image": image, "row": torch.tensor(rows), "text": features.text, "kind": features.kind}
     tensors["label"] = torch.tensor(labels)
     return tensors
 
@@ -142,15 +142,15 @@ def _claim(folder: Path, made_of: dict[str, Any]) -> None:
     """The folder becomes ours. Raises ValueError for embeddings of something else in it."""
     file = folder / MADE_OF
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else made_of
+        earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else made_of
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        earlier = None
+    if not isinstance(earlier, dict):
         log.warning("cache %s is damaged (%s is no JSON object): all of it is built anew", folder, MADE_OF)
         for path in [folder / HASHES, *folder.glob("features-*.safetensors")]:
             path.unlink(missing_ok=True)
-        found = made_of
-    if keys := [key for key in made_of if found.get(key) != made_of[key]]:
+        earlier = made_of
+    if keys := [key for key in made_of if earlier.get(key) != made_of[key]]:
         raise ValueError(
             f"got cache {folder} made with another {' and another '.join(keys)}; expected the same; delete "
             "it or choose another cache="

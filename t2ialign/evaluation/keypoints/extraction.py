@@ -24,30 +24,32 @@ def extract_all(
     """
     from t2ialign.progress import Progress
 
-    found: dict[str, list[KeyPoint] | None] = dict.fromkeys(prompts)
+    points_of: dict[str, list[KeyPoint] | None] = dict.fromkeys(prompts)
     for row in jsonl.read(file):
         if row.get("model") != model:
             raise ValueError(
                 f"got key points by {row.get('model')!r} in {file}; expected {model!r}; choose another "
                 "--output"
             )
-        found[row["prompt"]] = from_json(row["points"])
-    missing = [prompt for prompt in found if found[prompt] is None]
+        points_of[row["prompt"]] = from_json(row["points"])
+    missing = [prompt for prompt in points_of if points_of[prompt] is None]
     if not missing:
-        return found
+        return points_of
     extractor = make()
-    with Progress(initial=len(found) - len(missing), total=len(found), desc="extract", unit="prompt") as bar:
+    with Progress(
+        initial=len(points_of) - len(missing), total=len(points_of), desc="extract", unit="prompt"
+    ) as bar:
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
             points = extractor.extract(part)
-            found |= zip(part, points, strict=True)
+            points_of |= zip(part, points, strict=True)
             jsonl.append(
                 file,
                 [
-                    {"prompt": prompt, "points": to_json(own), "model": model}
-                    for prompt, own in zip(part, points, strict=True)
-                    if own is not None
+                    {"prompt": prompt, "points": to_json(points_of_prompt), "model": model}
+                    for prompt, points_of_prompt in zip(part, points, strict=True)
+                    if points_of_prompt is not None
                 ],
             )
             bar.update(len(part))
-    return found
+    return points_of

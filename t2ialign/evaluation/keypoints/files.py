@@ -65,13 +65,13 @@ class PointFile:
                 f"got prompt {quoted(prompt)}, which {self.path} lacks; expected one of its "
                 f"{len(self.rows)}; judge pictures of its prompts, or leave out --points"
             )
-        found: dict[KeyPoint, None] = {}
+        points: dict[KeyPoint, None] = {}
         for where, form, row in self.rows[_line(prompt)]:
             try:
-                found |= dict.fromkeys(form.points(row))
+                points |= dict.fromkeys(form.points(row))
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
-        return list(found)
+        return list(points)
 
 
 def kind_spelled(name: str) -> str:
@@ -88,14 +88,14 @@ def kind_spelled(name: str) -> str:
 
 @cache
 def _spellings() -> dict[str, str]:
-    found: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for kind in kinds().values():
         first, _, last = kind.name.rpartition(" ")
         for name in (kind.id, kind.name, *([first] if last in RELATED else [])):
-            found.setdefault(plain(name), kind.id)
+            spellings.setdefault(plain(name), kind.id)
     for name, mapped in MAPPING.items():
-        found.setdefault(plain(name), mapped[0])
-    return found
+        spellings.setdefault(plain(name), mapped[0])
+    return spellings
 
 
 def _line(prompt: str) -> str:
@@ -104,8 +104,8 @@ def _line(prompt: str) -> str:
 
 def _listed(row: Row) -> list[KeyPoint]:
     """T2I-Keypoints-Eval: names and descriptions as two lists."""
-    names, said = (_texts(row, column) for column in ("prompt_points", "prompt_points_des"))
-    return _paired(names, said)
+    names, descriptions = (_texts(row, column) for column in ("prompt_points", "prompt_points_des"))
+    return _paired(names, descriptions)
 
 
 def _test_points(row: Row) -> list[KeyPoint]:
@@ -114,20 +114,22 @@ def _test_points(row: Row) -> list[KeyPoint]:
     Where the published file leaves a description blank, it is the prompt.
     """
     try:
-        asked = json.loads(row["sub_dims_en"])
-        names, said = asked["Testpoints"], asked["Testpoint Description"]
+        entries = json.loads(row["sub_dims_en"])
+        names, descriptions = entries["Testpoints"], entries["Testpoint Description"]
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"got sub_dims_en {quoted(row['sub_dims_en'])}; expected JSON with Testpoints and Testpoint "
             "Description; mend the row"
         ) from error
-    return _paired(names, [text.strip() or row["prompt_en"] for text in said])
+    return _paired(names, [text.strip() or row["prompt_en"] for text in descriptions])
 
 
-def _paired(names: Sequence[str], said: Sequence[str]) -> list[KeyPoint]:
-    if len(names) != len(said):
-        raise ValueError(f"got {len(names)} key points and {len(said)} descriptions; expected one each; mend")
-    return [KeyPoint(kind_spelled(name), text) for name, text in zip(names, said, strict=True)]
+def _paired(names: Sequence[str], descriptions: Sequence[str]) -> list[KeyPoint]:
+    if len(names) != len(descriptions):
+        raise ValueError(
+            f"got {len(names)} key points and {len(descriptions)} descriptions; expected one each; mend"
+        )
+    return [KeyPoint(kind_spelled(name), text) for name, text in zip(names, descriptions, strict=True)]
 
 
 def _clauses(row: Row) -> list[KeyPoint]:
@@ -146,7 +148,7 @@ def _clauses(row: Row) -> list[KeyPoint]:
     return points
 
 
-def _own(row: Row) -> list[KeyPoint]:
+def _our_points(row: Row) -> list[KeyPoint]:
     """Rows of our own: key points as `train rewrite_grpo` reads them."""
     return from_json(plain_points(row["points"]))
 
@@ -155,7 +157,7 @@ FORMS = (
     Form("prompt", ("prompt_points", "prompt_points_des"), _listed),
     Form("prompt_en", ("sub_dims_en",), _test_points),
     Form("prompt", ("tag", "include"), _clauses),
-    Form("prompt", ("points",), _own),
+    Form("prompt", ("points",), _our_points),
 )
 
 

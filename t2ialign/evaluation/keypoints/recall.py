@@ -95,13 +95,13 @@ def geneval(specs: Iterable[Spec], extract: Extract) -> dict[str, Found]:
     """GenEval's metadata -> what was found of its counting (from two on), colour and position."""
     totals = {"counting": Found(), "colour": Found(), "position": Found()}
     for spec in specs:
-        wanted, given = _asked(spec), _given(extract(spec.prompt))
+        wanted, given = _expected(spec), _given(extract(spec.prompt))
         for name in totals:
             totals[name] += compared(wanted[name], given[name])
     return totals
 
 
-def _asked(spec: Spec) -> dict[str, list[object]]:
+def _expected(spec: Spec) -> dict[str, list[object]]:
     clauses: tuple[Clause, ...] = spec.include
     return {
         "counting": [counted(c.count, c.label) for c in clauses if c.count > 1],
@@ -111,15 +111,16 @@ def _asked(spec: Spec) -> dict[str, list[object]]:
 
 
 def _given(points: Sequence[KeyPoint]) -> dict[str, list[object]]:
-    said = {kind: [p.description for p in points if p.kind == kind] for kind in kinds()}
+    descriptions = {kind: [p.description for p in points if p.kind == kind] for kind in kinds()}
     coloured = [
-        _COLOURED.fullmatch(text) for text in dict.fromkeys(said["material"] + said["cross_entity_binding"])
+        _COLOURED.fullmatch(text)
+        for text in dict.fromkeys(descriptions["material"] + descriptions["cross_entity_binding"])
     ]
-    placed = [(text, _PLACED.fullmatch(text)) for text in said["entity_layout"]]
+    placed = [(text, _PLACED.fullmatch(text)) for text in descriptions["entity_layout"]]
     return {
-        "counting": [text.removeprefix("there are exactly ") for text in said["counting"]],
-        "colour": [(singular(found[1]), found[2]) for found in coloured if found],
-        "position": [found.groups() if found else text for text, found in placed],
+        "counting": [text.removeprefix("there are exactly ") for text in descriptions["counting"]],
+        "colour": [(singular(match[1]), match[2]) for match in coloured if match],
+        "position": [match.groups() if match else text for text, match in placed],
     }
 
 
@@ -132,12 +133,12 @@ def sample(folder: Path, number: int, seed: int) -> list[tuple[str, int]]:
     if not files:
         raise ValueError(f"got {folder}, without *_val.txt; expected T2I-CompBench's examples/dataset")
     draw = random.Random(seed)
-    found: list[tuple[str, int]] = []
+    lines_of_files: list[tuple[str, int]] = []
     for index, file in enumerate(files):
         lines = [n for n, line in enumerate(_lines(file), start=1) if line.strip()]
         share = number // len(files) + (index < number % len(files))
-        found += [(file.name, n) for n in sorted(draw.sample(lines, share))]
-    return found
+        lines_of_files += [(file.name, n) for n in sorted(draw.sample(lines, share))]
+    return lines_of_files
 
 
 def checked(file: Path, folder: Path, extract: Extract) -> dict[str, Found]:
@@ -186,8 +187,8 @@ def test_points(file: Path, parity: int) -> Iterator[tuple[str, list[tuple[str, 
                     f"got {file} with columns {list(row)}; expected UniGenBench's test_prompts_en.csv"
                 )
             if int(row["index"]) % 2 == parity:
-                asked: dict[str, Any] = json.loads(row["sub_dims_en"])
-                points = zip(asked["Testpoints"], asked["Testpoint Description"], strict=True)
+                entries: dict[str, Any] = json.loads(row["sub_dims_en"])
+                points = zip(entries["Testpoints"], entries["Testpoint Description"], strict=True)
                 yield row["prompt_en"], list(points)
 
 
