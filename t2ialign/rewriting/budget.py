@@ -42,8 +42,8 @@ def shorten(
     with, which stays whole. Raises ValueError without any limit.
     """
     size = _limit(tokenizer, limit)
-    asked = text if original is None else original
-    before = check(asked, text)
+    wanted = text if original is None else original
+    before = check(wanted, text)
     pieces = _pieces(text, _SENTENCE, len(prefix))
     dropped: list[tuple[int, str]] = []
 
@@ -54,7 +54,7 @@ def shorten(
         """From the end, never the first piece; with `keep` none whose loss the check would see."""
         for index in range(len(pieces) - 1, 0, -1):
             rest = pieces[:index] + pieces[index + 1 :]
-            if over() and not (keep and len(check(asked, _joined(rest))) > len(before)):
+            if over() and not (keep and len(check(wanted, _joined(rest))) > len(before)):
                 dropped.append((pieces[index][0], pieces.pop(index)[1]))
 
     drop(keep=True)
@@ -69,7 +69,7 @@ def shorten(
     if not dropped:
         return Shortened(text, (), (), not over())
     left = _joined(pieces)
-    lost = tuple(loss for loss in check(asked, left) if loss not in before)
+    lost = tuple(loss for loss in check(wanted, left) if loss not in before)
     return Shortened(left, tuple(part.strip() for _, part in sorted(dropped)), lost, not over())
 
 
@@ -87,11 +87,11 @@ def _pieces(text: str, border: re.Pattern[str], whole: int) -> list[tuple[int, s
     """
     spans = [(quote.start, quote.end) for quote in quoted(text)]
     cuts = [
-        found.end()
-        for found in border.finditer(text)
-        if found.end() < len(text)
-        and not any(start < found.end() < end for start, end in spans)
-        and (whole <= 0 or re.search(r"\w", text[whole : found.end()]))
+        match.end()
+        for match in border.finditer(text)
+        if match.end() < len(text)
+        and not any(start < match.end() < end for start, end in spans)
+        and (whole <= 0 or re.search(r"\w", text[whole : match.end()]))
     ]
     edges = [0, *cuts, len(text)]
     return [(start, text[start:end]) for start, end in pairwise(edges)]

@@ -17,7 +17,7 @@ from itertools import pairwise
 from rewards.text.contrast_text import ADJECTIVES, Phrase, phrases, rewrite, style_end, tokens
 from rewards.text.contrast_words import ENGLISH
 from rewards.text.english import NUMBERS
-from t2ialign.rewriting.lexicon import kind_of, said
+from t2ialign.rewriting.lexicon import aspects, kind_of
 from t2ialign.rewriting.numbers import NEAR, numbers
 from t2ialign.rewriting.quotes import quoted
 
@@ -98,24 +98,24 @@ def _spliced(text: str, edits: list[Edit]) -> str:
 
 
 def _request(text: str) -> tuple[list[Edit], str]:
-    found = _REQUEST.match(text)
-    if found is None or not text[found.end() :].strip():
+    match = _REQUEST.match(text)
+    if match is None or not text[match.end() :].strip():
         return [], ""
-    return [(found.span(), "")], "A request to draw shows nothing, so the prompt starts with what it shows."
+    return [(match.span(), "")], "A request to draw shows nothing, so the prompt starts with what it shows."
 
 
 def _pair(text: str) -> tuple[list[Edit], str]:
     """ "a pair of dogs" -> "two dogs"; glasses and wings keep their pair."""
     edits = [
-        (found.span(), "two")
-        for found in _PAIR.finditer(text)
-        if numbers(text[found.start() : found.end() + NEAR])[0].required
+        (match.span(), "two")
+        for match in _PAIR.finditer(text)
+        if numbers(text[match.start() : match.end() + NEAR])[0].required
     ]
     return edits, '"A pair of" is the number two, which an encoder knows better.'
 
 
 def _coloured(text: str) -> tuple[list[Edit], str]:
-    edits = [(found.span(), found[1]) for found in _COLOURED.finditer(text)]
+    edits = [(match.span(), match[1]) for match in _COLOURED.finditer(text)]
     return edits, "The colour stands next to what has it."
 
 
@@ -227,7 +227,7 @@ def _of_style(tail: str) -> bool:
     """Whether what follows the things names a style or a medium, not what they do or where they are."""
     if not tail.lstrip().startswith(",") or _ARRANGED.search(tail.lower()):
         return False
-    return bool(said(tail)) and not re.search(r"\w{2}ing\b", _NAMES.sub("", tail))
+    return bool(aspects(tail)) and not re.search(r"\w{2}ing\b", _NAMES.sub("", tail))
 
 
 def _kind(phrase: Phrase) -> str | None:

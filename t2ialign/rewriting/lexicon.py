@@ -28,7 +28,7 @@ def kind_of(noun: str) -> str | None:
     return _nouns().get(noun) or _nouns().get(singular(noun))
 
 
-def said(text: str) -> set[str]:
+def aspects(text: str) -> set[str]:
     """What a text says of itself: photo, medium, style, light, mood, composition, finish, plain."""
     read = _OTHER_SENSE.sub(" ", text.lower())
     return {name for name, pattern in _says().items() if pattern.search(read)}

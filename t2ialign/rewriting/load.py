@@ -46,12 +46,14 @@ class Choice:
     @property
     def label(self) -> str:
         """Its name and every setting that changes what it writes, but for the seed, on one line."""
-        said: dict[str, Any] = {"preset": self.preset_name}
+        settings: dict[str, Any] = {"preset": self.preset_name}
         if self.preset is None or self.preset.takes_intensity:
-            said["intensity"] = self.strength
-        said |= {"temperature": self.temperature}
-        said |= {key: value for key, value in self.options if key in TOLD}
-        return " ".join([self.name, *(f"{key}={value}" for key, value in said.items() if value is not None)])
+            settings["intensity"] = self.strength
+        settings |= {"temperature": self.temperature}
+        settings |= {key: value for key, value in self.options if key in TOLD}
+        return " ".join(
+            [self.name, *(f"{key}={value}" for key, value in settings.items() if value is not None)]
+        )
 
     @property
     def asks(self) -> dict[str, Any]:
@@ -146,8 +148,8 @@ def choose(
 
 
 def _refuse(what: str, given: dict[str, Any]) -> None:
-    if said := [key for key, value in given.items() if value is not None]:
-        raise ValueError(f"got {', '.join(said)} for {what}, which takes no such thing; drop it")
+    if names := [key for key, value in given.items() if value is not None]:
+        raise ValueError(f"got {', '.join(names)} for {what}, which takes no such thing; drop it")
 
 
 def _check_mapping(key: str, value: Any) -> None:
@@ -173,8 +175,8 @@ def _folder(name: str, url: str | None) -> str:
         return str(folder(ASSET))
     from rewards.weights import HUB_ID, located
 
-    found, _ = located(name)
-    if not Path(found).is_dir() and not HUB_ID.fullmatch(name):
+    path, _ = located(name)
+    if not Path(path).is_dir() and not HUB_ID.fullmatch(name):
         raise ValueError(
             f"got rewriter {name!r}; expected rules, shapes, a folder of transformers or a Hub id org/name; "
             "check the spelling, or name with url= who serves it"

@@ -60,17 +60,17 @@ def lost_negations(original: str, rewrite: str) -> list[str]:
     A negation of the rewrite that answers none by what it negates may answer one by its place: its clause has
     a word that follows the negator in the original ("not draw the sword", "the sword is not unsheathed").
     """
-    asked = negations(original)
-    if not asked:
+    wanted = negations(original)
+    if not wanted:
         return []
-    said = [found for match in _ANY.finditer(rewrite) if (found := _negation(rewrite, match))]
+    answers = [given for match in _ANY.finditer(rewrite) if (given := _negation(rewrite, match))]
     stated = _stated(rewrite)
-    spare = [found for found in said if not any(found.stems & negation.stems for negation in asked)]
+    spare = [given for given in answers if not any(given.stems & negation.stems for negation in wanted)]
     lost = []
-    for negation in asked:
-        if negation.stems & stated or any(negation.stems & found.stems for found in said):
+    for negation in wanted:
+        if negation.stems & stated or any(negation.stems & given.stems for given in answers):
             continue
-        answer = next((found for found in spare if negation.after & found.clause), None)
+        answer = next((given for given in spare if negation.after & given.clause), None)
         if answer is None:
             lost.append(negation.evidence)
         else:
@@ -127,8 +127,8 @@ def _scope(clause: str, verbal: bool) -> list[re.Match[str]]:
 
 
 def _content(text: str) -> list[re.Match[str]]:
-    found = _WORD.finditer(text)
-    return [word for word in found if word.group().lower() not in _EMPTY and len(word.group()) > 1]
+    words = _WORD.finditer(text)
+    return [word for word in words if word.group().lower() not in _EMPTY and len(word.group()) > 1]
 
 
 def _stems(words: list[re.Match[str]]) -> frozenset[str]:

@@ -77,43 +77,43 @@ class Number:
 
 def numbers(text: str) -> list[Number]:
     """Every number of a text, in order."""
-    return [_number(text, found) for found in _NUMBER.finditer(text)]
+    return [_number(text, match) for match in _NUMBER.finditer(text)]
 
 
 def lost_numbers(original: str, rewrite: str) -> list[str]:
     """The words of each number of the original that the rewrite does not say."""
-    asked = [number for number in numbers(original) if number.required]
-    if not asked:
+    wanted = [number for number in numbers(original) if number.required]
+    if not wanted:
         return []
     given, spoken = numbers(rewrite), _spoken(rewrite)
     words = {token.word for token in tokens(rewrite)}
     lost = []
-    for number in asked:
-        others = {other.noun for other in asked} - {number.noun}
+    for number in wanted:
+        others = {other.noun for other in wanted} - {number.noun}
         if number.value == "1" and number.noun:
-            kept = number.noun in words or plural(number.noun) not in words
+            survives = number.noun in words or plural(number.noun) not in words
         else:
             named = number.value in spoken or number.value == _enumerated(number.noun, rewrite)
-            kept = named or _kept(number, given, others)
-        if not kept:
+            survives = named or _survives(number, given, others)
+        if not survives:
             lost.append(number.evidence)
     return lost
 
 
-def _kept(asked: Number, given: list[Number], others: set[str]) -> bool:
+def _survives(wanted: Number, given: list[Number], others: set[str]) -> bool:
     """Whether a number of the rewrite is the asked one: same noun, or none that counts another asked thing.
 
     Counts of the same noun may add up to it: "two dogs lie and one dog stands" are three dogs.
     """
-    same = [number.value for number in given if asked.noun and number.noun == asked.noun]
+    same = [number.value for number in given if wanted.noun and number.noun == wanted.noun]
     if any(value != "1" for value in same):
-        return asked.value in same or str(sum(map(_small, same))) == asked.value
-    return any(number.value == asked.value and number.noun not in others for number in given)
+        return wanted.value in same or str(sum(map(_small, same))) == wanted.value
+    return any(number.value == wanted.value and number.noun not in others for number in given)
 
 
 def _spoken(text: str) -> set[str]:
-    found = {str(_GROUPS[token.word]) for token in tokens(text) if token.word in _GROUPS}
-    return found | ({"2"} if _ONE_AND_OTHER.search(text) else set())
+    values = {str(_GROUPS[token.word]) for token in tokens(text) if token.word in _GROUPS}
+    return values | ({"2"} if _ONE_AND_OTHER.search(text) else set())
 
 
 def _enumerated(noun: str, text: str) -> str:
@@ -122,19 +122,19 @@ def _enumerated(noun: str, text: str) -> str:
     return str(len(re.findall(one, text, re.IGNORECASE))) if noun else ""
 
 
-def _number(text: str, found: re.Match[str]) -> Number:
-    value, spelled = _value(found), found["digits"] is None
-    after = text[found.end() : found.end() + NEAR]
+def _number(text: str, match: re.Match[str]) -> Number:
+    value, spelled = _value(match), match["digits"] is None
+    after = text[match.end() : match.end() + NEAR]
     compound = re.match(r"-([a-z]+)", after, re.IGNORECASE)
     if compound:  # six-legged counts legs; two-story names a kind of house
         counts = compound[1].lower().endswith("ed") and value != "1"
-        return Number(value, "", found.group() + compound.group(), counts)
+        return Number(value, "", match.group() + compound.group(), counts)
     noun, end = _noun(after, value)
-    before = re.search(r"(\w+)\W*$", text[max(0, found.start() - NEAR) : found.start()])
+    before = re.search(r"(\w+)\W*$", text[max(0, match.start() - NEAR) : match.start()])
     required = _required(value, noun, spelled, before[1].lower() if before else "")
-    if found["pair"] and plural(noun) in IN_TWOS:
+    if match["pair"] and plural(noun) in IN_TWOS:
         required = False
-    return Number(value, noun, text[found.start() : found.end() + end], required)
+    return Number(value, noun, text[match.start() : match.end() + end], required)
 
 
 def _required(value: str, noun: str, spelled: bool, before: str) -> bool:
@@ -145,13 +145,13 @@ def _required(value: str, noun: str, spelled: bool, before: str) -> bool:
     return True
 
 
-def _value(found: re.Match[str]) -> str:
-    if found["digits"]:
-        return found["digits"].replace(",", "")
-    words = re.split(r"[-\s]+", found.group().lower())
-    if found["pair"]:
+def _value(match: re.Match[str]) -> str:
+    if match["digits"]:
+        return match["digits"].replace(",", "")
+    words = re.split(r"[-\s]+", match.group().lower())
+    if match["pair"]:
         return "2"
-    if found["dozen"]:
+    if match["dozen"]:
         count = 0.5 if "half" in words else _sum(words[:-1]) or 1
         return str(int(12 * count))
     return str(_sum(words))

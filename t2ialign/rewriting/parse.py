@@ -70,8 +70,8 @@ def parse(output: str, prompt: str, *, convention: str = "tags") -> Parsed:
     )
     if fallback in (None, NO_TAGS) and not answer.strip():
         fallback = EMPTY
-    kept = answer if fallback in (None, NO_TAGS) else prompt
-    return Parsed(thought.strip(), kept.strip(), fallback)
+    text = answer if fallback in (None, NO_TAGS) else prompt
+    return Parsed(thought.strip(), text.strip(), fallback)
 
 
 def _tags(text: str, prompt: str, cut: bool) -> Parts:

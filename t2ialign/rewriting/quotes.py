@@ -34,12 +34,12 @@ class Quoted:
 
 def quoted(text: str) -> list[Quoted]:
     """Every quoted text, in order; a mark that is never closed quotes nothing."""
-    found = []
+    quotes = []
     for match in _QUOTED.finditer(text):
         inside = next(group for group in match.groups() if group is not None)
         if inside.strip():
-            found.append(Quoted(inside, *match.span()))
-    return found
+            quotes.append(Quoted(inside, *match.span()))
+    return quotes
 
 
 def letters(text: str) -> str:

@@ -129,8 +129,8 @@ def _alone(rewriter: Rewriter, prompt: str, settings: Mapping[str, Any]) -> Rewr
         (result,) = rewrite(rewriter, [prompt], **settings)
     except ValueError as error:
         rewrite(rewriter, [HARMLESS], **settings)
-        said = str(error).partition(";")[0].removeprefix("got ")
-        return Rewritten(prompt, reason=f"{REFUSED}: {said}", fallback=REFUSED, tries=1)
+        why = str(error).partition(";")[0].removeprefix("got ")
+        return Rewritten(prompt, reason=f"{REFUSED}: {why}", fallback=REFUSED, tries=1)
     return result
 
 
@@ -177,20 +177,20 @@ def report(results: Sequence[Rewritten]) -> dict[str, Any]:
     """
     if not results:
         raise ValueError("got no rewritten prompts; expected at least one; rewrite some first")
-    asked = [result for result in results if result.tries]
-    share = 1 / max(1, len(asked))
-    fallbacks = Counter(result.fallback for result in asked if result.fallback)
+    tried = [result for result in results if result.tries]
+    share = 1 / max(1, len(tried))
+    fallbacks = Counter(result.fallback for result in tried if result.fallback)
     return {
         "prompts": len(results),
-        "asked": len(asked),
-        "rewritten": share * sum(result.used == "rewrite" for result in asked),
+        "asked": len(tried),
+        "rewritten": share * sum(result.used == "rewrite" for result in tried),
         "fallbacks": {reason: share * number for reason, number in sorted(fallbacks.items())},
         "lost": {
-            kind: share * sum(any(loss.what == kind for loss in result.lost) for result in asked)
+            kind: share * sum(any(loss.what == kind for loss in result.lost) for result in tried)
             for kind in KINDS
         },
-        "tried_again": share * sum(result.tries > 1 for result in asked),
-        "shortened": share * sum(bool(result.dropped) and result.used == "rewrite" for result in asked),
+        "tried_again": share * sum(result.tries > 1 for result in tried),
+        "shortened": share * sum(bool(result.dropped) and result.used == "rewrite" for result in tried),
         "original": dict(Counter(result.cause for result in results if result.cause)),
         "words_before": sum(word_count(result.prompt) for result in results) / len(results),
         "words_after": sum(word_count(result.text) for result in results) / len(results),

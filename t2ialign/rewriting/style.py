@@ -20,7 +20,7 @@ from rewards.text.contrast_text import ADJECTIVES, Token, ends_phrase, style_end
 from rewards.text.contrast_words import ENGLISH, NOUNS_IN_ING
 from rewards.text.english import article, is_plural, plural, value
 from t2ialign.rewriting.clarify import MASK
-from t2ialign.rewriting.lexicon import hints, kind_of, said
+from t2ialign.rewriting.lexicon import aspects, hints, kind_of
 
 WORDS = Path(__file__).with_name("style_words.json")
 SLOTS = ("composition", "light", "medium", "finish")
@@ -66,7 +66,7 @@ class Addition:
 
 def additions(text: str, slots: Sequence[str], key: str) -> Iterator[Addition]:
     """What the text, with its quotations masked, lacks in these slots; `key` chooses among what suits."""
-    says = said(text) | ({"style"} if _NAMED_ARTIST.search(text) else set())
+    says = aspects(text) | ({"style"} if _NAMED_ARTIST.search(text) else set())
     if says & {"plain", "medium", "style"} or "drawn" in hints(text) or _long(text):
         return
     shown = read(text, photo="photo" in says)
@@ -100,7 +100,9 @@ def read(text: str, *, photo: bool = False) -> Shown | None:
 def _busy(text: str, subject: Token) -> bool:
     """Whether words follow the subject that are no style words between commas."""
     first, *others = re.split(r",\s*", text[subject.end :])
-    return bool(re.search(r"\w", first)) or any(re.search(r"\w", part) and not said(part) for part in others)
+    return bool(re.search(r"\w", first)) or any(
+        re.search(r"\w", part) and not aspects(part) for part in others
+    )
 
 
 def _long(text: str) -> bool:

@@ -29,9 +29,9 @@ def check(original: str, rewrite: str) -> list[Lost]:
     """What the rewrite lost, in the order of `KINDS`; [] when everything survives."""
     quotes = {letters(quote.text) for quote in quoted(original)}
     plain, given = without_quotes(original), without_quotes(rewrite, quotes)
-    found = zip(
+    lost_by_kind = zip(
         KINDS,
         (lost_quotes(original, rewrite), lost_numbers(plain, given), lost_negations(plain, given)),
         strict=True,
     )
-    return [Lost(what, evidence) for what, lost in found for evidence in lost]
+    return [Lost(what, evidence) for what, lost in lost_by_kind for evidence in lost]

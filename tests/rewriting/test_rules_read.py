@@ -12,7 +12,7 @@ import pytest
 from rewards.text.english import singular
 from scripts.experiments import rules_read
 from scripts.experiments.rules_read import VERDICTS, draw, fingerprint, prompts, readings, shares, stale
-from t2ialign.rewriting.lexicon import CUES, kind_of, said
+from t2ialign.rewriting.lexicon import CUES, aspects, kind_of
 from t2ialign.rewriting.rules import explain
 from t2ialign.rewriting.style import SLOTS, WORDS
 
@@ -102,12 +102,12 @@ def test_what_is_added_is_seen_as_said(slot):
     """Else a second rewrite would add it again, or another word for the same."""
     for entry in ENTRIES[slot]:
         name = "photo" if slot == "medium" and entry.get("media") == ["photo"] else slot
-        assert name in said(f"a cat, {entry['words']}"), entry["words"]
+        assert name in aspects(f"a cat, {entry['words']}"), entry["words"]
 
 
 def test_cues_are_read_in_their_sense():
-    assert said("a traffic light, a light blue fire hydrant, a stop sign and a sunflower") == set()
-    assert said("candle light") == {"light"} and said("an 85mm shot") == {"photo", "composition"}
+    assert aspects("a traffic light, a light blue fire hydrant, a stop sign and a sunflower") == set()
+    assert aspects("candle light") == {"light"} and aspects("an 85mm shot") == {"photo", "composition"}
     assert kind_of("dogs") == "animal" and kind_of("wizard") == "person" and kind_of("idea") is None
     shows = json.loads(CUES.read_text(encoding="utf-8"))["shows"]
     for kind in ("person", "animal", "food", "scene", "object", "text", "imaginary"):
