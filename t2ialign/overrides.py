@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from t2ialign.config import Config
 
-OWN = ("--help", "--debug", "--quiet")
+VERB_OPTIONS = ("--help", "--debug", "--quiet")
 """Options of the verb that take no value."""
 RECIPE = ("-c", "--config")
 """The one that takes a value."""
@@ -38,17 +38,17 @@ def as_overrides(
     if place is None:
         return list(words[:first])
     cls, queue = config_of(words[place]), deque([*words[:place], *words[place + 1 :]])
-    found = [words[place]]
+    result = [words[place]]
     while queue:
         word = queue.popleft()
-        found.append(_assignment(cls, word, queue) if _is_setting(word) else word)
+        result.append(_assignment(cls, word, queue) if _is_setting(word) else word)
         if word in RECIPE and queue:
-            found.append(queue.popleft())
-    return found
+            result.append(queue.popleft())
+    return result
 
 
 def _is_setting(word: str) -> bool:
-    return word.startswith("--") and len(word) > 2 and word.partition("=")[0] not in (*OWN, *RECIPE)
+    return word.startswith("--") and len(word) > 2 and word.partition("=")[0] not in (*VERB_OPTIONS, *RECIPE)
 
 
 def _method(words: Sequence[str], methods: Collection[str]) -> int | None:

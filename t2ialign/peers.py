@@ -153,5 +153,5 @@ def advice(name: str) -> str | None:
     """What to do about a name of another script that is not accepted, or None for any other name."""
     if name in INSTEAD:
         return f"use {INSTEAD[name]}"
-    found = (why for why, names in ABSENT.items() if name in names)
-    return next((f"there is no such setting here: {why}" for why in found), None)
+    reasons = (why for why, names in ABSENT.items() if name in names)
+    return next((f"there is no such setting here: {why}" for why in reasons), None)

@@ -94,24 +94,49 @@ def settings(words: list[str]) -> config.Config | None:
 
 
 FILLERS = {"found", "asked", "said", "own", "mine", "kept"}
-TO_DO = ("rewards/", "t2ialign/")
-"""Folders and files whose variables still have such names. The list only becomes shorter."""
+PUBLIC = {"rewards/text/contrast.py": {"asked"}}
+"""Names that docs/ gives to users; they stay."""
+TO_DO = (
+    "rewards/llm/chat_client.py",
+    "rewards/text/contrast_text.py",
+    "t2ialign/cli/",
+    "t2ialign/diffusion/",
+    "t2ialign/evaluation/calibrate.py",
+    "t2ialign/evaluation/cross_reward.py",
+    "t2ialign/methods/",
+    "t2ialign/models/",
+    "t2ialign/progress.py",
+    "t2ialign/rewriting/arguments.py",
+    "t2ialign/rewriting/page.py",
+    "t2ialign/rewriting/sampling.py",
+    "t2ialign/scoring/engine.py",
+    "t2ialign/scoring/journal.py",
+    "t2ialign/scoring/ray_data.py",
+    "t2ialign/web/",
+)
+"""Folders and files whose variables still have filler names. The list only becomes shorter."""
+
+
+def name(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
 SOURCES = [
     file
     for package in ("rewards", "t2ialign")
     for file in sorted((ROOT / package).rglob("*.py"))
-    if not file.relative_to(ROOT).as_posix().startswith(TO_DO)
+    if not name(file).startswith(TO_DO)
 ]
 
 
 def names(tree: ast.AST) -> set[str]:
-    """Every name that a file gives: variables, parameters, attributes, functions, imports under a name."""
+    """Every name that a file gives to variables, parameters, attributes, functions and imports."""
     given: set[str] = set()
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
                 given.add(name)
-            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            case ast.arg(arg=name) | ast.FunctionDef(name=name):
                 given.add(name)
             case ast.alias(asname=str(name)):
                 given.add(name)
@@ -124,9 +149,8 @@ def filler(tree: ast.AST) -> set[str]:
 
 
 def test_no_variable_has_a_filler_name():
-    wrong = {
-        str(file.relative_to(ROOT)): filler(ast.parse(file.read_text(encoding="utf-8"))) for file in SOURCES
-    }
+    wrong = {name(file): filler(ast.parse(file.read_text(encoding="utf-8"))) for file in SOURCES}
+    wrong = {file: names - PUBLIC.get(file, set()) for file, names in wrong.items()}
     assert not {file: names for file, names in wrong.items() if names}
 
 
