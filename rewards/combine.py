@@ -22,7 +22,7 @@ from rewards.base import Reward
 from rewards.together import score_all, score_items
 
 REFERENCE_QUANTILE = 0.85
-"""Of the rewards of a prompt's images from the untrained model; the reference of LSC's paper."""
+"""The quantile of the untrained model's rewards of a prompt that LSC's paper uses as reference."""
 
 
 class Combined(Reward):
@@ -68,7 +68,7 @@ class Combined(Reward):
         return self.combine(scores, [prompt for prompts in candidates for prompt in prompts])
 
     def category(self, prompt: str) -> str | None:
-        """That of the first member which has one."""
+        """The category of the first member that has one."""
         categories = (member.category(prompt) for member in self.members.values())
         return next((category for category in categories if category is not None), None)
 

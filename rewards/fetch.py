@@ -16,11 +16,11 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 log = logging.getLogger(__name__)
 
 SCHEMES = ("https",)
-"""What an address and every redirect may start with."""
+"""The schemes that an address and every redirect may have."""
 MOST = 64 * 2**20
 """Bytes of the largest file that is fetched; it is held in memory until its hash is known."""
 SECONDS = 30
-"""How long to wait for a connection, and for each part of the reply."""
+"""The time limit in seconds for a connection, and for each part of the reply."""
 
 
 def fetch(url: str, path: Path, *, sha256: str) -> Path:
@@ -53,7 +53,7 @@ def fetch(url: str, path: Path, *, sha256: str) -> Path:
 
 
 def command(url: str, path: Path) -> str:
-    """What to type into a terminal to fetch the file by hand; curl comes with Windows, macOS and Linux."""
+    """The shell command that fetches the file by hand; curl comes with Windows, macOS and Linux."""
     words = ["--fail", "--location", "--create-dirs", "--output", str(path), url]
     if os.name == "nt":  # curl alone is another program in PowerShell
         return subprocess.list2cmdline(["curl.exe", *words])

@@ -17,7 +17,7 @@ KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementatio
 
 @contextmanager
 def reading(source: str | Path, wanted: str) -> Iterator[None]:
-    """Within it whatever a library raises about the model in `source` is a ValueError of one line.
+    """Context in which whatever a library raises about the model in `source` is a ValueError of one line.
 
     Configurations of others lead libraries to errors of any kind. ValueErrors and too little memory stay what
     they are. Raises ValueError, before anything is loaded, for a folder whose configurations bring code.

@@ -1,4 +1,4 @@
-"""Asking a model hub once: whether a repository can be had, before a library asks for half a minute."""
+"""Asks a model hub once whether a repository exists, before a library tries for half a minute."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def path_of(image: ImageLike) -> str:
 
 
 def label(image: ImageLike, number: int, count: int) -> str:
-    """How messages name an image: by its place in the list and its path."""
+    """The name of an image in messages: its place in the list and its path."""
     path = path_of(image)
     if count == 1:
         return path or "image"
@@ -140,7 +140,7 @@ def _opened(image: ImageLike, name: str) -> Image.Image:
 
 
 def _formats() -> list[str]:
-    """Those of `FORMATS` that Pillow opens here, plugins such as pillow-heif included once registered."""
+    """The members of `FORMATS` that Pillow opens here, with registered plugins such as pillow-heif."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 

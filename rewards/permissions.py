@@ -1,4 +1,4 @@
-"""Who may read the files that are written: everybody whom the system's mask lets, as with any other file."""
+"""Sets the permissions of files that are written: the system's mask decides, as for any other file."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From pictures to the normalised square a scorer reads: the authors' path and a differentiable one."""
+"""Makes the normalised square that a scorer reads: the authors' preprocessing and a differentiable one."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 ADAPTER = "adapter_config.json"
-"""What peft writes beside an adapter."""
+"""The file that peft writes beside an adapter."""
 LENGTH = 8
 """Bytes at the start of a safetensors file that hold the length of its header, little endian."""
 

@@ -49,7 +49,7 @@ def is_trained(source: object) -> bool:
 
 
 def read_about(folder: Path | str) -> dict[str, Any]:
-    """What reward.json says. Raises ValueError for a folder without it, of another format, or damaged."""
+    """Read reward.json. Raises ValueError for a folder without it, of another format, or damaged."""
     file = Path(folder) / ABOUT
     if not file.is_file():
         raise ValueError(f"got {folder} without {ABOUT}; expected the output of t2ialign train reward")

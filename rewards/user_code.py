@@ -34,7 +34,7 @@ _recorded: ContextVar[Record | None] = ContextVar("recorded", default=None)
 
 
 class Code(NamedTuple):
-    """What makes a reward, and the folder that has to be on sys.path while it does, if any."""
+    """A function that makes a reward, and the folder that has to be on sys.path while it runs, if any."""
 
     build: Callable[..., Any]
     folder: Path | None
@@ -42,7 +42,7 @@ class Code(NamedTuple):
 
 @contextmanager
 def recorded(file: str | Path, typed: str | None = None) -> Iterator[None]:
-    """Within it names of rewards come from `file`, and none of them is run as code.
+    """Context in which names of rewards come from `file`, and none of them is run as code.
 
     `typed` is the one name that the user gave; a file that is read within another can add none. Raises
     ValueError for a file that is read within itself.
@@ -61,7 +61,7 @@ def recorded(file: str | Path, typed: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def on_path(folder: Path | None) -> Iterator[None]:
-    """Within it modules of `folder` are found, after all that is installed."""
+    """Context in which modules of `folder` are found, after all that is installed."""
     added = [] if folder is None or str(folder) in sys.path else [str(folder)]
     sys.path.extend(added)
     importlib.invalidate_caches()
@@ -140,7 +140,7 @@ def _is_file(place: str) -> bool:
 
 
 def _home(place: str) -> str | None:
-    """Where a module lies: "" for sys.path, else the working folder; None where it is in neither."""
+    """The folder of a module: "" for sys.path, else the working folder; None where it is in neither."""
     if not all(part.isidentifier() for part in place.split(".")):
         return None
     if _importable(place):
@@ -220,7 +220,7 @@ def _of(kind: Any, module: ModuleType) -> bool:
 
 
 def returned(function: Callable[..., Any]) -> object:
-    """What its annotation says that it returns; None if it has none that can be read."""
+    """The class that a function's annotation names as its result; None if there is none that can be read."""
     try:
         return get_type_hints(function).get("return")
     except (NameError, TypeError, AttributeError):

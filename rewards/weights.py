@@ -52,7 +52,7 @@ def find(
 
 
 def home() -> Path:
-    """Where weights are looked for and fetched to: $T2IALIGN_WEIGHTS, else t2ialign/weights in ~/.cache."""
+    """The folder of weights: $T2IALIGN_WEIGHTS, else t2ialign/weights in ~/.cache."""
     if folder := os.environ.get(HOME):
         return Path(folder).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "t2ialign", "weights")

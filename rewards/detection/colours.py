@@ -1,4 +1,4 @@
-"""Which of ten colours a cut-out object has: the zero-shot classifier of GenEval behind an interface."""
+"""Classifies the colour of a cut-out object: GenEval's zero-shot classifier behind an interface."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which detector a name stands for: the embedded world's oracle, a published one, or one of your own."""
+"""Loads a detector by name: the embedded world's oracle, a published one, or one of your own."""
 
 import inspect
 from importlib import import_module

@@ -45,7 +45,7 @@ def body(reading: Reading) -> Iterator[KeyPoint]:
 
 
 def animal(reading: Reading) -> Iterator[KeyPoint]:
-    """What animals do, of whatever kind of verb."""
+    """Actions of animals, whatever kind of verb names them."""
     for verb in reading.verbs:
         who = reading.subject(verb)
         known = verb.lemma in BODY | ANIMAL | HAND | CONTACT | LOOKING | WATCHING | HUMAN
@@ -54,7 +54,7 @@ def animal(reading: Reading) -> Iterator[KeyPoint]:
 
 
 def hand(reading: Reading) -> Iterator[KeyPoint]:
-    """Grips, gestures and tools; whatever is done with hands that are named."""
+    """Grips, gestures and tools, and whatever is done with hands that are named."""
     for verb in reading.verbs:
         who = reading.subject(verb)
         able = _human(reading, who) and (
@@ -97,7 +97,7 @@ def without_contact(reading: Reading) -> Iterator[KeyPoint]:
 
 
 def state(reading: Reading) -> Iterator[KeyPoint]:
-    """Conditions of things, as adjectives or as what they undergo."""
+    """Conditions of things, stated as adjectives or as processes."""
     for thing in reading.things:
         for word in thing.of("state") if not thing.denied else ():
             yield KeyPoint("state", thing.says(word), f"{word} {thing.name}")
@@ -113,7 +113,7 @@ def state(reading: Reading) -> Iterator[KeyPoint]:
 
 
 def expression(reading: Reading) -> Iterator[KeyPoint]:
-    """What faces show."""
+    """Expressions of faces."""
     for token in reading.items:
         if token.word in words.FEELINGS:
             clause = reading.clause(*token.span)

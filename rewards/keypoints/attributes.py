@@ -91,14 +91,14 @@ def shape(reading: Reading) -> Iterator[KeyPoint]:
 
 
 def consistency(reading: Reading) -> Iterator[KeyPoint]:
-    """What is said of both, of all, of each."""
+    """Statements about both, all or each of several things."""
     for match in _ALL.finditer(reading.body):
         clause = reading.clause(*match.span())
         yield KeyPoint("attribute_consistency", f"it is true of each: {clause}", clause)
 
 
 def _stuff(word: str) -> str:
-    """What is said of a thing: "wooden", "made of glass"."""
+    """The words for a material in a statement about a thing: "wooden", "made of glass"."""
     return word if word.endswith(("en", "ic", "ed", "line")) and word != "linen" else f"made of {word}"
 
 

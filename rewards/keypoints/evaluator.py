@@ -1,4 +1,4 @@
-"""AlignEvaluator: does a picture show each key point of the user's prompt, and one reward of the answers.
+"""AlignEvaluator judges whether an image shows each key point of the prompt, and makes one reward of it.
 
 After PromptEnhancer (arXiv 2509.04545), whose evaluator was not released: key points of 24 kinds
 (`keypoints.py`), each judged on the picture, averaged. Always of the user's prompt, never of a rewritten one:
@@ -195,7 +195,7 @@ def build(
 def _checker(
     backend: str, weights: str | None, url: str | None, towers: dict[str, Any] | None, **options: Any
 ) -> tuple[Checker, Source | None]:
-    """What judges, and where its key points come from if not by the rules."""
+    """Return the checker of a backend, and the source of its key points if that is not the rules."""
     if backend in ("yes_no", "written"):
         from rewards.keypoints.evaluator_written import Written
         from rewards.keypoints.evaluator_yes_no import YesNo
@@ -231,7 +231,7 @@ def _by_rules(prompt: str) -> Sequence[KeyPoint]:
 
 
 def _unread(one: Evaluation) -> str:
-    """Which key point could not be read, and the end of what was answered."""
+    """Name the key point whose answer could not be read, and quote the end of that answer."""
     first = next(verdict for verdict in one.verdicts if verdict.match is None)
     answer = first.reason if len(first.reason) <= 120 else f"... {first.reason[-120:]}"
     return f"got {answer!r} on the key point {first.point.description!r}"

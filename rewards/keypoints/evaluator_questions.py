@@ -1,4 +1,4 @@
-"""How a judge is asked about a key point: yes or no, or in writing with accept or reject at the end."""
+"""Questions to a judge about a key point: yes or no, or in writing with accept or reject at the end."""
 
 from __future__ import annotations
 

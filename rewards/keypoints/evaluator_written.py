@@ -13,7 +13,7 @@ from rewards.vlm.base import Judge
 
 _WORD = re.compile(r"\b(accept|reject)(?:s|ed)?\b", re.IGNORECASE)
 CUT = "(cut off)"
-"""What ends the reason where the token limit ended the answer."""
+"""The end of a reason whose answer was cut off by the token limit."""
 
 
 def read(answer: str) -> tuple[float | None, str]:

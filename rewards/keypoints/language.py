@@ -29,7 +29,7 @@ _BARE = re.compile(
     r"(?:photo|photograph|picture|image)s?(?:\s+(?:shows|presents|depicts))?",
     re.IGNORECASE,
 )
-"""A photo and no more, which is what a picture is anyway."""
+"""Words for a photo and nothing more, which every image is."""
 _PEOPLE_ONLY = listed("he his him she her hers himself herself")
 _NOUN = "|".join(_MEDIA)
 _MEDIUM = re.compile(
@@ -61,7 +61,7 @@ _LIVING_OF = re.compile(
     r"\b(?:made|composed|formed|built|consisting)\s+(?:entirely\s+)?(?:of|from|out of|by)\b"
 )
 _NEVER_OF = listed("city castle forest body mountain island wing planet ship train cloud moon sun robot")
-"""Besides the living, what is not made of other things."""
+"""Things, besides living ones, that are not made of other things."""
 _CUE = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(words.TEXT_CUES))})(?![\w-])", re.IGNORECASE)
 _FONT = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(words.FONT_WORDS))})(?![\w-])", re.IGNORECASE)
 _SPOT = re.compile(
@@ -74,7 +74,7 @@ _SPOT = re.compile(
 
 
 def negation(reading: Reading) -> Iterator[KeyPoint]:
-    """What the prompt rules out."""
+    """Statements that rule something out."""
     for match in _NOT.finditer(reading.body):
         word = " ".join(match.group().lower().split())
         only = word.endswith(" but") and word != "anything but"
@@ -179,7 +179,7 @@ _NO_NAMES = listed(
 
 
 def counterfactual(reading: Reading) -> Iterator[KeyPoint]:
-    """What cannot be: beasts that do what people do or are of stuff, heavy things that fly, said outright."""
+    """Impossible things: animals that act like people, heavy things that fly, and what is stated outright."""
     for match in _IMPOSSIBLE.finditer(reading.body):
         clause = reading.clause(*match.span())
         yield KeyPoint("counterfactual", f"shown as stated: {clause}", clause)
@@ -225,7 +225,7 @@ def text(reading: Reading) -> Iterator[KeyPoint]:
 
 
 def text_layout(reading: Reading) -> Iterator[KeyPoint]:
-    """Where the words lie and how they look."""
+    """The position and the look of written words."""
     if not reading.quotes:
         return
     for sentence in re.finditer(r"[^.!?;]+", reading.body):

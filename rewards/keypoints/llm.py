@@ -31,7 +31,7 @@ For the prompt "three dogs without collars, the smallest one asleep" the answer 
 REQUEST = "The prompt:\n{prompt}"
 AGAIN = "This could not be read: {reason}. Answer once more with the whole JSON list and nothing else."
 SILENCE = "(no answer)"
-"""In place of an empty answer: servers and templates refuse a turn without text."""
+"""Stands in for an empty answer, because servers and templates refuse a turn without text."""
 
 EXAMPLE = [
     KeyPoint("counting", "there are exactly three dogs", "three dogs"),
@@ -111,7 +111,7 @@ def read(answer: str) -> list[KeyPoint]:
 
 
 _OPENING = re.compile(r"\[\s*(?=[\]{])|\{\s*(?=[\"}])")
-"""Where a list of objects or an object begins; "[3]" and "{prompt}" in a sentence do not."""
+"""The beginning of a list of objects or of an object; "[3]" and "{prompt}" in a sentence do not match."""
 
 
 def _list_in(value: Any) -> list[Any] | None:

@@ -1,4 +1,4 @@
-"""How a prompt is read without a parser: verbs by their forms, noun phrases by what ends them."""
+"""Reads a prompt without a parser: verbs by their forms, noun phrases by the words that end them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _items(body: str) -> list[Token]:
 
 
 def _twosome(match: re.Match[str], plain: list[Token]) -> bool:
-    """Whether a pair that goes together: a pair of glasses."""
+    """Whether the words mean one thing that comes in pairs: a pair of glasses."""
     if "pair" not in match.group().lower():
         return False
     rest = (token for token in plain if token.start >= match.end())
@@ -131,7 +131,7 @@ def _shares(items: tuple[Token, ...], run: list[Token], later: list[Token]) -> b
 
 
 def _bare(run: list[Token]) -> bool:
-    """Whether adjectives without a noun."""
+    """Whether a phrase consists of adjectives without a noun."""
     return not _counted(run[-1].text) and all(kind_of(t.word) or t.word in words.SHADES for t in run)
 
 
@@ -217,7 +217,7 @@ def _thing(reading: Reading, run: list[Token]) -> Thing:
 
 
 def _count(determiner: str, run: list[Token]) -> int:
-    """How many a number before a phrase counts; a year, a measure and adjectives alone count nothing."""
+    """The count that a number before a phrase gives; 1 for a year, a measure or adjectives alone."""
     value = number(determiner) or 1
     year = determiner.isdecimal() and value >= 1000
     measure = run[0].word.rstrip("s") in words.UNITS or (run[0].word == "feet" and len(run) > 1)

@@ -68,7 +68,7 @@ _COMPARED = re.compile(
 
 
 def layout(reading: Reading) -> Iterator[KeyPoint]:
-    """Where things lie to each other, and where in the picture."""
+    """The positions of things relative to each other, and within the image."""
     taken: list[range] = []
     for match in _PLACE.finditer(reading.body):
         second = reading.after(match.end())
@@ -102,7 +102,7 @@ def _is_place(thing: Thing, link: str) -> bool:
 
 
 def made_of(reading: Reading) -> Iterator[tuple[re.Match[str], Thing | None, Thing]]:
-    """(words that say so, whole, part) of all that is made of something."""
+    """(match, whole, part) of every statement that something is made of something."""
     for match in _MADE_OF.finditer(reading.body):
         part = reading.after(match.end())
         if part is not None and reading.body[match.end() : part.start].count(" ") < 3:
@@ -110,7 +110,7 @@ def made_of(reading: Reading) -> Iterator[tuple[re.Match[str], Thing | None, Thi
 
 
 def is_stuff(part: Thing) -> bool:
-    """Whether a plain material: glass, not glass sheets."""
+    """Whether a thing is a plain material: glass, not glass sheets."""
     return part.name.lower() in words.MATERIALS or (part.head in words.MATERIALS and not part.several)
 
 
@@ -153,7 +153,7 @@ def similarity(reading: Reading) -> Iterator[KeyPoint]:
 
 
 def comparison(reading: Reading) -> Iterator[KeyPoint]:
-    """Things that are more or less of something than others, or set against them."""
+    """Comparisons: things that exceed or fall short of others, or are set against them."""
     for match in _COMPARED.finditer(reading.body):
         if singular(match.group().lower().split()[0]) in ("rather", "other"):
             continue

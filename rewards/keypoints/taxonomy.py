@@ -21,7 +21,7 @@ LETTERS = 4_000
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the 24: what it is called, what it asks, and how it is judged."""
+    """One of the 24 kinds: its names, its question, and how it is judged."""
 
     id: str
     category: str

@@ -1,4 +1,4 @@
-"""What the key-point rules see of a prompt: its things with their attributes, its verbs, its quoted words."""
+"""The parts of a prompt that the key-point rules use: things with attributes, verbs and quoted words."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Thing:
         return f"the {self.name} {'are' if self.several else 'is'} {what}"
 
     def of(self, *kinds: str) -> list[str]:
-        """Its attributes of some kinds."""
+        """The attributes of the given kinds."""
         return [attribute.word for attribute in self.attributes if attribute.kind in kinds]
 
     @cached_property
@@ -108,7 +108,7 @@ class Reading:
         return self.body[verb.end :][: stop.start() if stop else None].strip().lower()
 
     def subject(self, verb: Verb) -> Thing | None:
-        """Who does it: the nearest thing that nothing else governs; of another sentence, for a pronoun."""
+        """The subject of a verb: the nearest thing that nothing else governs; a pronoun looks back."""
         earlier = [t for t in self.things if t.end <= verb.start and not self._parted(t.end, verb.start)]
         if not earlier:
             living = [t for t in self.things if t.end <= verb.start and t.living in ("person", "animal")]
@@ -124,7 +124,7 @@ class Reading:
         return free[-1]
 
     def object(self, verb: Verb, *links: str) -> Thing | None:
-        """What a verb reaches: the next thing, at once or after one of the words `links`."""
+        """The object of a verb: the next thing, at once or after one of the words `links`."""
         thing = self.after(verb.end)
         if thing is None:
             return None

@@ -9,7 +9,7 @@ def listed(text: str) -> frozenset[str]:
 
 
 POSES = listed("sit stand lie lean float fall fly hang rest curl")
-"""What things without a body do too: a book lies, a tower stands."""
+"""Verbs that things without a body are subjects of too: a book lies, a tower stands."""
 
 BODY = POSES | listed(
     """run walk jump dance kneel squat crouch climb swim stretch skate ski surf hike jog leap crawl bow march
@@ -28,7 +28,7 @@ ANIMAL = listed(
     chase smell sleep nap doze pant roar stalk spread swish burrow trample rear frolic scamper cock
     wriggle wander paw peer"""
 )
-"""What animals are said to do, besides what people do."""
+"""Verbs of animals, besides those of people."""
 
 HAND = listed(
     """hold grip grasp wave touch write draw paint type knit sew knead stir cut slice chop grab pick throw
@@ -37,7 +37,7 @@ HAND = listed(
     plant grade shoot whisk juggle dip lift raise wield clutch cradle clasp flip weave fiddle plug
     assemble hammer comb braid tap knock scrub thread dissect repair stamp engrave prune poke"""
 )
-"""What hands do: gestures, grips, tools."""
+"""Verbs of hands: gestures, grips, tools."""
 
 CONTACT = listed(
     """hold carry hug embrace touch kiss ride push pull lift hit strike kick bite eat pet stroke grip grab
@@ -73,7 +73,7 @@ HUMAN = listed(
     dance drink sip photograph ride surf ski skate skateboard perform examine draft think work shop pilot
     serve bake greet salute meditate hold negotiate chat compare guard repair"""
 )
-"""What only people do in reality."""
+"""Verbs whose subject is in reality always a person."""
 
 OTHER = listed(
     """have contain show depict make cover fill hide scatter park place put set reflect shine glow burn melt

@@ -24,12 +24,12 @@ PromptPoint = tuple[str, KeyPoint]
 
 @dataclass(frozen=True)
 class Verdict:
-    """How far a picture shows a key point, in [0, 1], or None where the judge's answer could not be read."""
+    """The match of an image with a key point, in [0, 1], or None where the answer could not be read."""
 
     point: KeyPoint
     match: float | None
     reason: str = ""
-    """Why; of an answer that could not be read, what it was."""
+    """The reason; for an answer that could not be read, that answer."""
 
 
 @dataclass(frozen=True)

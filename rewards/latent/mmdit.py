@@ -1,4 +1,4 @@
-"""What a latent reward model keeps of Stable Diffusion 3: text encoders, and its blocks up to one of them."""
+"""The part of Stable Diffusion 3 that a latent reward model uses: text encoders and the first blocks."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class MMDiTBackbone(nn.Module):
 
     @property
     def mid_width(self) -> int:
-        """Of the pooled image tokens: 1536 for SD3-medium."""
+        """The width of the pooled image tokens: 1536 for SD3-medium."""
         return int(self.transformer.inner_dim)
 
     @property
     def text_width(self) -> int:
-        """Of the pooled text: CLIP-G's 1280."""
+        """The width of the pooled text: CLIP-G's 1280."""
         return int(self.text_encoder_2.config.projection_dim)
 
     @property

@@ -25,7 +25,7 @@ STATE, UNET, TEXTS = "state_dict.pt", "unet", ("text_encoder", "text_encoder_2")
 VISUAL, SCALE = "visual_projection.weight", "logit_scale"
 LAYOUT = f"the released layout, {UNET}/, {TEXTS[0]}/ (SDXL: {TEXTS[1]}/ too) and {STATE}"
 PREFIX = "text_model."
-"""What some versions of transformers put before the names of a text encoder's tensors."""
+"""The prefix that some versions of transformers put before the names of a text encoder's tensors."""
 POSITIONS = "embeddings.position_ids"
 """The numbers 0, 1, 2, ..., which old versions of transformers save with a text encoder."""
 
@@ -173,7 +173,7 @@ def _compare(place: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 
 def _plain(shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """By names that do not depend on the version of transformers that saved them."""
+    """Shapes under names that do not depend on the version of transformers that saved them."""
     names = {name: name.removeprefix(PREFIX) for name in shapes}
     return {names[name]: shape for name, shape in shapes.items() if names[name] != POSITIONS}
 

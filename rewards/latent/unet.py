@@ -1,4 +1,4 @@
-"""What a latent reward model keeps of Stable Diffusion 1, 2 and SDXL: text encoders, down and mid blocks."""
+"""The part of Stable Diffusion 1, 2 and XL that a latent reward uses: text encoders, down and mid blocks."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class UNetBackbone(nn.Module):
 
     @property
     def down_width(self) -> int:
-        """Of the pooled down features: 320 + 640 + 1280 + 1280 for Stable Diffusion 1.5."""
+        """The width of the pooled down features: 320 + 640 + 1280 + 1280 for Stable Diffusion 1.5."""
         return int(sum(self.unet.config.block_out_channels))
 
     @property
     def mid_width(self) -> int:
-        """Of the pooled middle features: 1280 for Stable Diffusion 1.5 and SDXL."""
+        """The width of the pooled middle features: 1280 for Stable Diffusion 1.5 and SDXL."""
         return int(self.unet.config.block_out_channels[-1])
 
     @property
     def text_width(self) -> int:
-        """Of the pooled text: 768 for Stable Diffusion 1.5, 1280 for SDXL."""
+        """The width of the pooled text: 768 for Stable Diffusion 1.5, 1280 for SDXL."""
         if self.text_encoder_2 is not None:
             return int(self.text_encoder_2.config.projection_dim)
         return int(self.text_encoder.config.hidden_size)

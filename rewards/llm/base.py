@@ -33,7 +33,7 @@ class Writer(ABC):
         heard: Heard | None,
         cut: Cut | None,
     ) -> list[str]:
-        """As `write`, whose checks have passed; one seed a chat."""
+        """Write as `write` does, after its checks have passed, with one seed per chat."""
 
     def write(
         self,

@@ -15,7 +15,7 @@ from rewards.llm.base import Cut, Heard, Message, Writer
 from rewards.weights import align_weights, located
 
 UNFINISHED = "\ufffd"
-"""How the beginning of a letter of several bytes decodes."""
+"""The decoded form of an incomplete letter of several bytes."""
 
 
 class LocalWriter(nn.Module, Writer):
@@ -169,7 +169,7 @@ class _Draw:
 
 
 class _Ear:
-    """What `generate` gives its tokens to: passes on whole letters, row by row."""
+    """Receives the tokens of `generate` and passes on whole letters, row by row."""
 
     def __init__(self, tokenizer: Any, rows: Sequence[int], heard: Heard | None) -> None:
         self.tokenizer, self.rows, self.heard = tokenizer, rows, heard

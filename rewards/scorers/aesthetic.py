@@ -1,4 +1,4 @@
-"""How pleasing a picture is, whatever it shows: linear heads on the image embedding of OpenAI's CLIP.
+"""Aesthetic scores, whatever an image shows: linear heads on the image embedding of OpenAI's CLIP.
 
 LAION v1 (LAION-AI/aesthetic-predictor, MIT), LAION v2 (christophschuhmann/improved-aesthetic-predictor,
 Apache-2.0; an MLP without activations, which is one affine map) and Simulacra

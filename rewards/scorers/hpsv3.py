@@ -41,13 +41,13 @@ TABLE = {
 HUB, FILE = "MizzenAI/HPSv3", "HPSv3.safetensors"
 BASE, BASE_FILES = "Qwen/Qwen2-VL-7B-Instruct", ("config.json", "tokenizer_config.json", "tokenizer.json")
 PIXELS = 256 * 28 * 28
-"""Every image is brought to about this many, up or down: 448 x 448 if it is square."""
+"""The number of pixels to which every image is resized, about: 448 x 448 if it is square."""
 MAX_ASPECT = 200
 ROWS = 8
 """Prompts that one forward of the language model takes in a table."""
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-"""How Qwen2-VL's chat begins before an image of the user."""
+"""The beginning of Qwen2-VL's chat, before an image of the user."""
 
 
 class HPSv3(Reward):

@@ -201,12 +201,12 @@ def build(statistic: str = "saturation", scale: float = 1.0) -> Statistic:
 
 
 def _real(images: Tensor) -> Tensor:
-    """At least float32: neither the FFT nor a sum over a million pixels is good in half precision."""
+    """Convert to float32 or more: the FFT and long sums are not good in half precision."""
     return images if images.dtype == torch.float64 else images.float()
 
 
 def _groups(images: Tensor) -> Sequence[Tensor]:
-    """As many images together as make up `BAND` pixels, or one alone."""
+    """Group as many images as make up `BAND` pixels, or one alone."""
     return torch.split(images, max(1, BAND // images[0, 0].numel()))
 
 

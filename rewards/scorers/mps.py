@@ -37,13 +37,13 @@ CONDITION = (
 )
 """The 22 words of overall preference, which the released checkpoint was trained on."""
 LAYERS, HEADS = 4, 16
-"""Of the cross-attention."""
+"""The layers and heads of the cross-attention."""
 THRESHOLD = 0.3
 """Share of a prompt's best likeness to the condition up to which a token is ignored; 0.01 in training."""
 
 
 class Text(NamedTuple):
-    """What P prompts come to: all tokens (P, L, D), the end token's (P, D), which tokens are kept (P, L)."""
+    """Encoded P prompts: all tokens (P, L, D), the end token's (P, D), which are visible (P, L)."""
 
     tokens: Tensor
     ends: Tensor

@@ -69,7 +69,7 @@ class Projector(nn.Module):
 
 
 class Pal(nn.Module, ABC):
-    """What PAL-A and PAL-B share: voters as softmax mixtures of K prototypes, and training on votes."""
+    """The base of PAL-A and PAL-B: voters as softmax mixtures of K prototypes, and training on votes."""
 
     def __init__(self, users: int, prototypes: int, max_norm: float) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Pal(nn.Module, ABC):
         return mixture.expand(len(votes), -1)
 
     def bound(self, ideal: Tensor) -> Tensor:
-        """What ideal points (B, width) longer than `max_norm` cost: their excess length (B,)"""
+        """The cost of ideal points (B, width) longer than `max_norm`: their excess length (B,)."""
         return F.relu(torch.linalg.vector_norm(ideal, dim=-1) - self.max_norm)
 
 

@@ -1,4 +1,4 @@
-"""What HPSv3 is asked: a rubric with the prompt in it, and the token at which its answer is read."""
+"""The question of HPSv3: a rubric with the prompt in it, and the token at which the answer is read."""
 
 from __future__ import annotations
 

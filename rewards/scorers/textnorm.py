@@ -98,7 +98,7 @@ class TextNorm(Reward):
         return normalised(self.raw_pil(images, prompts), scale=self.scale, form=self.form)
 
     def raw_pil(self, images: list[Image], prompts: list[str]) -> list[Tensor]:
-        """What `raw` gives, of B images of any size and mode, by the base's own preprocessing."""
+        """Score B images of any size and mode as `raw` does, with the preprocessing of the base."""
         prompts_of_image = [[prompt, *self.rivals(prompt)] for prompt in prompts]
         return list(
             torch.split(
@@ -118,7 +118,7 @@ class TextNorm(Reward):
         return normalised(parts, scale=self.scale, form=self.form)
 
     def category(self, prompt: str) -> str | None:
-        """The base's."""
+        """The category that the base gives to the prompt."""
         return self.base.category(prompt)
 
 

@@ -1,1 +1,1 @@
-"""What the prompts of a reward are made of: English words, near misses, TIA2 suffixes."""
+"""Text tools of the rewards: English words, near misses, TIA2 suffixes."""

@@ -31,7 +31,7 @@ Write {count} other prompts, one a line, without numbering or remarks. Each chan
 subject, a colour or other attribute, a number, a spatial relation, an action, the scene, the style, or text \
 to be shown. A picture that is right for the prompt above must be wrong for every one of yours, so do not \
 rephrase it and do not merely leave something out. Keep its sentence form and its length."""
-"""What `asked` tells the language model."""
+"""The instruction that `asked` gives to the language model."""
 
 
 def near_misses(

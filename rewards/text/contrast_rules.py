@@ -128,7 +128,7 @@ def relation(prompt: str, words: Words) -> list[str]:
 
 
 def negation(prompt: str, words: Words) -> list[str]:
-    """What is denied is affirmed; of two nouns, one is denied."""
+    """A denial turned into an affirmation, or a denial of one of two nouns."""
     variants = []
     for pattern, new in _AFFIRM:
         if pattern.search(prompt):

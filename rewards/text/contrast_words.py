@@ -42,7 +42,7 @@ MEDIA = {
     **dict.fromkeys(("sculpture", "statue"), "sculpture"),
     **dict.fromkeys(("picture", "image"), "picture"),
 }
-"""What a prompt calls itself -> the medium; a "picture" may be of any, so no other style contradicts it."""
+"""The word that a prompt uses for itself -> the medium; a "picture" may be of any medium."""
 
 CONVERSE = {
     **dict.fromkeys(

@@ -109,7 +109,7 @@ def is_plural(noun: str) -> bool:
 
 
 def _head(noun: str) -> tuple[str, str, str]:
-    """What is before the word that takes the ending, that word, what is after it."""
+    """The part before the word that takes the ending, that word, and the part after it."""
     start, link, rest = noun.partition(" of ")
     before, space, word = start.rpartition(" ")
     return before + space, word, link + rest

@@ -1,4 +1,4 @@
-"""How long a prompt may be: what is read of one word without end grows with the square of its length."""
+"""Limits the length of prompts: the time to read a word without end grows with the square of its length."""
 
 LONGEST_PROMPT = 20_000
 """Letters of a prompt: some 4,000 words, more than any encoder or judge of images reads with care."""
@@ -7,7 +7,7 @@ SHOWN = 60
 
 
 def too_long(prompt: str, most: int = LONGEST_PROMPT) -> str | None:
-    """What is wrong with a prompt of more than `most` letters; None for others."""
+    """An error message for a prompt of more than `most` letters; None for others."""
     if len(prompt) <= most:
         return None
     start = f"{prompt[:SHOWN]!r}..."

@@ -1,4 +1,4 @@
-"""How TIA2's contrastive prompts were made: counting by rule, composition by rule and by a language model.
+"""The construction of TIA2's contrastive prompts: counting by rule, composition by a language model too.
 
 Recovered from the published sets, which come without code: Kim et al., "Confidence-aware Reward Optimization
 for Fine-tuning Text-to-Image Models", ICLR 2024, https://github.com/kykim0/TextNorm. The third set,

@@ -213,5 +213,5 @@ def _refuse_others(config: Any, path: Path) -> None:
 
 
 def _whole(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """At fp32, whatever the file has: `dtype` decides the precision."""
+    """Convert to fp32, whatever the file has: `dtype` decides the precision."""
     return {name: value.float() for name, value in state.items()}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BASE = 10000.0
-"""Of the rotary positions' wavelengths (Su et al. 2021)."""
+"""The base of the wavelengths of the rotary positions (Su et al. 2021)."""
 
 
 class Asking(nn.Module):

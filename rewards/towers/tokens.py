@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 CLIP_LENGTH = 77
 LONGEST_TOKEN = 32
-"""Bytes of the longest token of CLIP: so many for each token that is read are enough of any one word."""
+"""Bytes of CLIP's longest token; a word is read up to this many bytes for each token that is read."""
 QUOTED = 200
 """Letters of a prompt that a warning quotes."""
 Style = Literal["openai", "transformers"]

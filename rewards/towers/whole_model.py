@@ -24,7 +24,7 @@ They are not imported either. Any other name means that the file is not what it 
 
 
 class Record:
-    """What stands for an object of a named class: it keeps the attributes the file gives it, and no more."""
+    """Stands for an object of a named class: it has the attributes that the file gives it, and no more."""
 
     held: Mapping[str, Any] = MappingProxyType({})
 
@@ -80,7 +80,7 @@ def _mapping(module: Record, kind: str) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _allowing(inert: list[tuple[Any, str]]) -> Iterator[None]:
-    """These stand-ins for names and no others: what other libraries allow torch to make is put aside."""
+    """Allow these stand-ins for names and no others; permissions of other libraries are put aside."""
     others = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     try:

@@ -33,7 +33,7 @@ _TWO = re.compile(rf"{_ONE} (and|{'|'.join([*RELATIONS, *COMPARISONS])}) {_ONE}"
 
 @dataclass(frozen=True)
 class Noun:
-    """What a caption says of one thing; `size` is "small", "large" or None."""
+    """The words of a caption about one thing; `size` is "small", "large" or None."""
 
     colour: str
     shape: str

@@ -1,4 +1,4 @@
-"""What exists in the embedded world: a white canvas, six colours, four shapes, and where their ink falls."""
+"""The embedded world: a white canvas, six colours, four shapes, and the pixels that their ink covers."""
 
 import math
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ YES, NO = ("yes",), ("no",)
 DEFAULT = "Qwen/Qwen2.5-VL-7B-Instruct"
 """The judge when none is named; Apache-2.0."""
 MARKS = "\u0120\u2581 "
-"""How tokenizers write the space before a word: byte-level, SentencePiece, plain."""
+"""The marks with which tokenizers write the space before a word: byte-level, SentencePiece, plain."""
 ASIDE = 0.1
 """With less than this on yes and no together a model answers something else, and the ratio says little."""
 
@@ -59,13 +59,13 @@ class Judge(ABC):
 
     @abstractmethod
     def _answer(self, images: Tensor, questions: Sequence[str], rows: list[int]) -> Tensor:
-        """As `answer`, whose checks have passed."""
+        """Answer as `answer` does, after its checks have passed."""
 
     @abstractmethod
     def _write(
         self, images: Tensor, questions: Sequence[str], rows: list[int], tokens: int, cut: Cut | None
     ) -> list[str]:
-        """As `write`, whose checks have passed."""
+        """Write as `write` does, after its checks have passed."""
 
     def answer(self, images: Tensor, questions: Sequence[str], rows: Sequence[int] | None = None) -> Tensor:
         """images (B, 3, H, W) in [0, 1], Q questions -> (Q, 2) fp32: log P(yes) and log P(no).

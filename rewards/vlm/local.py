@@ -211,7 +211,7 @@ class LocalJudge(nn.Module, Judge):
         return inputs
 
     def _special(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Where the template writes the first token itself, the tokenizer must not add another."""
+        """Options of the tokenizer: it must add no first token where the chat template writes it."""
         bos = self.tokenizer.bos_token
         return {"add_special_tokens": False} if bos and all(t.startswith(bos) for t in texts) else {}
 
@@ -254,7 +254,7 @@ class LocalJudge(nn.Module, Judge):
         return again
 
     def _placed(self, inputs: Any) -> Any:
-        """On the model's device, floating-point tensors in its precision."""
+        """Move tensors to the model's device, floating-point ones in its precision."""
         return inputs.to(self.model.device, self.model.dtype)
 
 
