@@ -85,7 +85,7 @@ def check(name: str, **options: Any) -> None:
 
 
 def _builder(name: str, weights: object = None) -> tuple[Code, dict[str, Any]]:
-    """What makes the reward of this name, and the options declared for it.
+    """Return the builder of the reward of this name, and the options declared for it.
 
     The output folder of `t2ialign train reward` may stand for a name, or be the `weights` of its base.
     """
