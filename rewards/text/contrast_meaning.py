@@ -20,13 +20,13 @@ def _plain(text: str) -> list[str]:
 
 def canonical(text: str) -> str:
     """A form that is equal for texts of one meaning, such as "A left of B" and "B right of A"."""
-    found = scene(text)
-    if found is None:
+    described = scene(text)
+    if described is None:
         return " ".join(_plain(text))
-    name, turned = CONVERSE[found.link]
-    sides = [" ".join(_plain(side)) for side in (found.first, found.second)]
+    name, turned = CONVERSE[described.link]
+    sides = [" ".join(_plain(side)) for side in (described.first, described.second)]
     sides = sorted(sides) if turned is None else sides[::-1] if turned else sides
-    return " | ".join([" ".join(_plain(found.prefix)), sides[0], name, sides[1]])
+    return " | ".join([" ".join(_plain(described.prefix)), sides[0], name, sides[1]])
 
 
 def entailed(text: str, variant: str, words: Words = ENGLISH) -> bool:
@@ -36,8 +36,8 @@ def entailed(text: str, variant: str, words: Words = ENGLISH) -> bool:
     """
     before, after = scene(text), scene(variant)
     if before and after and after.link == "and" and before.link not in ("and", "without"):
-        kept = {tuple(_plain(side)) for side in (before.first, before.second)}
-        if kept == {tuple(_plain(side)) for side in (after.first, after.second)}:
+        things = {tuple(_plain(side)) for side in (before.first, before.second)}
+        if things == {tuple(_plain(side)) for side in (after.first, after.second)}:
             return before.prefix.lower() == after.prefix.lower()
     full, part = _plain(text), _plain(variant)
     cut = next((i for i, word in enumerate(full) if word in NEGATORS), len(full))

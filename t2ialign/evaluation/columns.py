@@ -30,7 +30,7 @@ def rows_by_prompt(prompts: Sequence[str], rows: int) -> dict[str, NDArray[np.in
         raise ValueError(
             f"got {len(prompts)} prompts for {rows} rows; expected one each, at least one; align"
         )
-    found: dict[str, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
-        found.setdefault(prompt, []).append(row)
-    return {prompt: np.array(members, dtype=np.int64) for prompt, members in found.items()}
+        rows_of.setdefault(prompt, []).append(row)
+    return {prompt: np.array(members, dtype=np.int64) for prompt, members in rows_of.items()}

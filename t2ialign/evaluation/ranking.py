@@ -42,8 +42,8 @@ def average_precision_at(k: int, labels: ArrayLike, scores: ArrayLike) -> float:
     hits = np.array([label[score == s].sum() for s in steps])
     taken = np.clip(k - np.concatenate([[0], sizes.cumsum()[:-1]]), 0, sizes)
     hits = hits * taken / sizes
-    found, seen = hits.cumsum(), np.maximum(taken.cumsum(), 1)
-    return float((hits * found / seen).sum() / found[-1]) if found[-1] else 0.0
+    hits_so_far, seen = hits.cumsum(), np.maximum(taken.cumsum(), 1)
+    return float((hits * hits_so_far / seen).sum() / hits_so_far[-1]) if hits_so_far[-1] else 0.0
 
 
 def spearman(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -68,18 +68,18 @@ def per_prompt(
     Source: the protocol of TIA2, Kim et al. 2024. Raises ValueError for unequal lengths.
     """
     label, score = finite_columns(labels=labels, scores=scores)
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for prompt, rows in rows_by_prompt(prompts, len(label)).items():
         if np.ptp(label[rows]) > 0:
-            found[prompt] = metric(label[rows], score[rows])
-    return found
+            values[prompt] = metric(label[rows], score[rows])
+    return values
 
 
 def _binary(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     label, score = finite_columns(labels=labels, scores=scores)
     if set(np.unique(label).tolist()) != {0.0, 1.0}:
-        found = np.unique(label).tolist()[:5]
-        raise ValueError(f"got labels {found}; expected both 0 and 1; one label alone has no ranking")
+        labels = np.unique(label).tolist()[:5]
+        raise ValueError(f"got labels {labels}; expected both 0 and 1; one label alone has no ranking")
     return label, score
 
 
