@@ -1,3 +1,5 @@
 """Align text-to-image diffusion models: score, train, sample, and prove that the result is better."""
 
-__version__ = "0.1.0"
+from t2ialign.version import __version__
+
+__all__ = ["__version__"]

@@ -17,12 +17,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from t2ialign import __version__
 from t2ialign.cli.examples import EXAMPLES
 from t2ialign.cli.interrupt import heeded
 from t2ialign.cli.terminal import READER_LEFT, open_closed, plain_output, reader_left
 from t2ialign.io.messages import OneLine, one_line
 from t2ialign.io.paths import expand_word
+from t2ialign.version import __version__
 
 # A verb is a file here, VERB.py, with add_arguments(parser) and run(args) -> exit code or None. Only the
 # one that is called is imported, so that the help stays instant.

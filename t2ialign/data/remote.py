@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from t2ialign import __version__
+from t2ialign.version import __version__
 
 TRIES = 3
 WAIT = 0.5

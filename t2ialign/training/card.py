@@ -10,12 +10,12 @@ import yaml
 
 import rewards
 from rewards.trained import is_trained
-from t2ialign import __version__
 from t2ialign.io import atomic
 from t2ialign.io.messages import marked
 from t2ialign.training import usage
 from t2ialign.training.result import kohya_file
 from t2ialign.training.settings import LoopConfig, TrainConfig
+from t2ialign.version import __version__
 
 
 def write(

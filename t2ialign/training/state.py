@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from t2ialign import __version__
 from t2ialign.training import checkpoint
 from t2ialign.training.optim import learning_rate, make_optimizer
 from t2ialign.training.output import check_same_run
 from t2ialign.training.settings import LoopConfig
+from t2ialign.version import __version__
 
 log = logging.getLogger(__name__)
 

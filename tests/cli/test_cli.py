@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from t2ialign import __version__
 from t2ialign.cli import main as cli
 from t2ialign.cli import train
 from t2ialign.config import load
+from t2ialign.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 

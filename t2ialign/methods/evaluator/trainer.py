@@ -19,7 +19,7 @@ from rewards.device import default_device
 from rewards.keypoints import evaluator_head
 from rewards.keypoints.evaluator_head import Features, MatchHead
 from rewards.keypoints.taxonomy import kinds
-from t2ialign import __version__, config
+from t2ialign import config
 from t2ialign.data.cache.stored import held_out
 from t2ialign.data.sources import identity
 from t2ialign.evaluation.keypoints.agreement import OVERALL, Agreement, agreement, markdown
@@ -36,6 +36,7 @@ from t2ialign.training.facts import Facts
 from t2ialign.training.inputs import check_inputs
 from t2ialign.training.output import check_unused
 from t2ialign.training.plan import count, data_words, device_words, text
+from t2ialign.version import __version__
 
 CONFIG_FILE, FIGURES, CARD = "config.yaml", "heldout.json", "README.md"
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from rewards.latent import saved, untrained
 from rewards.latent.lrm import LRM
-from t2ialign import __version__
 from t2ialign.data.cache.comparisons import Compared, ComparisonCache
 from t2ialign.data.transform import stretch
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
@@ -35,6 +34,7 @@ from t2ialign.progress import Progress
 from t2ialign.training import card, usage
 from t2ialign.training.facts import Facts
 from t2ialign.training.state import TrainState
+from t2ialign.version import __version__
 
 LEVEL, LATENT, NOISE = range(3)
 """Last part of a row's random key: its timestep, its draws from the image encoder, its noises."""

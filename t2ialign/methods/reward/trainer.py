@@ -17,7 +17,6 @@ from torch import Tensor
 
 import rewards
 from rewards import trained
-from t2ialign import __version__
 from t2ialign.data.cache.comparisons import Compared, ComparisonCache
 from t2ialign.evaluation.calibrate import report
 from t2ialign.methods.reward.compared import ComparisonTrainer, finite
@@ -30,6 +29,7 @@ from t2ialign.progress import Progress
 from t2ialign.training import card
 from t2ialign.training.facts import Facts
 from t2ialign.training.state import TrainState
+from t2ialign.version import __version__
 
 
 class Trainer(ComparisonTrainer[Config, Compared]):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from t2ialign import __version__
 from t2ialign.methods.rewriter.config import LanguageConfig
 from t2ialign.training.card import write_text
+from t2ialign.version import __version__
 
 LOAD_REWRITER = """```bash
 t2ialign rewrite "a pair of crimson balls" --rewriter {output}
