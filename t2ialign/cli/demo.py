@@ -174,7 +174,7 @@ def _interval(value: dict[str, Any]) -> str:
 def write_report(output: Path, columns: dict[str, evaluate.Summary]) -> None:
     """The page for people: pictures side by side, accuracies by category, training curves."""
     from t2ialign.web.charts import Bar, Chart, curves
-    from t2ialign.web.report import Headline, Report, write
+    from t2ialign.web.report import Headline, Report, count_outcomes, write
 
     base, aligned, difference = (columns[name] for name in ("base", "aligned", "difference"))
     rows = jsonl.read(output / "training" / "metrics.jsonl")
@@ -193,6 +193,7 @@ def write_report(output: Path, columns: dict[str, evaluate.Summary]) -> None:
             "of its own samples that the oracle passed and failed. Both drew the same held-out prompts from "
             "the same seeds; the oracle reads each picture back into things and checks the caption."
         ),
+        outcomes=count_outcomes(*(_verdicts(output / name) for name in ("base", "aligned"))),
         headlines=[Headline("Oracle accuracy", base["all"], aligned["all"], difference["all"])],
         comparisons=_comparisons(output),
         categories=[Bar(name, base[name], aligned[name]) for name in base if name != "all"],
@@ -200,6 +201,11 @@ def write_report(output: Path, columns: dict[str, evaluate.Summary]) -> None:
         settings={**TRAINING, **SAMPLER, "pairs": len(jsonl.read(output / "pairs.jsonl"))},
     )
     write(report, output / REPORT)
+
+
+def _verdicts(folder: Path) -> list[bool]:
+    """Whether the oracle passed each held-out image of a model."""
+    return [row["score"] == 1 for row in jsonl.read(folder / evaluate.SCORES)]
 
 
 def _comparisons(output: Path, count: int = 36) -> list[Any]:

@@ -99,6 +99,8 @@ def _score(args: argparse.Namespace, sets: dict[str, list[manifest.Rendered]], o
     from rewards.device import default_device
     from t2ialign.evaluation.manifest_scores import score_manifest
     from t2ialign.progress import Progress
+    from t2ialign.web import evaluation_page
+    from t2ialign.web.evaluation_page import Side
 
     device = default_device()
     reward = rewards.load(args.reward).to(device)
@@ -115,7 +117,10 @@ def _score(args: argparse.Namespace, sets: dict[str, list[manifest.Rendered]], o
         name: {row: value.to_json() for row, value in column.items()} for name, column in columns.items()
     }
     atomic.write_json(output / RESULT, {**head, **results, "errors": len(broken)})
+    before = Side(args.baseline, scored[BASELINE_SCORES]) if args.baseline else None
+    page = evaluation_page.write(output, args.reward, columns, Side(args.source, scored[SCORES]), before)
     _show(args.reward, columns, broken, rates=_are_rates(scored))
+    print(f"images, prompts and distribution: {page}")
     return BROKEN if broken else 0
 
 

@@ -24,8 +24,8 @@ in units of the rewards aesthetic, clipscore-h and vqascore, in this order: stra
 strategy 2 has -0.5 0 0, strategy 3 has -1 0 0, and all have the tie widths 0.2 0.03 0.07. For other rewards,
 read the gaps in the report. Then set --floor and --tie with --resume latest, which scores nothing again."""
 
-REPORT, JOURNAL = ".json", ".scores.jsonl"
-"""Endings of the report, in place of the output's, and of the journal of scores, behind it."""
+REPORT, JOURNAL, PAGE = ".json", ".scores.jsonl", ".html"
+"""Endings of the report and the page, in place of the output's, and of the journal of scores, behind it."""
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ def _filter(args: argparse.Namespace, limits: Limits) -> None:
     from t2ialign.evaluation import filter_report
     from t2ialign.io import atomic
     from t2ialign.scoring.pairs import score_pairs
+    from t2ialign.web import filter_page
 
     options = {"split": args.split, "streaming": args.streaming, "limit": args.limit}
     read = partial(read_pairs, args.pairs, ties="soft", **options)
@@ -151,9 +152,11 @@ def _filter(args: argparse.Namespace, limits: Limits) -> None:
     kept = np.zeros(len(gaps), np.bool_)
     kept[whole] = consistent(gaps[whole], preferences[whole], limits)
     columns = [f"gap_{name}" for name in args.rewards]
+    examples = filter_page.Examples(args.pairs, args.rewards, gaps, preferences, limits)
+    again = scored.again(read(skipped=skipping(args.unreadable, args.pairs)))
     chosen = (
         (record, dict(zip(columns, gaps[number].tolist(), strict=True)))
-        for number, record in scored.again(read(skipped=skipping(args.unreadable, args.pairs)))
+        for number, record in examples.passing(again)
         if kept[number]
     )
     write_pairs(args.output, chosen, columns)
@@ -168,7 +171,9 @@ def _filter(args: argparse.Namespace, limits: Limits) -> None:
             "pictures": scored.unreadable,
         },
     }
-    atomic.write_json(_beside(args.output)[0], {**head, **parts})
+    report, _, page = _beside(args.output)
+    atomic.write_json(report, {**head, **parts})
+    filter_page.write(page, {**head, **parts}, examples)
     _show(args, parts, head)
 
 
@@ -201,8 +206,8 @@ def _check(args: argparse.Namespace) -> None:
     check_output(args.output)
     check_all(args.rewards, {})
     check_data(args.pairs)
-    report, journal = _beside(args.output)
-    files = (args.output, report, journal)
+    report, journal, page = _beside(args.output)
+    files = (args.output, report, journal, page)
     source = Path(args.pairs).expanduser().resolve()
     for file in files:
         if file.resolve() == source or (source.is_dir() and file.resolve().is_relative_to(source)):
@@ -219,9 +224,9 @@ def _check(args: argparse.Namespace) -> None:
         )
 
 
-def _beside(output: Path) -> tuple[Path, Path]:
-    """The report and the journal of an output."""
-    return output.with_suffix(REPORT), output.with_name(output.name + JOURNAL)
+def _beside(output: Path) -> tuple[Path, Path, Path]:
+    """The report, the journal and the page of an output."""
+    return output.with_suffix(REPORT), output.with_name(output.name + JOURNAL), output.with_suffix(PAGE)
 
 
 def _head(args: argparse.Namespace, limits: Limits) -> dict[str, Any]:
@@ -241,7 +246,7 @@ def _show(args: argparse.Namespace, parts: dict[str, Any], head: dict[str, Any])
     from t2ialign.evaluation.filter_report import table
 
     won, tied = parts["preferences"], parts["ties"]
-    report = _beside(args.output)[0]
+    report, _, page = _beside(args.output)
     Console(markup=False).print(table(parts))
     _warn_of_units(args, bool(tied["pairs"]), report)
     left_out = head["unreadable"]["rows"]
@@ -249,6 +254,7 @@ def _show(args: argparse.Namespace, parts: dict[str, Any], head: dict[str, Any])
         f"kept {won['kept']} of {won['pairs']} preferences and {tied['kept']} of {tied['pairs']} ties"
         f"{f'; {left_out} rows left out, unreadable' if left_out else ''}; report in {report}"
     )
+    print(f"examples of both: {page}")
     if not head["kept"]:
         raise ValueError(
             f"got no pair of {head['pairs']} that all three rewards allow; expected some; lower --floor, "

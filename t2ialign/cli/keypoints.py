@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -216,7 +216,7 @@ def finish(
     return BROKEN if result["errors"] or result["unreadable"] else 0
 
 
-def _images(source: Source, rows: Sequence[Row]) -> dict[str, Shown]:
+def _images(source: Source, rows: Sequence[Mapping[str, Any]]) -> dict[str, Shown]:
     """The images of some of the journal's rows, by id."""
     from t2ialign.scoring.thumbnails import thumbnails
 

@@ -89,7 +89,8 @@ class Drawing:
 
     def bar(self, corner: Point, width: float, height: float, colour: str) -> None:
         """A bar by its upper left corner."""
-        self.boxes.append(Box(*(round(value, 1) for value in (*corner, width, height)), colour))
+        x, y, wide, high = (round(value, 1) for value in (*corner, width, height))
+        self.boxes.append(Box(x, y, wide, high, colour))
 
     def whisker(self, path: str) -> None:
         """An interval, as SVG's path data."""

@@ -1,6 +1,7 @@
 """The demo, whole, in small: the verbs it is made of, its files, and that a second run reuses the first."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,17 @@ def test_the_report_is_one_file_with_pictures_and_marks(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png") == 24 and "http" not in page.replace("http://www.w3.org", "")
     assert "pass" in page and "fail" in page and "<svg" in page
+
+
+def test_the_report_leads_with_how_many_images_were_fixed_and_broken(finished: Path) -> None:
+    sides = [jsonl.read(finished / name / "scores.jsonl") for name in ("base", "aligned")]
+    pairs = [(before["score"], after["score"]) for before, after in zip(*sides, strict=True)]
+    page = " ".join((finished / "report.html").read_text(encoding="utf-8").split())
+    for verdicts, name in (((0.0, 1.0), "fixed"), ((1.0, 0.0), "broken")):
+        shown = re.search(rf"<b[^>]*>(\d+)</b> <span>of 12 images {name}</span>", page)
+        assert shown is not None and int(shown[1]) == pairs.count(verdicts)
+    places = [page.index(words) for words in ("images fixed", "images broken", "<img", "<svg", "<table")]
+    assert places == sorted(places), "counts, then images, then charts and tables"
 
 
 def test_a_second_run_reuses_everything(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,11 @@ def test_means_by_category_and_paired_difference(tmp_path: Path, capsys: pytest.
     )
     assert found["difference"]["dog"] == {"mean": 0.0, "ci95": None, "count": 2, "prompts": 1}
     assert found["difference"]["all"]["count"] == 6
-    assert "0.150 [0.100, 0.200]" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0.150 [0.100, 0.200]" in out
+    page = (after / "evaluation.html").read_text(encoding="utf-8")
+    assert f"images, prompts and distribution: {after / 'evaluation.html'}" in out.splitlines()
+    assert "0.150 [0.100, 0.200]" in page and page.count("<img") == 2 * 3, "three images rise, none falls"
 
 
 def test_oracle_rates_are_shown_in_per_cent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

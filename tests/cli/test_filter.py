@@ -108,7 +108,11 @@ def test_gaps_are_those_of_the_rewards_and_each_picture_is_scored_once(pairs, tm
     source, kept = list(read_pairs(str(pairs), ties="soft")), held(out)
     gaps = gaps_in(out, REAL)
     np.testing.assert_allclose(gaps, expected_gaps(source), atol=1e-5)
-    assert "kept 6 of 6 preferences and 2 of 2 ties" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "kept 6 of 6 preferences and 2 of 2 ties" in printed
+    assert f"examples of both: {out.with_suffix('.html')}" in printed.splitlines()
+    page = out.with_suffix(".html").read_text(encoding="utf-8")
+    assert "8 of 8 pairs are kept" in page and page.count("<img") == 2 * 6
     assert [(row["label_0"], row["label_1"]) for row in kept] == [
         (0.5, 0.5) if max(label) == 0.5 else (max(label), min(label)) for label in LABELS
     ]

@@ -100,6 +100,7 @@ def test_the_oracle_finds_what_is_wrong_and_nothing_else(samples, tmp_path, caps
     assert all(row["reason"].startswith("there is ") for row in wrong)
     page = (tmp_path / "out" / "keypoints.html").read_text()
     assert page.count("<td>3.png</td>") == 2 and "there is" in page and "<td>0.png" not in page
+    assert page.count("<img") == 2, "the two images that miss something"
     out = capsys.readouterr().out
     assert "Entity Layout" in out and "mean over kinds" in out and "as wrong" not in out
 

@@ -7,21 +7,25 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from rewards.keypoints.taxonomy import kinds
 from scripts.experiments import page as proofs_page
 from scripts.experiments.claim import Figure
+from t2ialign.data.consistent_filter import Limits
+from t2ialign.data.pairs import PairRecord
 from t2ialign.evaluation import monitor_journal
 from t2ialign.evaluation.cross_reward import matrix
+from t2ialign.evaluation.filter_report import summarise
 from t2ialign.evaluation.statistics import Estimate
 from t2ialign.io.inside import inside
 from t2ialign.rewriting import page as rewriting_page
 from t2ialign.rewriting.rewriter import Rewritten
 from t2ialign.scoring import gallery, output
+from t2ialign.web import evaluation_page, filter_page, monitor_page, report
 from t2ialign.web import keypoint_report as keypoint_report
-from t2ialign.web import monitor_page, report
 from t2ialign.web.charts import Bar, Chart, Curve
 from t2ialign.web.embedded import Shown
 from t2ialign.web.markup import escaped
@@ -130,7 +134,33 @@ def rewritten(nasty: str, folder: Path) -> str:
     return (folder / "r.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", [monitor, aligned, scored, judged, proofs, rewritten])
+def evaluated(nasty: str, folder: Path) -> str:
+    """The page of evaluate, with a baseline, images on both sides and an image that could not be scored."""
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    rows = [{"file": "a.png", "prompt": nasty, "seed": seed, "score": 0.5} for seed in range(2)]
+    rows += [{"file": nasty, "prompt": nasty, "seed": nasty, "error": nasty}]
+    before = [row | {"score": float(row["seed"])} for row in rows[:2]]  # one rises, the other falls
+    columns = {name: {nasty: HALF} for name in ("scores", "baseline", "difference")}
+    side, baseline = (evaluation_page.Side(folder, each) for each in (rows, before))
+    return evaluation_page.page(nasty, columns, side, baseline)
+
+
+def filtered(nasty: str, folder: Path) -> str:
+    """The page of filter, with an example that is kept and one that is dropped."""
+    limits, names = Limits((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), [nasty, "b", "c"]
+    gaps, preferences = np.array([[1.0, 1, 1], [-1, 1, 1]]), np.ones(2)
+    image, source = Image.new("RGB", (8, 8)), nasty.replace("\udcff", "")
+    examples = filter_page.Examples(source, names, gaps, preferences, limits)
+    list(examples.passing(enumerate([PairRecord(nasty, image, image)] * 2)))
+    report = {"source": nasty, "rewards": names, "pairs": 2, "kept": 1}
+    report |= {"unreadable": {"rows": 0, "pairs": 0}, **summarise(names, gaps, preferences, limits)}
+    return filter_page.page(report, examples.groups)
+
+
+PAGES = [monitor, aligned, scored, judged, proofs, rewritten, evaluated, filtered]
+
+
+@pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("number", range(len(NASTY)))
 def test_no_string_of_a_file_is_taken_for_html(
     page: Callable[[str, Path], str], number: int, tmp_path: Path
