@@ -9,12 +9,12 @@ import rewards
 from rewards import Prepared, Reward
 from rewards.combine import WeightedSum
 from rewards.preprocess import HPS_224, Geometry
+from rewards.scorers import pal_reward
 from rewards.scorers.aesthetic import Aesthetic
 from rewards.scorers.clip import ClipScore
 from rewards.scorers.hpsv2 import HumanPreferenceScore
 from rewards.scorers.pal import PalA
 from rewards.towers.clip_towers import load_tower
-from t2ialign.methods.reward import pal_fit
 from tests.rewards import tiny_clip
 
 
@@ -128,16 +128,16 @@ def test_rewards_made_of_others_share_their_towers(tmp_path, monkeypatch):
     tiny_clip.save_folder(tiny_clip.random_model(), tmp_path / "openai" / "clip-vit-large-patch14")
     monkeypatch.setenv("T2IALIGN_WEIGHTS", str(tmp_path))
     (tmp_path / "sets.json").write_text('{"a cat": ["a dog"]}')
-    pal_fit.save(PalA(tiny_clip.DIM, 2, width=8), tmp_path / "head.safetensors")
+    pal_reward.save(PalA(tiny_clip.DIM, 2, width=8), tmp_path / "head.safetensors")
     loaded = rewards.load_all(
-        ["rewards.scorers.textnorm", "t2ialign.methods.reward.pal_fit", "rewards.combine", "clipscore-l"],
+        ["rewards.scorers.textnorm", "rewards.scorers.pal_reward", "rewards.combine", "clipscore-l"],
         {
             "rewards.scorers.textnorm": {
                 "base": "clipscore-l",
                 "contrast": str(tmp_path / "sets.json"),
                 "scale": 2.0,
             },
-            "t2ialign.methods.reward.pal_fit": {
+            "rewards.scorers.pal_reward": {
                 "base": "clipscore-l",
                 "weights": str(tmp_path / "head.safetensors"),
             },

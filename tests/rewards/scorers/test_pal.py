@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 import rewards
 from rewards.scorers.pal import PalA, PalB, Projector, Votes
-from t2ialign.methods.reward.pal_fit import Schedule, as_reward, fit, fit_user, restore, save
+from rewards.scorers.pal_reward import as_reward, restore, save
+from t2ialign.methods.reward.pal_fit import Schedule, fit, fit_user
 
 DIM, WIDTH, USERS = 6, 8, 4
 
@@ -258,11 +259,11 @@ def test_a_head_is_a_reward_of_a_fixed_mixture(kind, tmp_path):
     assert reward.needs_text is (kind == "b"), "PAL-A reads no prompt"
     save(pal, tmp_path / "pal.safetensors")
     options = {"base": "shapes-clip", "weights": str(tmp_path / "pal.safetensors"), "mixture": [0.9, 0.1]}
-    loaded = rewards.load("t2ialign.methods.reward.pal_fit", **options)
+    loaded = rewards.load("rewards.scorers.pal_reward", **options)
     assert torch.allclose(loaded(images, prompts), scores, atol=1e-6)
     with pytest.raises(ValueError, match="expected 2 shares that add to 1"):
         as_reward(clip, pal, torch.tensor([0.9, 0.9]))
     with pytest.raises(ValueError, match="expected a two-tower scorer"):
         as_reward(rewards.load("shapes-oracle"), pal)
     with pytest.raises(ValueError, match="got no base or no weights"):
-        rewards.load("t2ialign.methods.reward.pal_fit")
+        rewards.load("rewards.scorers.pal_reward")
