@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
@@ -54,20 +54,21 @@ def load(
     overrides: Sequence[str] = (),
     *,
     folders: Sequence[Path] = (),
+    values: Mapping[str, Any] | None = None,
 ) -> C:
-    """Settings of class `cls`; later wins: class defaults < YAML file < overrides such as `lr=1e-4`.
+    """Settings of class `cls`; later wins: class defaults < YAML file < overrides such as `lr=1e-4` < values.
 
     A key may be written with dashes, or as `peers.ALIASES` has it. A value of the YAML file that names no
     file from here, but one in one of `folders`, is that file. Raises ValueError, on one line, for an
     unreadable file, an override without `=`, an unknown key (naming the nearest known one), a missing key or
     a wrong value.
     """
-    values = _from_file(cls, file) if file else {}
-    for key, value in values.items():
+    merged = _from_file(cls, file) if file else {}
+    for key, value in merged.items():
         if isinstance(value, str) and key in cls.model_fields and _is_words(cls.model_fields[key]):
-            values[key] = [] if value.lower() == "none" else [value]
+            merged[key] = [] if value.lower() == "none" else [value]
         elif isinstance(value, str):
-            values[key] = _located(value, folders)
+            merged[key] = _located(value, folders)
     for item in overrides:
         theirs, equals, text = item.partition("=")
         if not equals or not theirs:
@@ -76,9 +77,10 @@ def load(
             )
         key = renamed(cls, theirs)
         text = _converted(theirs, text) if key != theirs else text
-        _assign(values, key.split("."), _parse(text, cls.model_fields.get(key)))
+        _assign(merged, key.split("."), _parse(text, cls.model_fields.get(key)))
+    merged |= {renamed(cls, key): value for key, value in (values or {}).items()}
     try:
-        config = cls.model_validate(values)
+        config = cls.model_validate(merged)
     except ValidationError as error:
         where = f"{file}: " if file else ""
         raise ValueError(where + " | ".join(_explain(cls, dict(e)) for e in error.errors())) from error

@@ -27,8 +27,10 @@ LAYERS = {
     "overrides",
     "peers",
     "progress",
+    "api",
     "rewriting",
     "scoring",
+    "tasks",
     "toy",
     "training",
     "web",
@@ -75,6 +77,8 @@ ALLOWED: dict[str, set[str]] = {
     },
 }
 ALLOWED["methods"] = {*ALLOWED["training"], "training"}
+ALLOWED["tasks"] = LAYERS - {"api"} | {"rewards"}
+ALLOWED["api"] = {"models", "rewards", "rewriting", "scoring", "tasks"}
 PURE = {"diffusion", "objectives"}  # torch and the standard library only
 REWARDS_NEED = {
     "torch",

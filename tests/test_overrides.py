@@ -7,10 +7,11 @@ import pytest
 from t2ialign import peers
 from t2ialign.cli import main as cli
 from t2ialign.cli import recipes
-from t2ialign.cli.train import plain, settings_of
+from t2ialign.cli.train import plain
 from t2ialign.config import Config, load, members, renamed
 from t2ialign.overrides import as_overrides
-from t2ialign.training.methods import methods
+from t2ialign.tasks import recipe_files
+from t2ialign.training.methods import methods, settings_of
 from tests.test_config import Demo
 
 
@@ -140,7 +141,7 @@ def test_beta_dpo_is_refused_with_both_scales():
 
 
 def test_a_recipe_of_another_method_is_named_as_such(tmp_path, capsys):
-    for file in recipes.files():
+    for file in recipe_files.files():
         own = recipes.describe(file).method
         other = "dpo" if own != "dpo" else "backprop"
         assert cli.main(["train", other, "-c", file.stem]) == 2

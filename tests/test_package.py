@@ -73,7 +73,7 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
         f"import sys; sys.path[:0] = [{str(tmp_path / 'site')!r}]\n"
         "import rewards; from rewards import assets\n"
         "print(rewards.__file__); print(assets.root())\n"
-        "from t2ialign.cli import recipes; recipes.find('dpo_sd15_small')\n"
+        "from t2ialign.tasks import recipe_files as recipes; recipes.find('dpo_sd15_small')\n"
         "print(recipes.folder(), len(recipes.files()))\n"
         "from t2ialign.web.pages import render\n"
         "assert 'prefers-color-scheme' in render('page.html', title='a', lead='b')"

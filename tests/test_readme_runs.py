@@ -140,10 +140,11 @@ def test_the_links_of_the_readme_and_of_the_docs_lead_somewhere():
 
 def test_every_method_and_every_recipe_of_the_readme_exists():
     from t2ialign.cli import recipes
+    from t2ialign.tasks import recipe_files
     from t2ialign.training.methods import methods
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text.partition("## Models and methods")[2].partition("## Other commands")[0]
     named = set(re.findall(r"`([a-z0-9]+_[a-z0-9_]+)`", table)) - set(methods())
-    assert named <= {about.name for about in map(recipes.describe, recipes.files())}
+    assert named <= {about.name for about in map(recipes.describe, recipe_files.files())}
     assert all(f"`{method}`" in table for method in methods())

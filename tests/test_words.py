@@ -11,9 +11,10 @@ from pydantic.fields import FieldInfo
 
 from t2ialign import config
 from t2ialign.cli import main as cli
-from t2ialign.cli import recipes, train
+from t2ialign.cli import train
 from t2ialign.cli.examples import EXAMPLES
 from t2ialign.overrides import as_overrides
+from t2ialign.tasks import recipe_files
 from t2ialign.training.methods import methods
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,8 +90,8 @@ def settings(words: list[str]) -> config.Config | None:
     )
     if args.help:
         return None
-    file = recipes.find(args.config) if args.config else None
-    return config.load(train.settings_of(args.method), file, args.overrides, folders=(recipes.folder(),))
+    file = recipe_files.find(args.config) if args.config else None
+    return config.load(train.settings_of(args.method), file, args.overrides, folders=(recipe_files.folder(),))
 
 
 FILLERS = {"found", "asked", "said", "own", "mine", "kept"}

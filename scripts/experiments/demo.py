@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import rewards
 from scripts.experiments.claim import Claim, Figure, Row
-from t2ialign.cli import demo, evaluate
+from t2ialign.cli import demo
+from t2ialign.evaluation.comparison import Summary, summarise
 from t2ialign.io import jsonl
 from t2ialign.toy.suite import GUIDANCE
 from t2ialign.web.charts import Bar, bars
@@ -30,7 +30,7 @@ class Demo(Claim):
 
     def measure(self, folder: Path, seed: int) -> None:
         """Run the demo, from where it was cut off, and measure its result at the suite's guidance too."""
-        demo.run(argparse.Namespace(output=folder, seed=seed))
+        demo.make(folder, seed)
         demo.measure(folder, seed, into=folder / AT_SUITE, guidance=GUIDANCE)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
@@ -74,12 +74,12 @@ class Demo(Claim):
         rows = [Bar(name, base[name], aligned[name]) for name in base]
         return Figure(title, bars(rows, before="base", after="aligned"), "whiskers: 95 %")
 
-    def _columns(self, folders: Sequence[Path]) -> dict[str, evaluate.Summary]:
+    def _columns(self, folders: Sequence[Path]) -> dict[str, Summary]:
         scores: dict[str, list[dict[str, Any]]] = {"base": [], "aligned": []}
         for folder in folders:
             for name, rows in scores.items():
-                rows += jsonl.read(folder / name / evaluate.SCORES)
-        return evaluate.summarise(rewards.load("shapes-oracle"), scores["aligned"], scores["base"])
+                rows += jsonl.read(folder / name / demo.SCORES)
+        return summarise(rewards.load("shapes-oracle"), scores["aligned"], scores["base"])
 
 
 CLAIMS: tuple[Claim, ...] = (Demo(),)

@@ -13,17 +13,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.cli import evaluate, sample
+from t2ialign import api
 from t2ialign.evaluation.provenance import source_hash
 from t2ialign.io import atomic, jsonl, locks, manifest
+from t2ialign.toy import default as toy
 
 if TYPE_CHECKING:
+    from t2ialign.evaluation.comparison import Summary
     from t2ialign.evaluation.statistics import Estimate
 
 RESULT, REPORT, SECONDS, SETTINGS = "demo.json", "report.html", "seconds.jsonl", "settings.json"
+SCORES = "scores.jsonl"
+"""In the folders of base and aligned: what the oracle says of each image."""
 TRAIN_PROMPTS, PER_PROMPT, HELD_OUT = 480, 4, 480
 SAMPLER = {"steps": 20, "guidance": 2.0, "batch-size": 128}
 """Guidance is low so that what the weights know of the prompt shows: at 4 it does much of DPO's work."""
@@ -65,10 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Do what is missing, then print the table and where the report is."""
     with locks.hold_folder(args.output):
-        _run(args.output, args.seed)
+        make(args.output, args.seed)
 
 
-def _run(output: Path, seed: int) -> None:
+def make(output: Path, seed: int) -> None:
+    """Do what is missing of the demo in `output`, and print its table.
+
+    Raises ValueError for a folder that holds something else.
+    """
     result = output / RESULT
     _claim(output, seed)
     if not result.exists():
@@ -97,7 +104,6 @@ def make_pairs(output: Path, seed: int) -> int:
 
 def train(output: Path, seed: int) -> None:
     """Diffusion-DPO on the pairs, from the newest checkpoint if there is one."""
-    from t2ialign.methods.dpo.trainer import Config, Trainer
     from t2ialign.training import checkpoint
 
     folder = output / "training"
@@ -105,14 +111,15 @@ def train(output: Path, seed: int) -> None:
         return
     resume = "latest" if checkpoint.whole(folder / "checkpoints") else None
     values: dict[str, Any] = {"data": str(output / "pairs.jsonl"), "output": folder, "seed": seed, **TRAINING}
-    Trainer(Config(**values, resume=resume)).fit()
+    api.train("dpo", model=toy.NAME, **values, resume=resume)
 
 
 def measure(
     output: Path, seed: int, *, into: Path | None = None, guidance: float = SAMPLER["guidance"]
-) -> dict[str, evaluate.Summary]:
+) -> dict[str, Summary]:
     """Sample base and aligned on the same held-out prompts and seeds, `into` a folder, and ask the oracle."""
     import rewards
+    from t2ialign.evaluation.comparison import summarise
     from t2ialign.evaluation.manifest_scores import score_manifest
     from t2ialign.toy.captions import draw_captions
 
@@ -123,12 +130,12 @@ def measure(
         folder = (into or output) / name
         _sample(folder, prompts, first_seed=first, lora=lora, guidance=guidance)
         rows = manifest.read(folder)
-        scores[name] = score_manifest(oracle, "shapes-oracle", rows, folder / evaluate.SCORES)
-    columns = evaluate.summarise(oracle, scores["aligned"], scores["base"])
+        scores[name] = score_manifest(oracle, "shapes-oracle", rows, folder / SCORES)
+    columns = summarise(oracle, scores["aligned"], scores["base"])
     return {"base": columns["baseline"], "aligned": columns["scores"], "difference": columns["difference"]}
 
 
-def summary(columns: dict[str, evaluate.Summary], *, pairs: int, seconds: float) -> dict[str, Any]:
+def summary(columns: dict[str, Summary], *, pairs: int, seconds: float) -> dict[str, Any]:
     """The content of demo.json."""
     return {
         **{name: _accuracy(columns[name]) for name in ("base", "aligned")},
@@ -171,7 +178,7 @@ def _interval(value: dict[str, Any]) -> str:
     return f"{100 * value['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def write_report(output: Path, columns: dict[str, evaluate.Summary]) -> None:
+def write_report(output: Path, columns: dict[str, Summary]) -> None:
     """The page for people: pictures side by side, accuracies by category, training curves."""
     from t2ialign.web.charts import Bar, Chart, curves
     from t2ialign.web.report import Headline, Report, count_outcomes, write
@@ -205,7 +212,7 @@ def write_report(output: Path, columns: dict[str, evaluate.Summary]) -> None:
 
 def _verdicts(folder: Path) -> list[bool]:
     """Whether the oracle passed each held-out image of a model."""
-    return [row["score"] == 1 for row in jsonl.read(folder / evaluate.SCORES)]
+    return [row["score"] == 1 for row in jsonl.read(folder / SCORES)]
 
 
 def _comparisons(output: Path, count: int = 36) -> list[Any]:
@@ -215,7 +222,7 @@ def _comparisons(output: Path, count: int = 36) -> list[Any]:
     from t2ialign.web.report import Comparison
 
     sides = [
-        list(zip(manifest.read(output / name), jsonl.read(output / name / evaluate.SCORES), strict=True))
+        list(zip(manifest.read(output / name), jsonl.read(output / name / SCORES), strict=True))
         for name in ("base", "aligned")
     ]
     return [
@@ -267,18 +274,16 @@ def _sample(
     lora: Path | None = None,
     guidance: float = SAMPLER["guidance"],
 ) -> None:
-    """Run the verb `sample`, going on with what a killed run left."""
-    options = [
-        "--model=shapes",
-        *(f"--{name}={value}" for name, value in {**SAMPLER, "guidance": guidance}.items()),
-    ]
-    options += [f"-n={per_prompt}", f"--seed={first_seed}", f"--output={folder}"]
-    options += [f"--lora={lora}"] if lora else []
-    options += ["--resume=latest"] if folder.exists() else []
-    _verb(sample, [*prompts, *options])
-
-
-def _verb(module: ModuleType, argv: list[str]) -> None:
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    module.run(parser.parse_args(argv))
+    """Render the prompts with the toy model, going on with what a killed run left."""
+    api.sample(
+        toy.NAME,
+        prompts,
+        num_images_per_prompt=per_prompt,
+        seed=first_seed,
+        num_inference_steps=int(SAMPLER["steps"]),
+        guidance_scale=guidance,
+        batch_size=int(SAMPLER["batch-size"]),
+        loras=[] if lora is None else lora,
+        output=folder,
+        resume=folder.exists(),
+    )

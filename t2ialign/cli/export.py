@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.cli.sample import parse_lora
 from t2ialign.io import locks
 from t2ialign.models import options
+from t2ialign.tasks.plan import parse_lora
 
 if TYPE_CHECKING:
     from torch import Tensor

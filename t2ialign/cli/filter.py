@@ -194,15 +194,15 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from t2ialign.cli.score import check_all
     from t2ialign.data.pair_writer import check_output
+    from t2ialign.tasks.scorers import check_all
     from t2ialign.training.inputs import check_data
 
     if len(set(args.rewards)) < 3:
         raise ValueError(f"got --rewards {' '.join(args.rewards)}; expected three different ones; change one")
     if args.batch_size < 1:
         raise ValueError(f"got --batch-size {args.batch_size}; expected at least 1; raise it")
-    check_max_batch_pixels(args)
+    check_max_batch_pixels(args.max_batch_pixels)
     check_output(args.output)
     check_all(args.rewards, {})
     check_data(args.pairs)

@@ -365,6 +365,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("got --points and --extract; expected one source of key points; drop the other")
     if args.backend == "head" and args.weights is None:
         raise ValueError("got --backend head without --weights; expected its folder; name it")
-    check_max_batch_pixels(args)
+    check_max_batch_pixels(args.max_batch_pixels)
     check_models(args)
     check_place(args.output, "--output")

@@ -20,6 +20,7 @@ from typing import NoReturn
 from t2ialign.cli.examples import EXAMPLES
 from t2ialign.cli.interrupt import heeded
 from t2ialign.cli.terminal import READER_LEFT, open_closed, plain_output, reader_left
+from t2ialign.io import naming
 from t2ialign.io.messages import OneLine, one_line
 from t2ialign.io.paths import expand_word
 from t2ialign.version import __version__
@@ -162,7 +163,8 @@ def _run(argv: list[str]) -> int:
     # Intermixed: `train dpo -c recipe.yaml lr=1e-5` has positionals on both sides of an option.
     args = parser.parse_intermixed_args(rest)
     parser.check_words(args)
-    return verb.run(args) or 0
+    with naming.on_command_line(getattr(verb, "FLAGS", {})):
+        return verb.run(args) or 0
 
 
 def parser_of(name: str) -> Parser:

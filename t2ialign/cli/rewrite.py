@@ -133,7 +133,15 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Rewrite to a file with a report beside it, or to the terminal. Raises ValueError for bad arguments."""
     _check(args)
-    choice = chosen(args.rewriter, args, parse_options(args.option, "--option"))
+    choice = chosen(
+        args.rewriter,
+        url=args.url,
+        preset=args.preset,
+        intensity=args.intensity,
+        temperature=args.temperature,
+        seed=args.seed,
+        options=parse_options(args.option, "--option"),
+    )
     prompts = _prompts(args)
     from t2ialign.rewriting.job import Job
 

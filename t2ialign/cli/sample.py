@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from PIL import Image
-
-from t2ialign.cli import best_of
 from t2ialign.cli.options import add_rendering
-from t2ialign.io import jsonl, locks, manifest, png_text
-from t2ialign.io.paths import check_place
+from t2ialign.io import manifest
 from t2ialign.models import options
-from t2ialign.models.sources import locate
 from t2ialign.rewriting import sampling
+from t2ialign.rewriting.arguments import parse_options
 from t2ialign.toy import default as toy
-from t2ialign.web.sheet import contact_sheet
 
-if TYPE_CHECKING:
-    from t2ialign.rewriting.job import Job
-
-GRID = "grid.png"
-GRID_IMAGES = 64
-"""A contact sheet shows at most this many images, the first ones."""
-KINDS_OF_RUN = ("rewriter", "best_of", *options.NAMES)
-"""Keys of a row that only some runs have."""
-
-Row = dict[str, Any]
+FLAGS = {
+    "num_images_per_prompt": "-n",
+    "num_inference_steps": "--steps",
+    "guidance_scale": "--guidance",
+    "loras": "--lora",
+    "rewriter_options": "--rewriter-option",
+    "reward_options": "--option",
+}
+"""Parameters of `t2ialign.sample` and `t2ialign.best_of` whose flags have other names."""
+NEEDING = {
+    "rewrite": ("preset", "url", "intensity", "rewriter_option", "best_of", "html"),
+    "best_of": ("reward", "option"),
+}
+"""Flag -> flags that mean nothing without it."""
+BROKEN = 3
+"""Exit code when some candidate could not be judged."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,257 +80,93 @@ def run(args: argparse.Namespace) -> int:
 
     Raises ValueError for bad arguments or a folder in use.
     """
+    from t2ialign import api
+
     _check(args)
-    if args.model is None:
-        args.model = toy.NAME
-        toy.announce("--model ")
-    prompts, job = _prompts(args), sampling.job_of(args) if args.rewrite else None
-    locate(args.model)
-    check_free(args.output, resume=args.resume is not None)
-    rows, opened = plan(args, prompts, job), cache(partial(_open, args))
-    with locks.hold_folder(args.output):
-        if job and args.best_of:
-            return _best_of(args, job, rows, opened)
-        return _one_each(args, job, rows, opened)
+    prompts = _prompts(args)
+    how = {**_rendering(args), **_rewriting(args), "output": args.output, "resume": args.resume is not None}
+    if args.best_of:
+        judge = {"reward": args.reward, "reward_options": parse_options(args.option, "--option")}
+        samples = api.best_of(args.model, prompts, args.best_of, **judge, **how)
+    else:
+        samples = api.sample(args.model, prompts, **how)
+    page = samples.notes.pop() if args.html is not None else None
+    print(*samples.notes, sep="\n", end="\n" if samples.notes else "")
+    kind = "candidates new" if args.best_of else "new"
+    print(f"{len(samples)} images and {manifest.NAME} in {args.output} ({samples.new} {kind})")
+    if page is not None:
+        print(page)
+    return BROKEN if samples.errors else 0
 
 
-def _one_each(args: argparse.Namespace, job: Job | None, rows: list[Row], opened: Callable[[], Any]) -> int:
-    """Render one image of each row, of its rewritten prompt if there is a `job`."""
-    claim(args.output, rows[0], resume=args.resume is not None)
-    if job is not None:
-        (texts,) = sampling.texts_of(job, [row["prompt"] for row in rows], args.output)
-        rows = [{**row, "rewritten": texts[row["prompt"]]} for row in rows]
-    missing = pending(args.output, rows)
-    render(args, missing, args.output, opened)
-    finish(args.output, rows)
-    print(f"{len(rows)} images and {manifest.NAME} in {args.output} ({len(missing)} new)")
-    _page(args, job, rows, opened)
-    return 0
+def _rendering(args: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of `sample` that say how images are rendered."""
+    return {
+        "num_images_per_prompt": args.n,
+        "seed": args.seed,
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "eta": args.eta,
+        "height": args.height,
+        "width": args.width,
+        "batch_size": args.batch_size,
+        "loras": args.lora,
+        "precision": args.precision,
+        "attention": args.attention,
+        "options": options.options_of(args),
+    }
 
 
-def _page(args: argparse.Namespace, job: Job | None, rows: list[Row], opened: Callable[[], Any]) -> None:
-    """The page of --html, if it was asked for: the prompts themselves are rendered for it."""
-    if job is None or args.html is None:
-        return
-    folder, plans = args.output / sampling.ORIGINALS, sampling.originals(rows)
-    if plans:
-        folder.mkdir(exist_ok=True)
-        render(args, pending(folder, plans), folder, opened)
-        jsonl.rewrite(folder / manifest.NAME, plans)
-    sampling.write_page(args.html, args.output, rows, job.name)
+def _rewriting(args: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of `sample` that say how prompts are rewritten, and the page that shows it."""
+    if not args.rewrite:
+        return {}
+    extra = parse_options(args.rewriter_option, "--rewriter-option")
+    flags = {"preset": args.preset, "url": args.url, "intensity": args.intensity}
+    if clash := [key for key in ("temperature", "seed", *flags) if key in extra]:
+        raise ValueError(f"got {clash[0]} as an option; expected --{clash[0]}; write it so")
+    named = {key: value for key, value in flags.items() if value is not None}
+    return {"rewriter": _rewriter(args), "rewriter_options": {**named, **extra}, "html": args.html}
 
 
-def _best_of(args: argparse.Namespace, job: Job, rows: list[Row], opened: Callable[[], Any]) -> int:
-    """Render and judge the candidates of each row, and keep the best in its place."""
-    import rewards
-    from t2ialign.scoring.journal import answering
+def _rewriter(args: argparse.Namespace) -> str:
+    """The rewriter by name. Raises ValueError where none is named for a model that has none of its own."""
+    from t2ialign.rewriting.fit import is_embedded
+    from t2ialign.rewriting.load import SHAPES, SMALL
 
-    prompts, settings = [row["prompt"] for row in rows], sampling.parse_options(args.option, "--option")
-    name = args.reward or best_of.default_reward(args.model, settings, prompts)
-    rewards.check(name, **settings)
-    reward = best_of.load_reward(name, settings, args.model, prompts)
-    claim(args.output, rows[0], resume=args.resume is not None)
-    folder = args.output / best_of.FOLDER
-    folder.mkdir(exist_ok=True)
-    plans = best_of.candidates(rows, sampling.texts_of(job, prompts, args.output, args.best_of))
-    missing = pending(folder, plans)
-    render(args, missing, folder, opened)
-    jsonl.rewrite(folder / manifest.NAME, plans)
-    of = {"reward": name, "options": answering(settings)}
-    scored = best_of.score(reward, of, plans, folder, batch_size=args.batch_size)
-    kept = best_of.keep(args.output, scored, name)
-    finish(args.output, kept)
-    print(best_of.summary(scored, kept, name))
-    print(f"{len(kept)} images and {manifest.NAME} in {args.output} ({len(missing)} candidates new)")
-    _page(args, job, kept, opened)
-    return best_of.BROKEN if any(row["error"] for row in scored) else 0
-
-
-def plan(args: argparse.Namespace, prompts: Sequence[str], job: Job | None = None) -> list[Row]:
-    """The manifest rows of the whole run: image i has seed `args.seed + i`, prompts in order, n of each."""
-    texts = [prompt for prompt in prompts for _ in range(args.n)]
-    hashes = " + ".join(_hash(parse_lora(text)[0]) for text in args.lora) or None
-    kind = {"rewriter": job and job.name, "best_of": args.best_of}
-    digits = max(5, len(str(len(texts) - 1)))
-    return [
-        {
-            "file": f"{i:0{digits}d}.png",
-            "prompt": prompt,
-            "seed": args.seed + i,
-            "adapter": " + ".join(args.lora) or None,
-            "model": args.model,
-            "steps": args.steps,
-            "guidance": args.guidance,
-            "eta": args.eta,
-            "height": args.height,
-            "width": args.width,
-            "precision": args.precision,
-            "attention": args.attention,
-            "adapter_hash": hashes,
-            **options.options_of(args).given(),
-            **{key: value for key, value in kind.items() if value is not None},
-        }
-        for i, prompt in enumerate(texts)
-    ]
-
-
-def claim(output: Path, first: Row, *, resume: bool) -> None:
-    """Make the folder of a run whose first row is this.
-
-    Raises ValueError like `check_free`, or for a run of another kind.
-    """
-    check_free(output, resume=resume)
-    output.mkdir(parents=True, exist_ok=True)
-    file = output / manifest.NAME
-    for row in jsonl.read(file)[:1]:
-        kind = {key: first[key] for key in KINDS_OF_RUN if key in first}
-        _check_same(row, {"file": row.get("file"), **kind}, file)
-
-
-def check_free(output: Path, *, resume: bool) -> None:
-    """Raises ValueError for a folder that is a file, cannot be made, or is in use without `resume`."""
-    check_place(output, "--output")
-    if not resume:
-        locks.check_free(output, advice="continue its run with --resume latest, or ")
-
-
-def pending(output: Path, rows: Sequence[Row]) -> list[Row]:
-    """The rows whose image is not there yet; mends a manifest that a kill has torn.
-
-    Raises ValueError if the folder holds a run with other settings.
-    """
-    file, wanted = output / manifest.NAME, {row["file"]: row for row in rows}
-    found = {row.get("file"): row for row in jsonl.read(file)}
-    for name, row in found.items():
-        _check_same(row, wanted.get(name), file)
-    whole = {name: row for name, row in found.items() if (output / str(name)).is_file()}
-    if file.exists():
-        jsonl.rewrite(file, whole.values())
-    return [row for row in rows if row["file"] not in whole]
-
-
-def _open(args: argparse.Namespace) -> Any:
-    """The model with its LoRAs."""
-    from t2ialign.models.load import load_policy
-    from t2ialign.models.lora_apply import load_lora
-
-    adapters = [parse_lora(text) for text in args.lora]
-    policy = load_policy(
-        args.model, precision=args.precision, attention=args.attention, options=options.options_of(args)
+    if args.rewrite != sampling.UNNAMED:
+        return str(args.rewrite)
+    if is_embedded(args.model or toy.NAME):
+        return SHAPES
+    raise ValueError(
+        f"got --rewrite without a rewriter for --model {args.model}; expected its name after --rewrite; "
+        f"try an instruction model, such as {', '.join(SMALL[:-1])} or {SMALL[-1]}, or rules, which needs "
+        "no model"
     )
-    for path, scale in adapters:
-        load_lora(policy, path, weight=scale)
-    return policy
-
-
-def render(args: argparse.Namespace, rows: Sequence[Row], output: Path, opened: Callable[[], Any]) -> None:
-    """Render the rows batch by batch: each image whole on disk first, then its row in the manifest.
-
-    opened: gives the model, if there is anything to render.
-    """
-    if not rows:
-        return
-    from t2ialign.models.generate import generate
-    from t2ialign.progress import Progress
-
-    policy = opened()
-    with Progress(total=len(rows), desc="sample", unit="image") as bar:
-        for batch in _batches(rows, args.batch_size):
-            images = generate(
-                policy,
-                [row["rewritten"] if "rewritten" in row else row["prompt"] for row in batch],
-                [row["seed"] for row in batch],
-                num_steps=args.steps,
-                guidance=args.guidance,
-                eta=args.eta,
-                height=args.height,
-                width=args.width,
-                batch_size=args.batch_size,
-            )
-            for image, row in zip(images, batch, strict=True):
-                picture = to_pil(image)
-                png_text.save(picture, output / row["file"], png_text.image_text(row, picture.size))
-            jsonl.append(output / manifest.NAME, batch)
-            bar.update(len(batch))
-
-
-def finish(output: Path, rows: Sequence[Row]) -> None:
-    """Put the manifest in the order of the plan, which a resumed run may have left, and draw the grid."""
-    jsonl.rewrite(output / manifest.NAME, rows)
-    per_prompt = sum(row["prompt"] == rows[0]["prompt"] for row in rows)
-    columns = per_prompt if 1 < per_prompt <= 12 else math.ceil(math.sqrt(min(len(rows), GRID_IMAGES)))
-    shown = rows[: max(columns, GRID_IMAGES // columns * columns)]
-    images = [Image.open(output / row["file"], formats=["PNG"]) for row in shown]
-    text = png_text.grid_text(shown, columns, images[0].size)
-    png_text.save(contact_sheet(images, columns), output / GRID, text)
-
-
-def parse_lora(text: str) -> tuple[Path, float]:
-    """ "PATH" or "PATH:SCALE" -> (path, scale). Raises ValueError for a scale that is not a finite number."""
-    path, colon, scale = text.rpartition(":")
-    drive = re.fullmatch(r"[A-Za-z]:[\\/][^:]*", text)  # of Windows
-    if not colon or drive or Path(text).exists():
-        return Path(text), 1.0
-    try:
-        value = float(scale)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"got --lora {text!r}; expected PATH or PATH:SCALE; give the scale as a number")
-    return Path(path), value
-
-
-def to_pil(image: Any) -> Image.Image:
-    """Tensor (3, H, W) in [0, 1] -> 8-bit picture."""
-    pixels = image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels)
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, least in (("n", 1), ("seed", 0), ("steps", 1), ("batch_size", 1), ("eta", 0), ("guidance", 1)):
-        value = getattr(args, name)
-        if not least <= value < math.inf:
-            flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
-            raise ValueError(f"got {flag} {value}; expected a number from {least}; change it")
-    sampling.check(args)
-    for text in args.lora:
-        path, _ = parse_lora(text)
-        if not path.exists():
-            raise ValueError(f"got --lora {text}; expected an existing file or folder; check the path")
+    """Raises ValueError for a flag without the one it belongs to, and a prompt in the place of a rewriter."""
+    if args.best_of is not None and args.best_of < 2:
+        raise ValueError(f"got --best-of {args.best_of}; expected at least 2; raise it, or leave it out")
+    for flag, names in NEEDING.items():
+        given = [name for name in names if getattr(args, name)]
+        if given and not getattr(args, flag):
+            flag, stray = (f"--{name.replace('_', '-')}" for name in (flag, given[0]))
+            raise ValueError(f"got {stray} without {flag}; expected both; add {flag}, or drop {stray}")
+    if args.rewrite and " " in args.rewrite and not (args.prompt or args.prompts):
+        raise ValueError(
+            f"got no prompt, and {args.rewrite!r} for the name of a rewriter; expected prompts before "
+            "--rewrite; put it last"
+        )
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:
     from t2ialign.data.prompts import read_prompts
 
-    found = [*args.prompt, *(read_prompts(args.prompts) if args.prompts else [])]
-    if not found or not all(prompt.strip() for prompt in found):
+    prompts = [*args.prompt, *(read_prompts(args.prompts) if args.prompts else [])]
+    if not prompts or not all(prompt.strip() for prompt in prompts):
         raise ValueError(
             "got no prompt, or an empty one; expected some text; quote a prompt or use --prompts"
         )
-    return found
-
-
-def _check_same(found: Row, wanted: Row | None, file: Path) -> None:
-    if wanted is None:
-        raise ValueError(
-            f"got {found.get('file')} in {file}; expected only images of this run; choose --output"
-        )
-    for key in dict.fromkeys([*wanted, *KINDS_OF_RUN]):
-        value = wanted.get(key)
-        if found.get(key) != value:
-            raise ValueError(
-                f"got {key}={found.get(key)!r} for {wanted['file']} in {file}; expected {value!r}, as asked "
-                "now; repeat the settings of that run, or choose another --output"
-            )
-
-
-def _hash(lora: Path) -> str:
-    """Of the LoRA's weights: a run that trains on writes other ones to the same path."""
-    from t2ialign.models.lora_files import lora_file
-
-    with lora_file(lora).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-
-
-def _batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+    return prompts

@@ -78,8 +78,8 @@ def per_prompt(
 def _binary(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     label, score = finite_columns(labels=labels, scores=scores)
     if set(np.unique(label).tolist()) != {0.0, 1.0}:
-        labels = np.unique(label).tolist()[:5]
-        raise ValueError(f"got labels {labels}; expected both 0 and 1; one label alone has no ranking")
+        several = np.unique(label).tolist()[:5]
+        raise ValueError(f"got labels {several}; expected both 0 and 1; one label alone has no ranking")
     return label, score
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
@@ -26,6 +26,8 @@ LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 log = logging.getLogger(__name__)
 
+Owner = TypeVar("Owner")
+Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
@@ -50,16 +52,18 @@ def hold_folder(
         yield
 
 
-def holding_output(fit: Callable[[Any], Result]) -> Callable[[Any], Result]:
+def holding_output(
+    fit: Callable[Concatenate[Owner, Given], Result],
+) -> Callable[Concatenate[Owner, Given], Result]:
     """A method of an object with `cfg.output`, during which nobody else holds that folder.
 
     The command line holds it too, from before anything is loaded.
     """
 
     @wraps(fit)
-    def held(self: Any) -> Result:
-        with hold_folder(self.cfg.output, "output=", shared=True, nested=True):
-            return fit(self)
+    def held(self: Owner, *args: Given.args, **settings: Given.kwargs) -> Result:
+        with hold_folder(self.cfg.output, "output=", shared=True, nested=True):  # type: ignore[attr-defined]
+            return fit(self, *args, **settings)
 
     return held
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from t2ialign.io import naming
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.rewriting.intensity import INTENSITIES
 
@@ -55,21 +55,24 @@ def parse_options(texts: Iterable[str], flag: str) -> dict[str, Any]:
     return found
 
 
-def chosen(name: str, args: argparse.Namespace, options: dict[str, Any]) -> Choice:
-    """The rewriter of that name that the arguments ask for. Raises ValueError as `load.choose` does."""
+def chosen(
+    name: str,
+    *,
+    url: str | None = None,
+    preset: str | None = None,
+    intensity: str | None = None,
+    temperature: float | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any],
+) -> Choice:
+    """The rewriter of that name. Raises ValueError as `load.choose` does, and for an option with a flag."""
     from t2ialign.rewriting.load import choose
 
-    if own := [key for key in OWN if key in options]:
-        raise ValueError(f"got {own[0]} as an option; expected --{own[0]}; write it so")
-    temperature = getattr(args, "temperature", None)
+    if flags := [key for key in OWN if key in options]:
+        raise ValueError(f"got {flags[0]} as an option; expected {naming.name(flags[0])}; write it so")
     if temperature is not None and not 0 <= temperature < math.inf:
-        raise ValueError(f"got --temperature {temperature}; expected a number from 0; change it")
-    return choose(
-        name,
-        url=args.url,
-        preset=args.preset,
-        strength=args.intensity,
-        temperature=temperature,
-        seed=args.seed,
-        **options,
-    )
+        raise ValueError(
+            f"got {naming.given('temperature', temperature)}; expected a number from 0; change it"
+        )
+    given: dict[str, Any] = {"url": url, "preset": preset, "temperature": temperature, "seed": seed}
+    return choose(name, strength=intensity, **given, **options)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from t2ialign.io import atomic
+from t2ialign.io import atomic, naming
 from t2ialign.rewriting.rewriter import Rewritten
 from t2ialign.rewriting.survival import check
 from t2ialign.web.embedded import Shown, style_of
@@ -32,9 +32,11 @@ class Images:
 def check_page(file: Path) -> None:
     """Raises ValueError for what cannot be a page: another ending, a folder, or a file below a file."""
     if file.suffix.lower() not in ENDINGS or file.is_dir():
-        raise ValueError(f"got --html {file}; expected a file that ends in .html; rename it")
+        raise ValueError(f"got {naming.given('html', file)}; expected a file that ends in .html; rename it")
     if files := [parent for parent in file.parents if parent.is_file()]:
-        raise ValueError(f"got --html {file}, but {files[0]} is a file; expected a folder; choose another")
+        raise ValueError(
+            f"got {naming.given('html', file)}, but {files[0]} is a file; expected a folder; choose another"
+        )
 
 
 def write(

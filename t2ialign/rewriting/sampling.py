@@ -1,4 +1,4 @@
-"""Rewriting inside `t2ialign sample`: its flags, and the texts to render in place of the prompts."""
+"""Rewriting before rendering: the flags of `t2ialign sample`, and the texts in place of the prompts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
+from t2ialign.rewriting.arguments import add_rewriter
 
 if TYPE_CHECKING:
     from t2ialign.rewriting.job import Job
+    from t2ialign.rewriting.rewriter import Rewritten
 
 Row = dict[str, Any]
 
-NEEDING = {
-    "rewrite": ("preset", "url", "intensity", "rewriter_option", "best_of", "html"),
-    "best_of": ("reward", "option"),
-}
-"""Flag -> flags that mean nothing without it."""
 UNNAMED = "?"
 """What --rewrite is without a name."""
 OF_REWRITES = ("rewritten", "rewriter", "best_of", "candidate", "score", "reward")
@@ -76,65 +72,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(args: argparse.Namespace) -> None:
-    """Raises ValueError for a flag without the one it belongs to, and for a best of fewer than 2."""
-    if args.best_of is not None and args.best_of < 2:
-        raise ValueError(f"got --best-of {args.best_of}; expected at least 2; raise it, or leave it out")
-    for flag, names in NEEDING.items():
-        given = [name for name in names if getattr(args, name)]
-        if given and not getattr(args, flag):
-            flag, stray = (f"--{name.replace('_', '-')}" for name in (flag, given[0]))
-            raise ValueError(f"got {stray} without {flag}; expected both; add {flag}, or drop {stray}")
-    if args.rewrite and " " in args.rewrite and not (args.prompt or args.prompts):
-        raise ValueError(
-            f"got no prompt, and {args.rewrite!r} for the name of a rewriter; expected prompts before "
-            "--rewrite; put it last"
-        )
-    if args.html is not None:
-        from t2ialign.rewriting.page import check_page
-
-        check_page(args.html)
-
-
-def job_of(args: argparse.Namespace) -> Job:
-    """The rewriter that the flags name; what it writes must fit the model that is to render it.
-
-    Raises ValueError where none is named for another model than the embedded one, and as `load.choose` does.
-    """
-    from t2ialign.rewriting.job import Job
-
-    options = parse_options(args.rewriter_option, "--rewriter-option")
-    name = _own(args.model) if args.rewrite == UNNAMED else args.rewrite
-    return Job(chosen(name, args, options), fit=args.model)
-
-
-def _own(model: str) -> str:
-    """The rewriter of a model that has one. Raises ValueError, with three to begin with, for others."""
-    from t2ialign.rewriting.fit import is_embedded
-    from t2ialign.rewriting.load import SHAPES, SMALL
-
-    if is_embedded(model):
-        return SHAPES
-    raise ValueError(
-        f"got --rewrite without a rewriter for --model {model}; expected its name after --rewrite; try an "
-        f"instruction model, such as {', '.join(SMALL[:-1])} or {SMALL[-1]}, or rules, which needs no model"
-    )
-
-
-def texts_of(job: Job, prompts: Sequence[str], folder: Path, draws: int = 1) -> list[dict[str, str]]:
-    """{prompt: the text to render} for each draw; says how many prompts were kept as they are, and why.
+def rewritten(job: Job, prompts: Sequence[str], folder: Path, draws: int = 1) -> list[list[Rewritten]]:
+    """What became of each different prompt, in each draw.
 
     Draws are kept in `folder`, in rewrites.jsonl, rewrites-1.jsonl, ...; what is there is not asked again.
     """
     from t2ialign.rewriting.files import from_row
 
-    found = job.rows(list(dict.fromkeys(prompts)), [folder / _journal(draw) for draw in range(draws)])
-    results = [[from_row(row) for row in rows] for rows in found]
-    kept = Counter(result.cause for some in results for result in some if result.used == "original")
-    said = "".join(f"; {number} kept as they were: {reason}" for reason, number in kept.items())
+    rows = job.rows(list(dict.fromkeys(prompts)), [folder / _journal(draw) for draw in range(draws)])
+    return [[from_row(row) for row in some] for some in rows]
+
+
+def texts(results: Sequence[Rewritten]) -> dict[str, str]:
+    """{prompt: the text to render} of one draw."""
+    return {result.prompt: result.text for result in results}
+
+
+def summary(results: Sequence[Sequence[Rewritten]]) -> str:
+    """One line: how many prompts of all draws were rewritten, and why the others stay as they are."""
+    unchanged = Counter(result.cause for some in results for result in some if result.used == "original")
+    why = "".join(f"; {number} kept as they were: {reason}" for reason, number in unchanged.items())
     count = sum(map(len, results))
-    print(f"{count - kept.total()} of {count} rewritten{said}")
-    return [{result.prompt: result.text for result in some} for some in results]
+    return f"{count - unchanged.total()} of {count} rewritten{why}"
 
 
 def originals(rows: Sequence[Row]) -> list[Row]:
@@ -162,7 +121,6 @@ def write_page(page: Path, folder: Path, rows: Sequence[Row], rewriter: str) -> 
         before = after if same else inside(folder / ORIGINALS, row["file"])
         images.setdefault((_draw(row), row["prompt"]), []).append(Images(before, after, row["seed"]))
     write(page, [results[key] for key in images], rewriter=rewriter, images=list(images.values()))
-    print(f"prompts, rewrites and images side by side: {page}")
 
 
 def _draw(row: Row) -> int:

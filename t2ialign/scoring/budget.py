@@ -2,6 +2,8 @@
 
 import argparse
 
+from t2ialign.io import naming
+
 MAX_BATCH_PIXELS = 1 << 26
 """64 images of 1024x1024."""
 
@@ -19,7 +21,7 @@ def add_max_batch_pixels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_max_batch_pixels(args: argparse.Namespace) -> None:
+def check_max_batch_pixels(pixels: int) -> None:
     """Raises ValueError for a number below 1."""
-    if args.max_batch_pixels < 1:
-        raise ValueError(f"got --max-batch-pixels {args.max_batch_pixels}; expected at least 1; raise it")
+    if pixels < 1:
+        raise ValueError(f"got {naming.given('max_batch_pixels', pixels)}; expected at least 1; raise it")

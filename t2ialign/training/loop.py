@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -32,6 +33,8 @@ from t2ialign.training.watch.movement import Movement
 
 AnyCfg = TypeVar("AnyCfg", bound=LoopConfig)
 BatchT = TypeVar("BatchT")
+Told = Callable[[int, dict[str, float]], object]
+"""Called with the number of the step and its metrics."""
 
 
 class Loop(ABC, Generic[AnyCfg, BatchT]):
@@ -53,6 +56,8 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
 
     def __init__(self, cfg: AnyCfg) -> None:
         self.cfg, self.stop, self._agreed = cfg, StopRequest(), False
+        self._on_step: Told | None = None
+        self._on_evaluation: Told | None = None
         start = resume_point(cfg)
         check_inputs(cfg, self.supplied)
         self.accelerator = make_accelerator(cfg)
@@ -117,13 +122,16 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         return range(first, first + size)
 
     @holding_output
-    def fit(self) -> dict[str, float]:
+    def fit(self, *, on_step: Told | None = None, on_evaluation: Told | None = None) -> dict[str, float]:
         """Train to `max_steps` and write the result -> the last step's metrics.
 
+        on_step: called on the main process after each optimiser step. on_evaluation: called there where
+        held-out metrics are due, with these among the metrics.
         Raises FloatingPointError when a loss or a gradient is not finite, OSError when a checkpoint cannot be
         written: the last good checkpoint stays. SIGTERM and Ctrl-C save a checkpoint and leave by SystemExit.
         """
         row: dict[str, float] = {}
+        self._on_step, self._on_evaluation = on_step, on_evaluation
         try:
             self._start()
             with self.stop:
@@ -198,6 +206,8 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         cfg, step = self.cfg, self.state.step
         self._report(row)
         self.log.advance(row)
+        if self._on_step is not None and self.accelerator.is_main_process:
+            self._on_step(step, dict(row))
         for line in self.movement.add(step, row):
             self.log.say(f"warning: {line}")
         if step % cfg.checkpoint_every == 0 or self.finished:
@@ -213,6 +223,8 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
             self.show(last=self.finished)
         if row:
             self.log.write(step, row, last=self.finished)
+        if main and self.due and self._on_evaluation is not None:
+            self._on_evaluation(step, dict(row))
 
     def save_once(self) -> None:
         """Write the checkpoint of this step, unless it is there."""

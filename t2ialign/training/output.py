@@ -16,7 +16,7 @@ from t2ialign.training.settings import LoopConfig
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-REUSABLE = ("cache", "config.yaml", ".config.yaml.part", "logs", "wandb")
+REUSABLE = ("cache", "config.yaml", ".config.yaml.part", "logs", "prompts", "wandb")
 """What a run that died before its first checkpoint may leave behind; the next one uses or replaces it."""
 
 

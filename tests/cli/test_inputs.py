@@ -13,10 +13,9 @@ from transformers import PreTrainedModel
 
 import rewards
 from t2ialign.cli import main as cli
-from t2ialign.cli.train import settings_of
 from t2ialign.config import Config
 from t2ialign.io.paths import check_place
-from t2ialign.training.methods import methods
+from t2ialign.training.methods import methods, settings_of
 
 
 class Loaded(BaseException):

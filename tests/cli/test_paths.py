@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from t2ialign.cli.main import VERBS, Parser, main
-from t2ialign.cli.train import settings_of
 from t2ialign.config import Config, load, members
 from t2ialign.data.pairs import read_pairs
 from t2ialign.io.paths import expand, expand_word, path
-from t2ialign.training.methods import methods
+from t2ialign.training.methods import methods, settings_of
 
 GIVEN = "~/some where/x"
 

@@ -13,9 +13,10 @@ import yaml
 
 from t2ialign.cli import demo, recipes
 from t2ialign.cli import main as cli
-from t2ialign.cli.train import load_method, methods, settings_of
 from t2ialign.config import load
 from t2ialign.data.prompts import read_prompts
+from t2ialign.tasks import recipe_files
+from t2ialign.training.methods import load_method, methods, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE_METHODS = ("dpo", "dense", "backprop", "lrm", "lpo")
@@ -124,11 +125,11 @@ def test_the_launcher_is_the_verb() -> None:
 
 def test_prompts_beside_a_recipe_are_found_from_anywhere(start, tmp_path: Path) -> None:
     """Those of the shipped recipes, of a copy of one, and first of all a file of that name in the folder."""
-    shipped = recipes.folder() / "shapes_prompts.txt"
+    shipped = recipe_files.folder() / "shapes_prompts.txt"
     settings = start("backprop", "-c", "backprop_shapes")
     assert settings.prompts == str(shipped) and len(read_prompts(shipped)) > 50
-    assert settings.monitor_prompts == str(recipes.folder() / "shapes_heldout_prompts.txt")
-    (tmp_path / "copy.yaml").write_text(recipes.find("backprop_shapes").read_text())
+    assert settings.monitor_prompts == str(recipe_files.folder() / "shapes_heldout_prompts.txt")
+    (tmp_path / "copy.yaml").write_text(recipe_files.find("backprop_shapes").read_text())
     assert start("backprop", "-c", "copy").prompts == str(shipped)
     (tmp_path / "shapes_prompts.txt").write_text("a red circle\n")
     assert start("backprop", "-c", "backprop_shapes").prompts == "shapes_prompts.txt"
@@ -137,11 +138,11 @@ def test_prompts_beside_a_recipe_are_found_from_anywhere(start, tmp_path: Path) 
 
 def test_a_name_is_a_file_here_or_else_a_recipe(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert recipes.find("dpo_sd15") == recipes.folder() / "dpo_sd15.yaml"
+    assert recipe_files.find("dpo_sd15") == recipe_files.folder() / "dpo_sd15.yaml"
     (tmp_path / "dpo_sd15.yaml").write_text("lr: 1.0e-3\n")
-    assert recipes.find("dpo_sd15") == Path("dpo_sd15.yaml")
+    assert recipe_files.find("dpo_sd15") == Path("dpo_sd15.yaml")
     for path in ("absent.yaml", "runs/absent", "./dpo_sdxl"):
-        assert recipes.find(path) == Path(path)
+        assert recipe_files.find(path) == Path(path)
 
 
 def test_a_wrong_name_is_one_line_with_the_nearest(capsys) -> None:
@@ -169,11 +170,11 @@ def test_the_list_names_each_recipe_with_what_it_is_for_and_needs(capsys) -> Non
 
 def test_a_recipe_is_printed_as_it_is(capsys) -> None:
     assert cli.main(["recipes", "dpo_sd15_small"]) == 0
-    assert capsys.readouterr().out == recipes.find("dpo_sd15_small").read_text()
+    assert capsys.readouterr().out == recipe_files.find("dpo_sd15_small").read_text()
 
 
 def values(name: str) -> dict[str, Any]:
-    return yaml.safe_load((recipes.folder() / f"{name}.yaml").read_text())
+    return yaml.safe_load((recipe_files.folder() / f"{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize("name", ["dpo_sd15_small", "dpo_sdxl_small"])

@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 
 from t2ialign.cli import main as cli
-from t2ialign.cli.best_of import candidates, default_reward, keep, load_reward, summary
+from t2ialign.cli import sample as sample_verb
 from t2ialign.io import jsonl, manifest
 from t2ialign.models import load
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
+from t2ialign.rewriting import sampling
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.load import choose
-from t2ialign.rewriting.sampling import add_arguments, job_of, texts_of
+from t2ialign.tasks.candidates import candidates, default_reward, keep, load_reward, summary
+from t2ialign.tasks.rewriters import rewriting_of
 from tests.rewards.chat_server import ChatServer, says
 from tests.rewriting.pages import links, words_of
 
@@ -113,15 +115,16 @@ def test_a_resumed_run_takes_its_rewrites_from_the_journal(tiny_sd, tmp_path, ca
             assert content == before[name], name
 
 
-def test_a_refused_prompt_is_rendered_as_it_is_and_said(tmp_path, capsys, no_proxy):
+def test_a_refused_prompt_is_rendered_as_it_is_and_said(tmp_path, no_proxy):
     def answer(request):
         refused = request["messages"][-1]["content"] == PROMPTS[1]
         return (400, b"filtered", {}) if refused else (200, says("<answer>a red cat in fog</answer>"), {})
 
     with ChatServer(answer) as server:
         job = Job(choose("m", url=server.url, preset="trained", workers=1))
-        assert texts_of(job, PROMPTS, tmp_path) == [{PROMPTS[0]: "a red cat in fog", PROMPTS[1]: PROMPTS[1]}]
-    assert capsys.readouterr().out == "1 of 2 rewritten; 1 kept as they were: refused\n"
+        results = sampling.rewritten(job, PROMPTS, tmp_path)
+    assert list(map(sampling.texts, results)) == [{PROMPTS[0]: "a red cat in fog", PROMPTS[1]: PROMPTS[1]}]
+    assert sampling.summary(results) == "1 of 2 rewritten; 1 kept as they were: refused"
 
 
 def test_a_plain_run_is_not_continued_with_rewriting(tiny_sd, tmp_path, capsys):
@@ -240,10 +243,12 @@ def test_without_a_name_a_real_model_asks_for_a_rewriter_before_it_is_loaded(tmp
 def test_without_a_name_the_toy_model_takes_its_own_rewriter(tmp_path, run):
     (tmp_path / "config.yaml").write_text("model: shapes\n")
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(["--rewrite"])
-    args.model, args.seed = str(tmp_path) if run else "shapes", 0
-    assert job_of(args).name == f"shapes tries=2 longest=80 fit={args.model}"
+    sample_verb.add_arguments(parser)
+    args = parser.parse_args(["--model", str(tmp_path) if run else "shapes", "--rewrite"])
+    how = sample_verb._rewriting(args)
+    rewriting = rewriting_of(args.model, how["rewriter"], how["rewriter_options"])
+    assert rewriting is not None
+    assert rewriting.job.name == f"shapes tries=2 longest=80 fit={args.model}"
 
 
 def test_the_page_shows_the_images_of_the_prompt_and_of_its_rewrite(tiny_sd, tmp_path, capsys, monkeypatch):

@@ -103,7 +103,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = [{tests!r}, {root!r}]
 from data.test_cache_faults import OPTIONS, make_records
-from t2ialign.data.cache import build_cache
+from t2ialign.data.cache.build import build_cache
 from t2ialign.models.load import load_policy
 replace, left = os.replace, [5]
 def completing(source, target):

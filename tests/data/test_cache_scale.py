@@ -18,7 +18,7 @@ import conftest, torch
 import numpy as np
 from diffusers import AutoencoderKL
 from PIL import Image
-from t2ialign.data.cache import build_cache
+from t2ialign.data.cache.build import build_cache
 from t2ialign.data.pairs import PairRecord
 from t2ialign.models.load import load_policy
 

@@ -8,13 +8,14 @@ from safetensors.torch import load_file
 
 from rewards.latent import saved, untrained
 from t2ialign.cli import recipes
-from t2ialign.cli.train import load_method
 from t2ialign.config import load
 from t2ialign.models.lora import FILE
+from t2ialign.tasks import recipe_files
 from t2ialign.training.log import METRICS, read_rows
+from t2ialign.training.methods import load_method
 
 IMAGE_METHODS = ("backprop", "dense", "dpo", "lpo", "lrm")
-RECIPES = [about for about in map(recipes.describe, recipes.files()) if about.method in IMAGE_METHODS]
+RECIPES = [about for about in map(recipes.describe, recipe_files.files()) if about.method in IMAGE_METHODS]
 SERVE_SD2 = ("dpo_sd15_small", "dense_sd15", "backprop_sd15", "lrm_sd15", "lpo_sd15")
 PROMPTS = "prompts=a red circle"
 QUICK = ["max_steps=1", "accumulate=1", "batch_size=2", "lr_warmup=0", "checkpoint_every=1", "trackers=[]"]
@@ -52,7 +53,7 @@ def judges(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize(("recipe", "kind"), CASES, ids=[f"{recipe.name}-{kind}" for recipe, kind in CASES])
 def test_a_recipe_takes_a_step(recipe, kind, models, judges, pair_folder, tmp_path):
-    module, file = load_method(recipe.method), recipes.find(recipe.name)
+    module, file = load_method(recipe.method), recipe_files.find(recipe.name)
     model = models[kind]
     changes = [*QUICK, *CHANGES[recipe.method], f"model={model}", f"output={tmp_path / 'run'}"]
     if recipe.method in ("dpo", "lrm"):

@@ -8,11 +8,10 @@ import pytest
 import yaml
 
 from t2ialign import config
-from t2ialign.cli.train import load_method
 from t2ialign.config import Config
 from t2ialign.io.messages import MESSAGE, one_line
 from t2ialign.overrides import as_overrides
-from t2ialign.training.methods import methods
+from t2ialign.training.methods import load_method, methods
 
 NUMBERS = ("-1", "0", "9223372036854775808", "-9223372036854775809", "1e400", "-1e400", "nan", ".inf")
 TEXTS = ("", " ", "none", "true", "1:30", "0x10", "007", "2026-01-01", "a\0b", "\udc80", "\x1b]0;\x07")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,11 +64,19 @@ class Batch:
 
 
 class Trainer(base.Trainer[Config, Batch]):
-    """Collects paths every `collect_every` updates and learns from comparing them."""
+    """Collects paths every `collect_every` updates and learns from comparing them.
+
+    reward: the loaded reward, which is then `cfg.reward`; else it is loaded by that name.
+    """
 
     method = "dense"
     decodes = True
     any_reward = True
+
+    def __init__(self, cfg: Config, *, policy: Any = None, reward: rewards.Reward | None = None) -> None:
+        self._given = reward
+        self.supplied |= {"reward"} if reward is not None else frozenset()
+        super().__init__(cfg, policy=policy)
 
     def setup(self) -> None:
         """Encode every prompt once, load the reward. Raises ValueError for sizes that cannot be."""
@@ -81,7 +90,8 @@ class Trainer(base.Trainer[Config, Batch]):
         self.heldout = read_prompts(cfg.heldout_prompts) if cfg.heldout_prompts else []
         self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
         self.keep_prompts += [*self.heldout, *self.shown]
-        self.reward = rewards.load(cfg.reward).to(self.accelerator.device).requires_grad_(False).eval()
+        reward = self._given or rewards.load(cfg.reward)
+        self.reward = reward.to(self.accelerator.device).requires_grad_(False).eval()
         self.collector = Collector(cfg, self.accelerator, self.state, self.prompts, self.reward)
         self.times = policy.times(cfg.num_steps)
         # A step without noise has no likelihood; Stable Diffusion's own last step has some.

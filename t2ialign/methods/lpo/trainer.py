@@ -8,6 +8,7 @@ far enough apart, and the path goes on from a random one. One forward of the pol
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,11 +66,21 @@ class Batch:
 
 
 class Trainer(base.Trainer[Config, Batch]):
-    """Samples a round, keeps what is clearly better or worse, learns from it once, and samples the next."""
+    """Samples a round, keeps what is clearly better or worse, learns from it once, and samples the next.
+
+    reward: the loaded reward, which is then `cfg.reward`; else it is loaded by that name.
+    """
 
     method = "lpo"
     decodes = True
     any_reward = True
+
+    def __init__(
+        self, cfg: Config, *, policy: Any = None, reward: rewards.Reward | LatentReward | None = None
+    ) -> None:
+        self._given = reward
+        self.supplied |= {"reward"} if reward is not None else frozenset()
+        super().__init__(cfg, policy=policy)
 
     def setup(self) -> None:
         """Encode every prompt once, load who judges. Raises ValueError for settings that leave no step."""
@@ -77,7 +88,7 @@ class Trainer(base.Trainer[Config, Batch]):
         self.prompts = Prompts(self.policy, read_prompts(cfg.prompts))
         self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
         self.keep_prompts += self.shown
-        self.reward = rewards.load(cfg.reward, **cfg.reward_options)
+        self.reward = self._given or rewards.load(cfg.reward, **cfg.reward_options)
         self.sampler = StepSampler(cfg, self.state, self.prompts, self._scorer())
         self.rounds, self.round, self.start = Rounds(cfg.output / "rounds"), -1, 0
         self.data: Rows = {}

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.io import jsonl
+from t2ialign.io import jsonl, naming
 
 if TYPE_CHECKING:
     from rewards import Reward
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 FOLDER, LIST, SCORES = "candidates", "candidates.jsonl", "scores.jsonl"
 """In the run's folder: that of all candidates, and their list with scores; in theirs: the scores' journal."""
-BROKEN = 3
-"""Exit code when some candidate could not be scored."""
 ORACLE = {"backend", "weights", "url"}
 """Options of the evaluator without which the embedded model is judged by the oracle."""
 KNOWN = ORACLE | {"points"}
@@ -59,9 +57,11 @@ def default_reward(model: str, options: Mapping[str, Any], prompts: Sequence[str
     if model == "shapes":
         log.info("--best-of is judged by shapes-clip, since a prompt is no caption that the oracle reads")
         return "shapes-clip"
+    names = [naming.given("reward", name) for name in ("imagereward", "hpsv2.1", "evaluator")]
     raise ValueError(
-        "got --best-of without --reward; expected the name of what judges the candidates; name it, for "
-        "example --reward imagereward, --reward hpsv2.1, or --reward evaluator --option weights=MODEL"
+        f"got {naming.name('best_of')} without {naming.name('reward')}; expected the name of what judges the "
+        f"candidates; name it, for example {names[0]}, {names[1]}, or {names[2]} with "
+        f"{naming.name('reward_options')} weights=MODEL"
     )
 
 
@@ -163,11 +163,13 @@ def _check_points(evaluator: AlignEvaluator, prompt: str) -> None:
     try:
         found = evaluator.points(prompt)
     except ValueError as error:
-        raise ValueError(f"{error}; or name its key points in a file by --option points=FILE") from error
+        raise ValueError(
+            f"{error}; or name its key points in a file by {naming.name('reward_options')} points=FILE"
+        ) from error
     if not found:
         raise ValueError(
             f"got {prompt!r} without key points; expected at least one to judge; leave it out, or name "
-            "them in a file by --option points=FILE"
+            f"them in a file by {naming.name('reward_options')} points=FILE"
         )
 
 

@@ -1,0 +1,116 @@
+"""What users hand over, as runs need it: prompts of any kind, models by name or loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2ialign.io.paths import expand
+from t2ialign.models.options import AS_IT_IS, ModelOptions
+
+if TYPE_CHECKING:
+    from t2ialign.models.base import Policy
+
+Prompts = Any
+"""A prompt, a file of prompts, several prompts, or a pandas Series or DataFrame of them."""
+Model = Any
+"""A name as `load_policy` takes it, a `Policy`, or a diffusers pipeline; None is the toy model."""
+
+log = logging.getLogger(__name__)
+
+
+def prompts_of(prompts: Prompts) -> list[str]:
+    """The prompts, in order. Raises ValueError for none, for an empty one, and for what is no text."""
+    from t2ialign.data.prompts import read_prompts
+
+    if isinstance(prompts, str | Path):
+        return read_prompts(expand(prompts))
+    texts = list(column_of(prompts))
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        odd = next((text for text in texts if not isinstance(text, str)), None)
+        what = "no prompt, or an empty one" if odd is None else f"a prompt of type {type(odd).__name__}"
+        raise ValueError(f"got {what}; expected some text; pass a prompt, a list of them, or a file")
+    return texts
+
+
+def column_of(prompts: Any) -> Iterable[Any]:
+    """The column of prompts of a DataFrame, by its usual names; anything else as it is.
+
+    Raises ValueError for a DataFrame without such a column, and for what cannot be gone through.
+    """
+    from t2ialign.data.files.tables import first_of
+    from t2ialign.data.prompts import PROMPT_COLUMNS
+
+    if is_frame(prompts):
+        column = first_of(list(prompts.columns), PROMPT_COLUMNS)
+        if column is None:
+            raise ValueError(
+                f"got a table with the columns {', '.join(map(str, prompts.columns))}; expected one called "
+                f"{', '.join(PROMPT_COLUMNS)}; rename the column of prompts"
+            )
+        prompts = prompts[column]
+    if not isinstance(prompts, Iterable):
+        raise ValueError(f"got prompts of type {type(prompts).__name__}; expected text, or a list of texts")
+    return prompts
+
+
+def is_frame(value: object) -> bool:
+    """Whether it is a pandas DataFrame, which is not imported for that."""
+    return type(value).__module__.split(".")[0] == "pandas" and hasattr(value, "columns")
+
+
+def path_of(place: str | Path | None) -> Path | None:
+    """A file or folder that may begin with ~, in full."""
+    return None if place is None else Path(place).expanduser()
+
+
+def is_name(model: Model) -> bool:
+    """Whether a model is named, and not loaded."""
+    return isinstance(model, str | Path)
+
+
+def name_of(model: Model) -> str:
+    """What manifests and settings call a model."""
+    return str(model) if is_name(model) else f"a {type(model).__name__} loaded in Python"
+
+
+def policy_of(
+    model: Model,
+    *,
+    precision: str | None = None,
+    attention: str = "sdpa",
+    options: ModelOptions = AS_IT_IS,
+) -> Policy:
+    """The model as a policy: loaded where it is named, else as it is.
+
+    Raises ValueError as `load_policy` and `wrap` do, for settings of loading beside a loaded model, and for
+    what is no model.
+    """
+    if is_name(model):
+        from t2ialign.models import load
+
+        how: dict[str, Any] = {"precision": precision or "fp32", "attention": attention}
+        return load.load_policy(str(model), options=options, **how)
+    if precision is not None or attention != "sdpa" or options.given():
+        raise ValueError(
+            f"got precision, attention or options for {name_of(model)}; expected them with a model by name; "
+            "set them on the model itself"
+        )
+    return loaded(model)
+
+
+def loaded(model: Any) -> Any:
+    """A `Policy` as it is, a pipeline as a policy. Raises ValueError for anything else."""
+    from t2ialign.models.base import Policy
+    from t2ialign.models.wrapped import is_pipeline, wrap
+
+    if isinstance(model, Policy):
+        return model
+    if is_pipeline(model):
+        return wrap(model)
+    raise ValueError(
+        f"got a model of type {type(model).__name__}; expected a name, a diffusers pipeline or a "
+        "t2ialign.Policy; pass one"
+    )

@@ -1,0 +1,128 @@
+"""What is to be rendered, and how: settings and prompts -> one row of the manifest for each image."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t2ialign.io import naming
+from t2ialign.models.options import AS_IT_IS, ModelOptions
+from t2ialign.tasks.given import Model, is_name, name_of
+
+if TYPE_CHECKING:
+    from t2ialign.rewriting.job import Job
+
+Row = dict[str, Any]
+Loras = str | Path | Sequence[str | Path] | Mapping[str | Path, float]
+"""A path, several, each as "PATH" or "PATH:SCALE", or paths with their scales."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """How images are rendered. Raises ValueError for a number out of range and for a missing LoRA."""
+
+    model: Model
+    num_images_per_prompt: int = 1
+    seed: int = 0
+    num_inference_steps: int = 20
+    guidance_scale: float = 5.0
+    eta: float = 0.0
+    height: int | None = None
+    width: int | None = None
+    batch_size: int = 16
+    loras: tuple[str, ...] = ()
+    precision: str | None = None
+    attention: str = "sdpa"
+    options: ModelOptions = AS_IT_IS
+
+    def __post_init__(self) -> None:
+        least = {"num_images_per_prompt": 1, "seed": 0, "num_inference_steps": 1, "batch_size": 1}
+        for name, low in {**least, "eta": 0, "guidance_scale": 1}.items():
+            if not low <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"got {naming.given(name, getattr(self, name))}; expected a number from {low}; change it"
+                )
+        for text in self.loras:
+            if not parse_lora(text)[0].exists():
+                raise ValueError(
+                    f"got {naming.given('loras', text)}; expected an existing file or folder; check the path"
+                )
+        if self.loras and self.model is not None and not is_name(self.model):
+            raise ValueError(
+                f"got loras for {name_of(self.model)}; expected them with a model by name; load the LoRA "
+                "into the pipeline and call pipe.fuse_lora(), or name the model"
+            )
+
+
+def plan(how: Rendering, prompts: Sequence[str], **kind: Any) -> list[Row]:
+    """The manifest rows of the whole run: image i has seed `how.seed + i`, prompts in order, n of each.
+
+    kind: keys that only some runs have, such as rewriter; None leaves one out.
+    """
+    texts = [prompt for prompt in prompts for _ in range(how.num_images_per_prompt)]
+    hashes = " + ".join(_hash(parse_lora(text)[0]) for text in how.loras) or None
+    digits = max(5, len(str(len(texts) - 1)))
+    return [
+        {
+            "file": f"{i:0{digits}d}.png",
+            "prompt": prompt,
+            "seed": how.seed + i,
+            "adapter": " + ".join(how.loras) or None,
+            "model": name_of(how.model),
+            "steps": how.num_inference_steps,
+            "guidance": how.guidance_scale,
+            "eta": how.eta,
+            "height": how.height,
+            "width": how.width,
+            "precision": how.precision or ("fp32" if is_name(how.model) else None),
+            "attention": how.attention,
+            "adapter_hash": hashes,
+            **how.options.given(),
+            **{key: value for key, value in kind.items() if value is not None},
+        }
+        for i, prompt in enumerate(texts)
+    ]
+
+
+def kind_of(job: Job | None, best_of: int | None = None) -> dict[str, Any]:
+    """The keys of a run that rewrites, and of one that keeps the best of several."""
+    return {"rewriter": job and job.name, "best_of": best_of}
+
+
+def lora_texts(loras: Loras) -> tuple[str, ...]:
+    """LoRAs in any form -> "PATH" or "PATH:SCALE" each, as manifests name them."""
+    if isinstance(loras, str | Path):
+        return (str(loras),)
+    if isinstance(loras, Mapping):
+        return tuple(f"{path}:{scale:g}" for path, scale in loras.items())
+    return tuple(map(str, loras))
+
+
+def parse_lora(text: str) -> tuple[Path, float]:
+    """ "PATH" or "PATH:SCALE" -> (path, scale). Raises ValueError for a scale that is not a finite number."""
+    path, colon, scale = text.rpartition(":")
+    drive = re.fullmatch(r"[A-Za-z]:[\\/][^:]*", text)  # of Windows
+    if not colon or drive or Path(text).exists():
+        return Path(text), 1.0
+    try:
+        value = float(scale)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(
+            f"got LoRA {text!r}; expected PATH or PATH:SCALE; give the scale as a number, such as PATH:0.8"
+        )
+    return Path(path), value
+
+
+def _hash(lora: Path) -> str:
+    """Of the LoRA's weights: a run that trains on writes other ones to the same path."""
+    from t2ialign.models.lora_files import lora_file
+
+    with lora_file(lora).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

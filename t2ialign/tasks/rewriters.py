@@ -1,0 +1,57 @@
+"""The rewriter that goes before a model: what is named, and settings of it, as runs need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from t2ialign.rewriting.arguments import OWN, chosen
+from t2ialign.rewriting.job import Job
+from t2ialign.rewriting.load import Choice
+from t2ialign.tasks.given import Model, is_name
+from t2ialign.tasks.rendering import Rewriting
+from t2ialign.toy import default as toy
+
+
+def choice_of(rewriter: str | Choice, options: Mapping[str, Any], *, seed: int = 0) -> Choice:
+    """A rewriter by name with its settings: preset, url, intensity, temperature, and those of its model.
+
+    Raises ValueError as `rewriting.load.choose` does.
+    """
+    if isinstance(rewriter, Choice):
+        return rewriter
+    flags = {key: options[key] for key in OWN if key in options}
+    rest = {key: value for key, value in options.items() if key not in OWN}
+    return chosen(rewriter, **{"seed": seed, **flags}, options=rest)
+
+
+def rewriting_of(
+    model: Model,
+    rewriter: str | Choice | None,
+    options: Mapping[str, Any],
+    *,
+    html: Path | None = None,
+    seed: int = 0,
+) -> Rewriting | None:
+    """How prompts are rewritten for a model, to fit its text encoder where it is named; None without one.
+
+    Raises ValueError as `choice_of` does, and for options or a page without a rewriter.
+    """
+    if rewriter is None:
+        if options or html is not None:
+            stray = "rewriter_options" if options else "html"
+            raise ValueError(f"got {stray} without rewriter; expected both; add rewriter")
+        return None
+    if html is not None:
+        from t2ialign.rewriting.page import check_page
+
+        check_page(html)
+    return Rewriting(Job(choice_of(rewriter, options, seed=seed), _fit(model)), html)
+
+
+def _fit(model: Model) -> str | None:
+    """The model whose text encoder must take a rewrite; None for a loaded one, whose files are not known."""
+    if model is None:
+        return toy.NAME
+    return str(model) if is_name(model) else None

@@ -1,0 +1,272 @@
+"""The functions that people call from Python: what they take and give, and what they say of mistakes."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from PIL import Image
+from torch import Tensor
+
+import t2ialign
+from rewards import Reward
+from t2ialign.io import jsonl, manifest
+from t2ialign.models.base import Policy
+
+PROMPTS = ["a red circle", "two blue squares"]
+FAST: dict[str, Any] = {"num_inference_steps": 2}
+
+
+class Redness(Reward):
+    """The mean of the red channel."""
+
+    needs_text = False
+
+    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """(B, 3, H, W) -> (B,)"""
+        return images[:, 0].mean((1, 2))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_sd: Path) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(tiny_sd)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+def test_import_loads_no_library_and_names_are_there() -> None:
+    code = (
+        "import sys, t2ialign; assert 'sample' in dir(t2ialign)\n"
+        "print({'torch', 'diffusers', 'transformers', 'numpy', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_every_public_name_is_documented() -> None:
+    for name in t2ialign.__all__:
+        assert getattr(t2ialign, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'sampel'"):
+        getattr(t2ialign, "sampel")  # noqa: B009
+
+
+def test_a_pipeline_a_policy_and_a_name_give_the_same_images(
+    tiny_sd: Path, pipeline: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    """Within a level of 8 bits; a table of prompts is one of their kinds."""
+    by_name = t2ialign.sample(tiny_sd, PROMPTS, seed=5, output=tmp_path / "out", **FAST)
+    policy = t2ialign.load_policy(str(tiny_sd))
+    assert isinstance(policy, t2ialign.Policy) and t2ialign.Policy is Policy
+    for model in (pipeline, policy):
+        samples = t2ialign.sample(model, pd.DataFrame({"caption": PROMPTS}), seed=5, **FAST)
+        assert samples.prompts == PROMPTS and samples.seeds == [5, 6] and samples.folder is None
+        for one, other in zip(samples, by_name, strict=True):
+            assert np.abs(pixels(one) - pixels(other)).max() <= 1
+    theirs = pipeline(
+        PROMPTS[0], num_inference_steps=2, guidance_scale=5.0, generator=torch.Generator().manual_seed(5)
+    ).images[0]
+    assert np.abs(pixels(theirs) - pixels(by_name[0])).max() <= 1
+    assert by_name.folder == tmp_path / "out" and len(manifest.read(tmp_path / "out")) == 2
+    assert by_name.grid().width > by_name[0].width
+
+
+def test_an_sdxl_pipeline_in_half_precision_stays_as_it_was(tiny_sdxl: Path) -> None:
+    pipe = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, dtype=torch.bfloat16)
+    (image,) = t2ialign.sample(pipe, "a cat", **FAST)
+    assert image.size == (32, 32)
+    assert pipe.vae.dtype == pipe.unet.dtype == torch.bfloat16
+
+
+def test_what_a_loaded_model_cannot_take_is_said(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got loras for a StableDiffusionPipeline loaded in Python"):
+        t2ialign.sample(pipeline, "a cat", loras={tmp_path: 0.5})
+    with pytest.raises(ValueError, match="got precision, attention or options"):
+        t2ialign.sample(pipeline, "a cat", precision="bf16", **FAST)
+    with pytest.raises(ValueError, match="got a model of type int; expected a name, a diffusers pipeline"):
+        t2ialign.sample(3, "a cat", **FAST)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"num_inference_steps": 0}, "got num_inference_steps=0; expected a number from 1"),
+        ({"guidance_scale": 0.5}, "got guidance_scale=0.5"),
+        ({"num_images_per_prompt": 0}, "got num_images_per_prompt=0"),
+        ({"loras": "nowhere"}, "got loras=nowhere; expected an existing file"),
+        ({"rewriter_options": {"preset": "general"}}, "got rewriter_options without rewriter"),
+        ({"rewriter": "rules", "html": "page.txt"}, "got html=page.txt"),
+    ],
+)
+def test_mistakes_name_the_parameter(setting: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        t2ialign.sample("shapes", "a red circle", **setting)
+    assert "\n" not in str(caught.value) and "--" not in str(caught.value)
+
+
+def test_a_folder_in_use_says_how_to_go_on(tiny_sd: Path, tmp_path: Path) -> None:
+    t2ialign.sample(tiny_sd, "a", output=tmp_path / "a", **FAST)
+    with pytest.raises(ValueError, match=r"got output=.*continue its run with resume=True"):
+        t2ialign.sample(tiny_sd, "a", output=tmp_path / "a", **FAST)
+    assert t2ialign.sample(tiny_sd, "a", output=tmp_path / "a", resume=True, **FAST).new == 0
+
+
+def test_rewritten_prompts_are_rendered_and_kept_beside_the_user_s(tiny_sd: Path) -> None:
+    samples = t2ialign.sample(tiny_sd, ["a red cat"], rewriter="rules", seed=5, **FAST)
+    assert samples.prompts == ["a red cat"] and samples.rows[0]["rewritten"] == "a red cat, centered."
+    assert samples.notes == ["1 of 1 rewritten"]
+
+
+def test_the_best_of_several_seeds_is_the_reddest(tiny_sd: Path) -> None:
+    best = t2ialign.best_of(tiny_sd, "a", 3, reward=Redness(), seed=5, **FAST)
+    every = t2ialign.sample(tiny_sd, ["a"] * 3, seed=5, **FAST)
+    red = [pixels(image)[..., 0].mean() for image in every]
+    assert best.seeds == [5 + int(np.argmax(red))]
+    assert best.rows[0]["score"] == pytest.approx(max(red) / 255, abs=0.01)
+    assert best.notes[0].startswith("best of 3 by Redness: mean")
+
+
+def flat(level: int) -> Image.Image:
+    return Image.new("RGB", (8, 8), (level, 0, 0))
+
+
+def test_images_of_every_kind_are_scored_alike(tmp_path: Path) -> None:
+    image = flat(51)
+    image.save(tmp_path / "a.png")
+    array, tensor = np.asarray(image), torch.zeros(3, 8, 8)
+    tensor[0] = 0.2
+    frame = pd.DataFrame({"image": [str(tmp_path / "a.png")], "prompt": ["x"]})
+    for images in (image, [image], [array], [tensor], [tmp_path / "a.png"], tmp_path, frame):
+        scores = t2ialign.score(images, Redness())
+        assert scores["Redness"].tolist() == pytest.approx([0.2])
+        assert scores.errors == [] and list(scores.to_pandas()["Redness"]) == pytest.approx([0.2])
+    both = t2ialign.score([image, image], {"mine": Redness(), "again": Redness()}, ["a", "b"])
+    assert [row["prompt"] for row in both.rows()] == ["a", "b"] and list(both) == ["mine", "again"]
+
+
+def test_scores_go_to_a_file_and_are_not_made_twice(tmp_path: Path) -> None:
+    flat(255).save(tmp_path / "a.png")
+    output = tmp_path / "out" / "scores.parquet"
+    t2ialign.score(tmp_path / "a.png", "saturation", output=output)
+    assert pd.read_parquet(output)["saturation"].tolist() == [1.0]
+    with pytest.raises(ValueError, match="keep its scores with resume=True"):
+        t2ialign.score(tmp_path / "a.png", "saturation", output=output)
+    assert t2ialign.score(tmp_path / "a.png", "saturation", output=output, resume=True)["saturation"] == 1
+    with pytest.raises(ValueError, match=r"got batch_size=0; expected at least 1"):
+        t2ialign.score(tmp_path / "a.png", "saturation", batch_size=0)
+
+
+def test_evaluate_gives_a_mean_its_interval_and_the_difference() -> None:
+    images, baseline = [flat(level) for level in (0, 51, 102)], [flat(0)] * 3
+    result = t2ialign.evaluate(images, Redness(), prompts=["a", "b", "c"], baseline=baseline)
+    low, high = result.interval
+    assert result.mean == pytest.approx(0.2) and low < 0.2 < high and result.errors == []
+    assert result.difference is not None and result.difference.mean == pytest.approx(0.2)
+    assert str(result).startswith("Redness, mean [95 % interval, bootstrap by prompt]")
+    with pytest.raises(ValueError, match="got no prompt for image 0"):
+        t2ialign.evaluate(images, Redness())
+
+
+def test_samples_are_evaluated_by_their_own_prompts(tiny_sd: Path, tmp_path: Path) -> None:
+    samples = t2ialign.sample(tiny_sd, PROMPTS, **FAST)
+    kept = t2ialign.sample(tiny_sd, PROMPTS, output=tmp_path / "a", **FAST)
+    result = t2ialign.evaluate(samples, Redness(), baseline=kept)
+    assert [row["prompt"] for row in result.rows] == PROMPTS
+    assert result.difference is not None and abs(result.difference.mean) <= 1 / 255
+    assert t2ialign.evaluate(tmp_path / "a", Redness(), output=tmp_path / "b").mean == result.mean
+    assert (tmp_path / "b" / "evaluation.json").is_file()
+
+
+BACKPROP: dict[str, Any] = {
+    "prompts": PROMPTS,
+    "num_steps": 2,
+    "batch_size": 1,
+    "max_steps": 2,
+    "evaluate_every": 1,
+    "trackers": (),
+    "lora_rank": 2,
+    "seed": 1,
+}
+
+
+def test_a_pipeline_is_trained_in_place_by_a_reward_object(tiny_sd: Path, tmp_path: Path, caplog) -> None:
+    pipe, steps, evaluations = StableDiffusionPipeline.from_pretrained(tiny_sd), [], []
+    settings = {**BACKPROP, "heldout_prompts": pd.Series(["three"]), "output": tmp_path / "run"}
+    result = t2ialign.train(
+        "backprop",
+        model=pipe,
+        reward=Redness(),
+        on_step=lambda step, row: steps.append((step, row["reward"])),
+        on_evaluation=lambda step, row: evaluations.append(row["heldout/reward"]),
+        **settings,
+    )
+    assert [step for step, _ in steps] == [1, 2] and len(evaluations) == 3
+    assert result.output == tmp_path / "run" == result.best and len(result.history) == 3
+    assert result.metrics["reward"] == steps[-1][1]
+    assert "an object as model and reward" in caplog.text
+    weights = [p for name, p in pipe.unet.named_parameters() if "lora_B" in name]
+    assert any(weight.abs().max() > 0 for weight in weights)
+    (row,) = jsonl.read(next((tmp_path / "run" / "prompts").glob("heldout_prompts-*.jsonl")))
+    assert row == {"prompt": "three"}
+    (image,) = t2ialign.sample(tiny_sd, "a", loras=result.output, **FAST)
+    assert image.size == (32, 32)
+
+
+def test_a_run_of_objects_goes_on_with_the_same_ones(tiny_sd: Path, tmp_path: Path) -> None:
+    settings = {**BACKPROP, "output": tmp_path / "run", "reward": Redness()}
+    t2ialign.train("backprop", model=t2ialign.load_policy(str(tiny_sd)), **{**settings, "max_steps": 1})
+    with pytest.raises(ValueError, match="add resume=latest to continue"):
+        t2ialign.train("backprop", model=t2ialign.load_policy(str(tiny_sd)), **settings)
+    policy = t2ialign.load_policy(str(tiny_sd))
+    result = t2ialign.train("backprop", model=policy, resume="latest", **settings)
+    assert [row["step"] for row in result.history] == [1, 2]
+
+
+def test_trainers_are_classes_with_a_config(tiny_sd: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    config = t2ialign.BackpropConfig(
+        **{**BACKPROP, "prompts": str(tmp_path / "prompts.txt"), "max_steps": 1},
+        model=str(tiny_sd),
+        reward="saturation",
+        output=tmp_path / "run",
+    )
+    seen: list[int] = []
+    metrics = t2ialign.BackpropTrainer(config).fit(on_step=lambda step, row: seen.append(step))
+    assert seen == [1] and "reward" in metrics
+    for method in ("DPO", "Dense", "LPO", "Reward", "LRM", "Evaluator", "RewriteSFT", "RewriteGRPO"):
+        assert getattr(t2ialign, f"{method}Trainer").fit and getattr(t2ialign, f"{method}Config").model_fields
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "said"),
+    [
+        ("dop", {}, "did you mean dpo"),
+        ("dpo", {"data": "x", "betta": 3}, "got unknown key 'betta'; expected 'beta'"),
+        ("dpo", {"data": "x", "beta": -1}, "beta: got -1; expected greater than 0"),
+        ("reward", {"data": "x", "model": Redness()}, "got a model of type Redness"),
+        ("evaluator", {"data": "x", "reward": Redness()}, "got an object as reward"),
+    ],
+)
+def test_wrong_settings_are_one_line(
+    method: str, settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        t2ialign.train(method, output=tmp_path / "run", **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loaded_model_is_trained_in_its_own_precision(tiny_sd: Path, tmp_path: Path) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_sd, dtype=torch.bfloat16)
+    settings = {**BACKPROP, "output": tmp_path / "run", "reward": "saturation"}
+    with pytest.raises(ValueError, match="got precision=fp32 for a model that is loaded in bf16"):
+        t2ialign.train("backprop", model=pipe, precision="fp32", **settings)
+    with pytest.raises(ValueError, match="got lora_rank=0 for a model that is loaded in bf16"):
+        t2ialign.train("backprop", model=pipe, **{**settings, "lora_rank": 0})
+    t2ialign.train("backprop", model=pipe, **{**settings, "max_steps": 1})
+    assert "precision: bf16" in (tmp_path / "run" / "config.yaml").read_text()
