@@ -248,7 +248,7 @@ def test_trainers_are_classes_with_a_config(tiny_sd: Path, tmp_path: Path) -> No
     [
         ("dop", {}, "did you mean dpo"),
         ("dpo", {"data": "x", "betta": 3}, "got unknown key 'betta'; expected 'beta'"),
-        ("dpo", {"data": "x", "beta": -1}, "beta: got -1; expected greater than 0"),
+        ("dpo", {"data": "x", "beta": -1}, "beta: got -1; expected a number greater than 0"),
         ("reward", {"data": "x", "model": Redness()}, "got a model of type Redness"),
         ("evaluator", {"data": "x", "reward": Redness()}, "got an object as reward"),
     ],
