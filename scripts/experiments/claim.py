@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from t2ialign.io import atomic
 
 SEEDS = (0, 1, 2)
 """Of every claim but an ablation."""
@@ -57,3 +60,24 @@ class Claim(ABC):
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Charts for the page."""
         return []
+
+
+class MeasuredOnce(Claim):
+    """A claim whose measurement ends in one JSON file, after which nothing is left to do."""
+
+    result: str
+    """The name of that file."""
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Measure and write the file, unless it is there."""
+        if not (folder / self.result).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(folder / self.result, self.measurement(folder, seed))
+
+    @abstractmethod
+    def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
+        """What the file holds; parts that are done already may lie in `folder`, which exists."""
+
+    def results(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
+        """What the files of all seeds hold."""
+        return [json.loads((folder / self.result).read_text(encoding="utf-8")) for folder in folders]

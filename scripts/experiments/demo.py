@@ -9,18 +9,16 @@ from typing import Any
 
 import rewards
 from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.estimates import bar_figure, judged
 from t2ialign.cli import demo
 from t2ialign.evaluation.comparison import Summary, summarise
 from t2ialign.io import jsonl
 from t2ialign.toy.suite import GUIDANCE
-from t2ialign.web.charts import Bar, bars
 
 GAIN = 0.10
 """Points of oracle accuracy that the demo claims."""
 AT_SUITE = "at_suite_guidance"
 """The same prompts and seeds at the guidance that suits the base model best."""
-NAMES = {"base": "baseline", "aligned": "scores", "difference": "difference"}
-"""What a row calls a column of `evaluate`."""
 
 
 class Demo(Claim):
@@ -40,46 +38,53 @@ class Demo(Claim):
             {name: result[name]["accuracy"] for name in ("base", "aligned")} | {"seconds": result["seconds"]}
             for result in results
         ]
-        at_suite = [folder / AT_SUITE for folder in folders]
+        (at_demo, demo_folders), (at_suite, suite_folders) = self._by_guidance(folders)
         return [
-            self._row(folders, demo.SAMPLER["guidance"], {"by_seed": by_seed}),
-            self._row(at_suite, GUIDANCE, {}),
+            self._row(demo_folders, at_demo, {"by_seed": by_seed}),
+            self._row(suite_folders, at_suite, {}),
         ]
 
+    def figures(self, folders: Sequence[Path]) -> list[Figure]:
+        """Accuracy by category at both guidances."""
+        return [
+            bar_figure(
+                f"Oracle accuracy at guidance {guidance:g}",
+                {name: (columns["baseline"][name], columns["scores"][name]) for name in columns["baseline"]},
+                before="base",
+                after="aligned",
+            )
+            for guidance, runs in self._by_guidance(folders)
+            for columns in [_columns(runs)]
+        ]
+
+    def _by_guidance(self, folders: Sequence[Path]) -> list[tuple[float, list[Path]]]:
+        at_suite = [folder / AT_SUITE for folder in folders]
+        return [(demo.SAMPLER["guidance"], list(folders)), (GUIDANCE, at_suite)]
+
     def _row(self, folders: Sequence[Path], guidance: float, more: dict[str, Any]) -> Row:
-        columns = self._columns(folders)
-        base, aligned, difference = (columns[name]["all"] for name in NAMES.values())
+        columns = _columns(folders)
+        base, aligned, difference = (columns[name] for name in ("baseline", "scores", "difference"))
         measured = {
-            **{name: columns[key]["all"].to_json() for name, key in NAMES.items()},
+            **{"base": base["all"], "aligned": aligned["all"], "difference": difference["all"]},
             "by_category": {
-                name: {"base": columns["baseline"][name].mean, "aligned": columns["scores"][name].mean}
-                for name in columns["scores"]
+                name: {"base": base[name].mean, "aligned": aligned[name].mean}
+                for name in aligned
                 if name != "all"
             },
             "guidance": guidance,
             **more,
         }
-        holds = difference.mean >= GAIN and aligned.low > base.high
-        claim = f"{self.text}, at guidance {guidance:g}"
-        return Row(claim, measured, (difference.low, difference.high), holds)
+        holds = difference["all"].mean >= GAIN and aligned["all"].low > base["all"].high
+        return judged(f"{self.text}, at guidance {guidance:g}", measured, difference["all"], holds)
 
-    def figures(self, folders: Sequence[Path]) -> list[Figure]:
-        """Accuracy by category at both guidances."""
-        both = {demo.SAMPLER["guidance"]: folders, GUIDANCE: [folder / AT_SUITE for folder in folders]}
-        return [self._figure(f"Oracle accuracy at guidance {g:g}", runs) for g, runs in both.items()]
 
-    def _figure(self, title: str, folders: Sequence[Path]) -> Figure:
-        columns = self._columns(folders)
-        base, aligned = columns["baseline"], columns["scores"]
-        rows = [Bar(name, base[name], aligned[name]) for name in base]
-        return Figure(title, bars(rows, before="base", after="aligned"), "whiskers: 95 %")
-
-    def _columns(self, folders: Sequence[Path]) -> dict[str, Summary]:
-        scores: dict[str, list[dict[str, Any]]] = {"base": [], "aligned": []}
-        for folder in folders:
-            for name, rows in scores.items():
-                rows += jsonl.read(folder / name / demo.SCORES)
-        return summarise(rewards.load("shapes-oracle"), scores["aligned"], scores["base"])
+def _columns(folders: Sequence[Path]) -> dict[str, Summary]:
+    """Scores, baseline and difference over the images of all seeds."""
+    scores: dict[str, list[dict[str, Any]]] = {
+        name: [row for folder in folders for row in jsonl.read(folder / name / demo.SCORES)]
+        for name in ("base", "aligned")
+    }
+    return summarise(rewards.load("shapes-oracle"), scores["aligned"], scores["base"])
 
 
 CLAIMS: tuple[Claim, ...] = (Demo(),)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import rewards
 from scripts.experiments.claim import Claim, Row
+from scripts.experiments.estimates import judged
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.io import jsonl
@@ -21,7 +22,7 @@ from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.load import load_policy
 from t2ialign.progress import Progress
 
-FOUND = "gradients.jsonl"
+SLOPES = "gradients.jsonl"
 STEP = 1e-4
 """Of the central difference, along a random direction of norm 1 in the space of all weights."""
 TOLERANCE = 1e-4
@@ -44,7 +45,7 @@ class GradientClaim(Claim):
     def measure(self, folder: Path, seed: int) -> None:
         """A line a preset."""
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / FOUND
+        file = folder / SLOPES
         done = {row["preset"] for row in jsonl.read(file)}
         problem = Problem(self.num_steps, self.guidance, seed)
         for preset in Progress(PRESETS, desc=f"gradients, seed {seed}", unit="preset"):
@@ -54,13 +55,13 @@ class GradientClaim(Claim):
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """It holds if the worst error of all presets and seeds is below the tolerance."""
-        lines = [row for folder in folders for row in jsonl.read(folder / FOUND)]
+        lines = [row for folder in folders for row in jsonl.read(folder / SLOPES)]
         errors: dict[str, float] = {}
         for row in lines:
             error = abs(row["slope"] - row["difference"]) / abs(row["difference"])
             errors[row["preset"]] = max(error, errors.get(row["preset"], 0.0))
-        measured: dict[str, Any] = {"largest_relative_error": errors, "steps": self.num_steps}
-        return [Row(self.text, measured, None, max(errors.values()) < TOLERANCE)]
+        measured = {"largest_relative_error": errors, "steps": self.num_steps}
+        return [judged(self.text, measured, None, max(errors.values()) < TOLERANCE)]
 
 
 class Problem:
@@ -74,7 +75,7 @@ class Problem:
         self.shape = self.policy.latent_shape(*self.policy.native_size)
         cond = self.policy.encode_prompts(ROWS)
         self.cond: Cond = {name: value.double() for name, value in cond.items()}
-        self.x_T = self._noise(-1)
+        self.x_T = self.noise(-1)
         self.weights = list(self.policy.unet.parameters())
 
     def compare(self, preset: str) -> tuple[float, float]:
@@ -100,7 +101,7 @@ class Problem:
 
     def noise(self, step: int) -> Tensor:
         """Of one step of a stochastic path, (2, C, h, w)."""
-        return self._noise(step)
+        return normal_rows(self.shape, [(0, self.seed, step, row) for row in range(len(ROWS))]).double()
 
     def _compare(self, value: Callable[[], Tensor], held: Callable[[], Tensor]) -> tuple[float, float]:
         draws = [
@@ -140,22 +141,19 @@ class Problem:
     def _low_variance(self, samples: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         with torch.no_grad():
             x_0 = self._path(Plan((False,) * self.num_steps), 0.0, recompute=False)
-        eps = torch.stack([self._noise(100 + n) for n in range(samples)])
+        eps = torch.stack([self.noise(100 + n) for n in range(samples)])
 
         def last(recompute: bool) -> Tensor:
-            found, _ = low_variance_sample(
+            latents, _ = low_variance_sample(
                 self.policy, self.cond, x_0, self.times, eps, guidance=self.guidance, recompute=recompute
             )
-            return self._score(found)
+            return self._score(latents)
 
         return lambda: last(True), lambda: last(False)
 
     def _score(self, latents: Tensor) -> Tensor:
         images = self.policy.decode(latents)
         return self.reward(images, list(ROWS) * (len(images) // len(ROWS))).sum()
-
-    def _noise(self, step: int) -> Tensor:
-        return normal_rows(self.shape, [(0, self.seed, step, row) for row in range(len(ROWS))]).double()
 
 
 def double(policy: UNetPolicy) -> UNetPolicy:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rewards.keypoints.rules import extract
-from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.claim import Figure, MeasuredOnce, Row
+from scripts.experiments.estimates import bar_figure, judged
 from t2ialign.evaluation.keypoints import recall as keypoint_recall
 from t2ialign.evaluation.keypoints.recall import Found
 from t2ialign.evaluation.statistics import wilson
-from t2ialign.io import atomic
-from t2ialign.web.charts import Bar, bars
 from t2ialign.web.pages import part
 
 FILE = "found.json"
@@ -24,96 +22,92 @@ GENEVAL, BY_HAND, HELD_OUT = 0.95, 85, 0.7
 """Least recall and precision; least prompts of 100; least recall on UniGenBench, our own mark."""
 
 
-class KeypointRulesClaim(Claim):
+class KeypointRulesClaim(MeasuredOnce):
     """A row for each data set. Nothing is drawn: every seed must find the same."""
 
     text = (
         "key points by rules: >= 95 % recall and precision on GenEval's counting, colour and position; >= 85 "
         "of 100 T2I-CompBench prompts as read by hand; recall on UniGenBench's test points"
     )
+    result = FILE
 
-    def measure(self, folder: Path, seed: int) -> None:
+    def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Compare on the published files. Raises ValueError if they are absent."""
         data = published("geneval", "t2i-compbench", "unigenbench")
-        found = keypoint_recall.figures(data, CHECKED, extract)
         counts = {
             name: {part: [one.expected, one.given, one.right] for part, one in parts.items()}
-            for name, parts in found.items()
+            for name, parts in keypoint_recall.figures(data, CHECKED, extract).items()
         }
-        prompts = data / "t2i-compbench/examples/dataset"
-        alike = keypoint_recall.alike(CHECKED, prompts, extract)
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(folder / FILE, {"counts": counts, "prompts": len(alike), "alike": sum(alike)})
+        alike = keypoint_recall.alike(CHECKED, data / "t2i-compbench/examples/dataset", extract)
+        return {"counts": counts, "prompts": len(alike), "alike": sum(alike)}
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """GenEval holds by its least figure, T2I-CompBench by prompts, UniGenBench by our own mark."""
-        measured, same = self._read(folders)
+        results = self.results(folders)
+        first, agree = results[0], all(result == results[0] for result in results)
         return [
-            self._geneval(_found(measured, "GenEval"), same),
-            self._by_hand(measured, same),
-            self._unigenbench(_found(measured, "UniGenBench"), same),
+            _geneval(_counted(first, "GenEval"), agree),
+            _by_hand(first, agree),
+            _unigenbench(_counted(first, "UniGenBench"), agree),
         ]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Recall beside precision, and recall by test point."""
-        measured, _ = self._read(folders)
-        rows = [
-            Bar(name, wilson(one.right, one.expected), wilson(one.right, one.given))
-            for name, one in _found(measured, "GenEval").items()
-        ]
+        measured = self.results(folders)[0]
+        pairs = {
+            name: (wilson(one.right, one.expected), wilson(one.right, one.given))
+            for name, one in _counted(measured, "GenEval").items()
+        }
         points = [
             (name, f"{one.right} of {one.expected}", f"{one.recall:.0%}")
-            for name, one in _found(measured, "UniGenBench").items()
+            for name, one in _counted(measured, "UniGenBench").items()
         ]
         table = part("table", ("test point", "right", "recall"), points)
         note = "vermilion: recall; blue: precision; whiskers are Wilson's 95 % intervals"
         return [
-            Figure("GenEval", bars(rows, before="recall", after="precision"), note),
+            bar_figure("GenEval", pairs, before="recall", after="precision", note=note),
             Figure("UniGenBench, recall by test point", table, "rows of odd index"),
         ]
 
-    def _geneval(self, parts: Mapping[str, Found], same: bool) -> Row:
-        each = {
-            f"{name} {what}": wilson(one.right, out_of)
-            for name, one in parts.items()
-            for what, out_of in (("recall", one.expected), ("precision", one.given))
-        }
-        least = min(each.values(), key=lambda one: one.mean)
-        text = "key points by rules: recall and precision >= 95 % on GenEval's counting, colour and position"
-        measured = {name: one.to_json() for name, one in each.items()}
-        return Row(text, measured, (least.low, least.high), same and least.mean >= GENEVAL)
 
-    def _by_hand(self, measured: Mapping[str, Any], same: bool) -> Row:
-        whole = wilson(measured["alike"], measured["prompts"])
-        over_all = keypoint_recall.total(_found(measured, "T2I-CompBench").values())
-        text = (
-            f"key points by rules: of {measured['prompts']} T2I-CompBench prompts read by hand >= {BY_HAND} "
-            "get the very kinds that the reader found"
-        )
-        figures = {
-            "prompts with the very kinds": whole.to_json(),
-            "recall of kinds": wilson(over_all.right, over_all.expected).to_json(),
-            "precision of kinds": wilson(over_all.right, over_all.given).to_json(),
-            "list": f"scripts/experiments/{CHECKED.name}",
-        }
-        enough = measured["prompts"] == 100 and measured["alike"] >= BY_HAND
-        return Row(text, figures, (whole.low, whole.high), same and enough)
+def _geneval(parts: Mapping[str, Found], agree: bool) -> Row:
+    each = {
+        f"{name} {what}": wilson(one.right, out_of)
+        for name, one in parts.items()
+        for what, out_of in (("recall", one.expected), ("precision", one.given))
+    }
+    least = min(each.values(), key=lambda one: one.mean)
+    text = "key points by rules: recall and precision >= 95 % on GenEval's counting, colour and position"
+    return judged(text, each, least, agree and least.mean >= GENEVAL)
 
-    def _unigenbench(self, parts: Mapping[str, Found], same: bool) -> Row:
-        over_all = keypoint_recall.total(parts.values())
-        recall = wilson(over_all.right, over_all.expected)
-        text = (
-            f"key points by rules: recall >= {HELD_OUT:.0%} (our own mark) on UniGenBench's test points of "
-            f"odd rows, through the mapping of its {len(parts)} kinds to the 24; the even rows were in view"
-        )
-        each = {name: round(one.recall, 3) for name, one in parts.items()}
-        measured = {"recall": recall.to_json(), "by test point": each}
-        return Row(text, measured, (recall.low, recall.high), same and recall.mean >= HELD_OUT)
 
-    def _read(self, folders: Sequence[Path]) -> tuple[dict[str, Any], bool]:
-        """What the first seed found, and whether every other found the same."""
-        each = [json.loads((folder / FILE).read_text(encoding="utf-8")) for folder in folders]
-        return each[0], all(one == each[0] for one in each)
+def _by_hand(measured: Mapping[str, Any], agree: bool) -> Row:
+    whole = wilson(measured["alike"], measured["prompts"])
+    over_all = keypoint_recall.total(_counted(measured, "T2I-CompBench").values())
+    text = (
+        f"key points by rules: of {measured['prompts']} T2I-CompBench prompts read by hand >= {BY_HAND} "
+        "get the very kinds that the reader found"
+    )
+    figures = {
+        "prompts with the very kinds": whole,
+        "recall of kinds": wilson(over_all.right, over_all.expected),
+        "precision of kinds": wilson(over_all.right, over_all.given),
+        "list": f"scripts/experiments/{CHECKED.name}",
+    }
+    enough = measured["prompts"] == 100 and measured["alike"] >= BY_HAND
+    return judged(text, figures, whole, agree and enough)
+
+
+def _unigenbench(parts: Mapping[str, Found], agree: bool) -> Row:
+    over_all = keypoint_recall.total(parts.values())
+    recall = wilson(over_all.right, over_all.expected)
+    text = (
+        f"key points by rules: recall >= {HELD_OUT:.0%} (our own mark) on UniGenBench's test points of "
+        f"odd rows, through the mapping of its {len(parts)} kinds to the 24; the even rows were in view"
+    )
+    each = {name: round(one.recall, 3) for name, one in parts.items()}
+    measured = {"recall": recall, "by test point": each}
+    return judged(text, measured, recall, agree and recall.mean >= HELD_OUT)
 
 
 def published(*parts: str) -> Path:
@@ -127,5 +121,5 @@ def published(*parts: str) -> Path:
     return data
 
 
-def _found(measured: Mapping[str, Any], name: str) -> dict[str, Found]:
+def _counted(measured: Mapping[str, Any], name: str) -> dict[str, Found]:
     return {part: Found(*counts) for part, counts in measured["counts"][name].items()}

@@ -29,9 +29,9 @@ def sampled(
     if not file.exists():
         parser = argparse.ArgumentParser()
         sample.add_arguments(parser)
-        asked = ["--model=shapes", *options, f"-n={each}", f"--seed={first_seed}", f"--output={folder}"]
-        asked += ["--resume=latest"] if folder.exists() else []
-        sample.run(parser.parse_args([*captions, *asked]))
+        words = ["--model=shapes", *options, f"-n={each}", f"--seed={first_seed}", f"--output={folder}"]
+        words += ["--resume=latest"] if folder.exists() else []
+        sample.run(parser.parse_args([*captions, *words]))
         write_pairs(folder, file)
     return file
 
@@ -44,10 +44,10 @@ def rendered(folder: Path, captions: Sequence[str], each: int, *, seed: int) -> 
     if file.exists():
         return file
     folder.mkdir(parents=True, exist_ok=True)
-    asked = _near_misses(captions, each, seed)
-    right, wrong = (render([pair[side] for pair in asked], seed + side) for side in (0, 1))
+    pairs = _near_misses(captions, each, seed)
+    right, wrong = (render([pair[side] for pair in pairs], seed + side) for side in (0, 1))
     rows: list[dict[str, Any]] = []
-    for i, (caption, _) in enumerate(asked):
+    for i, (caption, _) in enumerate(pairs):
         names = {"chosen": f"{i}-right.png", "rejected": f"{i}-wrong.png"}
         for pixels, name in zip((right[i], wrong[i]), names.values(), strict=True):
             Image.fromarray(pixels).save(folder / name)
@@ -62,11 +62,17 @@ def joined(file: Path, parts: Sequence[Path]) -> Path:
     return file
 
 
+def distinct_captions(count: int, seed: int, *, held_out: bool) -> list[str]:
+    """The distinct ones of `count` drawn captions."""
+    from t2ialign.toy.captions import draw_captions
+
+    return list(dict.fromkeys(draw_captions(count, seed, held_out=held_out)))
+
+
 def _near_misses(captions: Sequence[str], each: int, seed: int) -> list[tuple[str, str]]:
     """(caption, near miss) up to `each` a caption, drawn from those that can be rendered."""
-    rng, found = np.random.default_rng(seed), list[tuple[str, str]]()
+    rng, pairs = np.random.default_rng(seed), list[tuple[str, str]]()
     for caption in captions:
-        known = [text for text in shapes_near_misses(caption) if parse(text) is not None]
-        for place in rng.permutation(len(known))[:each]:
-            found.append((caption, known[place]))
-    return found
+        wrong = [text for text in shapes_near_misses(caption) if parse(text) is not None]
+        pairs += [(caption, wrong[place]) for place in rng.permutation(len(wrong))[:each]]
+    return pairs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,43 +14,31 @@ import rewards
 from rewards.latent import saved
 from rewards.latent.lrm import LRM
 from scripts.experiments import labelled_pairs, trained
-from scripts.experiments.claim import Claim, Figure, Row
-from scripts.experiments.resumed import finish
+from scripts.experiments.claim import Figure, MeasuredOnce, Row
+from scripts.experiments.estimates import Table, judged, line_figure
+from scripts.experiments.training import finish
 from t2ialign.diffusion.noise import normal_rows
 from t2ialign.evaluation.manifest_scores import read_image
-from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
-from t2ialign.io import atomic, jsonl
+from t2ialign.io import jsonl
 from t2ialign.models.base import Policy
 from t2ialign.progress import Progress
-from t2ialign.web.charts import Chart, Curve, lines
 
 MARGINS = "margins.json"
 TIMES = (1, 101, 201, 301, 401, 501, 601, 701, 751, 851, 951)
-MIDDLE = 501
-"""Mid noise, where the latent reward is set against the CLIP."""
-HIGH = 751
+MIDDLE, HIGH = 501, 751
+"""Mid noise, where the latent reward is set against the CLIP, and high noise."""
 BATCH = 64
 LEAST, TREND = 0.85, -0.9
 TRAINING: dict[str, Any] = {
-    "model": "shapes",
-    "vfe": 1,
-    "lr": 3e-4,
-    "lr_warmup": 30,
-    "weight_decay": 0.1,
-    "max_steps": 1400,
-    "batch_size": 64,
-    "accumulate": 1,
-    "holdout": 0.05,
-    "heldout_timesteps": (1, 501),
-    "evaluate_every": 200,
-    "checkpoint_every": 200,
-    "trackers": (),
+    **{"model": "shapes", "vfe": 1, "lr": 3e-4, "lr_warmup": 30, "weight_decay": 0.1},
+    **{"max_steps": 1400, "batch_size": 64, "accumulate": 1, "holdout": 0.05, "heldout_timesteps": (1, 501)},
+    **{"evaluate_every": 200, "checkpoint_every": 200, "trackers": ()},
 }
 FINE_TUNING: dict[str, Any] = {**trained.TRAINING, "holdout": 0.05, "trackers": ()}
 """Of the CLIP that the latent reward is compared with, on the same pairs: the recipe reward_shapes.yaml."""
 
 
-class LatentRewardClaim(Claim):
+class LatentRewardClaim(MeasuredOnce):
     """Training and test share no caption; some pairs are samples of the model, some are near-miss renders."""
 
     text = "A latent reward orders unseen pairs as the oracle does in >= 85 % at t = 1"
@@ -59,6 +46,7 @@ class LatentRewardClaim(Claim):
     chance = "At t = 750 it is still above chance"
     middle = "At mid noise it beats shapes-clip, trained on the same pairs, on the one-step prediction of x_0"
     paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
+    result = MARGINS
     sample_captions: tuple[int, int] = (500, 170)
     """Drawn for training and for the test."""
     render_captions: tuple[int, int] = (4000, 700)
@@ -66,104 +54,89 @@ class LatentRewardClaim(Claim):
     """Of each of the first captions."""
     near_misses: tuple[int, int] = (8, 2)
     """Of each of the second ones."""
-    options: tuple[str, ...] = ("--steps=8", "--guidance=4", "--batch-size=128")
+    options: tuple[str, ...] = trained.SAMPLER
     training: ClassVar[dict[str, Any]] = TRAINING
     fine_tuning: ClassVar[dict[str, Any]] = FINE_TUNING
 
-    def measure(self, folder: Path, seed: int) -> None:
+    def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Make the pairs, train both rewards on them, and score the unseen ones at every timestep."""
-        if (folder / MARGINS).exists():
-            return
         train, test = (self.pairs(folder, seed, place) for place in (0, 1))
         for name, method, settings in (("lrm", "lrm", self.training), ("clip", "reward", self.fine_tuning)):
             finish(method, {**settings, "data": str(train)}, folder / name, seed)
         judge = saved.build(folder / "lrm")
         clip = rewards.load("trained", weights=str(folder / "clip"))
         rows = jsonl.read(test)
-        found = {
+        return {
             "prompts": [row["prompt"] for row in rows],
             "kinds": [row["chosen"].partition("/")[0] for row in rows],
             "margins": _margins(folder, rows, judge, clip, seed),
         }
-        atomic.write_json(folder / MARGINS, found)
 
     def pairs(self, folder: Path, seed: int, place: int) -> Path:
         """The file of the training pairs (0) or of the test's (1)."""
-        from t2ialign.toy.captions import draw_captions
-
-        folder.mkdir(parents=True, exist_ok=True)
         name, held_out = (("train", False), ("test", True))[place]
         first, second = (
-            list(dict.fromkeys(draw_captions(count, 9000 + 10 * seed + 2 * place + i, held_out=held_out)))
+            labelled_pairs.distinct_captions(count, 9000 + 10 * seed + 2 * place + i, held_out=held_out)
             for i, count in enumerate((self.sample_captions[place], self.render_captions[place]))
         )
         start = (2 * seed + place) * 100_000 + 7_000_000
-        parts = [
-            labelled_pairs.sampled(
-                folder / f"{name}-samples", first, self.samples, first_seed=start, options=self.options
-            ),
-            labelled_pairs.rendered(folder / f"{name}-renders", second, self.near_misses[place], seed=start),
-        ]
-        return labelled_pairs.joined(folder / f"{name}.jsonl", parts)
+        samples = labelled_pairs.sampled(
+            folder / f"{name}-samples", first, self.samples, first_seed=start, options=self.options
+        )
+        renders = labelled_pairs.rendered(
+            folder / f"{name}-renders", second, self.near_misses[place], seed=start
+        )
+        return labelled_pairs.joined(folder / f"{name}.jsonl", [samples, renders])
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Four rows, over the pairs of all seeds."""
-        right, units, kinds = self._right(folders)
-        by_t = {t: bootstrap_ci(right[f"t{t}"], units) for t in TIMES}
+        table, kinds = self._right(folders)
+        means, by_kind = table.means(), table.by(kinds)
+        by_t = {t: means[f"t{t}"] for t in TIMES}
         trend = float(spearmanr(list(by_t), [estimate.mean for estimate in by_t.values()]).statistic)
         measured = {
-            "accuracy_by_timestep": {str(t): estimate.to_json() for t, estimate in by_t.items()},
-            "at_t_1_by_kind": {
-                kind: _of_kind(right["t1"], units, kinds, kind).to_json() for kind in sorted(set(kinds))
-            },
+            "accuracy_by_timestep": {str(t): estimate for t, estimate in by_t.items()},
+            "at_t_1_by_kind": {kind: pairs.mean("t1") for kind, pairs in by_kind.items()},
             "steps": self.training["max_steps"],
         }
-        clips = {name: values for name, values in right.items() if name.startswith("clip")}
-        against = {
-            name: paired_difference(right[f"t{MIDDLE}"], values, units) for name, values in clips.items()
-        }
+        clips = [name for name in means if name.startswith("clip")]
+        against = {name: table.difference(f"t{MIDDLE}", name) for name in clips}
         best = min(against.values(), key=lambda difference: difference.mean)
         middle = {
-            "latent": by_t[MIDDLE].to_json(),
-            **{name: bootstrap_ci(values, units).to_json() for name, values in clips.items()},
-            "differences": {name: difference.to_json() for name, difference in against.items()},
+            "latent": by_t[MIDDLE],
+            **{name: means[name] for name in clips},
+            "differences": against,
         }
         first, high = by_t[1], by_t[HIGH]
         return [
-            Row(self.text, measured, (first.low, first.high), first.mean >= LEAST),
-            Row(self.falls, {"spearman": trend}, None, trend <= TREND),
-            Row(self.chance, {"accuracy": high.to_json()}, (high.low, high.high), high.low > 0.5),
-            Row(self.middle, middle, (best.low, best.high), best.low > 0),
+            judged(self.text, measured, first, first.mean >= LEAST),
+            judged(self.falls, {"spearman": trend}, None, trend <= TREND),
+            judged(self.chance, {"accuracy": high}, high, high.low > 0.5),
+            judged(self.middle, middle, best, best.low > 0),
         ]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Accuracy by timestep, of all pairs and of each kind."""
-        right, units, kinds = self._right(folders)
-        each = [
-            (kind, [_of_kind(right[f"t{t}"], units, kinds, kind).mean for t in TIMES])
-            for kind in sorted(set(kinds))
+        table, kinds = self._right(folders)
+        curves = {
+            name: {t: pairs.mean(f"t{t}").mean for t in TIMES}
+            for name, pairs in {"all pairs": table, **table.by(kinds)}.items()
+        }
+        return [line_figure("Accuracy by timestep", curves, "0.5 is chance", across="timestep")]
+
+    def _right(self, folders: Sequence[Path]) -> tuple[Table, list[str]]:
+        """Whether each scorer is right on each pair of all seeds, and the kinds of the pairs."""
+        results = self.results(folders)
+        tables = [
+            Table(seed["prompts"], {name: _is_right(margins) for name, margins in seed["margins"].items()})
+            for seed in results
         ]
-        every = [bootstrap_ci(right[f"t{t}"], units).mean for t in TIMES]
-        curves = [Curve(name, list(TIMES), values) for name, values in [("all pairs", every), *each]]
-        chart = Chart("Accuracy by timestep", curves, across="timestep")
-        return [Figure(chart.title, lines(chart), "0.5 is chance")]
-
-    def _right(self, folders: Sequence[Path]) -> tuple[dict[str, list[float]], list[str], list[str]]:
-        """Whether each scorer is right on each pair of all seeds; the bootstrap's units; kinds of pairs."""
-        right: dict[str, list[float]] = {}
-        units, kinds = list[str](), list[str]()
-        for seed, folder in zip(self.seeds, folders, strict=True):
-            found = json.loads((folder / MARGINS).read_text())
-            for name, margins in found["margins"].items():
-                right.setdefault(name, []).extend(float(margin > 0) for margin in margins)
-            units += [f"{seed} {prompt}" for prompt in found["prompts"]]
-            kinds += [kind.removeprefix("test-") for kind in found["kinds"]]
-        return right, units, kinds
+        kinds = [kind.removeprefix("test-") for seed in results for kind in seed["kinds"]]
+        return Table.pooled(self.seeds, tables), kinds
 
 
-def _of_kind(values: Sequence[float], units: Sequence[str], kinds: Sequence[str], kind: str) -> Estimate:
-    places = [i for i, k in enumerate(kinds) if k == kind]
-    return bootstrap_ci([values[i] for i in places], [units[i] for i in places])
+def _is_right(margins: Sequence[float]) -> list[float]:
+    return [float(margin > 0) for margin in margins]
 
 
 @torch.no_grad()
@@ -174,14 +147,14 @@ def _margins(
     from t2ialign.models.load import load_policy
     from t2ialign.toy.suite import GUIDANCE
 
-    policy, found = load_policy("shapes"), dict[str, list[float]]()
+    policy, margins = load_policy("shapes"), dict[str, list[float]]()
     for start in Progress(range(0, len(rows), BATCH), desc="unseen pairs", unit="batch", delay=3):
         pairs = NoisyPairs(policy, folder, rows[start : start + BATCH], key=(seed, start))
-        margins = {f"t{t}": pairs.by_latent(judge, t) for t in TIMES}
-        margins |= {f"clip@{g:g}": pairs.by_prediction(clip, MIDDLE, g) for g in (1.0, GUIDANCE)}
-        for name, values in margins.items():
-            found.setdefault(name, []).extend(values)
-    return found
+        part = {f"t{t}": pairs.by_latent(judge, t) for t in TIMES}
+        part |= {f"clip@{g:g}": pairs.by_prediction(clip, MIDDLE, g) for g in (1.0, GUIDANCE)}
+        for name, values in part.items():
+            margins.setdefault(name, []).extend(values)
+    return margins
 
 
 class NoisyPairs:
@@ -214,12 +187,8 @@ class NoisyPairs:
 
     def _margins(self, t: int, score: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
         times = torch.full((len(self.prompts),), t)
-        noises = (
-            normal_rows(x.shape[1:], [(*self.key, t, side, i) for i in range(len(x))])
-            for side, x in enumerate(self.latents)
-        )
-        chosen, rejected = (
-            score(self.policy.renoise(x, eps, times), times)
-            for x, eps in zip(self.latents, noises, strict=True)
-        )
-        return (chosen - rejected).tolist()
+        scores = []
+        for side, x in enumerate(self.latents):
+            eps = normal_rows(x.shape[1:], [(*self.key, t, side, i) for i in range(len(x))])
+            scores.append(score(self.policy.renoise(x, eps, times), times))
+        return (scores[0] - scores[1]).tolist()

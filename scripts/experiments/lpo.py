@@ -1,14 +1,250 @@
-"""What latent rewards and step-level preference optimisation claim."""
+"""What latent rewards and step-level preference optimisation claim.
+
+LPO is set against SPO and offline DPO at the same wall time, what each needs before training counted. Its
+timestep range, threshold and beta are ablated one change at a time, all judged by one latent reward.
+"""
 
 from __future__ import annotations
 
-from scripts.experiments.claim import Claim
-from scripts.experiments.latent_reward import LatentRewardClaim
-from scripts.experiments.lpo_ablations import ABLATIONS, AblationClaim
-from scripts.experiments.stepwise_gain import StepwiseClaim
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from scripts.experiments import latent_reward, stepwise
+from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.estimates import Table, average, judged, line_figure
+from scripts.experiments.training import finish, fit
+from t2ialign.evaluation.provenance import source_hash
+from t2ialign.io import atomic
+from t2ialign.progress import Progress
+from t2ialign.training.log import METRICS, read_rows
+
+ACCURACY, SECONDS = "accuracy.json", "seconds.json"
+BASE = "base"
+GAIN = 0.12
+SHARED = "ablation-judge"
+"""Beside the claims: pairs, latent reward and the base's accuracy, made by the first ablation to run."""
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "t from 750 to 950": {"t_min": 750},
+    "t from 0 to 450": {"t_max": 450},
+    **{f"threshold {x:g}": {"threshold_low": x, "threshold_high": x} for x in (0.1, 0.2, 0.3, 0.4)},
+    "threshold with the variance": {"threshold_schedule": "variance"},
+    "threshold with t": {"threshold_schedule": "linear"},
+    **{f"beta {beta:g}": {"beta": beta} for beta in (5.0, 15.0, 150.0, 500.0)},
+}
+"""Row of the table -> what is other than in stepwise.STEPWISE."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one method is trained, part by part, each part as long in updates."""
+
+    trainer: str
+    before: tuple[str, ...]
+    """Stages whose time counts as its own."""
+    settings: dict[str, Any]
+    part: int
+    """Updates of a part, after each of which accuracy is measured."""
+    parts: int
+
+
+DPO: dict[str, Any] = {
+    **stepwise.TOY_LORA,
+    **{"gamma": 0.9, "discount": "sample", "num_steps": 20, "beta": 500.0, "safeguard": 0.5},
+    **{"lr": 2e-3, "lr_warmup": 20, "batch_size": 32, "accumulate": 1},
+}
+SPO: dict[str, Any] = {**stepwise.STEPWISE, "preset": "spo", "reward_scale": 30.0}
+METHODS = {
+    "lpo": Method("lpo", ("pairs", "lrm"), {**stepwise.STEPWISE, "preset": "lpo"}, 60, 4),
+    "spo": Method("lpo", ("pairs", "clip"), SPO, 40, 2),
+    "dpo": Method("dpo", ("pairs",), DPO, 360, 4),
+}
+Part = TypeVar("Part")
+FIRST_SEED_ONLY = ("spo", "clip")
+"""What only the figure and the speed-up need."""
+Points = Sequence[tuple[float, float]]
+"""(seconds, accuracy) of the base, and after each part."""
+
+
+class StepwiseClaim(stepwise.SteppedClaim):
+    """One set of pairs, from which DPO learns directly, and the judges of LPO and SPO are trained."""
+
+    text = "LPO raises held-out oracle accuracy by >= 12 points"
+    more = "LPO ends above the best of offline Diffusion-DPO within its wall time, reward model counted"
+    paper = f"{stepwise.SteppedClaim.paper} (2.5 to 28 times faster than DPO)"
+    methods: ClassVar[dict[str, Method]] = METHODS
+    judges: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
+        "lrm": ("lrm", latent_reward.TRAINING),
+        "clip": ("reward", latent_reward.FINE_TUNING),
+    }
+    """Stage -> the trainer and settings of the judge it makes."""
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Make pairs and judges, train each method part by part, then measure every checkpoint.
+
+        SPO is trained on the first seed only.
+        """
+        stages = stepwise.Stages(folder / SECONDS)
+        stages.run("pairs", partial(self.make_pairs, folder, seed))
+        for name, (trainer, settings) in self._due(self.judges, seed).items():
+            values = {**settings, "data": str(folder / stepwise.PAIRS)}
+            stages.run(name, partial(fit, trainer, values, folder / name, seed))
+        for name, method in self._due(self.methods, seed).items():
+            for part in range(1, method.parts + 1):
+                values = {**method.settings, **_data(folder, name), "max_steps": part * method.part}
+                values["checkpoint_every"] = method.part
+                stages.run(f"{name}-{part}", partial(fit, method.trainer, values, folder / name, seed))
+        if not (folder / ACCURACY).exists():
+            atomic.write_json(folder / ACCURACY, self._measured(folder, seed))
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """The gain over the base, and LPO against DPO at equal wall time, over the images of all seeds."""
+        results = [json.loads((folder / ACCURACY).read_text()) for folder in folders]
+        curves = [self._curves(folder) for folder in folders]
+        tables = []
+        for seed, curve in zip(results, curves, strict=True):
+            passed = seed["passed"]
+            columns = {BASE: passed[BASE][0], "lpo": passed["lpo"][-1], "dpo": passed["dpo"][-1]}
+            in_time = passed["dpo"][_best_within(curve["dpo"], curve["lpo"][-1][0])]
+            tables.append(Table(seed["prompts"], {**columns, "dpo_at_lpo_s_time": in_time}))
+        table = Table.pooled(self.seeds, tables)
+        means = table.means()
+        gain, over_dpo = (table.difference("lpo", other) for other in (BASE, "dpo_at_lpo_s_time"))
+        measured = {
+            **{name: means[name] for name in (BASE, "lpo", "dpo")},
+            **{"gain": gain, "curves_by_seed": curves},
+        }
+        against = {
+            "dpo_at_lpo_s_time": means["dpo_at_lpo_s_time"],
+            "difference": over_dpo,
+            "speed_up_at_dpo_s_best": [_speed_up(curve["lpo"], curve["dpo"]) for curve in curves],
+            "spo_speed_up_at_dpo_s_best": _speed_up(curves[0]["spo"], curves[0]["dpo"]),
+        }
+        return [
+            judged(self.text, measured, gain, gain.mean >= GAIN and gain.low > 0),
+            judged(self.more, against, over_dpo, over_dpo.low > 0),
+        ]
+
+    def figures(self, folders: Sequence[Path]) -> list[Figure]:
+        """Accuracy by wall time, first seed."""
+        curves = {name: dict(points) for name, points in self._curves(folders[0]).items()}
+        note = "first seed; pairs and judges count"
+        return [line_figure("Oracle accuracy by wall time", curves, note, across="seconds")]
+
+    def _curves(self, folder: Path) -> dict[str, Points]:
+        """Method -> (seconds, accuracy), first the base after 0 seconds, then each part."""
+        stages = stepwise.Stages(folder / SECONDS)
+        passed = json.loads((folder / ACCURACY).read_text())["passed"]
+        curves: dict[str, Points] = {}
+        for name in [name for name in self.methods if name in passed]:
+            before = sum(stages.seconds[stage] for stage in self.methods[name].before)
+            times = [0.0, *(before + seconds for seconds in stages.until(name))]
+            values = map(average, [passed[BASE][0], *passed[name]])
+            curves[name] = list(zip(times, values, strict=True))
+        return curves
+
+    def _due(self, parts: dict[str, Part], seed: int) -> dict[str, Part]:
+        every = seed == self.seeds[0]
+        return {name: part for name, part in parts.items() if every or name not in FIRST_SEED_ONLY}
+
+    def _measured(self, folder: Path, seed: int) -> dict[str, Any]:
+        """Whether the oracle passes each held-out image of the base and of each method's checkpoints."""
+        prompts = self.held_out(seed)
+        checkpoints: list[tuple[str, Path | None]] = [(BASE, None)]
+        for name, method in self._due(self.methods, seed).items():
+            steps = (part * method.part for part in range(1, method.parts + 1))
+            checkpoints += [(name, stepwise.checkpoint_of(folder / name, step)) for step in steps]
+        passed: dict[str, list[list[float]]] = {}
+        for name, lora in Progress(checkpoints, desc="checkpoints", delay=3):
+            passed.setdefault(name, []).append(stepwise.oracle_on(lora, prompts, seed))
+        return {"prompts": prompts, "passed": passed}
+
+
+class AblationClaim(stepwise.SteppedClaim):
+    """One row of the table of ablations, on one seed."""
+
+    seeds = (0,)
+    ablation = True
+    judge: ClassVar[dict[str, Any]] = latent_reward.TRAINING
+    training: ClassVar[dict[str, Any]] = {**stepwise.STEPWISE, "preset": "lpo", "max_steps": 160}
+
+    def __init__(self, name: str) -> None:
+        self.changed = ABLATIONS[name]
+        self.text = f"LPO raises oracle accuracy: {name}"
+
+    def shared(self, folder: Path, seed: int) -> Path:
+        """The folder of the judge; that of other code is left alone."""
+        return folder.parents[1] / SHARED / source_hash()
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Train with the shared judge, and let the oracle judge images of held-out captions."""
+        if (folder / ACCURACY).exists():
+            return
+        shared, prompts = self.shared(folder, seed), self.held_out(seed)
+        self.make_pairs(shared, seed)
+        finish("lrm", {**self.judge, "data": str(shared / stepwise.PAIRS)}, shared / "lrm", seed)
+        if not (shared / ACCURACY).exists():
+            atomic.write_json(shared / ACCURACY, stepwise.oracle_on(None, prompts, seed))
+        values = {**self.training, **self.changed, "prompts": str(shared / stepwise.PROMPTS)}
+        values |= {"reward_options": {"path": str(shared / "lrm")}, "checkpoint_every": 40}
+        finish("lpo", values, folder / "run", seed)
+        lora = stepwise.checkpoint_of(folder / "run", values["max_steps"])
+        passed = stepwise.oracle_on(lora, prompts, seed)
+        base = json.loads((shared / ACCURACY).read_text())
+        atomic.write_json(folder / ACCURACY, {"prompts": prompts, "base": base, "passed": passed})
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """It holds if the gain is above chance; the row has the whole line of the table."""
+        (folder,) = folders
+        result = json.loads((folder / ACCURACY).read_text())
+        table = Table(result["prompts"], {name: result[name] for name in ("base", "passed")})
+        gain = table.difference("passed", "base")
+        rounds = [row for row in read_rows(folder / "run" / METRICS) if "step_reward" in row]
+        measured = {
+            "accuracy": table.mean("passed"),
+            "gain": gain,
+            "step_reward": [rounds[place]["step_reward"] for place in (0, -1)],
+            "rounds": len(rounds),
+            "valid_rows_a_round": average([row["valid"] for row in rounds]),
+            "valid_by_band": [average([row[f"valid_band_{i}"] for row in rounds]) for i in range(4)],
+            "settings": self.changed,
+        }
+        return [judged(self.text, measured, gain, gain.low > 0)]
+
+
+def _data(folder: Path, name: str) -> dict[str, Any]:
+    """What a method learns from: DPO from pairs, the others from prompts and a judge."""
+    if name == "dpo":
+        return {"data": str(folder / stepwise.SAMPLES)}
+    judge = {
+        "lpo": {"reward": "latent", "reward_options": {"path": str(folder / "lrm")}},
+        "spo": {"reward": "trained", "reward_options": {"weights": str(folder / "clip")}},
+    }[name]
+    return {"prompts": str(folder / stepwise.PROMPTS), **judge}
+
+
+def _best_within(curve: Points, seconds: float) -> int:
+    """The best part of a curve, from 0, of those that were done within so many seconds; the first if none."""
+    done = [part for part, (at, _) in enumerate(curve[1:]) if at <= seconds]
+    return max(done, key=lambda part: curve[part + 1][1], default=0)
+
+
+def _speed_up(curve: Points, other: Points) -> float | None:
+    """How many times sooner `curve` reaches the best accuracy of `other`; None if it does not."""
+    seconds, best = max(other, key=lambda point: point[1])
+    for (x_0, y_0), (x_1, y_1) in pairwise(curve):
+        if y_1 >= best:
+            at = x_1 if y_1 == y_0 else x_0 + (x_1 - x_0) * max(0.0, best - y_0) / (y_1 - y_0)
+            return seconds / at if at else None
+    return None
+
 
 CLAIMS: tuple[Claim, ...] = (
-    LatentRewardClaim(),
-    StepwiseClaim(),
+    *(latent_reward.LatentRewardClaim(), StepwiseClaim()),
     *(AblationClaim(name) for name in ABLATIONS),
 )

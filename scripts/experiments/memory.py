@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import torch
 
 from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.estimates import judged, line_figure
+from t2ialign.evaluation.provenance import LoadedFiles, add_to_record
 from t2ialign.io import jsonl
 from t2ialign.progress import Progress
 
@@ -22,8 +24,6 @@ MOST = 0.10
 TRIM = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 """For glibc, which otherwise keeps freed blocks between the small ones that live on: the resident set would
 say what was once used, not what is."""
-
-
 WAYS = {"recomputed": True, "naive": False}
 
 
@@ -43,52 +43,53 @@ class MemoryClaim(Claim):
     def measure(self, folder: Path, seed: int) -> None:
         """A line for each number of steps and way."""
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / PEAKS
-        done = {(row["way"], row["steps"]) for row in jsonl.read(file)}
+        done = {(row["way"], row["steps"]) for row in jsonl.read(folder / PEAKS)}
         wanted = [(way, steps) for way in WAYS for steps in self.steps]
         for way, steps in Progress(wanted, desc=f"memory, seed {seed}", unit="step"):
             if (way, steps) not in done:
-                found = in_new_process(steps, self.rows_of[way], WAYS[way], seed)
-                jsonl.append(file, [{"way": way, "steps": steps, **found}])
+                peak_of_step = in_new_process(steps, self.rows_of[way], WAYS[way], seed)
+                add_to_record(folder, peak_of_step.pop("loaded"))
+                jsonl.append(folder / PEAKS, [{"way": way, "steps": steps, **peak_of_step}])
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """It holds if the largest growth of all seeds is within the limit."""
-        growth = {way: [self._growth(folder, way) for folder in folders] for way in WAYS}
-        peaks = [row for folder in folders for row in jsonl.read(folder / PEAKS)]
+        each_seed = [_by_way(folder) for folder in folders]
+        growth = {way: [_growth(peaks[way]) for peaks in each_seed] for way in WAYS}
         measured: dict[str, Any] = {
             "growth_by_seed": growth,
-            "device": peaks[0]["device"],
+            "device": each_seed[0]["recomputed"][FEW]["device"],
             "rows": self.rows_of,
             "megabytes": {
                 way: {
-                    str(steps): [
-                        round(row["bytes"] / 1e6, 1)
-                        for row in peaks
-                        if (row["way"], row["steps"]) == (way, steps)
-                    ]
+                    str(steps): [round(peaks[way][steps]["bytes"] / 1e6, 1) for peaks in each_seed]
                     for steps in self.steps
                 }
                 for way in WAYS
             },
         }
-        return [Row(self.text, measured, None, max(growth["recomputed"]) <= MOST)]
+        return [judged(self.text, measured, None, max(growth["recomputed"]) <= MOST)]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Megabytes by number of steps, first seed."""
-        from t2ialign.web.charts import Chart, Curve, lines
+        peaks = _by_way(folders[0])
+        curves = {
+            way: {steps: peaks[way][steps]["bytes"] / 1e6 / rows for steps in sorted(peaks[way])}
+            for way, rows in self.rows_of.items()
+        }
+        title = "Peak megabytes a row of a training step, by sampling steps"
+        return [line_figure(title, curves, "above what the process held before the step")]
 
-        peaks = jsonl.read(folders[0] / PEAKS)
-        curves = []
-        for way, rows in self.rows_of.items():
-            mine = sorted((row["steps"], row["bytes"] / 1e6 / rows) for row in peaks if row["way"] == way)
-            curves.append(Curve(way, [steps for steps, _ in mine], [size for _, size in mine]))
-        chart = Chart("Peak megabytes a row of a training step, by sampling steps", curves)
-        return [Figure(chart.title, lines(chart), "above what the process held before the step")]
 
-    def _growth(self, folder: Path, way: str) -> float:
-        found = {row["steps"]: row for row in jsonl.read(folder / PEAKS) if row["way"] == way}
-        latents = (MANY - FEW) * found[FEW]["latent_bytes"]
-        return float((found[MANY]["bytes"] - found[FEW]["bytes"] - latents) / found[FEW]["bytes"])
+def _by_way(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Way -> number of sampling steps -> the line that was measured."""
+    lines = jsonl.read(folder / PEAKS)
+    return {way: {line["steps"]: line for line in lines if line["way"] == way} for way in WAYS}
+
+
+def _growth(peaks: dict[int, dict[str, Any]]) -> float:
+    """The share by which the peak grows from FEW to MANY steps, beyond the latents that are stored."""
+    latents = (MANY - FEW) * peaks[FEW]["latent_bytes"]
+    return float((peaks[MANY]["bytes"] - peaks[FEW]["bytes"] - latents) / peaks[FEW]["bytes"])
 
 
 def in_new_process(steps: int, batch_size: int, recompute: bool, seed: int) -> dict[str, Any]:
@@ -145,5 +146,11 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
+def main(arguments: str) -> None:
+    """Print `peak` of these arguments, and the project's files that it loaded."""
+    loaded = LoadedFiles()
+    print(json.dumps({**peak(**json.loads(arguments)), "loaded": loaded.hashes()}))
+
+
 if __name__ == "__main__":
-    print(json.dumps(peak(**json.loads(sys.argv[1]))))
+    main(sys.argv[1])

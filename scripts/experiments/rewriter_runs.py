@@ -1,41 +1,46 @@
-"""The embedded rewriter trained for a claim: rows, the untrained model, SFT with and without thought, GRPO.
+"""The embedded rewriter trained for a claim, and what its texts give: images that the oracle judges.
 
-Made once for each seed, in a folder that claims share; a second call goes on with what a kill left.
+Rows, the untrained model, SFT with and without thought and GRPO are made once for each seed, in a folder that
+claims share; a second call goes on with what a kill left.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import rewards
+from rewards.keypoints.evaluator import AlignEvaluator
 from rewards.keypoints.oracle import shapes_points
 from rewards.keypoints.taxonomy import to_json
 from rewards.tensor_files import save_pretrained
-from scripts.experiments import resumed
+from scripts.experiments.training import finish_rewriter
 from t2ialign.io import jsonl
-from t2ialign.methods.rewriter.language import whole_checkpoint
+from t2ialign.models.generate import generate
+from t2ialign.models.load import load_policy
 from t2ialign.toy.phrasings import Phrasing, draw_phrasings
 from t2ialign.toy.rewriter import build_model, build_tokenizer, output_of
+from t2ialign.toy.suite import GUIDANCE, STEPS
 
 ROWS, PROMPTS = "rows.jsonl", "prompts.jsonl"
 RAW, SFT, PLAIN, GRPO = "raw", "sft", "sft-without-thought", "grpo"
-TOKENS = 72
-"""Most tokens of an output."""
+TOKENS, BATCH = 72, 128
+"""Most tokens of an output; outputs or images at once."""
 COMMON: dict[str, Any] = {"lora_rank": 0, "checkpoint_every": 100, "trackers": ()}
 SFT_SETTINGS: dict[str, Any] = {
     **COMMON,
     **{"max_steps": 1200, "batch_size": 32, "lr": 3e-3, "lr_schedule": "cosine", "lr_warmup": 20},
-    "evaluate_every": 600,
+    **{"evaluate_every": 600},
 }
 GRPO_SETTINGS: dict[str, Any] = {
     **COMMON,
     **{"max_steps": 60, "batch_size": 128, "group": 8, "lr": 3e-4, "tokens": TOKENS, "checkpoint_every": 10},
-    **{"num_steps": 8, "guidance": 4.0, "image_batch": 128, "reward_options": {"backend": "oracle"}},
-    "preset": "shapes",
+    **{"num_steps": 8, "guidance": 4.0, "image_batch": BATCH, "reward_options": {"backend": "oracle"}},
+    **{"preset": "shapes"},
 }
 
 
@@ -60,68 +65,83 @@ def make(
         save_pretrained(tokenizer, folder / RAW)
         save_pretrained(build_model(tokenizer, seed), folder / RAW)
     data = {"data": str(folder / ROWS), "model": str(folder / RAW)}
-    finish("rewrite_sft", {**sft, **data}, folder / SFT, seed)
+    finish_rewriter("rewrite_sft", {**sft, **data}, folder / SFT, seed)
     if plain:
-        finish("rewrite_sft", {**sft, **data, "thought": False}, folder / PLAIN, seed)
-    asked = {"prompts": str(folder / PROMPTS), "model": str(folder / SFT)}
-    finish("rewrite_grpo", {**grpo, **asked}, folder / GRPO, seed)
+        finish_rewriter("rewrite_sft", {**sft, **data, "thought": False}, folder / PLAIN, seed)
+    data = {"prompts": str(folder / PROMPTS), "model": str(folder / SFT)}
+    finish_rewriter("rewrite_grpo", {**grpo, **data}, folder / GRPO, seed)
 
 
 def write_rows(folder: Path, rows: Sequence[Phrasing], prompts: Sequence[Phrasing]) -> None:
     """What SFT and GRPO read: answers for the first, key points of what is meant for the second."""
-    jsonl.rewrite(
-        folder / ROWS, [{"prompt": p.prompt, "thought": p.thought, "rewrite": p.caption} for p in rows]
-    )
-    jsonl.rewrite(
-        folder / PROMPTS,
-        [{"prompt": p.prompt, "points": to_json(shapes_points(p.caption))} for p in prompts],
-    )
-
-
-def finish(method: str, values: dict[str, Any], output: Path, seed: int) -> None:
-    """Run `train METHOD` into `output`, unless it is finished, from its newest checkpoint or else anew."""
-    if resumed.is_finished(output):
-        return
-    resume = whole_checkpoint(output) is not None
-    if not resume:
-        shutil.rmtree(output, ignore_errors=True)
-    resumed.run(method, values, output, seed, resume=resume)
+    answers = [{"prompt": p.prompt, "thought": p.thought, "rewrite": p.caption} for p in rows]
+    jsonl.rewrite(folder / ROWS, answers)
+    points = [{"prompt": p.prompt, "points": to_json(shapes_points(p.caption))} for p in prompts]
+    jsonl.rewrite(folder / PROMPTS, points)
 
 
 def written(rewriter: Path, prompts: Sequence[str], *, temperature: float = 0.0, seed: int = 0) -> list[str]:
     """Raw outputs of a rewriter."""
     from rewards.llm.choose import writer
 
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    found: list[str] = writer(str(rewriter), batch=128).write(
-        chats, tokens=TOKENS, temperature=temperature, seed=seed
-    )
-    return found
+    language_model = writer(str(rewriter), batch=BATCH)
+    sampling: dict[str, Any] = {"tokens": TOKENS, "temperature": temperature, "seed": seed}
+    outputs: list[str] = language_model.write(_chats(prompts), **sampling)
+    return outputs
 
 
 def with_thoughts(rewriter: Path, prompts: Sequence[str], thoughts: Sequence[str]) -> list[str]:
     """Raw outputs that go on from given thoughts."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(rewriter, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(rewriter, trust_remote_code=False).eval()
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    asked = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+    chats = tokenizer.apply_chat_template(_chats(prompts), add_generation_prompt=True, tokenize=False)
     begun = [f"<think>{thought}</think>" for thought in thoughts]
-    inputs = tokenizer(
-        [a + b for a, b in zip(asked, begun, strict=True)],
-        return_tensors="pt",
-        padding=True,
-        padding_side="left",
-        add_special_tokens=False,
-    )
+    whole = [chat + thought for chat, thought in zip(chats, begun, strict=True)]
+    layout = {"padding": True, "padding_side": "left", "add_special_tokens": False}
+    inputs = tokenizer(whole, return_tensors="pt", **layout)
     with torch.no_grad():
         ids = model.generate(**inputs, do_sample=False, max_new_tokens=TOKENS)
     ends = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [a + b for a, b in zip(begun, ends, strict=True)]
+    return [thought + end for thought, end in zip(begun, ends, strict=True)]
 
 
-def read_json(file: Path) -> Any:
-    """What lies in a JSON file."""
-    return json.loads(file.read_text(encoding="utf-8"))
+def _chats(prompts: Sequence[str]) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": prompt}] for prompt in prompts]
+
+
+class JudgedImages:
+    """N captions, each with a seed of its own: whatever text is rendered for one starts from its noise.
+
+    An image of a text and seed is rendered and judged once, by the oracle, for the caption that is meant.
+    """
+
+    def __init__(self, captions: Sequence[str], *, first_seed: int) -> None:
+        self.captions, self.first_seed = list(captions), first_seed
+        self.policy = load_policy("shapes")
+        evaluator = rewards.load("evaluator", backend="oracle")
+        assert isinstance(evaluator, AlignEvaluator), "the oracle is a backend of it"
+        self.evaluator = evaluator
+        self.judged: dict[tuple[int, str, int], list[float]] = {}
+
+    def matches(self, texts: Sequence[str], *, draw: int = 0) -> list[list[float]]:
+        """A text for each caption -> whether its image shows each key point of the caption.
+
+        draw: which of a caption's seeds.
+        """
+        keys = [(place, text, draw) for place, text in enumerate(texts)]
+        new = [key for key in dict.fromkeys(keys) if key not in self.judged]
+        for start in range(0, len(new), BATCH):
+            self._judge(new[start : start + BATCH])
+        return [self.judged[key] for key in keys]
+
+    @torch.no_grad()
+    def _judge(self, keys: Sequence[tuple[int, str, int]]) -> None:
+        captions = [self.captions[place] for place, _, _ in keys]
+        seeds = [self.first_seed + place + draw * len(self.captions) for place, _, draw in keys]
+        sampler: dict[str, Any] = {"num_steps": STEPS, "guidance": GUIDANCE, "batch_size": BATCH}
+        images = generate(self.policy, [text for _, text, _ in keys], seeds, **sampler)
+        results = self.evaluator.judge(images, captions, [shapes_points(text) for text in captions])
+        for key, result in zip(keys, results, strict=True):
+            self.judged[key] = [float(verdict.match or 0.0) for verdict in result.verdicts]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.experiments.estimates import as_json
 from t2ialign.evaluation.statistics import Estimate, wilson
 
 READ = Path(__file__).parent / "rules_read.json"
@@ -24,24 +25,12 @@ VERDICTS = ("useful", "neutral", "harmful")
 FIRST, LAST = 100, 200
 """Which of the draw were read and are counted; those before were read while the rules were made."""
 
-_COMPBENCH = "t2i-compbench/examples/dataset"
+_COMPBENCH = ("3d_spatial", "color", "complex", "non_spatial", "numeracy", "shape", "spatial", "texture")
 _LINES = {
     "hps": ("alignprop-hps/assets/hps_v2_all.txt",),
     "pickscore": ("flow-grpo/dataset/pickscore/test.txt",),
     "geneval": ("geneval/prompts/generation_prompts.txt",),
-    "compbench": tuple(
-        f"{_COMPBENCH}/{name}_val.txt"
-        for name in (
-            "3d_spatial",
-            "color",
-            "complex",
-            "non_spatial",
-            "numeracy",
-            "shape",
-            "spatial",
-            "texture",
-        )
-    ),
+    "compbench": tuple(f"t2i-compbench/examples/dataset/{name}_val.txt" for name in _COMPBENCH),
     "ddpo": ("ddpo/ddpo_pytorch/assets/simple_animals.txt",),
     "drawbench": ("diffusion-nft/dataset/drawbench/test.txt",),
     "ocr": ("flow-grpo/dataset/ocr/test.txt",),
@@ -82,34 +71,30 @@ class Reading:
 
 def prompts(data: Path) -> dict[str, str]:
     """Id -> prompt, for every prompt of the 14 sets. Raises an OSError or ValueError for an absent file."""
-    sets: dict[str, list[str]] = {}
-    for name, files in _LINES.items():
-        sets[name] = [
-            line for file in files for line in (data / file).read_text(encoding="utf-8").splitlines()
-        ]
-    for name, (file, column) in _TABLES.items():
-        sets[name] = _in_table(data / file, column)
+    sets = {name: [line for file in files for line in _lines(data / file)] for name, files in _LINES.items()}
+    sets |= {name: _column(data / file, column) for name, (file, column) in _TABLES.items()}
     for name, (files, key) in _JSON.items():
         sets[name] = [prompt for file in files for prompt in _in_json(data / file, key)]
-    return {
-        f"{name}/{row}": text
-        for name, texts in sets.items()
-        for row, text in enumerate(texts)
-        if text.strip()
-    }
+    every = [(f"{name}/{row}", text) for name, texts in sets.items() for row, text in enumerate(texts)]
+    return {name: text for name, text in every if text.strip()}
 
 
-def _in_table(file: Path, column: str) -> list[str]:
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines()
+
+
+def _column(file: Path, name: str) -> list[str]:
     """Texts with the blanks around them, which `read_table` drops: the draw depends on every character."""
     with file.open(encoding="utf-8", newline="") as lines:
-        return [row[column] for row in csv.DictReader(lines, dialect=_DIALECTS[file.suffix])]
+        return [row[name] for row in csv.DictReader(lines, dialect=_DIALECTS[file.suffix])]
 
 
 def _in_json(file: Path, key: str) -> list[str]:
-    found = json.loads(file.read_text(encoding="utf-8"))
+    """The texts under a key of the rows; without a key the rows are the texts."""
+    rows = json.loads(file.read_text(encoding="utf-8"))
     if not key:
-        return list(found)
-    return [str(row[key]) for row in (found.values() if isinstance(found, dict) else found)]
+        return list(rows)
+    return [str(row[key]) for row in (rows.values() if isinstance(rows, dict) else rows)]
 
 
 def fingerprint(text: str) -> str:
@@ -138,21 +123,21 @@ def draw(texts: Mapping[str, str], *, number: int, seed: int = 0) -> list[str]:
 
 def readings(file: Path = READ) -> list[Reading]:
     """The verdicts on record. Raises ValueError for one that is none of `VERDICTS`."""
-    found = [Reading(**row) for row in json.loads(file.read_text(encoding="utf-8"))["read"]]
-    for reading in found:
+    record = [Reading(**row) for row in json.loads(file.read_text(encoding="utf-8"))["read"]]
+    for reading in record:
         if not {reading.verdict, reading.old} <= set(VERDICTS):
             raise ValueError(
                 f"got verdict {reading.verdict!r}, {reading.old!r} on {reading.id}; expected of each one of "
                 f"{', '.join(VERDICTS)}; correct the file"
             )
-    return found
+    return record
 
 
-def stale(found: Sequence[Reading], texts: Mapping[str, str], rewrite: Rewrite) -> list[str]:
+def stale(record: Sequence[Reading], texts: Mapping[str, str], rewrite: Rewrite) -> list[str]:
     """The ids of readings whose prompt or rewrite is another today."""
     return [
         one.id
-        for one in found
+        for one in record
         if one.id not in texts
         or one.prompt != fingerprint(texts[one.id])
         or one.rewrite != fingerprint(rewrite(texts[one.id]))
@@ -169,12 +154,12 @@ def report(data: Path) -> dict[str, Any]:
     """The shares of the new rules and of the old ones on the readings, and what is out of date."""
     from t2ialign.rewriting.rules import explain
 
-    found, texts = readings(), prompts(data)
+    record, texts = readings(), prompts(data)
     return {
-        "rules": {name: one.to_json() for name, one in shares([one.verdict for one in found]).items()},
-        "rules before": {name: one.to_json() for name, one in shares([one.old for one in found]).items()},
-        "unchanged": sum(one.prompt == one.rewrite for one in found),
-        "stale": stale(found, texts, lambda prompt: explain(prompt)[1]),
+        "rules": as_json(shares([one.verdict for one in record])),
+        "rules before": as_json(shares([one.old for one in record])),
+        "unchanged": sum(one.prompt == one.rewrite for one in record),
+        "stale": stale(record, texts, lambda prompt: explain(prompt)[1]),
     }
 
 

@@ -19,11 +19,10 @@ import rewards
 from rewards.scorers.textnorm import TextNorm, normalised, pooled, shapes_near_misses
 from rewards.toy.captions import RELATIONS, Caption, Noun, parse
 from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.estimates import Table, bar_figure, judged
 from t2ialign.evaluation import ranking
-from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, paired_difference
 from t2ialign.io import jsonl
 from t2ialign.progress import Progress
-from t2ialign.web.charts import Bar, bars
 
 JOURNAL = "prompts.jsonl"
 NAMES = {"count": "counting", "pair": "composition", "relation": "relation"}
@@ -63,27 +62,25 @@ class TextNormClaim(Claim):
 
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / JOURNAL
-        lines, asked = jsonl.read(file), self.prompts(seed)
+        lines, prompts = jsonl.read(file), self.prompts(seed)
         if file.exists():
             jsonl.rewrite(file, lines)  # without a torn last line
         done = {line["prompt"] for line in lines}
-        left = [item for item in asked if item[1] not in done]
-        if not left:
+        missing = [prompt for prompt in prompts if prompt[1] not in done]
+        if not missing:
             return
         policy, oracle = load_policy("shapes", device="cpu"), ShapesOracle()
         scorers = {name: TextNorm(rewards.load(name), contrasts, scale=1.0) for name in self.scorers}
         at_once = max(1, self.batch // self.images)
-        parts = [left[start : start + at_once] for start in range(0, len(left), at_once)]
-        with Progress(
-            total=len(asked), initial=len(done), desc=f"TextNorm, seed {seed}", unit="prompt"
-        ) as bar:
-            for part in parts:
+        bar = Progress(total=len(prompts), initial=len(done), desc=f"TextNorm, seed {seed}", unit="prompt")
+        with bar:
+            for place in range(0, len(missing), at_once):
+                part = missing[place : place + at_once]
                 texts = [text for _, text, _ in part for _ in range(self.images)]
-                first = [1_000_000 * seed + 100 * number for *_, number in part]
-                seeds = [start + i for start in first for i in range(self.images)]
-                images = generate(
-                    policy, texts, seeds, num_steps=STEPS, guidance=GUIDANCE, batch_size=self.batch
-                )
+                first_seeds = [1_000_000 * seed + 100 * number for *_, number in part]
+                seeds = [first + i for first in first_seeds for i in range(self.images)]
+                sampler: dict[str, Any] = {"num_steps": STEPS, "guidance": GUIDANCE, "batch_size": self.batch}
+                images = generate(policy, texts, seeds, **sampler)
                 jsonl.append(file, self._lines(part, images, oracle(images, texts), scorers))
                 bar.update(len(part))
 
@@ -97,12 +94,13 @@ class TextNormClaim(Claim):
         """What the journal says of each prompt of a part: the oracle's labels, the scorers' raw rows."""
         lines = []
         for row, (category, text, _) in enumerate(part):
-            mine = slice(row * self.images, (row + 1) * self.images)
-            line: dict[str, Any] = {"category": category, "prompt": text, "labels": labels[mine].tolist()}
+            of_prompt = slice(row * self.images, (row + 1) * self.images)
+            line: dict[str, Any] = {"category": category, "prompt": text}
+            line["labels"] = labels[of_prompt].tolist()
             with torch.no_grad():
                 for name, scorer in scorers.items():
-                    raw = scorer.raw(images[mine], [text] * self.images)
-                    line[name] = [[round(value, 7) for value in one.tolist()] for one in raw]
+                    raw = scorer.raw(images[of_prompt], [text] * self.images)
+                    line[name] = [[round(value, 7) for value in scores.tolist()] for scores in raw]
             lines.append(line)
         return lines
 
@@ -110,76 +108,75 @@ class TextNormClaim(Claim):
         """(category, caption, its number) of `fitted` + `tested` distinct captions a set."""
         from t2ialign.toy.captions import draw_caption, write
 
-        found = []
+        numbered, wanted = [], self.fitted + self.tested
         for place, category in enumerate(NAMES):
             rng, texts = np.random.default_rng((seed, place)), dict[str, None]()
             for _ in range(10_000):
-                if len(texts) == self.fitted + self.tested:
+                if len(texts) == wanted:
                     break
                 texts.setdefault(write(draw_caption(rng, category)))
-            assert len(texts) == self.fitted + self.tested, f"too few captions of category {category}"
-            found += [(category, text, 1000 * place + i) for i, text in enumerate(texts)]
-        return found
+            assert len(texts) == wanted, f"too few captions of category {category}"
+            numbered += [(category, text, 1000 * place + i) for i, text in enumerate(texts)]
+        return numbered
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """A row for each set and scorer."""
-        found = []
+        rows = []
         for scorer in (*self.scorers, BOTH):
-            table, scales = self._figures(folders, scorer)
+            tables, scales = self._tables(folders, scorer)
             for category, name in NAMES.items():
-                raw, normed, difference = _estimates(table[category])
+                table = tables[category]
+                raw, normed = (table.mean(f"auroc_{side}") for side in SIDES)
+                difference = table.difference("auroc_textnorm", "auroc_raw")
                 measured: dict[str, Any] = {
-                    "raw": raw.to_json(),
-                    "textnorm": normed.to_json(),
-                    "difference": difference.to_json(),
+                    **{"raw": raw, "textnorm": normed, "difference": difference},
                     "scale_by_seed": scales,
                     "images_a_prompt": self.images,
                     "prompts_drawn": self.tested * len(folders),
+                    **{column: float(np.mean(values)) for column, values in table.columns.items()},
                 }
-                for metric in METRICS:
-                    for side in SIDES:
-                        each = [row[side][metric] for row in table[category].values()]
-                        measured[f"{metric}_{side}"] = float(np.mean(each))
                 over = "both scorers" if scorer == BOTH else scorer
                 itself = "their sum" if scorer == BOTH else "the raw score"
                 text = (
                     f"TextNorm over {over} ranks the images of {name} prompts better than {itself} does "
                     "(mean AUROC over prompts, paired)"
                 )
-                found.append(Row(text, measured, (difference.low, difference.high), difference.low > 0))
-        return found
+                rows.append(judged(text, measured, difference, difference.low > 0))
+        return rows
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """A bar chart for each scorer."""
         charts = []
         for scorer in (*self.scorers, BOTH):
-            table, _ = self._figures(folders, scorer)
-            rows = [Bar(name, *_estimates(table[category])[:2]) for category, name in NAMES.items()]
-            body = bars(rows, before="raw", after="TextNorm")
-            charts.append(Figure(f"AUROC against the oracle: {scorer}", body, "50 % is chance"))
+            tables, _ = self._tables(folders, scorer)
+            pairs = {
+                name: (tables[category].mean("auroc_raw"), tables[category].mean("auroc_textnorm"))
+                for category, name in NAMES.items()
+            }
+            title, chance = f"AUROC against the oracle: {scorer}", "50 % is chance"
+            charts.append(bar_figure(title, pairs, before="raw", after="TextNorm", note=chance))
         return charts
 
-    def _figures(
-        self, folders: Sequence[Path], scorer: str
-    ) -> tuple[dict[str, dict[str, Any]], list[list[float]]]:
-        """{category: {"seed prompt": {"raw": metrics, "textnorm": metrics}}} of all seeds, and the scales."""
-        table: dict[str, dict[str, Any]] = {category: {} for category in NAMES}
+    def _tables(self, folders: Sequence[Path], scorer: str) -> tuple[dict[str, Table], list[list[float]]]:
+        """Category -> every METRIC of both SIDES, a row for each prompt of all seeds; the scales by seed."""
+        metrics: dict[str, dict[str, list[float]]] = {name: {} for name in NAMES}
+        units: dict[str, list[str]] = {name: [] for name in NAMES}
         scales = []
         members = self.scorers if scorer == BOTH else (scorer,)
         for seed, folder in zip(self.seeds, folders, strict=True):
-            lines = {row["prompt"]: row for row in jsonl.read(folder / JOURNAL)}
+            lines = {line["prompt"]: line for line in jsonl.read(folder / JOURNAL)}
             numbered = [(lines[text], number % 1000 < self.fitted) for _, text, number in self.prompts(seed)]
-            judged = [(row, fit) for row, fit in numbered if np.ptp(row["labels"]) > 0]
-            chosen = [_best_scale([row for row, fit in judged if fit], name) for name in members]
+            mixed = [(line, fit) for line, fit in numbered if np.ptp(line["labels"]) > 0]
+            chosen = [_best_scale([line for line, fit in mixed if fit], name) for name in members]
             scales.append(chosen)
-            for row in (row for row, fit in judged if not fit):
-                labels = np.array(row["labels"])
-                both = zip(SIDES, _scores(row, dict(zip(members, chosen, strict=True))), strict=True)
-                table[row["category"]][f"{seed} {row['prompt']}"] = {
-                    side: {name: metric(labels, scores) for name, metric in METRICS.items()}
-                    for side, scores in both
-                }
-        return table, scales
+            for line in (line for line, fit in mixed if not fit):
+                columns, labels = metrics[line["category"]], np.array(line["labels"])
+                units[line["category"]].append(f"{seed} {line['prompt']}")
+                both = zip(SIDES, _scores(line, dict(zip(members, chosen, strict=True))), strict=True)
+                for side, scores in both:
+                    for name, metric in METRICS.items():
+                        columns.setdefault(f"{name}_{side}", []).append(metric(labels, scores))
+        return {name: Table(units[name], columns) for name, columns in metrics.items()}, scales
 
 
 def contrasts(prompt: str) -> list[str]:
@@ -194,43 +191,32 @@ def contrasts(prompt: str) -> list[str]:
     from t2ialign.toy.captions import write
 
     a, b = caption.nouns
-    found = [Caption("attribute", (noun,)) for noun in (a, b)]
-    found += [Caption("count", (noun,), count=2) for noun in (a, b)]
+    changed = [Caption("attribute", (noun,)) for noun in (a, b)]
+    changed += [Caption("count", (noun,), count=2) for noun in (a, b)]
     ab, ba = Noun(a.colour, b.shape), Noun(b.colour, a.shape)
     mixed = [(ba, ab), (a, ab), (ba, b), (ab, b), (a, ba)]
-    found += [Caption(caption.category, (x, y), link=caption.link) for x, y in mixed if x != y]
+    changed += [Caption(caption.category, (x, y), link=caption.link) for x, y in mixed if x != y]
     if caption.category == "relation":
-        found += [Caption(caption.category, (a, b), link=link) for link in RELATIONS]
-        found += [Caption(caption.category, (b, a), link=caption.link)]
-    ordered = [item for item in found if item.category != "pair" or set(item.nouns) != {a, b}]
+        changed += [Caption(caption.category, (a, b), link=link) for link in RELATIONS]
+        changed += [Caption(caption.category, (b, a), link=caption.link)]
+    ordered = [item for item in changed if item.category != "pair" or set(item.nouns) != {a, b}]
     return [text for text in dict.fromkeys(map(write, ordered)) if text != prompt]
 
 
 def _best_scale(rows: Sequence[dict[str, Any]], scorer: str) -> float:
     """The scale of the grid with the best mean AUROC over the prompts."""
-    raw = [[torch.tensor(one) for one in row[scorer]] for row in rows]
-    mean = [
-        np.mean(
-            [
-                ranking.auroc(row["labels"], normalised(own, scale=scale, form="logit").numpy())
-                for row, own in zip(rows, raw, strict=True)
-            ]
-        )
-        for scale in SCALES
-    ]
-    return SCALES[int(np.argmax(mean))]
+    raw = [[torch.tensor(scores) for scores in row[scorer]] for row in rows]
+
+    def mean_auroc(scale: float) -> float:
+        normed = [normalised(scores, scale=scale, form="logit").numpy() for scores in raw]
+        return float(np.mean([ranking.auroc(r["labels"], n) for r, n in zip(rows, normed, strict=True)]))
+
+    return SCALES[int(np.argmax([mean_auroc(scale) for scale in SCALES]))]
 
 
 def _scores(row: dict[str, Any], scales: dict[str, float]) -> Iterator[np.ndarray]:
     """The raw scores of a prompt's images, summed over the scorers, and the mean of their TextNorms."""
-    raw = {name: [torch.tensor(one, dtype=torch.float64) for one in row[name]] for name in scales}
-    yield np.sum([[float(one[0]) for one in own] for own in raw.values()], axis=0)
+    raw = {name: [torch.tensor(scores, dtype=torch.float64) for scores in row[name]] for name in scales}
+    yield np.sum([[float(scores[0]) for scores in images] for images in raw.values()], axis=0)
     logs = [normalised(raw[name], scale=scale, form="log") for name, scale in scales.items()]
     yield pooled(torch.stack(logs), log=True).numpy()
-
-
-def _estimates(table: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
-    """AUROC of both sides and their paired difference, by prompt."""
-    raw, normed = ([row[side]["auroc"] for row in table.values()] for side in SIDES)
-    names = list(table)
-    return bootstrap_ci(raw, names), bootstrap_ci(normed, names), paired_difference(normed, raw, names)

@@ -16,7 +16,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.evaluation.provenance import LoadedFiles, source_hash, why_stale
+from t2ialign.evaluation.provenance import (
+    LoadedFiles,
+    add_to_record,
+    record_of,
+    source_hash,
+    why_stale,
+)
 from t2ialign.io import atomic, locks
 
 if TYPE_CHECKING:
@@ -24,8 +30,6 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "scripts" / "experiments"
 """The subjects. A wheel does not carry them."""
-LOADED = "loaded.json"
-"""In a run's folder, or in one that runs share: files that another process or run loaded to make it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -180,11 +184,11 @@ class Run:
 
     def _of_others(self, claim: Claim, files: dict[str, str]) -> dict[str, str]:
         """These files and those that made what runs share, whose folder gets a record of them all."""
-        for place in (self.folder, claim.shared(self.folder, self.seed)):
-            if place is not None and (place / LOADED).is_file():
-                files = {**files, **atomic.read_json(place / LOADED)}
-            if place is not None and place != self.folder and place.is_dir():
-                atomic.write_json(place / LOADED, files)
+        files = {**files, **record_of(self.folder)}
+        shared = claim.shared(self.folder, self.seed)
+        if shared is not None and shared.is_dir():
+            add_to_record(shared, files)
+            files = record_of(shared)
         return files
 
 

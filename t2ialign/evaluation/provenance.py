@@ -10,10 +10,13 @@ from typing import Any
 
 import rewards
 from rewards.assets import root
+from t2ialign.io import atomic
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCRIPTS = PACKAGE.parent / "scripts"
 """Of the repository; a wheel does not carry it."""
+RECORD = "loaded.json"
+"""In the folder of a run, or of what runs share: the files that other processes loaded to make it."""
 
 
 def source_hash() -> str:
@@ -60,6 +63,16 @@ class LoadedFiles:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[0], str):
             self._opened.add(arguments[0])
+
+
+def record_of(folder: Path) -> dict[str, str]:
+    """The files that `add_to_record` noted there; {} without."""
+    return atomic.read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+
+
+def add_to_record(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Note files that a process loaded for what lies in this folder; what was noted before is kept."""
+    atomic.write_json(folder / RECORD, {**hashes, **record_of(folder)})
 
 
 def changed_files(hashes: Mapping[str, str]) -> list[str]:

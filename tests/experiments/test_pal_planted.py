@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scripts.experiments.pal_planted import planted_votes, recover, shapes_tastes
+from scripts.experiments.pal import planted_votes, recover, shapes_tastes
 
 pytestmark = pytest.mark.rest
 

@@ -147,11 +147,11 @@ def test_runs_record_what_they_loaded_and_check_says_what_is_stale(
 def test_a_run_inherits_the_record_of_what_it_shares(claims, call, tmp_path, monkeypatch):
     shared = tmp_path / "shared"
     shared.mkdir()
-    (shared / prove.LOADED).write_text(json.dumps({"t2ialign/peers.py": "0" * 16}))
+    (shared / provenance.RECORD).write_text(json.dumps({"t2ialign/peers.py": "0" * 16}))
     monkeypatch.setattr(claims[0], "shared", lambda folder, seed: shared)
     assert call() == 0
     assert list(prove.recorded_files(tmp_path / "proofs" / "demo.json")) == ["2"]
-    assert "t2ialign/cli/prove.py" in json.loads((shared / prove.LOADED).read_text())
+    assert "t2ialign/cli/prove.py" in json.loads((shared / provenance.RECORD).read_text())
     assert rows(tmp_path)[0]["verdict"] == "not tested", "a file that made it has changed"
 
 

@@ -5,14 +5,11 @@ from typing import ClassVar
 
 import pytest
 
-from scripts.experiments.backprop import CLAIMS
-from scripts.experiments.gradient import FOUND, GradientClaim
-from scripts.experiments.judged_run import ORACLE, TRAINING
+from scripts.experiments.backprop import CLAIMS, OverOptimisationClaim, PresetClaim, TextNormRewardClaim
+from scripts.experiments.gradient import SLOPES, GradientClaim
 from scripts.experiments.lora_mixing import SCORES, MixingClaim
 from scripts.experiments.memory import PEAKS, MemoryClaim, in_new_process
-from scripts.experiments.over_optimisation import OverOptimisationClaim
-from scripts.experiments.presets_compared import PresetClaim
-from scripts.experiments.textnorm_reward import TextNormRewardClaim
+from scripts.experiments.training import ORACLE, TRAINING
 from t2ialign.io import atomic, jsonl
 from t2ialign.methods.backprop.presets import PRESETS
 
@@ -23,9 +20,9 @@ def test_the_gradient_of_every_preset_is_a_finite_difference(tmp_path):
     claim, folder = GradientClaim(), tmp_path / "seed-0"
     claim.num_steps = 4
     claim.measure(folder, 0)
-    before = (folder / FOUND).read_text()
+    before = (folder / SLOPES).read_text()
     claim.measure(folder, 0)  # nothing is left to do
-    assert (folder / FOUND).read_text() == before
+    assert (folder / SLOPES).read_text() == before
     (row,) = claim.rows([folder])
     assert row.holds and set(row.measured["largest_relative_error"]) == set(PRESETS)
 
@@ -35,7 +32,7 @@ def test_one_wrong_gradient_fails_the_claim(tmp_path):
     folder.mkdir()
     lines = [{"preset": name, "slope": 1.0, "difference": 1.0} for name in PRESETS]
     lines[3]["slope"] = 1.001
-    (folder / FOUND).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / SLOPES).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (row,) = GradientClaim().rows([folder])
     assert not row.holds
 

@@ -9,9 +9,18 @@ import yaml
 
 from scripts.experiments import labelled_pairs
 from scripts.experiments.latent_reward import MARGINS, TIMES, LatentRewardClaim
-from scripts.experiments.lpo_ablations import ABLATIONS, SHARED, AblationClaim
-from scripts.experiments.stepwise_gain import ACCURACY, SECONDS, StepwiseClaim, _best_within, _speed_up
-from scripts.experiments.timed_stages import Stages
+from scripts.experiments.lpo import (
+    ABLATIONS,
+    ACCURACY,
+    SECONDS,
+    SHARED,
+    AblationClaim,
+    StepwiseClaim,
+    _best_within,
+    _speed_up,
+)
+from scripts.experiments.stepwise import Stages
+from t2ialign.evaluation.provenance import source_hash
 from t2ialign.io import atomic, jsonl, manifest
 
 pytestmark = pytest.mark.rest
@@ -168,7 +177,7 @@ def test_ablations_share_a_judge_and_differ_in_one_thing(tmp_path, monkeypatch):
         few = {"batch_size": 2, "lora_rank": 2, "max_steps": 1}
         claim.training = {**claim.training, **few, **TINY_ROUNDS}
         claim.measure(tmp_path / f"claim-{number}" / "seed-0", 0)
-        made.add((tmp_path / SHARED / "lrm" / "latent_reward.safetensors").stat().st_mtime_ns)
+        made.add((tmp_path / SHARED / source_hash() / "lrm" / "latent_reward.safetensors").stat().st_mtime_ns)
     assert len(made) == 1, "the judge was trained again"
     (row,) = second.rows([tmp_path / "claim-1" / "seed-0"])
     assert row.measured["settings"] == {"beta": 15.0} and row.measured["valid_rows_a_round"] > 0

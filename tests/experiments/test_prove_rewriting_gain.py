@@ -7,19 +7,23 @@ import pytest
 from rewards.keypoints.oracle import shapes_points
 from rewards.toy.world import COLOURS, SHAPES
 from scripts.experiments import rewriter_runs as runs
-from scripts.experiments.rewriter_pictures import Pictures
-from scripts.experiments.rewriting_best_of import REWRITES, SEEDS, BestOfClaim, best
-from scripts.experiments.rewriting_gain import (
+from scripts.experiments.rewrite import (
     CAPTION,
     GRPO,
     PLAIN,
     PROMPT,
     RESULT,
+    REWRITES,
+    SEEDS,
     SFT,
     SHUFFLED,
+    BestOfClaim,
     RewritingClaim,
     _is_tempting,
+    best,
 )
+from scripts.experiments.rewriter_runs import JudgedImages
+from scripts.experiments.training import finish_rewriter
 from t2ialign.evaluation.provenance import source_hash
 from t2ialign.toy.phrasings import draw_phrasings
 from t2ialign.toy.rewriter import build_model, build_tokenizer, output_of
@@ -61,8 +65,8 @@ def test_every_way_is_judged_for_what_is_meant(measured):
     for name, each in found["matches"].items():
         for caption, own in zip(found["captions"], each, strict=True):
             assert len(own) == len(shapes_points(caption)), name
-    pictures = Pictures(found["captions"], first_seed=4_000_000)
-    assert pictures.matches(found["texts"][CAPTION]) == found["matches"][CAPTION]
+    images = JudgedImages(found["captions"], first_seed=4_000_000)
+    assert images.matches(found["texts"][CAPTION]) == found["matches"][CAPTION]
 
 
 def test_rows_and_figures(measured):
@@ -153,7 +157,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path)
     output.mkdir()
     (output / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n')
     (output / "config.yaml").write_text("model: half\n")
-    runs.finish("rewrite_sft", values, output, 0)
+    finish_rewriter("rewrite_sft", values, output, 0)
     assert (output / "README.md").is_file() and "half" not in (output / "config.yaml").read_text()
 
 

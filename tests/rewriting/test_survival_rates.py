@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.experiments.survival_rates import (
+from scripts.experiments.survival import (
     READ,
     Pair,
     Reading,
