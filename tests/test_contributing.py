@@ -26,7 +26,7 @@ def example(starts: str) -> str:
 def test_the_reward_example_is_a_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "contributed").mkdir()
     file = tmp_path / "contributed" / "sharpness.py"
-    file.write_text(example('"""Sharpness'))
+    file.write_text(example('"""Sharpness:'))
     monkeypatch.syspath_prepend(tmp_path)
     assert declared_names(file) == {"sharpness": {}, "sharpness-strict": {"power": 2.0}}
     reward = rewards.load("contributed.sharpness")
@@ -41,8 +41,8 @@ def test_the_reward_example_is_a_reward(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_objective_example_is_an_objective() -> None:
-    space: dict[str, Any] = {"Tensor": torch.Tensor}
-    exec(example("def exponential"), space)
+    space: dict[str, Any] = {}
+    exec(example('"""The exponential loss on'), space)
     r = torch.tensor([0.5, -2.0, 0.0])
     assert space["exponential"](r, r, beta=7.0).tolist() == [1.0, 1.0, 1.0]
     apart = space["exponential"](r + 1, r, beta=2.0) * space["exponential"](r, r + 1, beta=2.0)
@@ -56,7 +56,6 @@ def test_losses_are_the_words_of_the_loss_field() -> None:
 
 def test_files_it_names_exist() -> None:
     names = re.findall(r"`((?:t2ialign|tests|rewards|scripts)/[\w/]+(?:\.\w+|/))`", TEXT)
-    invented = {"rewards/sharpness.py", "tests/test_sharpness.py"}
-    assert len(names) > 5
-    missing = {n for n in names if "THAT_" not in n and not (ROOT / n).exists()} - invented
-    assert not missing
+    written = set(re.findall(r"[Ww]rite (?:the recipe )?`([\w./]+)`", TEXT))
+    assert len(names) > 5 and len(written) >= 9
+    assert not {name for name in names if not (ROOT / name).exists()} - written

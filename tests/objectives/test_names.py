@@ -13,8 +13,8 @@ from t2ialign.objectives import preference
 
 
 def test_names_are_functions_of_the_file_that_declares_them():
-    assert objectives.names() == ("dpo", "ipo", "hinge", "mapo")
-    assert objectives.names(objectives.ERRORS) == ("mapo",)
+    assert {"dpo", "ipo", "hinge", "mapo"} <= set(objectives.names())
+    assert "mapo" in objectives.names(objectives.ERRORS) and "dpo" in objectives.names(objectives.LOG_RATIOS)
     assert objectives.load("ipo") is preference.ipo
     win, lose = torch.tensor([0.5, -2.0]), torch.tensor([0.25, 1.0])
     for name in objectives.names():
@@ -22,12 +22,10 @@ def test_names_are_functions_of_the_file_that_declares_them():
 
 
 def test_an_unknown_name_is_one_line_with_the_names_that_there_are():
-    with pytest.raises(ValueError, match="got loss 'exponential'; expected one of dpo, ipo, hinge, mapo; "):
-        objectives.load("exponential")
-    with pytest.raises(
-        ValueError, match="got 'exponential'; expected 'dpo', 'ipo', 'hinge' or 'mapo'"
-    ) as told:
-        config.load(Config, None, ["loss=exponential", "data=pairs", "output=run"])
+    with pytest.raises(ValueError, match=r"got loss 'expo'; expected one of .*dpo, ipo, hinge, mapo.*; "):
+        objectives.load("expo")
+    with pytest.raises(ValueError, match=r"got 'expo'; expected .*'dpo', 'ipo', 'hinge'.*'mapo'") as told:
+        config.load(Config, None, ["loss=expo", "data=pairs", "output=run"])
     assert "\n" not in str(told.value)
 
 
