@@ -89,7 +89,7 @@ def page(reward: str, columns: Columns, side: Side, baseline: Side | None = None
     prompts = _prompts(whole, before)
     return render(
         "evaluation.html",
-        title=f"{reward} of {side.source}",
+        title=f"{reward} of {side.source.resolve().name}",
         lead=_lead(side, baseline, len(broken)),
         reward=reward,
         columns=columns,
@@ -107,7 +107,7 @@ def page(reward: str, columns: Columns, side: Side, baseline: Side | None = None
 
 def _lead(side: Side, baseline: Side | None, broken: int) -> str:
     prompts = len({row["prompt"] for row in side.scores})
-    against = f", against {len(baseline.scores)} of {baseline.source}" if baseline else ""
+    against = f", against {len(baseline.scores)} of {baseline.source.resolve().name}" if baseline else ""
     return f"{len(side.scores)} images of {prompts} prompts{against}; {broken} could not be scored."
 
 

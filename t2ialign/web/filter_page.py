@@ -50,8 +50,8 @@ class Examples:
         preferences: NDArray[np.float64],
         limits: Limits,
     ) -> None:
-        whole = np.isfinite(gaps).all(1)
-        allows = np.zeros(gaps.shape, np.bool_)
+        whole: NDArray[np.bool_] = np.isfinite(gaps).all(axis=1)
+        allows: NDArray[np.bool_] = np.zeros(gaps.shape, np.bool_)
         allows[whole] = allowed(gaps[whole], preferences[whole], limits)
         folder = Path(source).expanduser()
         self._root = folder if folder.is_dir() else None

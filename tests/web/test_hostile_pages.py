@@ -137,7 +137,9 @@ def rewritten(nasty: str, folder: Path) -> str:
 def evaluated(nasty: str, folder: Path) -> str:
     """The page of evaluate, with a baseline, images on both sides and an image that could not be scored."""
     Image.new("RGB", (8, 8)).save(folder / "a.png")
-    rows = [{"file": "a.png", "prompt": nasty, "seed": seed, "score": 0.5} for seed in range(2)]
+    rows: list[dict[str, Any]] = [
+        {"file": "a.png", "prompt": nasty, "seed": seed, "score": 0.5} for seed in range(2)
+    ]
     rows += [{"file": nasty, "prompt": nasty, "seed": nasty, "error": nasty}]
     before = [row | {"score": float(row["seed"])} for row in rows[:2]]  # one rises, the other falls
     columns = {name: {nasty: HALF} for name in ("scores", "baseline", "difference")}
