@@ -1,1 +1,1 @@
-"""What training reads: pictures, preference pairs, prompts, and the cache that encodes them once."""
+"""The data of training: images, preference pairs, prompts, and the cache that encodes them once."""

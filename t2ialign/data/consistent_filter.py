@@ -22,10 +22,10 @@ TIE = 0.5
 
 @dataclass(frozen=True)
 class Limits:
-    """What the gaps of a pair that is kept may be."""
+    """The limits of the gaps of a pair that stays."""
 
     floors: Three
-    """The least gap of a preference, 0 or less where the reward may disagree a little."""
+    """The smallest gap of a preference, 0 or less where the reward may disagree a little."""
     ties: Three
     """The largest size of the gap of a tie."""
 
@@ -38,7 +38,7 @@ STRATEGIES = {
     2: Limits((-0.5, 0.0, 0.0), TIES),
     3: Limits((-1.0, 0.0, 0.0), TIES),
 }
-"""Those compared in the paper; the second one gave the best latent reward."""
+"""The limits that the paper compares; the second one gave the best latent reward."""
 
 
 def allowed(gaps: ArrayLike, preferences: ArrayLike, limits: Limits) -> NDArray[np.bool_]:

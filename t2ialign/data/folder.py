@@ -60,7 +60,7 @@ def folder_rows(root: Path) -> Iterator[Row]:
 
 
 def _alone(root: Path, images: list[dict[str, Path]]) -> dict[str, Fault]:
-    """Name of each image without a partner -> what to say of them."""
+    """Name of each image without a partner -> the fault to report."""
     alone = sorted(images[0].keys() ^ images[1].keys())
     message = (
         f"got {len(alone)} images without a partner in {root}, such as {_few(alone)}; "
@@ -70,7 +70,7 @@ def _alone(root: Path, images: list[dict[str, Path]]) -> dict[str, Fault]:
 
 
 def _silent(root: Path, prompts: dict[str, str]) -> dict[str, Fault]:
-    """Name of each pair without a prompt -> what to say of them."""
+    """Name of each pair without a prompt -> the fault to report."""
     silent = sorted(name for name, prompt in prompts.items() if not prompt)
     message = (
         f"got {len(silent)} pairs without a caption, or with an empty one, in {root}, such as "

@@ -25,7 +25,7 @@ class ImageFolder:
     root: Path
     images: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
-    """What is neither an image nor a caption."""
+    """The files that are neither an image nor a caption."""
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     captions: dict[str, Path] = field(default_factory=dict)
     """Name of an image below the folder, without its ending and in one Unicode form -> its caption's file."""

@@ -1,4 +1,4 @@
-"""Any picture a user has -> 8-bit RGB, upright, on white; what cannot be read whole is an error."""
+"""Any image of a user -> 8-bit RGB, upright, on white; one that cannot be read whole is an error."""
 
 import importlib
 import io
@@ -41,7 +41,7 @@ NEEDS = {
 }
 """Brand at the start of a file -> its format."""
 INSTALL = {"HEIF": "pip install pillow-heif", "AVIF": "pip install 'pillow>=11.3'"}
-"""What makes Pillow read a format that it may lack."""
+"""The package that lets Pillow read a format that it may lack."""
 ROWS = 1 << 22
 """Pixels that are laid on white at a time: what is made on the way stays small however large the image is."""
 DRAFTED = ("JPEG", "MPO")
@@ -158,7 +158,7 @@ def _load(source: bytes | Path | Image.Image, admit: Admit | None) -> Image.Imag
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that Pillow can open here; pillow-heif is used if it is installed."""
+    """The members of `FORMATS` that Pillow can open here; pillow-heif is used if it is installed."""
     Image.init()
     with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
@@ -166,7 +166,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _needed(source: bytes | Path) -> str:
-    """What to install for a picture of a known format that Pillow does not open here; "" for others."""
+    """The package to install for an image of a known format that Pillow does not open here; "" for others."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             head = file.read(12)
@@ -179,7 +179,7 @@ def _needed(source: bytes | Path) -> str:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """In bands of rows, since each pixel depends on itself alone; one that is plain RGB is given as it is."""
+    """Convert in bands of rows, since each pixel depends on itself alone; plain RGB is returned as it is."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_grey_levels(np.asarray(image)))
     if image.mode == "RGB" and not image.has_transparency_data:

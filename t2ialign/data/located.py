@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 from t2ialign.io.paths import expand
 
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-"""How an absolute path of Windows begins."""
+"""The beginning of an absolute path of Windows."""
 SHOWN = 80
 """Characters of a path that a message quotes."""
 
@@ -28,7 +28,7 @@ def located(where: str, text: str, base: Path) -> Path:
         return _from_url(where, text.strip())
     if "\0" in text:
         raise ValueError(
-            f"{where}: got a path with a NUL character; expected the name of a file; mend the row"
+            f"{where}: got a path with a NUL character; expected the name of a file; correct the row"
         )
     written = base / expand(text)
     if os.path.exists(written):

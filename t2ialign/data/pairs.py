@@ -34,7 +34,7 @@ class PairRecord:
     weight: float = 1.0
     """1 for a preference, 1/2 for either order of a tie."""
     name: str = ""
-    """Where it was read, for messages."""
+    """The place in the source, for messages."""
     preference: float = 1.0
     """The winner's share of the labels: 1 where it was preferred outright, 1/2 for a tie read as "soft"."""
 
@@ -109,7 +109,7 @@ def _records(
 
 def _nothing(source: str, read: int, tied: int, skipped: Skipped) -> str:
     if skipped.count:
-        return f"got no pair in {source}: {skipped.summary()}; expected at least one; mend the rows"
+        return f"got no pair in {source}: {skipped.summary()}; expected at least one; correct the rows"
     return (
         f"got {read} rows in {source}, {tied} of them ties and none with a preference; expected at least "
         "one preference; label the pictures, or keep ties with ties=half"
@@ -138,12 +138,12 @@ def _picture(where: str, value: Any, base: Path) -> ImageSource:
 
 
 def _check_different(where: str, record: PairRecord) -> None:
-    """Of one file or address neither can be preferred; an image may tie with itself, as in Pick-a-Pic."""
+    """Raise a Fault for two equal images, of which neither is preferred; a tie may have them."""
     if _is_same(record.win, record.lose):
         raise Fault(
             "with the same image as both sides",
             f"{where}: got {quoted(str(record.win))} as the chosen and the rejected image; expected two "
-            "images; mend or drop the row",
+            "images; correct or drop the row",
         )
 
 
@@ -157,7 +157,7 @@ def _is_same(first: ImageSource, second: ImageSource) -> bool:
 
 
 def _tie(both: list[PairRecord], ties: Ties) -> list[PairRecord]:
-    """Of both orders of a tie what is asked for."""
+    """The records of a tie that the setting `ties` wants, out of both orders."""
     if ties == "soft":
         return [replace(both[0], weight=1.0, preference=0.5)]
     return both if ties == "half" else []
@@ -210,5 +210,7 @@ def _labelled(where: str, value: Any) -> bool:
         return bool(value)
     known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
     if (word := value.strip().lower()) not in known:  # a CSV's truth is text
-        raise Fault(NO_LABEL, f"{where}: got has_label {quoted(value)}; expected true or false; mend the row")
+        raise Fault(
+            NO_LABEL, f"{where}: got has_label {quoted(value)}; expected true or false; correct the row"
+        )
     return known[word]

@@ -12,9 +12,9 @@ from t2ialign.data.skipped import Fault, Skipped
 from t2ialign.io.messages import listed, quoted
 
 PROMPT_COLUMNS = ("prompt", "caption", "text", "prompt_en")
-"""Names a prompt goes by, in order of preference, letter case aside."""
+"""The names of a column of prompts, in order of preference; letter case does not matter."""
 NOTHING = ("nan", "none", "null")
-"""What programs write where a prompt is missing."""
+"""Values that programs write where a prompt is missing."""
 HALVES = re.compile("[\ud800-\udfff]")
 """Halves of characters, which JSON may name and no encoder takes."""
 NEGATIVE = "negative_prompt"
@@ -93,7 +93,9 @@ def prompt_or_none(where: str, value: Any) -> str | None:
     if value is None or (isinstance(value, float) and value != value):
         return None
     if not isinstance(value, str) or HALVES.search(value):
-        raise Fault(NO_TEXT, f"{where}: got prompt {quoted(value)}; expected text; mend it or drop the row")
+        raise Fault(
+            NO_TEXT, f"{where}: got prompt {quoted(value)}; expected text; correct it or drop the row"
+        )
     shows = any(char.isprintable() and not char.isspace() for char in value)
     return value if shows and value.strip().lower() not in NOTHING else None
 

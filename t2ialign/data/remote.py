@@ -16,7 +16,7 @@ TRIES = 3
 WAIT = 0.5
 """Seconds before the second try; they double from try to try."""
 LONGEST_WAIT = 30.0
-"""Seconds to wait at most, whatever a server asks for."""
+"""The longest wait in seconds, whatever a server requests."""
 TIMEOUTS = (10.0, 20.0)
 """Seconds to wait for a connection, and for the next bytes."""
 DEADLINE = 120.0
@@ -32,7 +32,7 @@ STORES = (
 )
 """Kinds of address that fsspec may open: places elsewhere, not files, archives or chains of addresses."""
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-"""What fsspec needs for an address of this kind."""
+"""The packages that fsspec needs for each kind of address."""
 SHOWN = 160
 """Characters of an address that a message quotes."""
 
@@ -48,7 +48,7 @@ class Remote:
         return self.address if len(self.address) <= SHOWN else f"{self.address[: SHOWN - 3]}..."
 
     def fetch(self) -> bytes:
-        """What lies at the address. Raises ValueError, naming it, if it cannot be had or is too large."""
+        """The content at an address. Raises ValueError, naming it, if it cannot be read or is too large."""
         web = re.match(r"https?://", self.address, re.IGNORECASE)
         try:
             content = _from_web(self.address) if web else _from_storage(self.address)
@@ -116,7 +116,7 @@ def _check(status: int, headers: Mapping[str, str]) -> None:
 
 
 def _content(stream: Any) -> bytes:
-    """What a response holds, read as it comes, so that a server that only trickles is given up."""
+    """The content of a response, read as it comes, so that a server that only trickles is given up."""
     content, end = bytearray(), time.monotonic() + DEADLINE
     while chunk := stream.read1(CHUNK, decode_content=True):
         content += chunk
@@ -155,7 +155,7 @@ def _too_large() -> _Unreachable:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, on one line, without the objects that requests wraps it in."""
+    """The reason of a failure on one line, without the objects that requests wraps it in."""
     first = error.args[0] if error.args else error
     text = " ".join((first if isinstance(first, str) else str(getattr(first, "reason", error))).split())
     return re.sub(r"^.*?\w+\(host=[^)]*\): ", "", text)[:SHOWN] or type(error).__name__

@@ -20,12 +20,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "rewrite": ("rewrite", "reprompt"),
     "points": ("points",),
 }
-"""What a row has -> what its column may be called."""
+"""Key of a row -> the names that its column may have."""
 
 
 @dataclass(frozen=True)
 class Triple:
-    """A user's prompt, how it is understood, and how it is said better."""
+    """A user's prompt, its interpretation (the thought) and its rewrite."""
 
     prompt: str
     thought: str
@@ -108,7 +108,7 @@ def _text(where: str, name: str, value: Any) -> str:
     if name == "prompt":
         return prompt_text(where, value).strip()
     if not isinstance(value, str) or prompt_or_none(where, value) is None:
-        raise ValueError(f"{where}: got {quoted(value)} for {name}; expected text; mend or remove the row")
+        raise ValueError(f"{where}: got {quoted(value)} for {name}; expected text; correct or remove the row")
     return value.strip()
 
 
@@ -122,7 +122,7 @@ def plain_points(points: Any) -> Any:
             points = json.loads(points) if points.strip() else None
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"got {quoted(points)} for points; expected a list in JSON; mend or empty the cell"
+                f"got {quoted(points)} for points; expected a list in JSON; correct or empty the cell"
             ) from error
     if not isinstance(points, list):
         return points

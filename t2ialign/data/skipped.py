@@ -1,4 +1,4 @@
-"""Rows that cannot be used: what is wrong with each, and one line on all that were left out."""
+"""Unusable rows: the fault of each, and one line on all that were left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Fault(ValueError):
-    """What is wrong with one row; `kind` says it of several rows, as in "3 rows without a prompt"."""
+    """The fault of one row; `kind` describes it for several rows, as in "3 rows without a prompt"."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class Skipped:
 
     @property
     def count(self) -> int:
-        """How many rows were left out."""
+        """The number of rows that were left out."""
         return len(self._places)
 
     def add(self, error: ValueError, place: str) -> None:
@@ -47,7 +47,7 @@ class Skipped:
         self._first.setdefault(kind, one_line(wrong, EXAMPLE))
 
     def summary(self) -> str:
-        """How many rows were left out, and of each kind how many and the first."""
+        """The number of rows that were left out, in all and of each kind, with the first of each."""
         of = f" of {self.rows}" if self.rows else ""
         kinds = "; ".join(f"{n} {kind} (first: {self._first[kind]})" for kind, n in self._counts.items())
         return f"{self.count}{of} rows left out: {kinds}"
@@ -60,5 +60,5 @@ class Skipped:
 
 
 def skipping(unreadable: Literal["error", "skip"], source: str) -> Skipped | None:
-    """Where rows of `source` are counted that cannot be used, or None if the first one stops the run."""
+    """The counter of unusable rows of `source`, or None if the first one stops the run."""
     return Skipped(source) if unreadable == "skip" else None

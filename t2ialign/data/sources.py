@@ -19,7 +19,7 @@ LIBRARY = (
     *(".zip", ".rar", ".7z", ".tar", ".tgz", ".gz", ".zst"),
     *(".arrow", ".ndjson", ".py", ".lance", ".h5", ".hdf5", ".xml"),
 )
-"""Endings of what `datasets` may open a folder by, besides images."""
+"""Endings of the files by which `datasets` may open a folder, besides images."""
 ALIKE = frozenset(
     (
         *("chosen", "rejected", "winner", "winners", "win", "loser", "losers", "lose", "preferred"),
@@ -167,7 +167,7 @@ def _is_decoded(feature: Any) -> bool:
 
 
 def _parts(feature: Any) -> Iterator[Any]:
-    """What a column of lists or mappings is made of, at any depth."""
+    """The members of a column of lists or mappings, at any depth."""
     inner = getattr(feature, "feature", feature if isinstance(feature, dict | list) else ())
     for part in inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list) else [inner]:
         if part != ():

@@ -14,7 +14,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Framed:
-    """A picture ready to encode, and what SDXL wants to know of how it was made."""
+    """An image ready to encode, and the sizes that SDXL is conditioned on."""
 
     pixels: Tensor
     """(3, H, W) in [0, 1]."""

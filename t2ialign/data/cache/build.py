@@ -29,7 +29,7 @@ from t2ialign.progress import Progress
 TEXT_BATCH = 32
 
 Variants = list[tuple[Framed, Framed]]
-"""(winner, loser), as they are and, if asked for, mirrored."""
+"""(winner, loser), as they are and, if `flip` is set, mirrored."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _jobs(
     rows: Rows,
     progress: Callable[[int], object],
 ) -> Iterator[_Job]:
-    """What is left to encode; every record goes into `rows`."""
+    """The records that are left to encode; every record goes into `rows`."""
     done = Known(folder, "pairs")
     for row, record in enumerate(records):
         key = pair_key(record.win, record.lose)
@@ -226,7 +226,7 @@ def _encode(policy: Policy, part: list[tuple[_Job, Variants]]) -> dict[str, Tens
 
 
 def _stored(values: Tensor, maker: str, names: list[str]) -> Tensor:
-    """On CPU, floats as fp16: half the disk, 3 digits, far finer than the posterior's own noise."""
+    """Move tensors to the CPU, floats as fp16: half the disk, and finer than the posterior's noise."""
     values = values.detach().cpu()
     if not values.is_floating_point():
         return values.contiguous()

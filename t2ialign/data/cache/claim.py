@@ -1,4 +1,4 @@
-"""Who may fill a cache folder, and what of an unfinished or damaged cache is kept: its whole shards."""
+"""Decides who may fill a cache folder, and which whole shards of an unfinished or damaged cache stay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from t2ialign.io.locks import LOCK, hold_folder
 
 SHARD = re.compile(r"(pairs|texts|pictures)-\d+\.safetensors")
 CHOICE = ("contents", "limit", "ties")
-"""Of a make, what says which rows are read, not how they are encoded: an unfinished build may change it."""
+"""Settings that say which rows are read, not how they are encoded: an unfinished build may change them."""
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _take_apart(folder: Path, made_of: dict[str, Any]) -> None:
     if manifest is None:
         return
     _check_make(folder, manifest["fingerprint"], made_of)
-    log.warning("cache %s is damaged (%s): what is damaged is built anew", folder, damage(folder, manifest))
+    log.warning("cache %s is damaged (%s): the damaged part is built anew", folder, damage(folder, manifest))
     write_json(folder / STARTED, manifest["fingerprint"])
     for name, value in shard_hashes(manifest).items():
         note(folder, name, value)
@@ -81,7 +81,7 @@ def _take_apart(folder: Path, made_of: dict[str, Any]) -> None:
 
 
 def _start(folder: Path, made_of: dict[str, Any]) -> None:
-    """Leave only shards that are whole, and say what is made. Raises ValueError for other things there."""
+    """Leave only whole shards, and note what is made. Raises ValueError for other files in the folder."""
     earlier = _unfinished(folder)
     if earlier is not None:
         _check_make(folder, earlier, made_of, free=CHOICE)
@@ -99,7 +99,7 @@ def _start(folder: Path, made_of: dict[str, Any]) -> None:
 
 
 def _unfinished(folder: Path) -> dict[str, Any] | None:
-    """What a build that died was making; nothing where no shard came of it, or nobody knows any more."""
+    """The settings of a build that died; None where no shard came of it, or no file tells them."""
     file = folder / STARTED
     if not file.is_file() or not _shards(folder):
         return None
@@ -120,12 +120,12 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _drop_damaged(folder: Path) -> None:
-    """Remove shards that are not as they were written; of an older version, those that cannot be read."""
+    """Remove shards that have changed since they were written, or, of an older version, cannot be read."""
     hashes = noted(folder)
     for shard in _shards(folder):
         wrong = fault(shard, None if hashes is None else hashes.get(shard.name, ""))
         if wrong is not None:
-            log.warning("cache %s is damaged (%s): what is damaged is built anew", folder, wrong)
+            log.warning("cache %s is damaged (%s): the damaged part is built anew", folder, wrong)
             _remove(shard)
         elif hashes is None:
             note(folder, shard.name, digest(shard))

@@ -34,7 +34,7 @@ from t2ialign.data.skipped import Skipped
 from t2ialign.progress import Progress
 
 WINDOW = 128
-"""Pictures that are decoded ahead."""
+"""The number of images that are decoded ahead."""
 SIDES = ("win", "lose")
 
 Prepare = Callable[[Image.Image], Tensor]
@@ -54,7 +54,7 @@ class Compared:
     preference: Tensor
     """(B,) the winner's share of the labels, in [1/2, 1]."""
     weight: Tensor
-    """(B,) of the comparison in the loss; 1 on average over the part it is of."""
+    """(B,) the weight of the comparison in the loss; 1 on average over the part it is of."""
 
     def to(self, device: torch.device | str) -> Compared:
         """The same batch on a device."""
@@ -155,7 +155,7 @@ def build_comparisons(
 def _prepared(
     pictures: _Pictures, records: Iterable[PairRecord], progress: Callable[[int], object] | None
 ) -> tuple[Comparisons, list[str]]:
-    """Every picture on its way into a shard -> the comparisons, and their prompts."""
+    """Put every image into a shard -> the comparisons, and their prompts."""
     rows, numbers = Comparisons(), dict[str, int]()
     with Progress(desc="preparing comparisons", unit="pair", delay=3, disable=progress is not None) as bar:
         try:
@@ -181,7 +181,7 @@ class _Pictures:
         self.waiting = deque[tuple[int, str, Future[Tensor]]]()
 
     def key(self, picture: ImageSource, name: str) -> int:
-        """The picture's key; unless a shard holds it, it is on its way there."""
+        """The image's key; an image that no shard holds is queued for one."""
         key = picture_key(picture)
         if key not in self.seen and key not in self.known:
             self.seen.add(key)
@@ -191,12 +191,12 @@ class _Pictures:
         return key
 
     def drain(self) -> None:
-        """Wait for what is on its way."""
+        """Wait for all queued images."""
         while self.waiting:
             self._store()
 
     def close(self) -> None:
-        """Write what is prepared, and drop what is not."""
+        """Write the images that are prepared, and drop the others."""
         self.pool.shutdown(cancel_futures=True)
         self.writer.close()
 

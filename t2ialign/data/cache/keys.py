@@ -1,4 +1,4 @@
-"""What is encoded once is known by its contents, so a build goes on however rows moved in the meantime."""
+"""Keys of stored rows by their contents, so that a build goes on however rows moved in the meantime."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the shards of a cache folder hold, and their index, with which it is finished."""
+"""The contents of the shards of a cache folder, and their index, which completes the cache."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from t2ialign.data.cache.stored import INDEX, MANIFEST, PROMPTS
 from t2ialign.io.hashes import HASHES, digest, noted, sealed
 
 STARTED = "building.json"
-"""What an unfinished build is making."""
+"""The file that says what an unfinished build is making."""
 
 
 class Known:
-    """The keys of what a stem's whole shards hold."""
+    """The keys of the contents of a stem's whole shards."""
 
     def __init__(self, folder: Path, stem: str) -> None:
         self.keys = np.unique(_keys(shard_files(folder, stem)))
@@ -129,7 +129,7 @@ def _seal(
 
 
 def _pair_index(shards: list[Path], rows: Rows) -> dict[str, np.ndarray]:
-    """Where each pair lies, its prompt, weight and bucket, in the order the pairs were read."""
+    """The place of each pair, its prompt, weight and bucket, in the order the pairs were read."""
     there, place = _find(shards, np.array(rows.keys, dtype=np.int64))
     place = place[there]
     sizes = [read_columns(path, "sizes")[0][:, 0, 0, 4:] for path in shards]
@@ -146,7 +146,7 @@ def _pair_index(shards: list[Path], rows: Rows) -> dict[str, np.ndarray]:
 
 
 def _text_index(shards: list[Path], keys: list[int]) -> dict[str, np.ndarray]:
-    """Where each prompt's embedding lies, by the prompt's number."""
+    """The place of each prompt's embedding, by the prompt's number."""
     there, place = _find(shards, np.array(keys, dtype=np.int64))
     assert there.all(), f"{int((~there).sum())} of {len(keys)} prompts were not encoded"
     shard, offset = _places(shards)

@@ -25,7 +25,7 @@ class DamagedCache(ValueError, OSError):
 
 
 def damaged(folder: Path, wrong: str) -> str:
-    """What is wrong with a cache, and what to do, on one line."""
+    """An error about a cache and its remedy, on one line."""
     return (
         f"got cache {folder}, in which {wrong}; expected it as it was built; run the same training again "
         "with resume=latest, which builds anew what is damaged"
@@ -69,7 +69,7 @@ class ShardWriter:
             self._write(max(self.held, key=lambda g: sum(map(_length, self.held[g]))))
 
     def close(self) -> None:
-        """Write what is held."""
+        """Write the rows that are held."""
         for group in list(self.held):
             self._write(group)
 

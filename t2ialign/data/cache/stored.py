@@ -29,7 +29,7 @@ MANIFEST, INDEX, PROMPTS = "cache.json", "index.safetensors", "prompts.json"
 
 @dataclass(frozen=True)
 class Pairs:
-    """A batch of preferences; winner and loser share the prompt, not what SDXL is told of their sizes."""
+    """A batch of preferences; winner and loser share the prompt, but not SDXL's size conditioning."""
 
     win: Tensor
     """(B, C, h, w) scaled latents of the preferred picture, fp32."""
@@ -161,7 +161,7 @@ def held_out(numbers: np.ndarray, prompts: Sequence[str], fraction: float, seed:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What cache.json says, or None where no finished cache lies. Raises DamagedCache if it was changed."""
+    """The content of cache.json, or None for an unfinished cache. Raises DamagedCache if it was changed."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
@@ -199,7 +199,7 @@ def shard_hashes(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def damage(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """What is wrong with a cache, None if nothing is: shards are judged by size, the rest by content."""
+    """The damage of a cache, None without any: shards are judged by size, the rest by content."""
     for name, size in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:

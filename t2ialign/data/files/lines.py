@@ -21,7 +21,7 @@ FOREIGN = {
 LARGEST = 64_000_000
 """Bytes that are read from a pipe."""
 WAIT, PAUSE = 5, 0.05
-"""Seconds that somebody has to begin writing to a pipe, and between two looks."""
+"""Seconds until writing to a pipe must begin, and between two looks at it."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -50,13 +50,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
     except UnicodeError as error:
         raise ValueError(
-            f"{_broken(path)}, which is not UTF-8; expected text in UTF-8; save the file so (Excel calls it "
-            '"CSV UTF-8"), or convert it: iconv -f cp1252 -t utf-8'
+            f"{_broken(path)}, which is not UTF-8; expected text in UTF-8; save the file in that encoding "
+            '(Excel calls it "CSV UTF-8"), or convert it: iconv -f cp1252 -t utf-8'
         ) from error
 
 
 def _piped(path: Path) -> str:
-    """What a pipe holds. Raises ValueError for no text, for too much, and if nobody writes to it."""
+    """The text of a pipe. Raises ValueError for no text, for too much, and if nobody writes to it."""
     parts, size, end = list[bytes](), 0, time.monotonic() + WAIT
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # which waits for no writer
     with os.fdopen(descriptor, "rb", buffering=0) as pipe:

@@ -1,4 +1,4 @@
-"""Rows of a parquet file, a few at a time, of the columns that are asked for."""
+"""Rows of a parquet file, a few at a time, with the selected columns only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from t2ialign.io.messages import listed, one_line
 
 ROWS = 16
-"""In memory at a time, besides what the file's own row groups force."""
+"""Rows in memory at a time, besides those that the file's row groups force."""
 
 
 def read_parquet(

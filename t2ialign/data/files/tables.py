@@ -99,7 +99,7 @@ def _is_keyed(rows: dict[str, Any]) -> bool:
 def _no_json(where: str, error: ValueError | RecursionError) -> ValueError:
     why = error.msg.lower() if isinstance(error, json.JSONDecodeError) else str(error)
     comma = ", such as a comma too many" if why.startswith("expecting") else ""
-    return ValueError(f"{where}: got text that is no JSON ({why}); expected JSON; mend it there{comma}")
+    return ValueError(f"{where}: got text that is no JSON ({why}); expected JSON; correct it there{comma}")
 
 
 def _object(where: str, row: Any) -> dict[str, Any]:
@@ -108,6 +108,6 @@ def _object(where: str, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(
             f"{where}: got a JSON {type(row).__name__}, {quoted(row)}; expected an object with named "
-            "columns; mend it, or name a file .json that is one list"
+            "columns; correct it, or name a file .json that is one list"
         )
     return row

@@ -1,4 +1,4 @@
-"""Files below a folder as people's disks have them: links are followed, clutter is left out and counted."""
+"""Files below a folder: links are followed, clutter is left out and counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLUTTER = frozenset(
         *("__macosx", "icon\r", "lost+found"),
     )
 )
-"""What storage servers, Windows, macOS and Linux put into folders, in lower case."""
+"""Files and folders that storage servers, Windows, macOS and Linux create, in lower case."""
 HIDDEN = "hidden or system"
 NAMED, KINDS, LENGTH = 2, 6, 40
 """Names of each kind that a note quotes, kinds that it lists, and characters of a name."""
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class SkippedFiles:
-    """What was left out of a folder, by kind."""
+    """The files that were left out of a folder, by kind."""
 
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
