@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 ESCAPED = "backslashreplace"
-"""How bytes of file names that are no text are written: as escapes, which JSON reads back."""
+"""The form of bytes in file names that are no text: escapes, which JSON reads back."""
 
 
 def read_json(file: Path) -> dict[str, Any]:

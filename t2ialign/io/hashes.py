@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 HASHES = "hashes.jsonl"
-"""The hashes of what an unfinished folder holds, one a line, each written before its file is there."""
+"""The hashes of the files of an unfinished folder, one a line, each written before its file is there."""
 KEY = "sha256"
 
 
@@ -40,7 +40,7 @@ def is_sealed(value: Mapping[str, Any], name: str) -> bool:
 
 
 def fault(file: Path, expected: str | None) -> str | None:
-    """What is wrong with a file, None if nothing is; without a hash, whether its tensors can be read."""
+    """The damage of a file, None without any; a file without a hash must hold tensors that can be read."""
     if not file.is_file():
         return f"{file.name} is missing"
     if expected is not None:
@@ -55,7 +55,7 @@ def fault(file: Path, expected: str | None) -> str | None:
 
 
 def note(folder: Path, name: str, value: str) -> None:
-    """Keep the hash of a file that is about to be there."""
+    """Note the hash of a file that is about to be written."""
     with (folder / HASHES).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({"file": name, KEY: value}) + "\n")
         stream.flush()

@@ -22,7 +22,7 @@ def inside(folder: Path, name: object) -> Path:
                 "expected a file within it; copy the file there"
             )
     raise ValueError(
-        f"got file {quoted(name)} in a run of {folder}; expected a path within that folder; mend the row"
+        f"got file {quoted(name)} in a run of {folder}; expected a path within that folder; correct the row"
     )
 
 

@@ -29,7 +29,9 @@ def read(file: Path) -> list[dict[str, Any]]:
             row = None
         if not isinstance(row, dict):
             shown = line[:60].decode("utf-8", "replace")
-            raise ValueError(f"got {shown!r} in {file} line {number}; expected a JSON object; mend the line")
+            raise ValueError(
+                f"got {shown!r} in {file} line {number}; expected a JSON object; correct the line"
+            )
         rows.append(row)
     return rows
 

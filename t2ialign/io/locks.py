@@ -20,9 +20,9 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 LOCK = ".lock"
 """The name of the lock in a folder, or the end of the one beside a file. A killed run leaves it, unlocked."""
 MOMENT = 0.3
-"""Seconds that a run gets to let go of its lock while it ends."""
+"""Seconds that a run gets to release its lock while it ends."""
 LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What file systems say that have no locks, as NFS and Lustre may be mounted."""
+"""The errors of file systems without locks, as NFS and Lustre may be mounted."""
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,9 @@ def _check_folder(folder: Path, name: str) -> None:
 
 def _check_link(path: Path, name: str) -> None:
     if path.is_symlink() and not path.exists():
-        raise ValueError(f"got {name}{path}, which is a link that leads nowhere; expected a place; remove it")
+        raise ValueError(
+            f"got {name}{path}, which is a link that leads nowhere; expected a folder; remove the link"
+        )
 
 
 @contextmanager
@@ -147,8 +149,8 @@ def _lock(file: Path, shown: str, *, nested: bool) -> BaseFileLock:
             raise
         if isinstance(error, OSError) and error.errno not in LOCKLESS:
             raise ValueError(
-                f"got {shown}, where no lock can be written ({error.strerror or error}); expected a place to "
-                "write to; choose another"
+                f"got {shown}, where no lock can be written ({error.strerror or error}); expected a "
+                "writable folder; choose another"
             ) from error
     log.warning("%s is on a file system without locks: a file stands for one", shown)
     # What the attempt left is empty; a file that stands for a lock has text.

@@ -53,6 +53,6 @@ def _rendered(file: Path, number: int, row: dict[str, Any]) -> Rendered:
         )
     if not (seed is None or isinstance(seed, int)):
         raise ValueError(
-            f"got seed {quoted(seed)} in {file} line {number}; expected a whole number; mend the line"
+            f"got seed {quoted(seed)} in {file} line {number}; expected a whole number; correct the line"
         )
     return Rendered(name, file.parent / name, prompt, seed, settings)

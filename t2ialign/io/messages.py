@@ -1,4 +1,4 @@
-"""What files hold, as messages show it: cut, on one line, and without control characters."""
+"""Values from files, as messages show them: cut, on one line, and without control characters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 VALUE, MESSAGE = 80, 1000
 """Characters of a value from a file, and of a whole message, that are shown at most."""
 BLANKS = "\n\t\xa0\u2009\u202f\u3000"
-"""What Python calls no printable character, and yet shows as no more than a blank or a new line."""
+"""Characters that Python calls unprintable, and that look like a blank or a new line."""
 NAMES = 20
 """Columns that a message lists at most."""
 

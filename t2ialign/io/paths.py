@@ -11,7 +11,7 @@ from typing import Any
 BEGINNING = r"~[\w.-]*(?=[/\\])"
 IN_TEXT = re.compile(rf"^{BEGINNING}")
 IN_A_WORD = re.compile(rf"(^|^-\w|[=,])({BEGINNING})")
-"""Where a path begins in a word of a command line: ~/x, -o~/x, --output=~/x, key=~/x, ~/x,~/y."""
+"""The beginning of a path in a word of a command line: ~/x, -o~/x, --output=~/x, key=~/x, ~/x,~/y."""
 
 
 def expand(value: Any) -> Any:
@@ -44,7 +44,7 @@ def check_place(place: Path, what: str) -> None:
         )
     if not os.access(there, os.W_OK):
         raise ValueError(
-            f"got {what} {place}, but {there} may not be written to; expected a place that may; choose one"
+            f"got {what} {place}, but {there} is not writable; expected a writable place; choose another"
         )
 
 

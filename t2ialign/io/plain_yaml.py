@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _check_size(value: Any) -> None:
-    """Counts what there is to visit, so that aliases of aliases and a list within itself end."""
+    """Counts the values to visit, so that aliases of aliases and a list within itself end."""
     waiting, count = [(value, 0)], 0
     while waiting:
         item, depth = waiting.pop()

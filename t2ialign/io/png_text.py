@@ -1,4 +1,4 @@
-"""What made an image, in the PNG file itself: the chunk "parameters" that A1111, Forge and ComfyUI read.
+"""The origin of an image, in the PNG file itself: the chunk "parameters" that A1111 and others read.
 
 Its form is A1111's: the prompt, and below it one line of NAME: VALUE pairs. exiftool and PIL show it too.
 """
@@ -18,14 +18,14 @@ PARAMETERS, CELLS = "parameters", "t2ialign"
 
 
 def image_text(row: Mapping[str, Any], size: tuple[int, int]) -> PngInfo:
-    """Of one image (width, height): its row of a manifest, with prompt, seed, steps, guidance, eta, model."""
+    """The text of one image (width, height), from its row of a manifest."""
     text = str(row.get("rewritten", row["prompt"]))
     original = {"Original prompt": row["prompt"]} if text != row["prompt"] else {}
     return _chunks(text, row, size, original)
 
 
 def grid_text(rows: Sequence[Mapping[str, Any]], columns: int, size: tuple[int, int]) -> PngInfo:
-    """Of a grid with a row like those of `image_text` for every cell, of width and height `size`."""
+    """The text of a grid of images (width, height), from a row as for `image_text` for every cell."""
     prompts = list(dict.fromkeys(str(row["prompt"]) for row in rows))
     chunks = _chunks("\n".join(prompts), rows[0], size, {"Grid": f"{columns}x{-(-len(rows) // columns)}"})
     cells = [{"prompt": row["prompt"], "seed": row["seed"]} for row in rows]
@@ -60,5 +60,5 @@ def _chunks(text: str, row: Mapping[str, Any], size: tuple[int, int], more: Mapp
 
 
 def _quoted(value: str) -> str:
-    """In double quotes where a reader would split the value."""
+    """Put a value in double quotes where a reader would split it."""
     return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ",:\n") else value
