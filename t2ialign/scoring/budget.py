@@ -1,4 +1,4 @@
-"""How many pixels a batch of images at full size may have: the setting of every verb that holds them."""
+"""Limits the pixels in a batch of images at full size: the setting of every verb that holds them."""
 
 import argparse
 

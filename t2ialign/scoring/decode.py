@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from rewards.preprocess import Geometry
 
 AHEAD = 2
-"""Batches that each worker decodes before they are asked for."""
+"""Batches that each worker decodes in advance."""
 FETCHED = 8
 """Pictures that each worker fetches from addresses at a time."""
 SPARE = 2
-"""How many times the size that a scorer reads an image of a large JPEG is decoded at, so that the resize that
-follows still averages."""
+"""A large JPEG is decoded at this multiple of a scorer's size, so that the resize still averages."""
 
 
 @dataclass
@@ -37,13 +36,13 @@ class Pictures:
 
     items: list[Item]
     good: list[int] = field(default_factory=list)
-    """Places in `items` of what could be decoded."""
+    """Places in `items` of the images that could be decoded."""
     prepared: dict[Geometry, Tensor] = field(default_factory=dict)
     """Geometry -> (G, 3, size, size), normalised."""
     raw: list[Tensor] = field(default_factory=list)
-    """G pictures (H, W, 3) in uint8, if they were asked for."""
+    """G images (H, W, 3) in uint8, for rewards that read them at full size."""
     rest: list[Item] = field(default_factory=list)
-    """Items that follow and were not decoded, since the batch has as many pixels as it may."""
+    """Items that follow and were not decoded, since the batch is full."""
 
     def pin_memory(self) -> Pictures:
         """The same batch in memory that a GPU copies from at once; the loader calls it."""
@@ -66,7 +65,7 @@ class Decoder(data.Dataset[Pictures]):
         self.fitting: int | None = None
 
     def __getitem__(self, items: Sequence[Item]) -> Pictures:
-        """What the loader calls: an image above the budget is left to the process that scores."""
+        """Called by the loader: an image above the budget is left to the process that scores."""
         return self.decode(items, alone=False)
 
     def parts(self, items: Sequence[Item]) -> Iterator[Pictures]:
@@ -84,7 +83,7 @@ class Decoder(data.Dataset[Pictures]):
             self.fitting = max(1, self.max_pixels * len(batch.raw) // pixels)
 
     def room(self, size: int) -> int:
-        """How many items the next batch of at most `size` is to have."""
+        """The number of items for the next batch of at most `size`."""
         return size if self.fitting is None else min(size, self.fitting)
 
     def decode(self, items: Sequence[Item], *, alone: bool = True) -> Pictures:
@@ -127,7 +126,7 @@ class Decoder(data.Dataset[Pictures]):
         return batch
 
     def _one(self, item: Item, most: int | None) -> tuple[dict[Geometry, Tensor], Tensor | None] | str:
-        """What is made of an image, or why there is none. Raises OverBudget for one of more pixels."""
+        """The decoded image, or the reason why there is none. Raises OverBudget for one of more pixels."""
         try:
             image = read_picture(item, admit=self._admit(most))
             for geometry in self.geometries:

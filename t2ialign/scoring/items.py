@@ -29,7 +29,7 @@ class Item:
 
     @property
     def identity(self) -> str:
-        """32 hex digits: what a score belongs to, however the rows around it change."""
+        """32 hex digits: the identity to which a score belongs, however the rows around it change."""
         parts = (self.file, "" if self.prompt is None else "=" + self.prompt, self.stamp, str(self.repeat))
         return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 

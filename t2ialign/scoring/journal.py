@@ -13,9 +13,9 @@ from t2ialign.scoring.items import Item
 
 SUFFIX = ".journal.jsonl"
 EVERY = 2.0
-"""Seconds of rows that a kill may cost: so often they are pushed to disk."""
+"""Seconds between two pushes to disk, and so the rows that a kill may cost."""
 CARRIAGE = frozenset({"timeout", "tries", "wait", "workers", "key_env", "device_map", "batch"})
-"""Options that say how a model is reached, not what it answers: a resumed run may change them."""
+"""Options about how a model is reached, not about what it answers: a resumed run may change them."""
 
 Row = dict[str, Any]
 
@@ -90,7 +90,7 @@ class Journal:
             self.push()
 
     def push(self) -> None:
-        """Write what is held and wait for the disk. Raises OSError, with nothing written, if it is full."""
+        """Write the held rows and wait for the disk. Raises OSError, with nothing written, if it is full."""
         rows = [{"of": self.of}, *self.held] if not self.size else self.held
         lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         data = lines.encode("utf-8", "backslashreplace")  # lone surrogates of file names
@@ -118,7 +118,7 @@ class Journal:
                 yield {**row, "shard": place[0], "row": place[1]}
 
     def close(self) -> None:
-        """Push what is held; a journal that nothing was written to is gone."""
+        """Push the rows that are held; an empty journal is removed."""
         if self.held:
             self.push()
         self.file.close()
@@ -126,7 +126,7 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
     def _read(self, resume: bool) -> set[str]:
-        """Identities that are done; cuts off a line that a kill left torn."""
+        """Identities that are done; cuts off an incomplete line that a kill left."""
         if self.path.stat().st_size and not resume:
             raise ValueError(
                 f"got {self.path} from an earlier run; expected none; keep its scores with --resume latest, "

@@ -94,7 +94,7 @@ def write(scores: pa.Table, path: Path) -> None:
 
 
 def read(path: Path) -> pa.Table:
-    """What `write` wrote. Raises ValueError for a missing or broken file, or one with other columns."""
+    """Read a table of `write`. Raises ValueError for a missing or broken file, or one with other columns."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
@@ -156,7 +156,7 @@ def merge(paths: Sequence[Path]) -> pa.Table:
 
 
 def rank_path(output: Path, rank: int, world: int) -> Path:
-    """Where process `rank` of `world` writes: the output if it is alone, else "X.rank0-of-4.parquet"."""
+    """The file of process `rank` of `world`: the output if it is alone, else "X.rank0-of-4.parquet"."""
     if world == 1:
         return output
     return output.with_name(f"{output.stem}.rank{rank}-of-{world}{output.suffix}")
@@ -182,7 +182,7 @@ def summarise(scores: pa.Table) -> dict[str, Summary]:
 
 
 def broken(scores: pa.Table) -> int:
-    """How many rows have an error."""
+    """The number of rows with an error."""
     return len(scores) - int(scores["error"].null_count)
 
 
@@ -215,7 +215,7 @@ def _check_ranks(paths: Sequence[Path]) -> None:
         return
     if len(worlds) > 1 or None in named:
         raise ValueError(
-            f"got {', '.join(path.name for path in paths)}; expected the files of one run; name them apart"
+            f"got {', '.join(path.name for path in paths)}; expected the files of one run; name no others"
         )
     world, have = int(worlds.pop()), Counter(int(match[1]) for match in named if match)
     if missing := sorted(set(range(world)) - set(have)):

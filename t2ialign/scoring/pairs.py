@@ -36,10 +36,10 @@ class PairScores:
 
     scores: Scores
     keys: list[tuple[str, str]] = field(default_factory=list)
-    """Of winner and loser."""
+    """The keys of winner and loser."""
     shares: list[float] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    """What is wrong with each picture that could not be read."""
+    """The fault of each image that could not be read."""
 
     @property
     def preferences(self) -> NDArray[np.float64]:
@@ -110,7 +110,7 @@ def score_pairs(
 
 
 def _known(journal: Path, names: Sequence[str]) -> Scores:
-    """The scores of an earlier run; without what a kill left torn."""
+    """The scores of an earlier run, without incomplete lines that a kill left."""
     head, rows = {"rewards": list(names)}, jsonl.read(journal)
     if rows and rows[0] != head:
         before = rows[0].get("rewards")

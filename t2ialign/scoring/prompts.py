@@ -1,4 +1,4 @@
-"""Which prompt a picture is scored against: one for all, a table of files, a text beside it, or its name."""
+"""Finds the prompt of an image: one for all, a table of files, a text beside it, or its name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Prompts:
 
     @property
     def given(self) -> bool:
-        """Whether anything was asked for, other than the text beside each picture."""
+        """Whether the user named a source of prompts, other than the text beside each image."""
         return self.fixed or self.table is not None
 
     @property
@@ -87,7 +87,7 @@ def read_prompt_table(path: Path, text_column: str | None = None) -> dict[str, l
     for where, row in rows:
         file, prompt = (row[column] for column in _columns(where, list(row), text_column))
         if not isinstance(file, str) or not file.strip():
-            raise ValueError(f"{where}: got {quoted(file)} for a file's name; expected text; mend the row")
+            raise ValueError(f"{where}: got {quoted(file)} for a file's name; expected text; correct the row")
         prompts.setdefault(normal(file), []).append(prompt_or_none(where, prompt) or "")
     if not prompts:
         raise ValueError(f"got no rows in {path}; expected a file and a prompt in each; check the table")

@@ -27,14 +27,14 @@ from t2ialign.scoring.scorable import check_some_prompt, needing, without_prompt
 PARTS = 4
 """Pieces that a source of one shard is cut into, for each worker."""
 CPU = 0.5
-"""Of a processor is reserved for a scoring actor, so that decoding tasks always find room beside it."""
+"""The share of a processor for a scoring actor, so that decoding tasks always find room beside it."""
 
 Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to score: it opens the source and loads the rewards itself, by the same names."""
+    """The job of a worker, which opens the source and loads the rewards itself, by the same names."""
 
     open: Callable[[], Source]
     names: Sequence[str]
@@ -101,7 +101,7 @@ def score(job: Job, journal: Journal, *, workers: int) -> Iterator[list[Row]]:
 
 
 def _parts(shards: int, workers: int) -> list[dict[str, int]]:
-    """Rows of the first data set: a shard, and which part of how many of it."""
+    """Rows of the first data set: a shard, and which of how many parts of it."""
     parts = max(1, -(-PARTS * workers // shards))
     return [
         {"shard": shard, "part": part, "parts": parts} for shard in range(shards) for part in range(parts)

@@ -60,7 +60,7 @@ def folder(path: Path, prompts: Prompts, columns: Columns) -> Source:
 
 
 def hub(name: str, prompts: Prompts, columns: Columns) -> Source:
-    """What `datasets` opens by a name, streamed. Raises ValueError when read, if there is no such thing."""
+    """The rows of a dataset on the Hub, streamed. Raises ValueError when read, if there is none."""
     _no_table(prompts)
     return Source(name, [name], lambda _: _items(name, 0, name, prompts, columns))
 

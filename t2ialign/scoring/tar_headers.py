@@ -66,17 +66,17 @@ class _Again:
         self.stream, self.held = stream, held
 
     def read(self, size: int) -> bytes:
-        """So many bytes, fewer at the end."""
+        """Read the given number of bytes, fewer at the end."""
         first, self.held = self.held[:size], self.held[size:]
         return first + self.stream.read(size - len(first)) if size > len(first) else first
 
     def tell(self) -> int:
-        """How many bytes were read."""
+        """The number of bytes that were read."""
         return self.stream.tell() - len(self.held)
 
 
 def _body(stream: IO[bytes], header: tarfile.TarInfo) -> bytes:
-    """What follows a header in place of a file, in whole blocks. Raises tarfile.ReadError for damage."""
+    """The data after a header in place of a file, in whole blocks. Raises tarfile.ReadError for damage."""
     if not 0 <= header.size <= LONGEST:
         raise tarfile.ReadError(f"a long name of {header.size} bytes")
     body = stream.read(-(-header.size // BLOCK) * BLOCK)

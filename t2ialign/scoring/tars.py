@@ -33,7 +33,7 @@ Sample = dict[str, bytes]
 
 
 class Left:
-    """What lies in a shard beside samples of an image and its caption, as a damaged name leaves it."""
+    """Members of a shard beside samples of an image and its caption, as a damaged name leaves them."""
 
     def __init__(self) -> None:
         self.skipped, self.whole = SkippedFiles(), 0
@@ -72,7 +72,7 @@ class Left:
         for key, others in self.lost.items() if len(self.lost) < self.whole else ():
             yield (
                 key,
-                f"{key}: got {others} and no image; expected one, as others have; mend the shard",
+                f"{key}: got {others} and no image; expected one, as others have; correct the shard",
             )
 
 
@@ -214,10 +214,10 @@ def _text(sample: Sample) -> tuple[str | None, str | None]:
             return None, None
         row = json.loads(texts["json"].decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        return None, f"got a prompt that is not UTF-8 ({error.reason}); expected text; mend the shard"
+        return None, f"got a prompt that is not UTF-8 ({error.reason}); expected text; correct the shard"
     except (ValueError, RecursionError) as error:
         why = error.msg.lower() if isinstance(error, json.JSONDecodeError) else str(error)
-        return None, f"got {why} in its .json; expected an object; mend the shard"
+        return None, f"got {why} in its .json; expected an object; correct the shard"
     column = first_of(row, PROMPT_COLUMNS) if isinstance(row, dict) else None
     value = row[column] if column is not None else None
     return (prompt_or_none("", value), None) if isinstance(value, str) else (None, None)

@@ -212,7 +212,7 @@ def test_what_has_lost_its_partner_is_told(tmp_path, caplog):
     damaged = {renamed.get(name, name): content for name, content in members.items()}
     images, errors = read(tar(tmp_path / "s.tar", damaged))
     assert [prompt for _, prompt in images].count(None) == 1 and len(images) == 7
-    assert errors == ["s.tar/3: got .pnf and no image; expected one, as others have; mend the shard"]
+    assert errors == ["s.tar/3: got .pnf and no image; expected one, as others have; correct the shard"]
     said = caplog.text
     assert "1 images without a caption, where 6 have both: 5.png" in said
     assert "2 captions without an image, where 6 have both: 4x, 7" in said
