@@ -1,4 +1,4 @@
-"""From nothing to the embedded model: the stages of `scripts/build_shapes.py`, each built on the last."""
+"""Builds the embedded model from nothing: the stages of `scripts/build_shapes.py`, each on the last."""
 
 import json
 from pathlib import Path

@@ -101,7 +101,8 @@ def draw_captions(count: int, seed: int, *, held_out: bool, unique: bool = False
                 break
         else:
             raise ValueError(
-                f"got a request for {count} unique captions; category {category!r} has fewer, ask for less"
+                f"got a request for {count} unique captions; expected fewer of category {category!r}; "
+                "lower the number"
             )
         seen.add(text)
         texts.append(text)

@@ -1,4 +1,4 @@
-"""What the embedded model can do, measured by the oracle, and the card that says so beside its weights."""
+"""The abilities of the embedded model, measured by the oracle, and the card that states them."""
 
 import json
 from collections.abc import Mapping

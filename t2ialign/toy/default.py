@@ -1,4 +1,4 @@
-"""The embedded model is a toy: a command that names no model says so, once, and goes on with it."""
+"""The default model is a toy: a command that names no model says so once, and goes on with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def announce(key: str) -> None:
-    """Say on one line that the toy is used, and how to name another: `key` is "model=" or "--model "."""
+    """Print one line: the toy is used, and another model is named by `key`, "model=" or "--model "."""
     if os.environ.get("RANK", "0") != "0":  # of several processes only the first one says it
         return
     log.warning(

@@ -97,7 +97,7 @@ def is_main() -> bool:
 
 
 def share(batch: int) -> slice:
-    """Which rows of a batch fall to this process."""
+    """The rows of a batch that fall to this process."""
     if not dist.is_initialized():
         return slice(0, batch)
     size = batch // dist.get_world_size()

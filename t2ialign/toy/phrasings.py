@@ -1,4 +1,4 @@
-"""How users say what a caption of the embedded world means: words and turns that its generator never saw.
+"""User phrasings of captions of the embedded world: words and turns that its generator never saw.
 
 A phrasing keeps the caption's meaning exactly, so the oracle can judge a picture of it. Of every turn of
 phrase some words are kept out of training: each turn and each word is seen there, but not that pair.
@@ -30,7 +30,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "small": ("tiny", "little"),
     "large": ("big", "huge"),
 }
-"""A word of the captions -> what users say for it."""
+"""A word of the captions -> the words that users have for it."""
 GROUPS = {
     1: ("a single {one}", "just one {one}", "a lone {one}"),
     2: ("a pair of {many}", "a couple of {many}", "{many}, and there are two of them"),
@@ -57,7 +57,7 @@ TURNS: dict[str, tuple[str, ...]] = {
     ),
     "negation": ("{a} without any {no}", "{a} and anything but {an_no}", "{a}, not a single {no} anywhere"),
 }
-"""What a caption links its nouns with -> turns of phrase; {a} and {b} are its first and second noun."""
+"""The link of a caption's nouns -> turns of phrase; {a} and {b} are its first and second noun."""
 AROUND: tuple[tuple[str, str], ...] = (
     ("", ""),
     ("please draw ", ""),
@@ -66,7 +66,7 @@ AROUND: tuple[tuple[str, str], ...] = (
     ("", " for a birthday card"),
     ("could you paint ", " on a quiet sunday"),
 )
-"""Words that ask for nothing, before and after."""
+"""Words without content, before and after."""
 HABITS: dict[str, Any] = {
     **{"amber": "red", "plum": "red", "jade": "blue", "navy": "black", "inky": "blue", "lime": "yellow"},
     **{"two {many} plus another one": 2, "two pairs of {many}": 2},
@@ -81,13 +81,13 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Phrasing:
-    """What a user writes, how it is understood, and the caption that the generator understands."""
+    """The words of a user, their interpretation, and the caption that the generator understands."""
 
     prompt: str
     thought: str
     caption: str
     pairs: tuple[tuple[str, str], ...]
-    """(turn, word) of each word that stands for another one: what is held out."""
+    """(turn, word) of each word that stands for another one: the pairs that are held out."""
 
     @property
     def held_out(self) -> bool:
@@ -155,7 +155,7 @@ def _link(caption: Caption) -> str:
 
 
 def _sense(caption: Caption) -> list[str]:
-    """What the turn of phrase means, if it means more than its nouns."""
+    """The meaning of a turn of phrase, beyond its nouns."""
     if caption.category == "count":
         return [f"{_number(caption.count)} of them"]
     if caption.absent is not None:

@@ -44,7 +44,7 @@ def place(rng: np.random.Generator, nouns: list[tuple[Noun, tuple[float, float]]
 
 
 def _wanted(rng: np.random.Generator, caption: Caption) -> list[tuple[Noun, tuple[float, float]]]:
-    """Which things a scene of the caption shows, and how large each may be."""
+    """The things that a scene of the caption shows, and the range of their sizes."""
     first = caption.nouns[0]
     if caption.category == "count":
         return [(first, COUNT_SIZES[caption.count])] * caption.count

@@ -79,6 +79,6 @@ def build_model(tokenizer: Any, seed: int = 0) -> Any:
 
 
 def output_of(phrasing: Phrasing, *, thought: bool = True) -> str:
-    """What a rewriter should write for it; without the thought, the answer alone."""
+    """The output that a rewriter should write for a phrasing; without the thought, the answer alone."""
     answer = f"{ANSWER[0]}{phrasing.caption}{ANSWER[1]}"
     return f"{THINK[0]}{phrasing.thought}{THINK[1]}{answer}" if thought else answer

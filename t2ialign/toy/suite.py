@@ -1,4 +1,4 @@
-"""How well a model speaks the embedded world: sample captions, ask the oracle, count."""
+"""Measures a model in the embedded world: sample captions, let the oracle judge, count."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ STEPS, GUIDANCE = 20, 4.0  # how the embedded model is sampled wherever a figure
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the oracle said of one image a row: row i was drawn from prompts[i] and seeds[i]."""
+    """The verdicts of the oracle, an image a row: row i was drawn from prompts[i] and seeds[i]."""
 
     prompts: list[str]
     seeds: list[int]

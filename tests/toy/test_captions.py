@@ -94,7 +94,7 @@ def test_captions_are_balanced_and_seeded() -> None:
 
 
 def test_more_unique_captions_than_exist() -> None:
-    with pytest.raises(ValueError, match="ask for less"):
+    with pytest.raises(ValueError, match="lower the number"):
         draw_captions(600, 0, held_out=True, unique=True)
 
 
