@@ -1,4 +1,4 @@
-"""The loop with an image model in it: what every method that aligns one is made of."""
+"""The training loop with an image model: the base of every method that aligns one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Trainer(Loop[Cfg, BatchT]):
         return TrainState(cfg, self.accelerator, self.policy, trained, write, often=often, wrap=self.wraps)
 
     def _monitor(self) -> Monitor | None:
-        """Of the main process, if there is one; raises ValueError like `Monitor`."""
+        """The monitor of the main process, if there is one. Raises ValueError like `Monitor`."""
         if self.cfg.monitor_prompts is None or not self.accelerator.is_main_process:
             return None
         return Monitor(self.cfg, self.policy, method=self.method, trained=self.trained_reward)
@@ -115,7 +115,7 @@ class Trainer(Loop[Cfg, BatchT]):
                 self.log.images(step, validation.render(cfg, self.policy, prompts, file))
 
     def write_card(self, metrics: dict[str, float]) -> None:
-        """What was trained on what, and how diffusers loads it."""
+        """Write the model card: model, data, and how diffusers loads the result."""
         model = {**self.policy.schedule, **self.policy.options.given()}
         more = {**self.policy.options.facts(), **self.watch.facts()}
         if self.halted:

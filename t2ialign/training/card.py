@@ -1,4 +1,4 @@
-"""The model card: what was trained on what, how it went, and how to load it."""
+"""The model card: model, data, course of the run, and how to load the result."""
 
 from __future__ import annotations
 

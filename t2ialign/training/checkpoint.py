@@ -29,12 +29,12 @@ from t2ialign.io.hashes import KEY, digest, fault, is_sealed, sealed
 FORMAT = 1
 STATE = "state.json"
 WRITING = ".writing-"
-"""How the name of a folder starts that is not whole yet."""
+"""The beginning of the name of a folder that is not whole yet."""
 ASIDE = "damaged-"
-"""How the name of a checkpoint starts that no run resumes from any more."""
+"""The beginning of the name of a checkpoint that no run resumes from any more."""
 NAME = re.compile(r"checkpoint-(\d{6,})")
 NEEDED = frozenset({"format", "step", "config", "global_batch", "optimizer"})
-"""What a resume reads of a state without hashes."""
+"""The keys that a resume reads from a state without hashes."""
 
 Tensors = dict[str, dict[str, Tensor]]
 """File stem -> the tensors in that file."""
@@ -42,7 +42,7 @@ Tensors = dict[str, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `load` reads back."""
+    """The content of a checkpoint, as `load` returns it."""
 
     step: int
     tensors: Tensors
@@ -144,7 +144,7 @@ def named(root: Path) -> list[Path]:
 
 
 def path(root: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies, once it is whole."""
+    """The path of the checkpoint of a step, once it is whole."""
     return root / f"checkpoint-{step:06d}"
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 SD, SDXL = 4 * 64 * 64, 4 * 128 * 128
 """Numbers in a latent of Stable Diffusion 1.5 at 512 pixels and of SDXL at 1024."""
 FAR = 4.0
-"""A setting more than so many times larger or smaller than the converted one is warned about."""
+"""The factor by which a setting may differ from the converted one without a warning."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Published:
     """A setting that acts on means over the latent, as published and as it is set in this run."""
 
     setting: str
-    """Its name."""
+    """The name of the setting."""
     value: float
-    """As published."""
+    """The published value."""
     used: float
-    """In this run."""
+    """The value in this run."""
     kind: Literal["strength", "bound"]
     """Whether it multiplies the mean log-ratio, or bounds it."""
     latents: tuple[int, ...] = (SD,)

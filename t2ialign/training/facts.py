@@ -1,4 +1,4 @@
-"""What a trainer tells the run plan of itself."""
+"""The facts that a trainer gives to the run plan."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from t2ialign.training.conversion import Published
 
 @dataclass(frozen=True)
 class Facts:
-    """What only a trainer knows of its run; what it leaves out is not shown."""
+    """The facts of a run that only its trainer knows; the plan leaves out what is not set."""
 
     model: str
-    """What is trained, and its family."""
+    """The model that is trained, and its family."""
     unit: str = "rows"
-    """What the data is counted in, and what a row of a batch is."""
+    """The unit of the data, and of a row of a batch."""
     train: int = 0
     """Units to train on."""
     heldout: int = 0
     """Units that are measured and never trained on."""
     accuracy: bool = False
-    """Whether what is measured on them is an accuracy."""
+    """Whether the measure of held-out units is an accuracy."""
     epoch: int = 0
     """Rows of an epoch; 0 where rows are sampled in rounds."""
     repeats: bool = False
@@ -37,4 +37,4 @@ class Facts:
     levers: Mapping[str, object] = field(default_factory=dict)
     """Settings to change where they do not, with their values."""
     start: Callable[[], str] | None = None
-    """Measures the untrained weights, shortly -> a line on them."""
+    """A function that briefly measures the untrained weights and returns a line on them."""

@@ -1,4 +1,4 @@
-"""Whether all that a run names is there, asked before anything is loaded: minutes later it costs minutes."""
+"""Checks that every input of a run exists before anything is loaded: later it would cost minutes."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def _check_rewards(names: Collection[str]) -> None:
 
 
 def _options(cfg: Config) -> dict[str, Any]:
-    """Of the reward that is trained or climbed."""
+    """The options of the reward that is trained or climbed."""
     weights = getattr(cfg, "weights", None)
     return {**getattr(cfg, "reward_options", {}), **({} if weights is None else {"weights": weights})}

@@ -14,7 +14,7 @@ from t2ialign.training.log import check_trackers
 from t2ialign.training.settings import LoopConfig
 
 PATIENCE = timedelta(hours=24)
-"""How long processes wait for each other: the first one fills the cache, for hours when the data is large."""
+"""How long processes wait for each other: the first one may fill the cache for hours."""
 
 
 def make_accelerator(cfg: LoopConfig) -> Accelerator:

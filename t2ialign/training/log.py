@@ -23,7 +23,7 @@ METRICS = "metrics.jsonl"
 LARGEST_NUMBER = 2**63
 """Whole numbers from here on were never written."""
 SHOWN = ("loss", "implicit_acc", "accuracy", "reward")
-"""What the progress line shows, where a trainer has it."""
+"""The metrics that the progress line shows, where a trainer has them."""
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Meter:
         return dict(zip(names, self.accelerator.reduce(means, "mean").tolist(), strict=True))
 
     def clear(self) -> None:
-        """Forget what was counted since the last read."""
+        """Forget everything since the last read."""
         self._sums, self._counts = {}, {}
 
 
@@ -108,7 +108,7 @@ class Log:
                 tracker.log_images({"validation": np.asarray(picture)[None]}, step=step, **layout)
 
     def note(self, text: str) -> None:
-        """Print what is no result and no warning, unless it is to be quiet."""
+        """Print a note, which is neither a result nor a warning, unless the command is to be quiet."""
         if not quiet():
             self.say(text)
 
@@ -181,7 +181,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _row(line: str) -> dict[str, Any] | None:
-    """What `Log.write` wrote: numbers by their names, with a step."""
+    """A row of `Log.write`: numbers by their names, with a step."""
     try:
         row = json.loads(line)
         whole = type(row["step"]) is int and row["step"] >= 0 and all(map(_is_number, row.values()))

@@ -47,7 +47,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
     method: ClassVar[str]
     """The name of the method, for the log and the model card."""
     images_per_row: ClassVar[int] = 1
-    """How many images one row of a batch stands for, for images_per_s."""
+    """The number of images that one row of a batch stands for, for images_per_s."""
     halted = False
     """Whether the run ends before `max_steps`, on all processes alike."""
 
@@ -85,7 +85,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         """Losses (B,), whose mean is minimised, and metrics: tensors of any shape, logged by their mean."""
 
     def before_step(self) -> dict[str, float]:
-        """Make ready what the update number `state.step` needs -> numbers to log with it."""
+        """Prepare the update number `state.step` -> numbers to log with it."""
         return {}
 
     def evaluate(self) -> dict[str, float]:
@@ -93,7 +93,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         return {}
 
     def show(self, *, last: bool) -> None:
-        """Draw for people what is due at `state.step`, if anything; called on the main process."""
+        """Render the images that are due at `state.step`, if any; called on the main process."""
 
     def result(self) -> Path:
         """Write the weights as users load them -> the file; on the main process, after the last step."""
@@ -104,7 +104,7 @@ class Loop(ABC, Generic[AnyCfg, BatchT]):
         """Write the model card, with the metrics of the last step."""
 
     def facts(self) -> Facts:
-        """What the run plan says of this run beside the settings of the loop."""
+        """The facts of this run that the plan shows beside the settings of the loop."""
         return Facts(self.method)
 
     def data_card(self) -> str:

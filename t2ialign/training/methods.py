@@ -1,4 +1,4 @@
-"""Which methods there are: the folders of t2ialign/methods that have a config.py and a trainer.py.
+"""Lists the methods: the folders of t2ialign/methods that have a config.py and a trainer.py.
 
 Modules of users may be methods too, by their dotted name.
 """
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 @cache
 def methods() -> tuple[str, ...]:
-    """Their names, found without importing them."""
+    """The names of the methods, without importing them."""
     folders = sorted((Path(__file__).parents[1] / "methods").iterdir())
     return tuple(d.name for d in folders if all((d / f).is_file() for f in ("config.py", "trainer.py")))
 
 
 def taking_any_reward() -> list[str]:
-    """Those whose reward needs no gradient: their Trainer says `any_reward`."""
+    """The methods whose reward needs no gradient: their Trainer says `any_reward`."""
     trainers = {name: import_module(f"t2ialign.methods.{name}.trainer").Trainer for name in methods()}
     return [name for name, trainer in trainers.items() if getattr(trainer, "any_reward", False)]
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 REUSABLE = ("cache", "config.yaml", ".config.yaml.part", "logs", "prompts", "wandb")
-"""What a run that died before its first checkpoint may leave behind; the next one uses or replaces it."""
+"""Files that a run may leave behind when it dies before its first checkpoint; the next run uses them."""
 
 
 def resume_point(cfg: LoopConfig) -> Path | None:
@@ -91,7 +91,7 @@ def replaceable(item: Path) -> bool:
 
 
 def set_aside_after(output: Path, step: int) -> None:
-    """No resume is to find the damaged checkpoints that were passed over for the one of `step`."""
+    """Rename damaged checkpoints that were passed over for that of `step`; no resume finds them then."""
     for folder in checkpoint.named(output / CHECKPOINTS):
         if checkpoint.step_of(folder) > step:
             log.warning("%s is kept as %s", folder, checkpoint.set_aside(folder).name)

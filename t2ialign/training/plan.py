@@ -1,4 +1,4 @@
-"""The run plan: on one screen, before the first step, what a training is about to do and what looks wrong."""
+"""The run plan: one screen before the first step, on what a training is about to do and what looks wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANY_EPOCHS = 20
 
 
 class Settings(Protocol):
-    """What the plan reads of a trainer's settings."""
+    """The part of a trainer's settings that the plan reads."""
 
     output: Path
     precision: Any
@@ -99,7 +99,7 @@ def plan_rows(
 
 
 def warnings(facts: Facts, cfg: Settings, processes: int) -> list[str]:
-    """What looks wrong before the first step, a line each."""
+    """Warnings about the settings before the first step, a line each."""
     lines = far_off(facts.published, facts.numbers)
     passes = epochs(facts, cfg, processes)
     if facts.repeats and passes > MANY_EPOCHS:
@@ -125,7 +125,7 @@ def epochs(facts: Facts, cfg: Settings, processes: int) -> float:
 
 
 def data_words(facts: Facts) -> str:
-    """How much there is to train on and held out, and what so many held-out ones can show."""
+    """The amount of training and held-out data, and the change that the held-out part can show."""
     words = f"{facts.train:,} {facts.unit}"
     if not facts.heldout:
         return f"{words}, none held out"
@@ -162,7 +162,7 @@ def device_words(device: torch.device, processes: int) -> str:
 
 
 def image_facts(cfg: TrainConfig, policy: UNetPolicy, prompts: int) -> Facts:
-    """Of every trainer of an image model: its name, family, prediction and sizes, its validation images."""
+    """Facts of every trainer of an image model: name, family, prediction and sizes, validation images."""
     C, h, w = policy.latent_shape(*policy.native_size)
     height, width = policy.native_size
     model = (
@@ -178,7 +178,7 @@ def image_facts(cfg: TrainConfig, policy: UNetPolicy, prompts: int) -> Facts:
 
 
 def count(net: nn.Module) -> int:
-    """How many numbers the weights of a network are, trained and frozen."""
+    """The number of weights of a network, trained and frozen."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 

@@ -1,4 +1,4 @@
-"""What a trainer of an image model trains, and the files of it that people load."""
+"""The trained part of an image model, and the files of it that people load."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def write_kohya(policy: UNetPolicy, cfg: TrainConfig, written: Path) -> Path:
 
 
 def kohya_file(output: Path, folder: Path) -> Path:
-    """Where the LoRA of a run lies for those programs: they list names, so it is called after the run."""
+    """The LoRA of a run for those programs, which list file names: it is named after the run."""
     best = () if folder == output else (folder.name,)
     return folder / f"{'_'.join((output.resolve().name, *best))}_kohya.safetensors"

@@ -12,7 +12,7 @@ from t2ialign.models.lora_targets import UNET
 
 
 class LoopConfig(Config):
-    """Settings of the training loop, whatever it trains."""
+    """Settings of the training loop, which are the same for all methods that use it."""
 
     FREE: ClassVar[frozenset[str]] = frozenset(
         {
@@ -21,7 +21,7 @@ class LoopConfig(Config):
             *("lr", "max_grad_norm", "precision"),  # what mends a run that came to NaN
         }
     )
-    """What a resumed run may change, as long as the global batch stays: the rest makes it another run."""
+    """Settings that a resumed run may change, as long as the global batch stays the same."""
 
     output: Path = Path("runs/new")
     """The folder that the results are written to. A folder that is already in use is an error, unless the run

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
-    """What calls the trained network, always through `net`, which may be wrapped for several processes."""
+    """The owner of the trained network, which calls it through `net`; that may be wrapped for processes."""
 
     net: nn.Module
 

@@ -24,7 +24,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What a shell reports of a process ended by this signal."""
+        """The exit code that a shell reports of a process ended by this signal."""
         return 128 + (self.signum or signal.SIGTERM)
 
     def __enter__(self) -> StopRequest:

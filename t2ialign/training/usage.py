@@ -82,7 +82,7 @@ def hub_id(model: str) -> str | None:
 
 
 def shown(model: str) -> str:
-    """How a card names the model: as on the Hub, or by its last name."""
+    """The name of the model in a card: as on the Hub, or its last part."""
     return hub_id(model) or marked(Path(model).name)
 
 
@@ -104,12 +104,12 @@ def lora(model: str, folder: Path, *, kohya: Path | None, settings: Mapping[str,
 
 
 def all_weights(model: str, folder: Path, *, settings: Mapping[str, Any]) -> str:
-    """How to load the network in `folder`."""
+    """Instructions to load the network in `folder`."""
     return ALL.format(**_pipeline(model, folder, settings))
 
 
 def _pipeline(model: str, folder: Path, settings: Mapping[str, Any] | None) -> dict[str, str]:
-    """What fills the snippets: settings that a config may lack, and those that were given in place of it."""
+    """The values of the snippets: settings that a config may lack, and those given in place of it."""
     known, base = dict(settings or {}), hub_id(model)
     named = {"clip_sample": False}
     if "set_alpha_to_one" in known:

@@ -17,9 +17,9 @@ from t2ialign.training.output import CHECKPOINTS, log
 from t2ialign.training.settings import LoopConfig
 
 EXPLODED, FIRST = 100, 10
-"""A loss has exploded if it is so many times its median over the first so many steps (at least 1)."""
+"""A loss has exploded at this multiple of its median over the first steps (at least 1), and their number."""
 LARGEST = 1e3
-"""Trained weights beyond this are those of a run that diverged, whatever its loss was a step earlier."""
+"""The size of a weight beyond which a run has diverged, whatever its loss was a step earlier."""
 
 
 def check_finite(row: Mapping[str, float], cfg: LoopConfig, step: int, *, main: bool) -> None:

@@ -12,7 +12,7 @@ from t2ialign.models.generate import generate
 from t2ialign.progress import Progress
 
 IMAGES = 8
-"""Of the untrained weights, whose mean reward is printed under the plan of a run."""
+"""The number of images of the untrained weights whose mean reward is printed under the plan."""
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def mean_reward(
 
 
 class Climbing(Protocol):
-    """The settings of a trainer that climbs a reward which are read here."""
+    """The settings that are read here, of a trainer that climbs a reward."""
 
     reward: str
     num_steps: int

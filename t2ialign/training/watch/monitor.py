@@ -67,7 +67,7 @@ class Monitor:
         }
 
     def notes(self) -> Iterator[str]:
-        """What this monitor cannot measure, a line each."""
+        """The measures that this monitor cannot take, a line each."""
         if self.panel.eye is None:
             yield "diversity is not measured: no reward of monitor_rewards embeds images, as clipscore does"
         if self.cfg.monitor_rewards and len(self.prompts) < 2:
@@ -130,7 +130,7 @@ class Monitor:
         if type(best.get("step")) is not int or type(best.get("mean")) not in (int, float):
             raise ValueError(
                 f"got {file}, which is damaged; expected a step and a mean; restore it, or remove "
-                f"{file.parent}, whose weights nobody knows any more"
+                f"{file.parent}, whose weights are unknown"
             )
         return best
 
@@ -241,7 +241,7 @@ class Monitor:
                     who = self.about["trained"] if name == TRAINED else name
                     raise ValueError(
                         f"got the score {value} of {who} for prompt {prompt!r}, seed {seed}; expected a "
-                        "number; mend the reward, or drop it from monitor_rewards, and add resume=latest"
+                        "number; correct the reward, or drop it from monitor_rewards, and add resume=latest"
                     )
 
 

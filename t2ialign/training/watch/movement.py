@@ -1,4 +1,4 @@
-"""Whether a run has begun to learn: a margin or a reward that does not rise above its noise is warned of."""
+"""Warns of a run that does not learn: its margin or reward does not rise above its noise."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Movement:
 
     @classmethod
     def of(cls, cfg: LoopConfig, facts: Facts, *, main: bool) -> Movement:
-        """Of a run on its main process, with the rows it had before it was resumed; they warned already."""
+        """The watcher of a run on its main process, with the rows before a resume, of which it has warned."""
         first = min(cfg.lr_warmup + math.ceil(cfg.max_steps / 10), cfg.max_steps)
         movement, file = cls(facts.watched if main else {}, facts.levers, first=first), cfg.output / METRICS
         for row in read_rows(file) if main and file.exists() else []:

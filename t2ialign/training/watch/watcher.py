@@ -38,11 +38,11 @@ class Watch:
 
     @property
     def prompts(self) -> list[str]:
-        """Those it samples on this process."""
+        """The prompts that this process samples."""
         return self.monitor.prompts if self.monitor else []
 
     def open(self) -> bool:
-        """Take up what was measured before, and say what cannot be -> whether the run was ended then."""
+        """Continue the measurements of an earlier run -> whether the run was ended then."""
         if self.monitor is not None:
             self.monitor.open(self.state.step)
             for line in self.monitor.notes():
@@ -60,7 +60,7 @@ class Watch:
         return self._ends()
 
     def keep_best(self) -> None:
-        """Export the weights if they are the best so far by the reward that was asked for."""
+        """Export the weights if they are the best so far by the reward of the setting keep_best."""
         if self.monitor is not None:
             self.monitor.keep_best(self.state.step, self.save, self.write)
 
