@@ -1,1 +1,1 @@
-"""Suites, statistics and reports: how a result is proved."""
+"""Statistics, metrics and reports that show whether a result is real."""

@@ -10,15 +10,15 @@ from t2ialign.evaluation.monitor_journal import TRAINED, Journal
 from t2ialign.evaluation.statistics import Estimate, paired_difference
 
 SETTINGS = ("prompts", "images", "model", "steps", "guidance")
-"""What runs must have measured alike to stand in one table."""
+"""The settings that runs must share to stand in one table."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """How one run moved one reward between the base and its last step."""
+    """The change of one reward in one run, from the base to its last step."""
 
     raw: Estimate
-    """In the reward's own units, over images of the same prompt and seed, interval by prompt."""
+    """The change in the reward's unit, over images of the same prompt and seed, interval by prompt."""
     base_std: float
     """Standard deviation of the base's means over prompts; 0 where all are alike."""
     own: bool
@@ -26,7 +26,7 @@ class Change:
 
     @property
     def scaled(self) -> Estimate | None:
-        """In units of `base_std`, None where that is 0."""
+        """The change in units of `base_std`, None where that is 0."""
         unit, raw = self.base_std, self.raw
         if not unit:
             return None

@@ -1,4 +1,4 @@
-"""How much the images of one prompt differ from each other, and how far they are from the base model's."""
+"""Measures of how images of one prompt differ from each other, and from those of the base model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a filter by the gaps of three rewards kept and dropped, and what is needed to choose its limits."""
+"""The report of a filter by the gaps of three rewards, with the figures to choose its limits by."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def summarise(
 
 
 def table(parts: Mapping[str, Part]) -> Table:
-    """What `summarise` gave, for a terminal: a column a reward, the ties, if any, below the preferences."""
+    """The report as text for a terminal: a column a reward, ties, if any, below the preferences."""
     shown = Table(title="gap = score(winner) - score(loser)", title_justify="left")
     shown.add_column("")
     for name in parts["preferences"]["rewards"]:

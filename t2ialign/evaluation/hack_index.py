@@ -14,7 +14,7 @@ import numpy as np
 SHARE = 0.1
 """A fall below this share of the base's standard deviation over prompts counts as none."""
 ERRORS = 2
-"""Standard errors that a fall has to exceed."""
+"""The number of standard errors that a fall has to exceed."""
 FEWEST = 5
 """Measurements after the base's below which a run in which nothing fell is too short to tell."""
 
@@ -24,20 +24,20 @@ Series = Mapping[int, Sequence[float]]
 
 @dataclass(frozen=True)
 class Fall:
-    """How far a held-out reward, or the mean of several numbers, lies below its running best at one step."""
+    """The fall of a held-out reward, or of the mean of several, below its running best at one step."""
 
     reward: str
     step: int
     best_step: int
-    """Of the running best, the last one of equals: the reward was still whole there."""
+    """The step of the running best, the last one of equals: the reward was still whole there."""
     drop: float
     """Mean over prompts at the best step less that now, in the reward's own units; 0 at the best itself."""
     threshold: float
     """max(0.1 base-std, 2 standard errors of the drop, paired by prompt)."""
     base_std: float
-    """Of the base's means over prompts."""
+    """The standard deviation of the base's means over prompts."""
     usable: float | None
-    """The trained reward's mean at the best step: what can be had of it. None without a trained reward."""
+    """The trained reward's mean at the best step, None without a trained reward."""
     trained: float | None
     """The trained reward's mean now."""
 
@@ -139,7 +139,7 @@ def words(fall: Fall) -> str:
 
 
 def none_found(measured: int) -> str:
-    """The same for a run in which nothing fired, measured so many times after the base."""
+    """The line for a run in which nothing fired, with the number of measurements after the base."""
     if measured < FEWEST:
         return f"too short to tell (measurements after the base: {measured}; it takes {FEWEST} or more)"
     return "no over-optimisation found"

@@ -23,14 +23,14 @@ Score = dict[str, Any]
 """{"file", "prompt", "seed", "bytes", "mtime_ns", "reward", "score"}; "error" if broken, not "score"."""
 
 KEY = ("file", "prompt", "seed", "bytes", "mtime_ns")
-"""What a score belongs to: another picture of the same name has another size or date."""
+"""The identity to which a score belongs: another image of the same name has another size or date."""
 
 
 class _Item(NamedTuple):
     row: Rendered
     key: Key
     image: Tensor | str
-    """The picture, or why there is none."""
+    """The image, or the reason why there is none."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a run's monitor leaves: monitor/scores.jsonl, one row an image and step, and the images beside it."""
+"""The files of a run's monitor: monitor/scores.jsonl, one row an image and step, and the images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from t2ialign.io.messages import quoted
 
 FOLDER, SCORES, ABOUT = "monitor", "scores.jsonl", "about.json"
 TRAINED = "trained"
-"""Key of the trained reward among the scores; `about` says its name."""
+"""Key of the trained reward among the scores; `about` has its name."""
 DIVERSITY = "diversity"
-"""Key among the statistics of the one that more is better of."""
+"""Key of the statistic for which more is better."""
 MEAN = "mean of all"
-"""What the mean of the held-out rewards and diversity is called in a verdict."""
+"""The name of the mean of the held-out rewards and diversity in a verdict."""
 
 Row = dict[str, Any]
 """{"step", "prompt", "seed", "file", "scores": {reward: number}, "statistics": {name: number}}"""
@@ -44,7 +44,7 @@ class Journal:
 
     @property
     def steps(self) -> list[int]:
-        """Those measured, in order; the base model's is 0."""
+        """The measured steps, in order; the base model's is 0."""
         return list(self._steps)
 
     def at(self, step: int) -> list[Row]:
@@ -52,7 +52,7 @@ class Journal:
         return self._steps[step]
 
     def names(self, kind: Kind) -> list[str]:
-        """Of all scores or statistics, in order of first appearance."""
+        """The names of all scores or statistics, in order of first appearance."""
         return list(dict.fromkeys(name for rows in self._steps.values() for name in rows[0][kind]))
 
     def heldout(self) -> list[str]:
@@ -71,7 +71,7 @@ class Journal:
         return means
 
     def falls(self, rewards: Sequence[str] | None = None) -> list[Fall]:
-        """Of each held-out reward, or of those named, and of `heldout_mean`, at each step.
+        """The falls of each held-out reward, or of the named ones, and of `heldout_mean`, at each step.
 
         None with fewer than two prompts.
         """
@@ -86,7 +86,7 @@ class Journal:
         return result
 
     def heldout_mean(self, rewards: Sequence[str]) -> dict[int, list[float]]:
-        """Of these rewards and diversity, in units of the base's spread; empty where only one has it."""
+        """The mean of these rewards and diversity in units of the base's spread; empty if only one has it."""
         members = [self.series("scores", name) for name in rewards]
         if rewards and (diversity := self.series("statistics", DIVERSITY)):
             members.append(diversity)
@@ -109,7 +109,7 @@ class Journal:
             if images != first or any(row[k].keys() != rows[0][k].keys() for row in rows for k in KINDS):
                 raise ValueError(
                     f"got rows of step {step} in {self.folder / SCORES} that differ in their prompts, seeds "
-                    "or scores; expected the same images at each step; mend it"
+                    "or scores; expected the same images at each step; correct it"
                 )
 
     def cut(self, step: int) -> None:
@@ -168,12 +168,12 @@ def _check_row(row: Row, file: Path) -> None:
     if odd:
         raise ValueError(
             f"got {quoted(row.get(odd[0]))} as {odd[0]} of a row in {file}; expected what the monitor wrote; "
-            "mend it"
+            "correct it"
         )
 
 
 def image_file(step: int, seed: int) -> str:
-    """Where an image lies within the monitor's folder."""
+    """The path of an image within the monitor's folder."""
     return f"step-{step:06d}/{seed:05d}.png"
 
 

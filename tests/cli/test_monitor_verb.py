@@ -204,7 +204,7 @@ def test_a_row_that_no_monitor_wrote_is_one_line(tmp_path, name):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[5] |= DAMAGE[name]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(ValueError, match=r"scores\.jsonl.*; mend it") as error:
+    with pytest.raises(ValueError, match=r"scores\.jsonl.*; correct it") as error:
         Journal(tmp_path / "run")
     assert "\n" not in str(error.value)
 

@@ -23,7 +23,7 @@ class Judged:
     """One key point on one picture; `match` is in [0, 1], or None where the judge's answer was unreadable."""
 
     picture: str
-    """What tells one picture from another."""
+    """The identity of the image."""
     prompt: str
     kind: str
     match: float | None
@@ -39,15 +39,15 @@ class Accuracy:
     """Shares in [0, 1] with intervals; empty, or None, where nothing was readable."""
 
     kinds: dict[str, Estimate]
-    """By id, in the order of the taxonomy."""
+    """The accuracy of each kind by id, in the order of the taxonomy."""
     categories: dict[str, Estimate]
-    """Over all key points of a category."""
+    """The accuracy over all key points of a category."""
     points: Estimate | None
-    """Over all key points."""
+    """The accuracy over all key points."""
     over_kinds: Estimate | None
     """The unweighted mean over the kinds."""
     pictures: Estimate | None
-    """Of pictures with all key points correct."""
+    """The share of images with all key points correct."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -1,4 +1,4 @@
-"""How often a judge of key points agrees with annotations: of each kind and over kinds, with intervals."""
+"""The agreement of a judge of key points with annotations, by kind and over kinds, with intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OVERALL = "all kinds"
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over some key points: how many show what they ask, and how many the judge tells right."""
+    """Agreement over some key points: the share that matches, and the share that the judge gets right."""
 
     pairs: int
     matching: float

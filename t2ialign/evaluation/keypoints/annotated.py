@@ -23,7 +23,7 @@ class Annotated:
     """A picture, the user's prompt, its key points, and whether the picture shows each of them."""
 
     name: str
-    """Where it stands, for messages."""
+    """The place in the source, for messages."""
     picture: ImageSource
     prompt: str
     points: tuple[KeyPoint, ...]
@@ -65,7 +65,9 @@ def _entries(where: str, value: Any) -> list[Any]:
         except json.JSONDecodeError:
             value = None
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{where}: got points that are no list or empty; expected key points; mend the row")
+        raise ValueError(
+            f"{where}: got points that are no list or empty; expected key points; correct the row"
+        )
     return value
 
 
@@ -73,7 +75,7 @@ def _pair(where: str, entry: Any) -> tuple[KeyPoint, bool]:
     if not isinstance(entry, dict) or not set(entry) >= KEYS or entry["match"] not in (0, 1):
         raise ValueError(
             f"{where}: got key point {quoted(entry)}; expected an object with kind, description, and "
-            "match that is true or false; mend it"
+            "match that is true or false; correct it"
         )
     try:
         return KeyPoint(kind_spelled(str(entry["kind"])), entry["description"]), bool(entry["match"])

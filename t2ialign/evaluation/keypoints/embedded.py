@@ -96,7 +96,7 @@ def _embedded(
 
 @torch.no_grad()
 def _tensors(scorer: TwoTower, batch: Sequence[Annotated]) -> dict[str, Tensor]:
-    """What a file holds: an image embedding a picture, the rest a key point."""
+    """The content of a file: an image embedding per image, the rest per key point."""
     room = Room()
 
     def square(one: Annotated) -> Tensor:
@@ -115,7 +115,7 @@ def _tensors(scorer: TwoTower, batch: Sequence[Annotated]) -> dict[str, Tensor]:
 
 
 def _square(scorer: TwoTower, picture: Image.Image) -> Tensor:
-    """As the fitted head will see pictures: (1, 3, S, S), by the scorer's path for tensors."""
+    """The image as the fitted head will see it: (1, 3, S, S), by the scorer's path for tensors."""
     device = next(scorer.parameters()).device
     pixels = torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1)[None]
     return scorer.preprocess(pixels.float().div_(255))
@@ -134,12 +134,12 @@ def _is_whole(file: Path, known: Mapping[str, str] | None) -> bool:
     if not file.is_file():
         return False
     if wrong := fault(file, None if known is None else known.get(file.name, "")):
-        log.warning("cache %s is damaged (%s): what is damaged is built anew", file.parent, wrong)
+        log.warning("cache %s is damaged (%s): the damaged part is built anew", file.parent, wrong)
     return wrong is None
 
 
 def _claim(folder: Path, made_of: dict[str, Any]) -> None:
-    """The folder becomes ours. Raises ValueError for embeddings of something else in it."""
+    """Claim the folder for this run. Raises ValueError for other embeddings in it."""
     file = folder / MADE_OF
     try:
         earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else made_of

@@ -119,7 +119,7 @@ def _test_points(row: Row) -> list[KeyPoint]:
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"got sub_dims_en {quoted(row['sub_dims_en'])}; expected JSON with Testpoints and Testpoint "
-            "Description; mend the row"
+            "Description; correct the row"
         ) from error
     return _paired(names, [text.strip() or row["prompt_en"] for text in descriptions])
 
@@ -127,7 +127,7 @@ def _test_points(row: Row) -> list[KeyPoint]:
 def _paired(names: Sequence[str], descriptions: Sequence[str]) -> list[KeyPoint]:
     if len(names) != len(descriptions):
         raise ValueError(
-            f"got {len(names)} key points and {len(descriptions)} descriptions; expected one each; mend"
+            f"got {len(names)} key points and {len(descriptions)} descriptions; expected one each; correct it"
         )
     return [KeyPoint(kind_spelled(name), text) for name, text in zip(names, descriptions, strict=True)]
 
@@ -182,5 +182,5 @@ def _texts(row: Row, column: str) -> list[str]:
         except (ValueError, SyntaxError):
             value = None
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"got {column} {quoted(row[column])}; expected a list of texts; mend the row")
+        raise ValueError(f"got {column} {quoted(row[column])}; expected a list of texts; correct the row")
     return value

@@ -65,7 +65,7 @@ MAPPING: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """How many were expected, how many given, how many of the given were expected."""
+    """Counts: how many were expected, how many given, and how many of the given were expected."""
 
     expected: int = 0
     given: int = 0
@@ -86,7 +86,7 @@ class Found:
 
 
 def compared(expected: Iterable[object], given: Iterable[object]) -> Found:
-    """Two lists as bags: what occurs in both is right as often as in the shorter."""
+    """Compare two lists as bags: an item in both is right as often as in the shorter."""
     wanted, got = Counter(expected), Counter(given)
     return Found(wanted.total(), got.total(), (wanted & got).total())
 
