@@ -1,4 +1,4 @@
-"""The token budget of a text encoder: what a prompt costs, and one cut down to clauses that fit."""
+"""The token budget of a text encoder: the cost of a prompt, and cutting one down to clauses that fit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def shorten(
         return count(tokenizer, _joined(pieces)) > size
 
     def drop(keep: bool) -> None:
-        """From the end, never the first piece; with `keep` none whose loss the check would see."""
+        """Drop from the end, never the first piece; with `keep` none whose loss the check would see."""
         for index in range(len(pieces) - 1, 0, -1):
             rest = pieces[:index] + pieces[index + 1 :]
             if over() and not (keep and len(check(wanted, _joined(rest))) > len(before)):

@@ -1,4 +1,4 @@
-"""What a prompt counts, binds and places, said as a 77-token encoder reads it: edits, each with a reason.
+"""Edits that state counts, bindings and places as a 77-token encoder reads them, each with a reason.
 
 CLIP reads a prompt nearly as a bag of words (Yuksekgonul et al. 2023, arXiv 2210.01936), and its tokenizer
 takes every digit for a word of its own. Two things that are joined by "and" mix their looks or lose one of
@@ -24,7 +24,7 @@ from t2ialign.rewriting.quotes import quoted
 MASK = "\u25a1"
 """Stands for each letter of a quotation, where nothing is read or changed."""
 MOST_SIDE_BY_SIDE = 6
-"""More things than this do not stand in one row."""
+"""The largest number of things that stand in one row."""
 
 _REQUEST = re.compile(
     r"""(?:\s*(?:(?:please|kindly|can\s+you|could\s+you|i\s+want\s+you\s+to|i\s+want\s+to|help\s+me)[\s,]+)*
@@ -184,7 +184,7 @@ def _capitalised(text: str, phrase: Phrase) -> bool:
 
 
 def _end(text: str, thing: Phrase) -> int:
-    """Where a thing ends, with what it is made of."""
+    """The end of a thing, with the material that it is made of."""
     material = _MADE_OF.match(text, thing.head.end)
     return material.end() if material else thing.head.end
 
@@ -197,7 +197,7 @@ def _placed(text: str, things: list[Phrase], places: tuple[str, str]) -> tuple[l
 
 
 def _apart(text: str, things: list[Phrase]) -> tuple[list[Edit], str]:
-    """On two sides if they differ in looks or number, else side by side."""
+    """Put things on two sides if they differ in looks or number, else side by side."""
     looks = [
         thing.count > 1 or len(tokens(text[thing.number.end : thing.head.start])) > 0 for thing in things
     ]

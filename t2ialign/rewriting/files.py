@@ -12,7 +12,7 @@ from t2ialign.rewriting.rewriter import Rewriter, Rewritten, rewrite_in_parts
 from t2ialign.rewriting.survival import Lost
 
 ENDINGS = (".txt", ".jsonl", ".parquet")
-"""What a file of rewrites may be: the prompts to use, one a line, or tables of all columns."""
+"""The endings of a file of rewrites: the prompts to use, one a line, or tables of all columns."""
 
 Row = dict[str, Any]
 """prompt, thought, rewrite, used, reason, fallback, lost, dropped, tries, rewriter, seed."""
@@ -50,7 +50,7 @@ def rewrite_all(
 
 
 def journal_of(output: Path) -> Path:
-    """Where the rows of a run are kept while it runs, and after it."""
+    """The journal of a run, during it and after it."""
     return output.with_name(output.name + ".journal.jsonl")
 
 

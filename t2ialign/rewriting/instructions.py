@@ -1,4 +1,4 @@
-"""What language models are told: one preset for each way of asking for a rewrite, as data.
+"""The instructions to language models: one preset for each way of asking for a rewrite, as data.
 
 The two presets of PromptEnhancer (arXiv 2509.04545) keep the conventions of its released inference code:
 which role the instruction has, what the template is told, how long and how greedily it writes, how its output
@@ -20,7 +20,7 @@ from t2ialign.rewriting.intensity import intensity
 from t2ialign.rewriting.parse import REPHRASE
 
 STRENGTH = "{intensity}"
-"""Where a text of a preset takes in the sentence of the intensity."""
+"""The mark in a preset's text that the sentence of the intensity replaces."""
 
 _FORM = (
     "First think, in at most 200 words, between <think> and </think>. Then write the new prompt, and nothing "
@@ -59,26 +59,26 @@ _SHORT = (
 
 @dataclass(frozen=True)
 class Preset:
-    """One way to ask a language model for a rewrite, and what its outputs look like."""
+    """One way to ask a language model for a rewrite, and the form of its outputs."""
 
     system: str = ""
     """The system message, if any."""
     prefix: str = ""
-    """What stands before the prompt in the user's turn."""
+    """The text before the prompt in the user's turn."""
     suffix: str = ""
-    """What stands after it."""
+    """The text after the prompt in the user's turn."""
     convention: str = "tags"
-    """Of `parse.CONVENTIONS`."""
+    """The form of the outputs, one of `parse.CONVENTIONS`."""
     tokens: int = 1024
-    """The longest output."""
+    """The maximum length of an output in tokens."""
     temperature: float = 0.0
-    """Of the first try; 0 is greedy."""
+    """The temperature of the first try; 0 is greedy."""
     chat: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the chat template."""
     raw: Mapping[str, Any] | None = None
-    """For a model that continues text and knows no chat: how it searches, as options of `LocalWriter`."""
+    """Options of the search of `LocalWriter`, for a model that continues text and knows no chat."""
     survival: bool = True
-    """Whether what must survive is asked of it; not of a rewriter whose task is to replace the words."""
+    """Whether the rewrite is checked for what must survive; not where a rewriter is to replace the words."""
 
     @property
     def takes_intensity(self) -> bool:

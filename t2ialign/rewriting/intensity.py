@@ -1,4 +1,4 @@
-"""How much a rewrite may change: prompts that are left alone, and the three intensities."""
+"""The amount of change by a rewrite: prompts that are left alone, and the three intensities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BYTES_A_WORD = 24
 
 @dataclass(frozen=True)
 class Intensity:
-    """How many words a rewrite may add, and the sentence that tells a model so."""
+    """The number of words that a rewrite may add, and the sentence that tells a model so."""
 
     words: int
     instruction: str

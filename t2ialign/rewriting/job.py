@@ -20,7 +20,7 @@ TRIES = 2
 
 @dataclass(frozen=True)
 class Job:
-    """A rewriter and what is asked of its rewrites; `fit` is the pipeline whose token budget holds."""
+    """A rewriter and the demands on its rewrites; `fit` is the pipeline whose token budget holds."""
 
     choice: Choice
     fit: str | None = None

@@ -13,7 +13,7 @@ from t2ialign.rewriting.rewriter import Rewriter
 from t2ialign.rewriting.rules import Rules
 
 AGAIN = 0.7
-"""Temperature of what would be greedy and has been written before: a second try, another draw."""
+"""The temperature of a second try or draw that would otherwise repeat a greedy output."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rewards.text.english import singular
 
 CUES = Path(__file__).with_name("style_cues.json")
 _LATER_WINS = ("object", "scene", "food", "imaginary", "animal", "people", "person", "text")
-"""The kinds of nouns; what two of them list is of the later one."""
+"""The kinds of nouns; a noun that two of them list is of the later one."""
 _HINTS = ("imaginary", "drawn", "whole", "indoors", "outdoors", "dark")
 # "a traffic light" is no light, and "light blue" none either.
 _OTHER_SENSE = re.compile(
@@ -29,13 +29,13 @@ def kind_of(noun: str) -> str | None:
 
 
 def aspects(text: str) -> set[str]:
-    """What a text says of itself: photo, medium, style, light, mood, composition, finish, plain."""
+    """The aspects that a text states: photo, medium, style, light, mood, composition, finish, plain."""
     read = _OTHER_SENSE.sub(" ", text.lower())
     return {name for name, pattern in _says().items() if pattern.search(read)}
 
 
 def hints(text: str) -> set[str]:
-    """What else its words tell: imaginary, drawn, whole (bodies), indoors, outdoors, dark."""
+    """Further hints in its words: imaginary, drawn, whole (bodies), indoors, outdoors, dark."""
     return {name for name, pattern in _shows().items() if pattern.search(text.lower())}
 
 

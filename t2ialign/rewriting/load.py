@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RULES, SHAPES = "rules", "shapes"
 ASSET = "shapes-rewriter"
 DEFAULT = "medium"
-"""The intensity that is meant where none is named."""
+"""The intensity where none is named."""
 SMALL = (
     "Qwen/Qwen2.5-0.5B-Instruct (0.5 billion parameters, Apache-2.0)",
     "Qwen/Qwen2.5-1.5B-Instruct (1.5 billion, Apache-2.0)",
@@ -25,13 +25,13 @@ SMALL = (
 )
 """Instruction models to begin with, by the size and licence of their model cards."""
 TOLD = ("tokens", "chat", "extra", "dtype")
-"""Options that change what is written; the others change how fast, or where."""
+"""Options that change the output; the others change its speed, or where it is computed."""
 MAPPINGS = ("chat", "extra")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A rewriter that was named and fits what was said of it; `load` opens its model."""
+    """A named rewriter and its settings, which fit each other; `load` opens its model."""
 
     name: str
     url: str | None = None
@@ -57,7 +57,7 @@ class Choice:
 
     @property
     def asks(self) -> dict[str, Any]:
-        """What `rewriter.rewrite` must know of it: its convention, and whether survival is asked."""
+        """The keywords for `rewriter.rewrite`: its convention, and whether survival is checked."""
         preset = self.preset or Preset()
         return {"convention": preset.convention, "survival": preset.survival}
 
@@ -149,7 +149,7 @@ def choose(
 
 def _refuse(what: str, given: dict[str, Any]) -> None:
     if names := [key for key, value in given.items() if value is not None]:
-        raise ValueError(f"got {', '.join(names)} for {what}, which takes no such thing; drop it")
+        raise ValueError(f"got {', '.join(names)} for {what}, which has no such setting; drop it")
 
 
 def _check_mapping(key: str, value: Any) -> None:
@@ -166,7 +166,7 @@ def _with_tokens(preset: Preset, tokens: Any) -> Preset:
 
 
 def _folder(name: str, url: str | None) -> str:
-    """What the writer is opened by. Raises ValueError for a name that can be nothing here."""
+    """The name by which the writer is opened. Raises ValueError for a name that nothing here can have."""
     if url is not None:
         return name
     if name == SHAPES:

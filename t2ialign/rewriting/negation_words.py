@@ -11,13 +11,13 @@ NEGATOR = (
     r"no(?!\.\s?\d)|not|never|without|nor|neither|none|nothing|nowhere|cannot|\w+n['\u2019]t|zero|"
     r"(?:free|devoid|absence)\s+of|free\s+from|anything\s+but|lack(?:s|ed|ing)?(?:\s+of)?"
 )
-"""What a prompt negates with, as a pattern; "-less", "-free" and "no one" are patterns of their own."""
+"""The negators of a prompt, as a pattern; "-less", "-free" and "no one" are patterns of their own."""
 
 SOFT = (
     r"instead\s+of|rather\s+than|except(?:\s+for)?|other\s+than|excluding|missing|absent|gone|vanished|avoid\w*|"
     r"refus\w+|ignor\w+|(?:unable|inability)\s+to|replac\w+|invisible|hidden"
 )
-"""What states an absence in a rewrite, too; a prompt that has these loses little without them."""
+"""Statements of absence in a rewrite, too; a prompt that has these loses little without them."""
 
 IDIOM = (
     r"not\s+(?:only|just|merely|simply|far|unlike|least|quite|to\s+mention)|no\s+(?:less|fewer|matter|doubt|time)|"

@@ -38,12 +38,12 @@ class Negation:
     stems: frozenset[str]
     evidence: str
     after: frozenset[str]
-    """All that follows in its clause."""
+    """The words that follow in its clause."""
     clause: frozenset[str]
 
 
 def negations(text: str) -> list[Negation]:
-    """What the text says is absent, without idioms such as "not only" and figures such as "countless"."""
+    """The negations of a text, without idioms such as "not only" and figures such as "countless"."""
     return [
         negation
         for match in _HARD.finditer(text)

@@ -117,7 +117,7 @@ def _spoken(text: str) -> set[str]:
 
 
 def _enumerated(noun: str, text: str) -> str:
-    """How often a thing is introduced in the singular: "a white cat beside an old cat" has two."""
+    """The number of times a thing is introduced in the singular: "a white cat beside an old cat" has two."""
     one = rf"\b(?:an?|one|another|other)\s+(?:[\w-]+\s+){{0,3}}?{re.escape(noun)}\b"
     return str(len(re.findall(one, text, re.IGNORECASE))) if noun else ""
 
@@ -174,7 +174,7 @@ def _small(text: str) -> int:
 
 
 def _noun(after: str, value: str) -> tuple[str, int]:
-    """What is counted by a number that these words follow, and where it ends; ("", 0) if nothing is."""
+    """The noun that a number before these words counts, and its end; ("", 0) without one."""
     items = tokens(after)
     for token, following in zip_longest(items, items[1:]):
         if ends_phrase(token, following):

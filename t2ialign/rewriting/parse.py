@@ -1,4 +1,4 @@
-"""What a rewriter wrote -> its thought and its answer; whatever is malformed is a named fall-back.
+"""The output of a rewriter -> its thought and its answer; malformed output is a named fall-back.
 
 "tags" and "last_think" are the conventions of PromptEnhancer (arXiv 2509.04545) as released: of its 7B and of
 its 32B model. "continuation" and "rephrase" are those of prompt-expansion models: MagicPrompt and its kind go
@@ -31,9 +31,9 @@ FALLBACKS = (NO_TAGS, EMPTY, NOT_CLOSED, NOT_OPENED, NESTED, SEVERAL, THOUGHT_OP
 THINK = ("<think>", "</think>")
 ANSWER = ("<answer>", "</answer>")
 MARK = "think>"
-"""What both think marks end in, and what the released 32B code counts and splits at."""
+"""The common end of both think marks, which the released 32B code counts and splits at."""
 REPHRASE = " Rephrase:"
-"""What Promptist reads after the prompt."""
+"""The text that Promptist reads after the prompt."""
 
 Parts = tuple[str, str, str | None]
 """Thought, answer, fall-back."""
@@ -75,7 +75,7 @@ def parse(output: str, prompt: str, *, convention: str = "tags") -> Parsed:
 
 
 def _tags(text: str, prompt: str, cut: bool) -> Parts:
-    """What follows a closed answer may be cut."""
+    """The answer in tags; text after a closed answer may be cut off."""
     thought, answer, fallback = _between_tags(text)
     return thought, answer, LIMIT if cut and fallback is not None else fallback
 
@@ -163,4 +163,4 @@ CONVENTIONS = {
     "continuation": _continuation,
     "rephrase": _rephrase,
 }
-"""How outputs are marked: functions of (output, prompt, whether the token limit broke it off)."""
+"""The conventions of outputs: functions of (output, prompt, whether the token limit broke it off)."""

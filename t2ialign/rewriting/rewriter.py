@@ -19,7 +19,7 @@ REFUSED = "refused"
 LONGEST_REWRITE = 6_000
 """Letters of a rewrite: some 1,000 words, more than any text encoder of an image model reads."""
 HARMLESS = "cat"
-"""What no model refuses; one word, so that it is asked whatever prompts are left alone."""
+"""A prompt that no model refuses; one word, so that it is sent whatever prompts are left alone."""
 
 
 class Rewriter(Protocol):
@@ -35,7 +35,7 @@ class Rewriter(Protocol):
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A prompt and what became of it; thought, rewrite, fallback and lost are those of the last try."""
+    """A prompt and its result; thought, rewrite, fallback and lost are those of the last try."""
 
     prompt: str
     thought: str = ""
@@ -43,12 +43,12 @@ class Rewritten:
     used: str = "original"
     """"rewrite" or "original"."""
     reason: str | None = None
-    """Why the original is used."""
+    """The reason why the original is used."""
     fallback: str | None = None
     """One of `parse.FALLBACKS`, or `REFUSED`."""
     lost: tuple[Lost, ...] = ()
     dropped: tuple[str, ...] = ()
-    """What went to fit the token budget."""
+    """The pieces that were dropped to fit the token budget."""
     tries: int = 0
 
     @property
@@ -94,7 +94,7 @@ def rewrite(
         outputs = rewriter.write([prompts[index] for index in waiting], attempt=attempt)
         if len(outputs) != len(waiting):
             raise ValueError(
-                f"got {len(outputs)} outputs of {len(waiting)} prompts; expected one each; mend write()"
+                f"got {len(outputs)} outputs of {len(waiting)} prompts; expected one each; correct write()"
             )
         for index, output in zip(waiting, outputs, strict=True):
             judged = judge(

@@ -40,10 +40,10 @@ _FLAGS = ("busy", "whole", "coloured", "counted")
 
 @dataclass(frozen=True)
 class Shown:
-    """What a prompt shows, as far as its words tell."""
+    """The content of a prompt, as far as its words tell."""
 
     kind: str
-    """Of `lexicon.kind_of`; "" where the first known noun is not what the prompt begins with."""
+    """The kind by `lexicon.kind_of`; "" where the first known noun does not begin the prompt."""
     medium: str
     """ "photo" or "art"."""
     setting: str
@@ -65,7 +65,7 @@ class Addition:
 
 
 def additions(text: str, slots: Sequence[str], key: str) -> Iterator[Addition]:
-    """What the text, with its quotations masked, lacks in these slots; `key` chooses among what suits."""
+    """Words for these slots that the text, with its quotations masked, lacks; `key` chooses among them."""
     says = aspects(text) | ({"style"} if _NAMED_ARTIST.search(text) else set())
     if says & {"plain", "medium", "style"} or "drawn" in hints(text) or _long(text):
         return

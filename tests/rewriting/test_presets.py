@@ -160,5 +160,5 @@ def test_a_model_without_a_chat_template_is_not_given_instructions(magic):
 @pytest.mark.parametrize("preset", ["magicprompt", "promptist"])
 def test_what_a_continuing_model_cannot_be_asked(preset):
     for given in ({"url": "http://127.0.0.1:1/v1"}, {"chat": {"a": 1}}, {"strength": "full"}):
-        with pytest.raises(ValueError, match=rf"for preset {preset}, which takes no such thing; drop it"):
+        with pytest.raises(ValueError, match=rf"for preset {preset}, which has no such setting; drop it"):
             choose("a/b", preset=preset, **given)

@@ -75,7 +75,7 @@ def test_the_embedded_rewriter_gets_the_prompt_alone(tmp_path, monkeypatch):
     ("name", "options", "message"),
     [
         ("rulse", {}, r"got rewriter 'rulse'; expected rules, shapes, a folder of .* or a Hub id"),
-        ("rules", {"preset": "general"}, "got preset for rules, which takes no such thing; drop it"),
+        ("rules", {"preset": "general"}, "got preset for rules, which has no such setting; drop it"),
         ("rules", {"url": "http://h/v1", "temperature": 1.0}, "got url, temperature for rules"),
         ("rules", {"tokens": 3}, "got tokens for rules"),
         ("rules", {"strength": "huge"}, "got intensity 'huge'; expected one of light, medium, full"),
