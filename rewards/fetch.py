@@ -89,4 +89,4 @@ class _Redirects(HTTPRedirectHandler):
 
 def _check_scheme(url: str) -> None:
     if urlsplit(url).scheme not in SCHEMES:
-        raise ValueError(f"got address {url}; expected {' or '.join(SCHEMES)}://; it is not fetched")
+        raise ValueError(f"got address {url}; expected {' or '.join(SCHEMES)}://; give such an address")

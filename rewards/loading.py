@@ -105,7 +105,10 @@ def _builder(name: str, weights: object = None) -> tuple[Code, dict[str, Any]]:
 def _trained(name: str, folder: object) -> tuple[Code, dict[str, Any]]:
     base = read_about(str(folder))["reward"]
     if name not in (base, "trained", str(folder)):
-        raise ValueError(f"got weights {folder}, trained from {base}, for {name}; expected its own; fix one")
+        raise ValueError(
+            f"got weights {folder}, trained from {base}, for {name}; expected weights trained from {name}; "
+            "correct one of the two"
+        )
     build = import_module(names()["trained"]).build
     return Code(build, None), {"weights": folder, "reward": name if name == base else None}
 

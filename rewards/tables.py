@@ -53,7 +53,9 @@ def group_rank(table: Tensor) -> Tensor:
     """
     _check(table)
     if len(table) < 2:
-        raise ValueError(f"got {len(table)} candidate; expected 2 or more; a rank needs company")
+        raise ValueError(
+            f"got {len(table)} candidate; expected 2 or more; a rank compares candidates, so add one"
+        )
     one, other = table[:, None], table[None]
     beaten = (one > other).float() + (one == other).float() / 2
     return (beaten.sum(1) - 0.5).mean(-1) / (len(table) - 1)

@@ -49,7 +49,9 @@ def recorded(file: str | Path, typed: str | None = None) -> Iterator[None]:
     """
     outer, here = _recorded.get(), Path(file).resolve()
     if outer is not None and here in outer.read:
-        raise ValueError(f"got {file}, which stands on itself; expected a reward below it; train it again")
+        raise ValueError(
+            f"got {file}, which is its own base; expected another reward as its base; train it again"
+        )
     typed = typed if outer is None or typed == outer.typed else None
     read = frozenset({here}) | (frozenset() if outer is None else outer.read)
     token = _recorded.set(Record(str(file), typed, read))

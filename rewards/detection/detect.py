@@ -65,7 +65,8 @@ class Detector(nn.Module, ABC):
         if len(detections) != len(images):
             name = type(self).__name__
             raise ValueError(
-                f"got {len(detections)} lists from {name}.detect; expected {len(images)}; return one an image"
+                f"got {len(detections)} lists from {name}.detect; expected {len(images)}; return a list "
+                "per image"
             )
         return [sorted(things, key=lambda thing: -thing.score) for things in detections]
 

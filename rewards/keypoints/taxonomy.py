@@ -48,7 +48,9 @@ class KeyPoint:
         if self.kind not in kinds():
             raise ValueError(f"got key point {self.kind!r}; expected one of {', '.join(kinds())}; correct it")
         if not isinstance(self.description, str) or not self.description.strip():
-            raise ValueError(f"got {self.kind} without a description; expected a sentence; say what is asked")
+            raise ValueError(
+                f"got {self.kind} without a description; expected a sentence; state what must be seen"
+            )
 
 
 @cache

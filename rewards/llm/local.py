@@ -43,8 +43,8 @@ class LocalWriter(nn.Module, Writer):
         super().__init__()
         if batch < 1 or beams < 1:
             raise ValueError(
-                f"got batch={batch}, beams={beams}; expected at least 1; pass the chats a forward holds, and "
-                "beams=1 for a greedy search"
+                f"got batch={batch}, beams={beams}; expected at least 1; pass the number of chats per "
+                "forward pass, and beams=1 for greedy decoding"
             )
         if tokenizer.pad_token is None:
             if tokenizer.eos_token is None:
@@ -62,7 +62,9 @@ class LocalWriter(nn.Module, Writer):
         ends = model.generation_config.eos_token_id
         ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
         if not all(isinstance(end, int) for end in ends):
-            raise ValueError(f"got eos_token_id={ends!r:.80} of a model; expected numbers; mend its files")
+            raise ValueError(
+                f"got eos_token_id={ends!r:.80} of a model; expected numbers; correct the files of the model"
+            )
         self.ends = torch.tensor(ends, dtype=torch.long)
 
     def _write(

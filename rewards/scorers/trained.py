@@ -26,7 +26,7 @@ def build(
     """The trained reward in the folder `weights`; `sha256` pins its reward.safetensors.
 
     Its base is loaded as it was for training, but that `options` win; where the base's own weights moved,
-    mend reward.json. `reward` is its name as you write it, which code of yours or of an installed package
+    correct reward.json. `reward` is its name as you write it, which code of yours or of an installed package
     needs: none such is run because reward.json names it. Towers are never shared, since this one's weights
     are its own. Raises ValueError for a folder of another kind, or weights that do not fit the base.
     """

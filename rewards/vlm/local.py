@@ -76,7 +76,9 @@ class LocalJudge(nn.Module, Judge):
         if pixels not in ("uint8", "float"):
             raise ValueError(f"got pixels={pixels!r}; expected 'uint8' or 'float'; pass one of them")
         if batch < 1:
-            raise ValueError(f"got batch={batch}; expected at least 1; pass the questions a forward holds")
+            raise ValueError(
+                f"got batch={batch}; expected at least 1; pass the number of questions per forward pass"
+            )
         self.model = model.eval().requires_grad_(False)
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.pixels, self.batch, self.plain, self.opening = pixels, batch, plain, opening

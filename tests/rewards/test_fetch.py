@@ -117,7 +117,7 @@ def test_a_large_file_is_not_read_to_its_end(server, tmp_path, monkeypatch):
 def test_only_https_is_fetched(tmp_path):
     assert fetch.SCHEMES == ("https",)
     for url in ("http://example.org/a", "file:///etc/hostname", "ftp://example.org/a", "data:,a"):
-        with pytest.raises(ValueError, match="expected https://; it is not fetched"):
+        with pytest.raises(ValueError, match="expected https://; give such an address"):
             fetch.fetch(url, tmp_path / "a", sha256=SHA256)
     for head in aesthetic.HEADS.values():
         assert head.url.startswith("https://raw.githubusercontent.com/") and " " not in head.url
