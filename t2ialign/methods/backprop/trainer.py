@@ -99,7 +99,7 @@ class Trainer(base.Trainer[Config, Batch]):
         return Batch(numbers, self.prompts.cond(numbers, self.size), keys, self.plan(step))
 
     def plan(self, step: int) -> Plan:
-        """Which steps record in the update number `step`."""
+        """The steps that record in the update number `step`."""
         cfg = self.cfg
         return draw_plan(
             cfg.record,
@@ -168,7 +168,7 @@ class Trainer(base.Trainer[Config, Batch]):
         )
 
     def penalty(self, out: Tensor, frozen: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """How far a step is from the reference's at the same x_t, (B,): mean over the latent."""
+        """The distance of a step from the reference's at the same x_t, (B,): mean over the latent."""
         if self.cfg.penalty == "l2":
             return mean_square(out - frozen)
         now, before = (self.policy.transition(o, x_t, t, s, eta=self.cfg.eta) for o in (out, frozen))
@@ -190,7 +190,7 @@ class Trainer(base.Trainer[Config, Batch]):
 
     @property
     def trained_reward(self) -> Trained:
-        """What the monitor must not take for held out."""
+        """The reward that is trained, which the monitor must not take for held out."""
         return self.cfg.reward, self.reward
 
     def evaluate(self) -> dict[str, float]:
@@ -228,7 +228,7 @@ class Trainer(base.Trainer[Config, Batch]):
         return starting_reward(self.policy, self.reward, self.shown, cfg, batch_size=cfg.batch_size)
 
     def data_card(self) -> str:
-        """Which prompts, and what scored the images."""
+        """The prompts and the reward, for the model card."""
         count = len(self.prompts.texts)
         return f"{count} prompts from {self.cfg.prompts}, images scored by {self.cfg.reward}"
 

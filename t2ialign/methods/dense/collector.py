@@ -82,7 +82,7 @@ class Collector:
         return path.latents.cpu().unflatten(0, (-1, M)), scores.float().cpu().view(-1, M)
 
     def _order(self, number: int) -> Tensor:
-        """Which prompt each group of a round has, (G,): every prompt once before any comes again."""
+        """The prompt of each group of a round, (G,): every prompt once before any comes again."""
         draw, groups, texts = (
             generator(PROMPT, self.cfg.seed, number),
             self.cfg.collect_prompts,

@@ -140,7 +140,7 @@ class Trainer(base.Trainer[Config, Batch]):
         self.accelerator.wait_for_everyone()
 
     def batch(self, step: int, micro: int) -> Batch:
-        """For each row a random group and `compare` of its paths; for all rows the same random steps."""
+        """A random group and `compare` of its paths for each row, and the same random steps for all rows."""
         cfg, device = self.cfg, self.accelerator.device
         draws = [generator(CHOICE, cfg.seed, step, row) for row in self.rows(micro)]
         groups = torch.stack([torch.randint(cfg.collect_prompts, (), generator=draw) for draw in draws])
@@ -188,7 +188,7 @@ class Trainer(base.Trainer[Config, Batch]):
 
     @property
     def trained_reward(self) -> Trained:
-        """What the monitor must not take for held out."""
+        """The reward that is trained, which the monitor must not take for held out."""
         return self.cfg.reward, self.reward
 
     def evaluate(self) -> dict[str, float]:
@@ -229,7 +229,7 @@ class Trainer(base.Trainer[Config, Batch]):
         return starting_reward(self.policy, self.reward, self.shown, cfg, batch_size=cfg.rollout_batch)
 
     def data_card(self) -> str:
-        """Which prompts, and what scored the images."""
+        """The prompts and the reward, for the model card."""
         count = len(self.prompts.texts)
         return f"{count} prompts from {self.cfg.prompts}, images scored by {self.cfg.reward}"
 

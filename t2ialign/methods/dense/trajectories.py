@@ -26,7 +26,7 @@ CHUNK = 2**24
 
 @dataclass(frozen=True)
 class Shape:
-    """How much a round holds."""
+    """The sizes of a round."""
 
     prompts: int
     """G: groups of paths of one prompt."""
@@ -37,7 +37,7 @@ class Shape:
     states: tuple[int, ...]
     """(T + 1, C, h, w)"""
     dtype: str
-    """Of the stored states."""
+    """The dtype of the stored states."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Store:
 
 
 def round_folder(root: Path, number: int) -> Path:
-    """Where a finished round lies."""
+    """The folder of a finished round."""
     return root / f"round-{number:04d}"
 
 
@@ -140,7 +140,7 @@ def create(folder: Path, shape: Shape) -> None:
 
 
 def spaced_ranks(scores: Tensor, keep: int) -> Tensor:
-    """Which of the M paths to keep, (g, M) -> (g, keep), worst first: evenly spaced, ends included."""
+    """The ranks to store of M paths, (g, M) -> (g, keep), worst first: evenly spaced, ends included."""
     ranks = torch.linspace(0, scores.shape[1] - 1, keep).round().long()
     return scores.argsort(dim=1, stable=True)[:, ranks]
 

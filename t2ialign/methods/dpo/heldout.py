@@ -35,7 +35,7 @@ class HeldOut:
 
     @property
     def pairs(self) -> int:
-        """How many are measured."""
+        """The number of held-out pairs that are measured."""
         return sum(map(len, self.chunks))
 
     @torch.no_grad()

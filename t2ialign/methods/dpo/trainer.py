@@ -86,7 +86,7 @@ class Trainer(base.Trainer[Config, Batch]):
         )
 
     def _made_of(self) -> dict[str, Any]:
-        """What decides whether a cache can be used again; its files too, so a changed label is seen."""
+        """The settings and files that a cache depends on: a changed label makes another one."""
         cfg, components = self.cfg, self.policy.pipe.components
         encoders = [m for name in ("vae", "text_encoder", "text_encoder_2") if (m := components.get(name))]
         read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
@@ -150,7 +150,7 @@ class Trainer(base.Trainer[Config, Batch]):
         return None if Path(self.cfg.data).expanduser().exists() else self.cfg.data.partition(":")[0]
 
     def data_card(self) -> str:
-        """Where the pairs come from and how many."""
+        """The source of the pairs and their number, for the model card."""
         return f"{self.pairs} preference pairs from {self.cfg.data}"
 
 

@@ -15,7 +15,7 @@ from rewards.keypoints.evaluator_head import Features, MatchHead
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a head is fitted with AdamW; `held_out` is the share of prompts that say when to stop."""
+    """The fit of a head with AdamW; `held_out` is the share of prompts that decide when to stop."""
 
     epochs: int = 60
     batch_size: int = 128

@@ -126,7 +126,7 @@ class Trainer:
         return evaluator_head.two_tower(loaded).to(device).eval()
 
     def options(self) -> dict[str, Any]:
-        """Of the scorer, wherever it is loaded from later."""
+        """The options of the scorer, wherever it is loaded from later."""
         if self.cfg.weights is None:
             return {}
         local = Path(self.cfg.weights).expanduser()

@@ -32,7 +32,7 @@ class Round:
     start: int
     """The update it was sampled before."""
     updates: int
-    """How many it is good for; 0 if too few rows were valid."""
+    """The number of updates that its rows suffice for; 0 if too few rows were valid."""
     parts: int
     """Files it is in: processes that sampled."""
 
@@ -65,11 +65,11 @@ class Rounds:
         return next((r for r in self.index() if r.start <= step < r.end), None)
 
     def next_number(self, step: int) -> int:
-        """Of the round to sample before the update number `step`."""
+        """The number of the round to sample before the update number `step`."""
         return max((r.number for r in self.index() if r.end <= step), default=-1) + 1
 
     def write_part(self, number: int, process: int, rows: Rows) -> None:
-        """What one process sampled, whole or not at all."""
+        """Write the rows that one process sampled, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = self.folder / f".part-{process:03d}"
         tensor_files.write(rows, scratch)

@@ -64,7 +64,7 @@ class StepSampler:
         return {**kept, **self._described(places, numbers, valid.cpu())}, scores.cpu()
 
     def no_rows(self) -> Rows:
-        """What a process has that was given nothing to sample."""
+        """The rows of a process that was given nothing to sample."""
         X, M = (2, 2) if self.cfg.compare == "trajectories" else (1, self._kept)
         numbers = dict.fromkeys(("t", "s", "prompt", "order"), torch.zeros(0, dtype=torch.long))
         states = {"x_t": torch.zeros(0, X, *self.shape), "x_s": torch.zeros(0, M, *self.shape)}
@@ -171,7 +171,7 @@ class StepSampler:
         }
 
     def _prompt_of(self, number: int, places: range) -> Tensor:
-        """Which prompts those places of a round have: every prompt once before any comes again."""
+        """The prompts of those places of a round: every prompt once before any comes again."""
         size, first = len(self.prompts.texts), number * self.cfg.collect_prompts
         turns = [divmod(first + place, size) for place in places]
         return torch.stack([self._order(epoch)[place] for epoch, place in turns])

@@ -1,4 +1,4 @@
-"""Who judges states x_s of a step: a latent reward as they are, or a reward of images through x_0."""
+"""Judges of the states x_s of a step: a latent reward directly, or a reward of images through x_0."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StepScorer(Protocol):
     """Scores states of the prompts it was made with."""
 
     def judge(self, numbers: Tensor, cond: Cond) -> Judge:
-        """For paths of the prompts `numbers` (B,), encoded as `cond`, which go to the device once."""
+        """Return the judge for paths of the prompts `numbers` (B,), encoded as `cond`, moved there once."""
         ...
 
 
@@ -47,7 +47,7 @@ class LatentScorer:
         self._empty = {name: row[:1] for name, row in parts[0].items() if name not in names}
 
     def judge(self, numbers: Tensor, cond: Cond) -> Judge:
-        """By the *current* t, as released: a reward that is told t = 0 throughout is destructive."""
+        """Judge by the *current* t, as released: a reward that is told t = 0 throughout is destructive."""
         rows = self._rows[numbers]
         encoded = {name: value[rows].to(self.device) for name, value in self._text.items()}
         encoded |= {name: row.expand(len(rows), *row.shape[1:]) for name, row in self._empty.items()}

@@ -198,7 +198,7 @@ class Trainer(base.Trainer[Config, Batch]):
 
     @property
     def trained_reward(self) -> Trained | None:
-        """What the monitor must not take for held out; a latent reward cannot score its pictures."""
+        """The reward that is trained, for the monitor; a latent reward cannot score its images."""
         return None if isinstance(self.reward, LatentReward) else (self.cfg.reward, self.reward)
 
     def facts(self) -> Facts:
@@ -238,6 +238,6 @@ class Trainer(base.Trainer[Config, Batch]):
         return f"mean {cfg.reward} before training {float(scores.mean()):.4g}, {words}"
 
     def data_card(self) -> str:
-        """Which prompts, and who judged."""
+        """The prompts and the judge, for the model card."""
         count = len(self.prompts.texts)
         return f"{count} prompts from {self.cfg.prompts}, {self.cfg.compare} judged by {self.cfg.reward}"

@@ -170,13 +170,13 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         return saved.save(self.reward, folder, {**about, "t2ialign": __version__})
 
     def facts(self) -> Facts:
-        """Whose blocks they are, and the latents."""
+        """The model whose blocks are trained, and the latents."""
         C, h, w = self.shape
         words = f"latent reward of {self.cfg.model} ({type(self.policy.pipe).__name__}), latent {C}x{h}x{w}"
         return replace(super().facts(), model=words)
 
     def write_card(self, metrics: dict[str, float]) -> None:
-        """What was trained on what, how good it is, and how it is loaded."""
+        """Write the model card: base and data, accuracy, and how to load the result."""
         card.write_scorer(
             self.cfg,
             reward=f"latent reward of {usage.shown(self.cfg.model)}",

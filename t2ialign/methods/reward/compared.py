@@ -1,4 +1,4 @@
-"""What trainers of a scorer share: compared pictures prepared once, held-out prompts, the best weights."""
+"""The base of trainers of a scorer: images prepared once, held-out prompts, the best weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from t2ialign.training.output import CHECKPOINTS
 log = logging.getLogger(__name__)
 
 Figures = dict[str, float]
-"""What was measured on held-out pairs; "heldout/accuracy" and "heldout/loss" are among them."""
+"""Figures of held-out pairs; "heldout/accuracy" and "heldout/loss" are among them."""
 
 
 Cfg = TypeVar("Cfg", bound=ComparisonConfig)
@@ -43,7 +43,7 @@ class ComparisonTrainer(Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
     file: ClassVar[str]
     """The name of what `write` writes."""
     best: tuple[float, float] = (-1.0, 0.0)
-    """What `rank` gives of the best held-out figures so far."""
+    """The `rank` of the best held-out figures so far."""
 
     @abstractmethod
     def prepare(self, picture: Image.Image) -> Tensor:
@@ -51,7 +51,7 @@ class ComparisonTrainer(Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
 
     @abstractmethod
     def made_of(self) -> dict[str, Any]:
-        """What decides whether stored pictures can be used again, as plain JSON."""
+        """The settings that decide whether stored images can be used again, as plain JSON."""
 
     @abstractmethod
     def measure(self, part: ComparisonCache) -> Figures:
@@ -113,7 +113,7 @@ class ComparisonTrainer(Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
         return self.train.batch(chosen).to(self.accelerator.device)
 
     def evaluate(self) -> Figures:
-        """What was measured on the held-out pairs; the best weights are written."""
+        """Measure the held-out pairs, and write the weights if they are the best so far."""
         if self.heldout is None:
             return {}
         figures = self.measure(self.heldout)
@@ -160,15 +160,15 @@ class ComparisonTrainer(Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
         return None if Path(self.cfg.data).expanduser().exists() else self.cfg.data.partition(":")[0]
 
     def data_card(self) -> str:
-        """Where the pairs come from and how many."""
+        """The source of the pairs and their number, for the model card."""
         return f"{self.pairs} preference pairs from {self.cfg.data}"
 
 
 def rank(row: Figures) -> tuple[float, float]:
-    """What makes a scorer the better one: accuracy, and at equal accuracy the loss."""
+    """The rank of a scorer: its accuracy, and at equal accuracy its loss."""
     return row["heldout/accuracy"], -row["heldout/loss"]
 
 
 def finite(figures: Figures | None) -> Figures:
-    """Those that JSON can hold."""
+    """The figures that JSON can hold."""
     return {name: value for name, value in (figures or {}).items() if math.isfinite(value)}

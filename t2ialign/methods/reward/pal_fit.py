@@ -12,7 +12,7 @@ from torch import Tensor
 from rewards.scorers.pal import Pal, Votes
 
 NEAR = 0.9
-"""How far from the population's mean towards a prototype `fit_user` starts its other searches."""
+"""The share of the way from the population's mean to a prototype where `fit_user` starts other searches."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Schedule:
     epochs: int = 20
     batch_size: int = 4
     lr: float = 1e-4
-    """Of the projectors, with `weight_decay`; the others have none."""
+    """The learning rate of the projectors, with `weight_decay`; the others have none."""
     lr_users: float = 5e-3
-    """Of mixtures and prototypes."""
+    """The learning rate of mixtures and prototypes."""
     lr_scale: float = 1e-1
     weight_decay: float = 0.01
     warmup: float = 0.1

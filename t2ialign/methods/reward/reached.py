@@ -1,4 +1,4 @@
-"""Which weights a score depends on: several processes wait for the gradient of every trained weight."""
+"""Finds the weights that a score depends on: processes wait for the gradient of every trained weight."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Squares:
 
     @classmethod
     def of(cls, reward: Reward, resolution: int | None) -> Squares:
-        """Of a reward; one that takes any size needs a resolution. Raises ValueError without it."""
+        """The squares of a reward; one for any size needs a resolution. Raises ValueError without it."""
         if isinstance(reward, Prepared):
             return cls(reward.geometry, reward.geometry.size)
         if resolution is None:
@@ -65,7 +65,7 @@ class Squares:
         return (levels - mean) / std
 
     def made_of(self) -> dict[str, Any]:
-        """What decides whether stored pictures can be used again."""
+        """The settings that decide whether stored images can be used again."""
         parts = asdict(self.geometry) if self.geometry else {}
         parts.pop("rgb", None)  # stored pictures are RGB already
         return {"size": self.size, **parts}

@@ -131,7 +131,7 @@ class Trainer(ComparisonTrainer[Config, Compared]):
         return replace(super().facts(), model=words)
 
     def write_card(self, metrics: dict[str, float]) -> None:
-        """What was trained on what, how good it is, and how it is loaded."""
+        """Write the model card: base and data, accuracy, and how to load the result."""
         cfg, data, dataset = self.cfg, self.data_card(), self.dataset()
         what = {"full": "all weights", "lora": f"LoRA of rank {cfg.lora_rank}, merged", "head": "its head"}
         card.write_scorer(

@@ -1,4 +1,4 @@
-"""What a rewriter is paid: its rewrite rendered by a frozen generator, and judged for the user's prompt.
+"""The reward of a rewriter: its rewrite rendered by a frozen generator, and judged for the user's prompt.
 
 Key points come from the user's prompt alone; of the rewrite, a rewriter that drops a hard wish would be paid
 for it. What cannot be used is replaced by the user's prompt, as when pictures are made.

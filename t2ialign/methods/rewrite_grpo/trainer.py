@@ -100,7 +100,7 @@ class Trainer:
     def paid(
         self, completions: Any, completion_ids: Any, wish: Any, points: Any, **given: Any
     ) -> list[float]:
-        """What TRL calls: outputs of all groups of a step -> their rewards."""
+        """Called by TRL: outputs of all groups of a step -> their rewards."""
         ends = set(self.trainer.eos_token_ids)
         return self.judge(
             completions=completions,

@@ -1,1 +1,1 @@
-"""What train rewrite_sft and train rewrite_grpo share: TRL over a rewriter of prompts."""
+"""The base of train rewrite_sft and train rewrite_grpo: TRL over a rewriter of prompts."""

@@ -20,11 +20,11 @@ from t2ialign.training.watch.finite import are_within
 
 NAME = "checkpoint-"
 LAST = "trainer_state.json"
-"""What transformers writes last into a checkpoint, which it fills in place."""
+"""The file that transformers writes last into a checkpoint, which it fills in place."""
 LARGEST = 1e6
 """Weights beyond this are those of a run that diverged."""
 HASHES = "hashes.json"
-"""What this project adds to it then."""
+"""The file that this project adds to it then."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def whole_checkpoint(output: Path) -> Path | None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, None if nothing is; without hashes, whether its tensors are read."""
+    """The damage of a checkpoint, None without any; without hashes, its tensors must be readable."""
     files = dict.fromkeys((file.name for file in folder.glob("*.safetensors")), None)
     if (folder / HASHES).exists():
         kept = _read(folder / HASHES)
@@ -116,7 +116,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def checkpoints(output: Path) -> list[Path]:
-    """From the oldest to the newest, torn ones too."""
+    """The checkpoints from the oldest to the newest, damaged ones too."""
     named = (output / CHECKPOINTS).glob(f"{NAME}*")
     return sorted((f for f in named if f.name.removeprefix(NAME).isdecimal() and f.is_dir()), key=step_of)
 

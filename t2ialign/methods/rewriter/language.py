@@ -1,4 +1,4 @@
-"""What the trainers of a rewriter share: TRL runs the loop; here are settings, resume, metrics, the result.
+"""The base of the trainers of a rewriter: TRL runs the loop; here are settings, resume, metrics, results.
 
 A rewriter is a language model, so `training.loop` has nothing for it. TRL (the extra [rewrite]) trains it and
 writes its own checkpoints; this file gives it the settings, errors and output folder of our other methods.
