@@ -1,4 +1,4 @@
-"""What a user should know of a model: that it is distilled, or names a sampler that is not followed."""
+"""Advice on a model: that it is distilled, or names a sampler that is not followed."""
 
 from __future__ import annotations
 

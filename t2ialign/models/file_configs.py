@@ -59,7 +59,7 @@ def scheduler_config(prediction_type: str, zero_snr: bool) -> dict[str, Any]:
 
 
 def unet_config(facts: FileFacts, prediction_type: str) -> dict[str, Any]:
-    """Of UNet2DConditionModel. Raises KeyError for a tensor that the layout has and the file does not."""
+    """The configuration of UNet2DConditionModel. Raises KeyError for a tensor that the file lacks."""
     shapes, family = _under(facts.shapes, UNET), facts.family
     inputs = 1 + max(int(match[1]) for name in shapes if (match := re.match(r"input_blocks\.(\d+)\.", name)))
     resampled = [row for row in range(inputs) if f"input_blocks.{row}.0.op.weight" in shapes]
@@ -96,7 +96,7 @@ def unet_config(facts: FileFacts, prediction_type: str) -> dict[str, Any]:
 
 
 def vae_config(facts: FileFacts) -> dict[str, Any]:
-    """Of AutoencoderKL. Raises KeyError for a tensor that the layout has and the file does not."""
+    """The configuration of AutoencoderKL. Raises KeyError for a tensor that the file lacks."""
     shapes, xl = _under(facts.shapes, VAE), facts.family == "sdxl"
     levels = _count(shapes, r"encoder\.down\.(\d+)\.")
     return {
@@ -112,7 +112,7 @@ def vae_config(facts: FileFacts) -> dict[str, Any]:
 
 
 def text_configs(facts: FileFacts) -> dict[str, dict[str, Any]]:
-    """Of the CLIP text encoders, by their names in a pipeline. Raises KeyError like `vae_config`."""
+    """The configurations of CLIP text encoders, by name in a pipeline. Raises KeyError like `vae_config`."""
     shapes = facts.shapes
     if facts.family == "sd1":
         return {"text_encoder": _clip(_under(shapes, CLIP_1 + "text_model."))}
@@ -132,7 +132,7 @@ def tokenizers(family: str) -> dict[str, Any]:
 
 
 def _clip(shapes: Shapes) -> dict[str, Any]:
-    """Of OpenAI's encoder."""
+    """The configuration of OpenAI's encoder."""
     vocabulary, width = shapes["embeddings.token_embedding.weight"]
     return {
         **_text(vocabulary, width, shapes["embeddings.position_embedding.weight"][0]),

@@ -1,4 +1,4 @@
-"""What a single file of weights is, told from the names and shapes of its tensors."""
+"""Facts about a single file of weights, told from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FileFacts:
     """One of FAMILIES."""
     shapes: Shapes
     prediction_type: str | None
-    """None where the file does not say."""
+    """The prediction type, None where the file does not tell it."""
     zero_snr: bool
     """Whether it says that its last training step is pure noise."""
 
@@ -107,7 +107,7 @@ def _family(shapes: Shapes, path: Path) -> str:
 
 
 def _other_kind(shapes: Shapes) -> str | None:
-    """What a file holds that is no whole Stable Diffusion 1, 2 or XL; None if it seems to be one."""
+    """A description of a file that is no whole Stable Diffusion 1, 2 or XL; None if it seems to be one."""
     if any(_LORA.search(name) for name in shapes):
         return "a LoRA (name its base model as the model, and this file beside it with --lora)"
     for mark, kind in _OTHERS.items():
@@ -123,7 +123,7 @@ def _other_kind(shapes: Shapes) -> str | None:
 
 
 def _prediction_type(shapes: Shapes, header: Mapping[str, str], path: Path) -> str | None:
-    """By the key that v-prediction checkpoints carry, else by the modelspec header."""
+    """The prediction type by the key that v-prediction checkpoints carry, else by the modelspec header."""
     if "v_pred" in shapes:
         return "v_prediction"
     spec = header.get("modelspec.prediction_type")

@@ -20,7 +20,7 @@ from t2ialign.models.lora_names import COMPONENTS
 log = logging.getLogger(__name__)
 
 SHOWN = 3
-"""How many of the layers that do not match are named."""
+"""The number of layers without a match that are named."""
 
 
 def load_lora(policy: UNetPolicy, path: Path | str, *, weight: float = 1.0) -> None:
@@ -99,7 +99,7 @@ def fold(pipe: Any, layers: Mapping[str, Factors], *, weight: float = 1.0) -> No
 
 
 def _name_in(module: nn.Module | None, path: str) -> str:
-    """What a layer is called in the network: newer CLIPs of transformers have no text_model of their own."""
+    """The name of a layer in the network: newer CLIPs of transformers have no text_model of their own."""
     return path if hasattr(module, "text_model") else path.removeprefix("text_model.")
 
 

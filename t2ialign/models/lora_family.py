@@ -21,7 +21,7 @@ SD1, SD2, SD2_V, SDXL = (
 VERSIONS = {SD1: "sd_v1", SD2: "sd_v2", SD2_V: "sd_v2_v", SDXL: "sdxl_base_v1-0"}
 """The same in sd-scripts."""
 WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
-"""How wide the encoded prompts are that the cross-attention of each reads."""
+"""The width of the encoded prompts that the cross-attention of each reads."""
 ARCHITECTURE, PREDICTION, VERSION = (
     "modelspec.architecture",
     "modelspec.prediction_type",
@@ -84,7 +84,7 @@ def header(
 
 
 def reading_header(options: ModelOptions) -> dict[str, str]:
-    """How the base was read where that was set, in words of sd-scripts, whose clip_skip 1 skips nothing."""
+    """The settings with which the base was read, in words of sd-scripts, whose clip_skip 1 skips nothing."""
     words = {}
     if options.clip_skip:
         words["ss_clip_skip"] = str(options.clip_skip + 1)
@@ -94,7 +94,7 @@ def reading_header(options: ModelOptions) -> dict[str, str]:
 
 
 def kohya_header(architecture: str, rank: int, prediction: str | None = None) -> dict[str, str]:
-    """What sd-scripts writes besides, which A1111 and Forge sort LoRAs by."""
+    """The further header of sd-scripts, by which A1111 and Forge sort LoRAs."""
     suffix = "_v" if architecture == SD1 and prediction == "v" else ""
     return {
         "ss_network_module": "networks.lora",

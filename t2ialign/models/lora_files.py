@@ -28,9 +28,9 @@ FILE, PEFT_FILE, PEFT_SETTINGS = (
     "adapter_config.json",
 )
 METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps alpha in the file; without it a reader assumes alpha = rank."""
+"""The key of alpha in a file of diffusers; without it a reader assumes alpha = rank."""
 FORMATS = "diffusers, old diffusers, PEFT, kohya and ComfyUI"
-"""What is read, in words."""
+"""The formats that are read, in words."""
 
 _FACTOR = re.compile(
     r"(?P<layer>.+?)(?:\.lora_(?P<peft>[AB])(?:\.default)?(?:\.weight)?"
@@ -64,7 +64,7 @@ class Factors(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of delta W: (out, in), or (out, in, h, w)."""
+        """The shape of delta W: (out, in), or (out, in, h, w)."""
         return (len(self.up), *self.down.shape[1:])
 
     @property
@@ -78,7 +78,7 @@ class Factors(NamedTuple):
 
 
 Layers = dict[str, Factors]
-"""By key, such as unet.mid_block.attentions.0.proj_in (`t2ialign.models.lora_names`)."""
+"""Layers by key, such as unet.mid_block.attentions.0.proj_in (`t2ialign.models.lora_names`)."""
 
 
 class Lora(NamedTuple):
@@ -290,5 +290,5 @@ def _write(state: dict[str, Tensor], file: Path, header: dict[str, str], dtype: 
 
 
 def partial_name(name: str) -> str:
-    """What a writer that was killed leaves behind; the next one replaces it."""
+    """The file that a killed writer leaves behind; the next one replaces it."""
     return f".{name}.partial"

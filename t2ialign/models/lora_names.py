@@ -17,7 +17,7 @@ COMPONENTS = (UNET, TEXT, TEXT_2)
 """The parts of a pipeline that can have a LoRA, by their names in it."""
 
 KOHYA = {"lora_unet_": UNET, "lora_te_": TEXT, "lora_te1_": TEXT, "lora_te2_": TEXT_2}
-"""How kohya's names start."""
+"""The beginnings of kohya's names."""
 
 WORDS = (
     *("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "conv_in", "conv_out", "conv_norm_out"),

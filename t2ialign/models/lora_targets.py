@@ -1,4 +1,4 @@
-"""Which layers get a LoRA, where nobody says otherwise."""
+"""The layers that get a LoRA by default."""
 
 UNET = ("to_q", "to_k", "to_v", "to_out.0")
 """The attention of a U-Net of diffusers."""

@@ -14,11 +14,11 @@ class ModelOptions:
     """How to read a model; None leaves it to its files. Raises ValueError for a value out of range."""
 
     variant: str | None = None
-    """Which weight files of a folder or a Hub repository, where there are several: "fp16"."""
+    """The variant of the weight files, such as "fp16", of a folder or Hub repository with several."""
     revision: str | None = None
     """Branch, tag or commit of a Hub repository."""
     clip_skip: int | None = None
-    """How many of the last text encoder layers are left out, as diffusers counts: 1 is the last but one."""
+    """The number of last text-encoder layers to skip, as diffusers counts: 1 is the last but one."""
     prediction_type: str | None = None
     """One of PREDICTION_TYPES, in place of the scheduler's."""
     rescale_betas_zero_snr: bool | None = None

@@ -1,4 +1,4 @@
-"""What a model's name names: a folder, one file, the output of a run, or a repository on the Hub."""
+"""Finds what a model's name means: a folder, one file, the output of a run, or a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EXPECTED = '"shapes", a diffusers folder, a .safetensors or .ckpt file, or a Hub
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights of a model are."""
+    """The place of a model's weights."""
 
     place: str
     """A folder, a file, or a Hub id."""
     unet: Path | None = None
     """A folder of weights that a run trained, in place of the model's own U-Net."""
     options: ModelOptions = AS_IT_IS
-    """How that run read the model."""
+    """The options with which that run read the model."""
 
     @property
     def file(self) -> Path | None:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def window(tokenizer: Any, encoder: Any) -> int:
-    """How many tokens the encoder reads, begin and end marks included."""
+    """The number of tokens that the encoder reads, begin and end marks included."""
     return min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings))
 
 
