@@ -44,7 +44,7 @@ VALUES: dict[str, dict[str, str]] = {
     "log_with": {"all": "[tensorboard, wandb]"},
     "report_to": {"all": "[tensorboard, wandb]"},
 }
-"""Of an accepted name: their value -> ours."""
+"""An accepted name -> their value -> ours."""
 
 INSTEAD: dict[str, str] = {
     "beta_dpo": "beta, on the scale of the Diffusion-DPO launcher: write beta=5000 for its 5000, and for the "
@@ -146,7 +146,7 @@ ABSENT: dict[str, tuple[str, ...]] = {
         "enable_npu_flash_attention",
     ),
 }
-"""What there is instead -> their names that have no counterpart here."""
+"""What replaces it here -> their names that have no counterpart here."""
 
 
 def advice(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""How far a task is: a bar on a terminal, elsewhere a plain line now and then, nothing where it is quiet."""
+"""Progress of a task: a bar on a terminal, elsewhere a plain line now and then, nothing where it is quiet."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Noise = Callable[[int], Tensor]
 
 
 class Denoiser(Protocol):
-    """What the loop needs of a model: one reverse step."""
+    """The part of a model that the loop needs: one reverse step."""
 
     def step(
         self, x_t: Tensor, t: Tensor, s: Tensor, cond: dict[str, Tensor], *, eta: float, guidance: float

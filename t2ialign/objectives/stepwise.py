@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 Schedule = Literal["std", "variance", "linear"]
-"""What the threshold grows with: the step's noise (as released), its square, or its timestep."""
+"""The quantity with which the threshold grows: the step's noise (as released), its square, or its t."""
 
 
 def best_and_worst(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
