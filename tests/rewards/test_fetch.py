@@ -93,7 +93,12 @@ def test_a_file_arrives_whole(server, tmp_path, where):
         ("/whole", "0" * 64, ValueError, f"with SHA-256 {SHA256}; expected {'0' * 64}; it was not kept"),
         ("/cut", SHA256, OSError, f"the connection broke after 999 of {len(BODY)} bytes"),
         ("/missing", SHA256, OSError, "HTTP Error 404"),
-        ("/elsewhere", SHA256, ValueError, "got address ftp://127.0.0.1/whole; expected http://; it is not"),
+        (
+            "/elsewhere",
+            SHA256,
+            ValueError,
+            "got address ftp://127.0.0.1/whole; expected http://; give such an address",
+        ),
     ],
 )
 def test_anything_else_leaves_nothing_behind(server, tmp_path, where, sha256, kind, words):

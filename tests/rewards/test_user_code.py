@@ -224,7 +224,7 @@ def test_no_option_of_a_folder_of_weights_runs_code(folder):
 )
 def test_a_folder_of_weights_that_stands_on_itself_is_refused(folder, reward, options):
     save(Path("run"), reward, **options)
-    with pytest.raises(ValueError, match=r"reward\.json, which stands on itself"):
+    with pytest.raises(ValueError, match=r"reward\.json, which is its own base"):
         rewards.load("run")
 
 
