@@ -97,10 +97,16 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int, default=50, help="T (50)")
-    parser.add_argument("--rows", type=int, default=8, help="pictures a training step (8)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds after the first (5)")
-    parser.add_argument("-o", "--output", type=path, help="JSON of the rows")
+    parser.add_argument(
+        "--steps", type=int, default=50, help="The number T of denoising steps (default: 50)."
+    )
+    parser.add_argument(
+        "--rows", type=int, default=8, help="The number of images per training step (default: 8)."
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="The number of timed rounds after a first one (default: 5)."
+    )
+    parser.add_argument("-o", "--output", type=path, help="A JSON file for the rows of results.")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         cfg = Config(

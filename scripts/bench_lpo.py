@@ -108,11 +108,17 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rows", type=int, default=16, help="pairs a training step (16)")
-    parser.add_argument("--prompts", type=int, default=8, help="paths of a roll-out (8)")
-    parser.add_argument("--steps", type=int, default=20, help="sampling steps (20)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds after the first (5)")
-    parser.add_argument("-o", "--output", type=path, help="JSON of the rows")
+    parser.add_argument(
+        "--rows", type=int, default=16, help="The number of pairs per training step (default: 16)."
+    )
+    parser.add_argument(
+        "--prompts", type=int, default=8, help="The number of paths of a roll-out (default: 8)."
+    )
+    parser.add_argument("--steps", type=int, default=20, help="The number of denoising steps (default: 20).")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="The number of timed rounds after a first one (default: 5)."
+    )
+    parser.add_argument("-o", "--output", type=path, help="A JSON file for the rows of results.")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         about, rows = measure(args, Path(folder))

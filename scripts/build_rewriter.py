@@ -31,10 +31,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--work", type=path, default=ROOT / "runs" / "build-rewriter", help="intermediate files"
+        "--work",
+        type=path,
+        default=ROOT / "runs" / "build-rewriter",
+        help="The folder for intermediate files.",
     )
     parser.add_argument(
-        "--output", type=path, default=ROOT / "assets" / "shapes-rewriter", help="the finished folder"
+        "--output",
+        type=path,
+        default=ROOT / "assets" / "shapes-rewriter",
+        help="The folder to write the finished rewriter to.",
     )
     args = parser.parse_args()
     from scripts.experiments import rewriter_runs as runs

@@ -27,10 +27,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--work", type=path, default=ROOT / "runs" / "build-shapes", help="intermediate files"
+        "--work", type=path, default=ROOT / "runs" / "build-shapes", help="The folder for intermediate files."
     )
-    parser.add_argument("--output", type=path, default=ROOT / "assets", help="where the finished folders go")
-    parser.add_argument("--stage", choices=[s for group in PLAN for s in group], help="run this stage alone")
+    parser.add_argument(
+        "--output",
+        type=path,
+        default=ROOT / "assets",
+        help="The folder that the finished folders are written to.",
+    )
+    parser.add_argument("--stage", choices=[s for group in PLAN for s in group], help="Run only this stage.")
     args = parser.parse_args()
     if args.stage:
         run(args.stage, args.work, args.output)

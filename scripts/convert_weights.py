@@ -33,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("source", type=path)
     parser.add_argument("target", type=path)
-    parser.add_argument("--known", nargs="+", default=list(KNOWN), help="packages the file may name")
+    parser.add_argument(
+        "--known", nargs="+", default=list(KNOWN), help="The packages that the file may name."
+    )
     args = parser.parse_args(argv)
     try:
         count = convert(args.source, args.target, args.known)
