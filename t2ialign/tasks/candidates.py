@@ -110,8 +110,8 @@ def score(
                 journal.add(batch)
                 bar.update(len(batch))
         journal.push()
-        found = {row["id"]: row for row in journal.rows()}
-    scored = [found[item.identity] for item in items]
+        scores_of = {row["id"]: row for row in journal.rows()}
+    scored = [scores_of[item.identity] for item in items]
     return [
         {**row, "score": result["scores"].get("reward"), "error": result["error"]}
         for row, result in zip(rows, scored, strict=True)
@@ -125,9 +125,9 @@ def keep(output: Path, scored: Sequence[Row], reward: str) -> list[Row]:
     """
     size = scored[0]["best_of"]
     best = [_best(scored[start : start + size]) for start in range(0, len(scored), size)]
-    kept = {row["file"] for row in best}
+    chosen = {row["file"] for row in best}
     listed = [
-        {**row, "file": f"{FOLDER}/{row['file']}", "reward": reward, "kept": row["file"] in kept}
+        {**row, "file": f"{FOLDER}/{row['file']}", "reward": reward, "kept": row["file"] in chosen}
         for row in scored
     ]
     jsonl.rewrite(output / LIST, listed)
@@ -161,12 +161,12 @@ def _is_caption(prompt: str) -> bool:
 def _check_points(evaluator: AlignEvaluator, prompt: str) -> None:
     """Hours before it would be asked: that there is something to judge. Raises ValueError if not."""
     try:
-        found = evaluator.points(prompt)
+        points = evaluator.points(prompt)
     except ValueError as error:
         raise ValueError(
             f"{error}; or name its key points in a file by {naming.name('reward_options')} points=FILE"
         ) from error
-    if not found:
+    if not points:
         raise ValueError(
             f"got {prompt!r} without key points; expected at least one to judge; leave it out, or name "
             f"them in a file by {naming.name('reward_options')} points=FILE"

@@ -50,7 +50,7 @@ class Examples:
         preferences: NDArray[np.float64],
         limits: Limits,
     ) -> None:
-        whole: NDArray[np.bool_] = np.isfinite(gaps).all(axis=1)
+        whole = np.asarray(np.isfinite(gaps).all(axis=1))
         allows: NDArray[np.bool_] = np.zeros(gaps.shape, np.bool_)
         allows[whole] = allowed(gaps[whole], preferences[whole], limits)
         folder = Path(source).expanduser()
