@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -59,28 +60,24 @@ def test_no_module_hides_a_public_name_of_its_package(package):
 
 def public_functions(top: str) -> set[str]:
     """The functions that users import from a top package: `rewards.NAME` or `t2ialign.NAME`."""
-    if top == "rewards":
-        return {name for name in rewards.__all__ if name.islower()}
-    api = [file for file in CODE if file.parts[:2] in (("t2ialign", "api"), ("t2ialign", "api.py"))]
-    return {name for file in api for name in functions(file)}
+    return {name for name in import_module(top).__all__ if name.islower()}
 
 
 @pytest.mark.parametrize("top", ["rewards", "t2ialign"])
 def test_no_module_carries_the_name_of_a_public_function(top):
-    """Nor anywhere below it: "score" said of t2ialign is the function alone.
+    """Nor anywhere below the package: "score" said of t2ialign is the function alone.
 
-    A command is a file of its name (t2ialign/cli), and the modules of t2ialign/api define the functions.
+    The commands are exempt: t2ialign/cli/score.py is `t2ialign score`.
     """
-    exempt = (("t2ialign", "cli"), ("t2ialign", "api"))
-    below = [file for file in CODE if file.parts[0] == top and file.parts[:2] not in exempt]
+    below = [file for file in CODE if file.parts[0] == top and file.parts[1] != "cli"]
     taken = public_functions(top)
     clashes = [file.as_posix() for file in below if taken & {file.stem, file.parent.name}]
     assert not clashes, "name the file after what it is about"
 
 
 def test_only_packages_export_what_others_define():
-    """One import path a name; the ones that the documentation shows are `__all__` of a top package."""
-    tops = {Path("rewards/__init__.py"), Path("t2ialign/__init__.py")}
+    """One import path a name, and a shorter one for those that the documentation shows."""
+    tops = {Path(name, "__init__.py") for name in ("rewards", "t2ialign", "t2ialign/api")}
     lists = {
         file
         for file in CODE
