@@ -53,6 +53,11 @@ class TextNorm(Reward):
         super().__init__()
         if not (scale > 0 and math.isfinite(scale)):
             raise ValueError(f"got scale {scale}; expected a positive number; fit one with fit_scale")
+        if not base.needs_text:
+            raise ValueError(
+                f"got base {type(base).__name__}, which does not read the prompt; expected a reward that "
+                "does, since all prompts would score alike; choose another base"
+            )
         if form not in get_args(Form):
             raise ValueError(f"got form {form!r}; expected one of {', '.join(get_args(Form))}; choose one")
         self.base, self.contrast, self.scale, self.form = base, contrast, scale, form
@@ -261,13 +266,14 @@ def build(
     shares equal towers.
     Raises ValueError without a base, a scale, or such a file.
     """
-    from rewards import load
+    from rewards import load_all
 
     if not base:
         raise ValueError("got no base; expected the name of a reward to normalise; pass base=")
     named: dict[str, Contrast] = {"rules": near_misses, "shapes": shapes_near_misses}
     source = named[contrast] if contrast in named else read_sets(Path(contrast))
-    return TextNorm(load(base, towers=towers, **options), source, scale=scale, form=form)
+    reward = load_all([base], {base: options}, towers=towers)[base]
+    return TextNorm(reward, source, scale=scale, form=form)
 
 
 def shapes_near_misses(prompt: str) -> list[str]:

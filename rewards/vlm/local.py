@@ -101,7 +101,9 @@ class LocalJudge(nn.Module, Judge):
 
     def _answer(self, images: Tensor, questions: Sequence[str], rows: list[int]) -> Tensor:
         gradient = self.pixels == "float" and torch.is_grad_enabled() and images.requires_grad
-        if not gradient and self._can_share(images, questions, rows):
+        # What is shared is copied for each question, and what has a gradient cannot be copied so.
+        trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.model.parameters())
+        if not gradient and not trained and self._can_share(images, questions, rows):
             answers = images.new_zeros(len(questions), 2, dtype=torch.float32)
             for row in dict.fromkeys(rows):
                 places = [j for j, other in enumerate(rows) if other == row]

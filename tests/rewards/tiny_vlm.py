@@ -92,8 +92,8 @@ def save(model, processor, folder: Path) -> Path:
     return folder
 
 
-def build_llava(folder: Path) -> Path:
-    """CLIP vision tower, Llama; images of 28x28 in 2x2 patches."""
+def build_llava(folder: Path, *, size: int = 28) -> Path:
+    """CLIP vision tower, Llama; square images of `size` pixels in patches of 14."""
     torch.manual_seed(0)
     words = tokenizer("<image>")
     vision = CLIPVisionConfig(
@@ -102,18 +102,20 @@ def build_llava(folder: Path) -> Path:
         projection_dim=32,
         num_hidden_layers=3,
         num_attention_heads=4,
-        image_size=28,
+        image_size=size,
         patch_size=14,
         initializer_range=0.3,
     )
+    patches = (size // 14) ** 2
+    text = {**language(len(words)), "max_position_embeddings": 512 + patches}
     config = LlavaConfig(
         vision_config=vision,
-        text_config=LlamaConfig(**language(len(words)), bos_token_id=3, eos_token_id=2, pad_token_id=0),
+        text_config=LlamaConfig(**text, bos_token_id=3, eos_token_id=2, pad_token_id=0),
         image_token_index=words.convert_tokens_to_ids("<image>"),
-        image_seq_length=4,
+        image_seq_length=patches,
     )
     processor = LlavaProcessor(
-        LlavaImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
+        LlavaImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size}),
         words,
         patch_size=14,
         vision_feature_select_strategy="default",

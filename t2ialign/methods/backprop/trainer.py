@@ -76,7 +76,8 @@ class Trainer(base.Trainer[Config, Batch]):
     def setup(self) -> None:
         """Encode every prompt once, load the reward. Raises ValueError for a reward without gradients."""
         cfg, policy = self.cfg, self.policy
-        reward = self._given or rewards.load(cfg.reward, **cfg.reward_options)
+        options = {cfg.reward: cfg.reward_options}
+        reward = self._given or rewards.load_all(options, options)[cfg.reward]
         check_differentiable(cfg.reward, reward)
         self.reward = reward.to(self.accelerator.device).requires_grad_(False).eval()
         self.prompts = Prompts(policy, read_prompts(cfg.prompts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,8 @@ class Config(TrainConfig):
     at fixed seeds."""
     reward: str = "shapes-oracle"
     """The reward that scores the final images: any name of rewards.load, differentiable or not."""
+    reward_options: dict[str, Any] = Field(default={})
+    """The options of that reward, such as reward_options.weights=scorer.safetensors."""
 
     num_steps: int = Field(default=50, ge=2, le=1000)
     """The number T of denoising steps per image, sampled with eta 1."""

@@ -90,7 +90,8 @@ class Trainer(base.Trainer[Config, Batch]):
         self.heldout = read_prompts(cfg.heldout_prompts) if cfg.heldout_prompts else []
         self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
         self.keep_prompts += [*self.heldout, *self.shown]
-        reward = self._given or rewards.load(cfg.reward)
+        options = {cfg.reward: cfg.reward_options}
+        reward = self._given or rewards.load_all(options, options)[cfg.reward]
         self.reward = reward.to(self.accelerator.device).requires_grad_(False).eval()
         self.collector = Collector(cfg, self.accelerator, self.state, self.prompts, self.reward)
         self.times = policy.times(cfg.num_steps)

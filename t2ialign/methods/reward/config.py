@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class Config(ComparisonConfig):
     weights: str | None = None
     """The weights to start from, as the scorer's weights option takes them; none is the published
     checkpoint."""
+    reward_options: dict[str, Any] = Field(default={})
+    """Other options of that scorer, such as reward_options.rubric=rubric.txt of hpsv3."""
     train: Literal["full", "lora", "head"] = "full"
     """The weights to train: full is all of them, lora is a LoRA that is merged into the result, head is the
     weights of the head."""

@@ -46,8 +46,8 @@ class Trainer(ComparisonTrainer[Config, Compared]):
     def load(self) -> TrainState:
         """The scorer with what of it is trained. Raises ValueError for one that has nothing to train."""
         cfg = self.cfg
-        options: dict[str, Any] = {"weights": cfg.weights} if cfg.weights else {}
-        reward = self._given or rewards.load(cfg.reward, **options)
+        options = {cfg.reward: {**cfg.reward_options, **({"weights": cfg.weights} if cfg.weights else {})}}
+        reward = self._given or rewards.load_all(options, options)[cfg.reward]
         reward = reward.to(self.accelerator.device).eval()
         squares = Squares.of(reward, cfg.resolution)
         if cfg.train == "lora":
@@ -106,13 +106,14 @@ class Trainer(ComparisonTrainer[Config, Compared]):
     def write(self, folder: Path, figures: dict[str, float] | None = None) -> Path:
         """The trained weights, laid over the reward they came from."""
         cfg, source = self.cfg, self.cfg.weights or self.cfg.reward
-        about: dict[str, Any] = {"reward": cfg.reward, "options": {}}
+        about: dict[str, Any] = {"reward": cfg.reward, "options": cfg.reward_options}
         kept: set[str] = set()
         if trained.is_trained(source):  # trained twice: over the first base, what either run changed
             about, kept = trained.read_about(source), set(trained.read_tensors(source))
         elif cfg.weights:
             local = Path(cfg.weights).expanduser()
-            about["options"] = {"weights": str(local.resolve()) if local.exists() else cfg.weights}
+            weights = str(local.resolve()) if local.exists() else cfg.weights
+            about["options"] = {**cfg.reward_options, "weights": weights}
         state = self.reward.state_dict()
         changed = plain_lora.merged(self.reward) if cfg.train == "lora" else self.trained
         tensors = {name: state[name] for name in kept if name in state} | dict(changed)

@@ -47,7 +47,8 @@ class Trainer:
 
         preset = PRESETS[cfg.preset]
         model, tokenizer = language.load(cfg)
-        reward = rewards.load(cfg.reward, **cfg.reward_options)
+        options = {cfg.reward: cfg.reward_options}
+        reward = rewards.load_all(options, options)[cfg.reward]
         wishes = with_points(read_wishes(cfg.prompts), reward)
         self.prompts = len(wishes)
         policy = load_policy(cfg.generator)

@@ -121,6 +121,17 @@ def test_several_questions_about_one_image(load):
     assert ours.answer(images, [], []).shape == (0, 2)
 
 
+def test_a_judge_whose_weights_are_trained_reads_whole_prompts(load):
+    """What several questions share cannot be copied with its gradient."""
+    frozen = load("llava").answer(pictures(1), QUESTIONS[:3], [0, 0, 0])
+    ours = load("llava")
+    ours.model.requires_grad_(True)
+    answers = ours.answer(pictures(1), QUESTIONS[:3], [0, 0, 0])
+    torch.testing.assert_close(answers.detach(), frozen, atol=1e-4, rtol=0)
+    answers.sum().backward()
+    assert ours.model.lm_head.weight.grad.abs().max() > 0
+
+
 ROWS, ASKED = [0, 2, 0, 0, 2, 0, 1, 0], [QUESTIONS[j % 5] for j in range(8)]
 
 
