@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from scripts.bench_parts import Row, kept_bytes, machine, ratio, rounds, say, table, write
 from t2ialign.diffusion.backprop import Plan, differentiable_sample
+from t2ialign.diffusion.kernels import ODE
 from t2ialign.io.paths import path
 from t2ialign.methods.backprop.trainer import Batch, Config, Trainer
 
@@ -53,7 +54,7 @@ def sampled(trainer: Trainer, batch: Batch, plan: Plan, *, recompute: bool) -> T
         x_T.to(trainer.policy.device),
         trainer.times,
         plan,
-        eta=0.0,
+        kernel=ODE,
         guidance=trainer.cfg.guidance,
         recompute=recompute,
     )
@@ -76,7 +77,7 @@ def recorded_and_detached(trainer: Trainer, batch: Batch) -> Tensor:
             use_reentrant=False,
             preserve_rng_state=False,
         )
-        x = policy.transition(out if i == len(times) - 2 else out.detach(), x, t, s, eta=0.0).mean
+        x = policy.transition(out if i == len(times) - 2 else out.detach(), x, t, s, kernel=ODE).mean
     return x
 
 
@@ -129,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
             ratio("full back-propagation / K = 1", on, times, "full / last", ">= 3"),
             ratio("recorded and thrown away / K = 1", on, times, "thrown / last", None),
         ]
-        own = (trainer.policy.unet, trainer.policy.vae)
+        own = (trainer.policy.adapted, trainer.policy.latents.vae)
         kept = {name: kept_bytes(loss, own) for name, loss in sides.items()}
     for name, size in kept.items():
         rows.append(

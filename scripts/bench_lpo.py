@@ -44,7 +44,7 @@ class Encoding(LatentScorer):
 
         @torch.no_grad()
         def scores(step: Step) -> Tensor:
-            t = step.t.expand(len(numbers))
+            t = step.t.long().expand(len(numbers))
             return torch.stack([self.reward(x, t, prompts) for x in step.siblings.unbind(1)], 1)
 
         return scores
@@ -61,7 +61,9 @@ def _ratio(trainer: Trainer, batch: Batch, reference: nn.Module, x_s: Tensor) ->
 
     def log_prob() -> Tensor:
         x_t = batch.x_t[:, 0]
-        p = policy.step(x_t, batch.t, batch.s, batch.cond, eta=1.0, guidance=trainer.cfg.guidance)
+        p = policy.step(
+            x_t, batch.t, batch.s, batch.cond, kernel=trainer.sampler.kernel, guidance=trainer.cfg.guidance
+        )
         return p.log_prob(x_s)
 
     ours, net = log_prob(), policy.net
@@ -133,7 +135,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str | int
     trainer = made(args, folder)
     device, policy = trainer.accelerator.device, trainer.policy
     about = machine(device, args.repeats)
-    batch, reference = trainer.batch(0, 0), copy.deepcopy(policy.unet).requires_grad_(False)
+    batch, reference = trainer.batch(0, 0), copy.deepcopy(policy.adapted).requires_grad_(False)
     losses = {
         "shared": lambda: trainer.loss(batch)[0].mean(),
         "four": lambda: four(trainer, batch, reference),
@@ -145,9 +147,9 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str | int
     )
     rows = [ratio("shared forward / two of policy and reference", on, times, "shared / four", "<= 0.55")]
     for name, loss in losses.items():
-        size = kept_bytes(loss, (policy.unet, reference)) / 1e6
+        size = kept_bytes(loss, (policy.adapted, reference)) / 1e6
         rows.append(Row(f"megabytes kept for the backward pass: {name}", on, size, size, size))
-    weights = {"shared": megabytes(policy.unet), "four": megabytes(policy.unet, reference)}
+    weights = {"shared": megabytes(policy.adapted), "four": megabytes(policy.adapted, reference)}
     rows += [Row(f"megabytes of denoisers: {name}", "", mb, mb, mb) for name, mb in weights.items()]
 
     on = f"{args.prompts} paths, {args.steps} steps, {trainer.cfg.siblings} candidates"

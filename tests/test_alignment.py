@@ -26,10 +26,11 @@ from rewards.llm.local import local_writer
 from rewards.vlm.local import local_judge
 from t2ialign.methods.rewrite_sft import trainer as rewrite_sft
 from t2ialign.methods.rewriter import language
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, save_lora
+from t2ialign.models.lora import add_lora
 from t2ialign.models.lora_apply import load_lora
+from t2ialign.models.lora_saved import save_lora
 from tests.rewards import tiny_clip, tiny_llm, tiny_vlm
 from tests.rewards.detection.test_detect import mask2former
 from tests.training.rewriters import new_rewriter
@@ -64,10 +65,10 @@ def random(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
-def of_policy(policy: UNetPolicy) -> Loaded:
+def of_policy(policy: Policy) -> Loaded:
     x, t = random(2, *policy.latent_shape(32, 32)), torch.tensor([1, 900])
     predicted = policy.predict(x, t, policy.encode_prompts(PROMPTS))
-    return list(policy.pipe.components.values()), torch.cat([predicted.flatten(), policy.decode(x).flatten()])
+    return list(policy.components.values()), torch.cat([predicted.flatten(), policy.decode(x).flatten()])
 
 
 def base_model(folder: Path) -> Loaded:
@@ -139,7 +140,7 @@ def folder(tiny_sd, tmp_path_factory) -> Path:
     shutil.copytree(tiny_sd, root / "sd")
     policy = load_policy(str(tiny_sd), device="cpu")
     add_lora(policy, 3)
-    for parameter in policy.unet.parameters():
+    for parameter in policy.adapted.parameters():
         if parameter.requires_grad:
             parameter.data.normal_(std=0.3)
     save_lora(policy, root / "lora")

@@ -38,7 +38,7 @@ def test_both_sides_have_one_loss(tmp_path):
 
     args = argparse.Namespace(rows=2, prompts=2, steps=3)
     trainer = bench_lpo.made(args, tmp_path)
-    batch, reference = trainer.batch(0, 0), copy.deepcopy(trainer.policy.unet)
+    batch, reference = trainer.batch(0, 0), copy.deepcopy(trainer.policy.adapted)
     with torch.no_grad():
         for name, weight in trainer.state.trained.items():
             if "lora_B" in name:

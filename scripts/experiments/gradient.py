@@ -14,11 +14,12 @@ import rewards
 from scripts.experiments.claim import Claim, Row
 from scripts.experiments.estimates import judged
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
+from t2ialign.diffusion.kernels import ddim
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.io import jsonl
 from t2ialign.methods.backprop.presets import PRESETS
-from t2ialign.models.base import Cond
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.base import Cond, Policy
+from t2ialign.models.families.ddpm import DDPMLatents
 from t2ialign.models.load import load_policy
 from t2ialign.progress import Progress
 
@@ -71,12 +72,12 @@ class Problem:
         self.num_steps, self.guidance, self.seed = num_steps, guidance, seed
         self.policy = double(load_policy("shapes"))
         self.reward = rewards.load("shapes-clip").double().requires_grad_(False)
-        self.times = self.policy.times(num_steps)
+        self.times = self.policy.timesteps(num_steps)
         self.shape = self.policy.latent_shape(*self.policy.native_size)
         cond = self.policy.encode_prompts(ROWS)
         self.cond: Cond = {name: value.double() for name, value in cond.items()}
         self.x_T = self.noise(-1)
-        self.weights = list(self.policy.unet.parameters())
+        self.weights = list(self.policy.adapted.parameters())
 
     def compare(self, preset: str) -> tuple[float, float]:
         """The slope along a random direction by the gradient, and by a central difference."""
@@ -131,7 +132,7 @@ class Problem:
             self.x_T,
             self.times,
             plan,
-            eta=eta,
+            kernel=ddim(eta),
             guidance=self.guidance,
             noise=self.noise if eta else None,
             recompute=recompute,
@@ -156,16 +157,17 @@ class Problem:
         return self.reward(images, list(ROWS) * (len(images) // len(ROWS))).sum()
 
 
-def double(policy: UNetPolicy) -> UNetPolicy:
+def double(policy: Policy) -> Policy:
     """The policy with networks and path in fp64, all weights of its denoiser trainable."""
-    policy.unet.double().requires_grad_(True)
-    policy.vae.double()
-    policy.dtype, policy.table = torch.float64, policy.table.double()
+    policy.adapted.double().requires_grad_(True)
+    policy.latents.vae.double()
+    assert isinstance(policy.latents, DDPMLatents), "the claim is about Stable Diffusion"
+    policy.dtype, policy.latents.table = torch.float64, policy.latents.table.double()
     return policy
 
 
 @contextmanager
-def spied(policy: UNetPolicy) -> Iterator[list[Call]]:
+def spied(policy: Policy) -> Iterator[list[Call]]:
     """Within this block: what the guided network is shown and gives, call by call."""
     seen: list[Call] = []
     guided = policy.guided
@@ -190,7 +192,7 @@ def surrogate(problem: Any, plan: Plan, eta: float, held: list[Call]) -> Tensor:
     noise`.
     """
     policy, x = problem.policy, problem.x_T
-    table = policy.table[problem.times].view(-1, 1, 1, 1, 1)
+    table = policy.latents.table[problem.times.long()].view(-1, 1, 1, 1, 1)
     for i, records in enumerate(plan.recorded):
         t = problem.times[i].expand(len(x))
         x = held[i][0] if i == plan.detach_before else x

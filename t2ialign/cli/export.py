@@ -15,8 +15,8 @@ from t2ialign.tasks.plan import parse_lora
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from t2ialign.models.families.sd import UNetPolicy
-    from t2ialign.models.lora_files import Layers
+    from t2ialign.models.base import Policy
+    from t2ialign.models.factors import Layers
 
     Read = tuple[dict[str, str], Layers, str | None, Any]
 
@@ -117,12 +117,12 @@ def _of_model(args: argparse.Namespace, path: Path) -> Read:
     """The layers of the LoRA that its base model has, and what that model is."""
     from t2ialign.models import lora_family
     from t2ialign.models.load import load_policy
-    from t2ialign.models.lora import header_of
     from t2ialign.models.lora_apply import read_for
+    from t2ialign.models.lora_saved import header_of
 
     policy = load_policy(args.model, device="cpu", options=options.options_of(args))
     layers = read_for(policy, path)
-    return header_of(policy, ""), layers, lora_family.of_policy(policy), policy.unet.config
+    return header_of(policy, ""), layers, lora_family.of_policy(policy), policy.adapted.config
 
 
 def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
@@ -130,8 +130,8 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
     from rewards import tensor_files
     from rewards.permissions import share
     from t2ialign.models.load import PRECISIONS, load_policy
-    from t2ialign.models.lora import header_of
     from t2ialign.models.lora_apply import fold, read_for
+    from t2ialign.models.lora_saved import header_of
 
     if args.model is None:
         raise ValueError(
@@ -139,8 +139,9 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
         )
     output = args.output
     policy = load_policy(args.model, device="cpu", options=options.options_of(args))
-    fold(policy.pipe, read_for(policy, path), weight=scale)
-    pipe = policy.pipe if args.precision == "fp32" else policy.pipe.to(PRECISIONS[args.precision])
+    fold(policy.components, read_for(policy, path), weight=scale)
+    if args.precision != "fp32":
+        policy.convert_weights(PRECISIONS[args.precision])
     partial = output.with_name(f".{output.name}.partial")
     output.parent.mkdir(parents=True, exist_ok=True)
     if _is_file(output):
@@ -148,20 +149,28 @@ def _merge(args: argparse.Namespace, path: Path, scale: float) -> Path:
         tensor_files.write(_one_file(policy), partial, {"format": "pt", **header})
     else:
         shutil.rmtree(partial, ignore_errors=True)
-        tensor_files.save_pretrained(pipe, partial)
+        policy.save_pipeline(partial)
         if output.is_dir():
             output.rmdir()  # it is empty
     share(partial).rename(output)
     return output
 
 
-def _one_file(policy: UNetPolicy) -> dict[str, Tensor]:
+def _one_file(policy: Policy) -> dict[str, Tensor]:
     """The released layout, with the keys by which v-prediction files of SD 1 and SDXL are known."""
+    from types import SimpleNamespace
+
     import torch
 
+    from t2ialign.models import lora_family
     from t2ialign.models.original_layout import to_original
 
-    weights = to_original(policy.pipe)
+    if lora_family.of_policy(policy) is None:
+        raise ValueError(
+            f"got a {policy.pipeline_class} for one file; expected Stable Diffusion 1, 2 or XL, for which "
+            "there is such a layout; name a folder with -o"
+        )
+    weights = to_original(SimpleNamespace(**policy.components))
     if policy.kind == "v" and policy.family != "sd2":
         weights["v_pred"] = torch.zeros(0)
         if policy.schedule.get("rescale_betas_zero_snr"):

@@ -12,7 +12,8 @@ from t2ialign.io import locks
 from t2ialign.io.messages import printable
 
 if TYPE_CHECKING:
-    from t2ialign.models.lora_files import Factors, Lora
+    from t2ialign.models.factors import Factors
+    from t2ialign.models.lora_files import Lora
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def mix(one: dict[str, Factors], other: dict[str, Factors], alpha: float) -> dic
     """
     import torch
 
-    from t2ialign.models.lora_files import Factors
+    from t2ialign.models.factors import Factors
 
     mixed = {}
     for layer in sorted(one.keys() | other.keys()):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from t2ialign.diffusion.kernels import ODE, Kernel
 from t2ialign.diffusion.path import fp32
 from t2ialign.diffusion.sampler import Noise, check_noise
 from t2ialign.diffusion.transition import Gaussian
@@ -38,7 +39,7 @@ class Differentiable(Protocol):
         """The network's output (B, C, h, w) at x_t (B, C, h, w), t (B,)."""
         ...
 
-    def transition(self, out: Tensor, x_t: Tensor, t: Tensor, s: Tensor, *, eta: float) -> Gaussian:
+    def transition(self, out: Tensor, x_t: Tensor, t: Tensor, s: Tensor, *, kernel: Kernel) -> Gaussian:
         """p(x_s | x_t) from that output."""
         ...
 
@@ -156,7 +157,7 @@ def differentiable_sample(
     times: Tensor,
     plan: Plan,
     *,
-    eta: float,
+    kernel: Kernel,
     guidance: float,
     noise: Noise | None = None,
     recompute: bool = True,
@@ -167,7 +168,7 @@ def differentiable_sample(
     recompute: a recorded step keeps its input only, and runs again in the backward pass, so that memory does
     not grow with T but by one latent a step. times, noise: as of `sample`. Raises ValueError like it.
     """
-    check_noise(noise, eta)
+    check_noise(noise, kernel)
     x, times = fp32(x_T), times.to(x_T.device)
     costs = x.new_zeros(len(x))
     for i, records in enumerate(plan.recorded):
@@ -184,8 +185,8 @@ def differentiable_sample(
         if plan.posterior and i == len(plan.recorded) - 1:
             x = policy.posterior_mean(out, x, t)
         else:
-            p = policy.transition(out, x, t, s, eta=eta)
-            x = p.sample(noise(i).to(x)) if noise is not None and eta > 0 else p.mean
+            p = policy.transition(out, x, t, s, kernel=kernel)
+            x = p.sample(noise(i).to(x)) if noise is not None and kernel.noisy else p.mean
     return x, costs
 
 
@@ -213,7 +214,7 @@ def low_variance_sample(
         x_t,
         times[-2:],
         Plan((True,)),
-        eta=0.0,
+        kernel=ODE,
         guidance=guidance,
         recompute=recompute,
         penalty=penalty,

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from t2ialign.diffusion.kernels import Kernel
 from t2ialign.diffusion.transition import Gaussian
 
 Noise = Callable[[int], Tensor]
@@ -17,7 +18,7 @@ class Denoiser(Protocol):
     """The part of a model that the loop needs: one reverse step."""
 
     def step(
-        self, x_t: Tensor, t: Tensor, s: Tensor, cond: dict[str, Tensor], *, eta: float, guidance: float
+        self, x_t: Tensor, t: Tensor, s: Tensor, cond: dict[str, Tensor], *, kernel: Kernel, guidance: float
     ) -> Gaussian:
         """p(x_s | x_t, cond) for x_t (B, C, h, w) and t, s (B,)."""
         ...
@@ -41,16 +42,17 @@ def rollout(
     x_T: Tensor,
     times: Tensor,
     *,
-    eta: float,
+    kernel: Kernel,
     guidance: float,
     noise: Noise | None = None,
 ) -> Trajectory:
     """Denoise x_T (B, C, h, w) and keep the whole path; nothing records gradients.
 
-    times: (T + 1,), noise first. noise: needed when eta > 0. Raises ValueError if it is needed and missing.
+    times: (T + 1,), noise first. noise: needed by a kernel that adds some. Raises ValueError if it is needed
+    and missing.
     """
     latents, log_probs = [x_T.float()], []
-    for p, x in _walk(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise):
+    for p, x in _walk(policy, cond, x_T, times, kernel=kernel, guidance=guidance, noise=noise):
         latents.append(x)
         log_probs.append(p.log_prob(x))
     return Trajectory(torch.stack(latents, 1), torch.stack(log_probs, 1), times)
@@ -62,22 +64,23 @@ def sample(
     x_T: Tensor,
     times: Tensor,
     *,
-    eta: float,
+    kernel: Kernel,
     guidance: float,
     noise: Noise | None = None,
 ) -> Tensor:
     """Denoise x_T (B, C, h, w) to x_0, keeping the current latent only; otherwise as `rollout`."""
     x_0 = x_T.float()
-    for _, x in _walk(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise):
+    for _, x in _walk(policy, cond, x_T, times, kernel=kernel, guidance=guidance, noise=noise):
         x_0 = x
     return x_0
 
 
-def check_noise(noise: Noise | None, eta: float) -> None:
+def check_noise(noise: Noise | None, kernel: Kernel) -> None:
     """Raises ValueError if a stochastic sampler is given no noise."""
-    if eta > 0 and noise is None:
+    if kernel.noisy and noise is None:
         raise ValueError(
-            f"got eta={eta} and no noise; expected noise for a stochastic sampler; pass noise or eta=0"
+            f"got the noisy kernel {kernel} and no noise; expected noise for a stochastic sampler; pass "
+            "noise, or take the kernel ode"
         )
 
 
@@ -87,16 +90,16 @@ def _walk(
     x_T: Tensor,
     times: Tensor,
     *,
-    eta: float,
+    kernel: Kernel,
     guidance: float,
     noise: Noise | None,
 ) -> Iterator[tuple[Gaussian, Tensor]]:
     """Yield each step's distribution and the latent drawn from it, fp32."""
-    check_noise(noise, eta)
+    check_noise(noise, kernel)
     x, times = x_T.float(), times.to(x_T.device)
     for i in range(len(times) - 1):
         with torch.no_grad():  # left before each yield: held across it, it would leak into the caller
             t, s = times[i].expand(len(x)), times[i + 1].expand(len(x))
-            p = policy.step(x, t, s, cond, eta=eta, guidance=guidance)
-            x = p.sample(noise(i).to(x)) if noise is not None and eta > 0 else p.mean
+            p = policy.step(x, t, s, cond, kernel=kernel, guidance=guidance)
+            x = p.sample(noise(i).to(x)) if noise is not None and kernel.noisy else p.mean
         yield p, x

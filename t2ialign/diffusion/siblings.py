@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from t2ialign.diffusion.kernels import Kernel
 from t2ialign.diffusion.sampler import Denoiser
 from t2ialign.diffusion.transition import Gaussian
 
@@ -26,9 +27,9 @@ class Step:
     x_t: Tensor
     """(B, C, h, w)"""
     t: Tensor
-    """() long"""
+    """(), the time"""
     s: Tensor
-    """() long, the less noisy time"""
+    """(), the less noisy time"""
     p: Gaussian
     """p(x_s | x_t) as sampled"""
     siblings: Tensor
@@ -41,7 +42,7 @@ def sibling_rollout(
     x_T: Tensor,
     times: Tensor,
     *,
-    eta: float,
+    kernel: Kernel,
     guidance: float,
     noise: SiblingNoise,
     choice: Choice,
@@ -55,7 +56,7 @@ def sibling_rollout(
     for i in range(len(times) - 1):
         with torch.no_grad():  # left before each yield: held across it, it would leak into the caller
             t, s = times[i], times[i + 1]
-            p = policy.step(x, t.expand(len(x)), s.expand(len(x)), cond, eta=eta, guidance=guidance)
+            p = policy.step(x, t.expand(len(x)), s.expand(len(x)), cond, kernel=kernel, guidance=guidance)
             siblings = p.mean[:, None] + p.std[:, None] * noise(i).to(x)
             found = Step(i, x, t, s, p, siblings)
             x = siblings[torch.arange(len(x), device=x.device), choice(i).to(x.device)]

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 _WORDS = {"turbo", "lightning", "hyper", "hypersd", "lcm", "schnell", "dmd", "tcd"}
 _SCHEDULERS = ("LCMScheduler", "TCDScheduler")
-_FOLLOWED = "DDIMScheduler"
+_FOLLOWED = ("DDIMScheduler", "FlowMatchEulerDiscreteScheduler")
 
 
 def distilled(place: str, scheduler: Mapping[str, Any]) -> str | None:
@@ -37,15 +37,25 @@ def warn_before_training(reason: str | None) -> None:
     """Log one warning if there is a reason to take the model for a distilled one."""
     if reason is not None:
         log.warning(
-            "the model seems to be distilled to a few steps (%s); training on all 1000 timesteps undoes the "
+            "the model seems to be distilled to a few steps (%s); training on all timesteps undoes the "
             "distillation; train the model it was distilled from",
             reason,
         )
 
 
 def not_followed(scheduler: Mapping[str, Any]) -> str | None:
-    """One line on a sampler that the model's config names and that is not used here; None for DDIM."""
-    kind = scheduler.get("_class_name")
-    if kind is None or kind == _FOLLOWED:
+    """One line on a sampler that the model's config names and that is not used here; None for one that is."""
+    name = scheduler.get("_class_name")
+    if name is None or name in _FOLLOWED:
         return None
-    return f"the model names {kind}; images are sampled with DDIM on its noise schedule instead"
+    return f"the model names {name}; images are sampled with DDIM on its noise schedule instead"
+
+
+def unvisited(schedule: Mapping[str, Any]) -> str | None:
+    """One line if the noise schedule ends in pure noise where no step of the model's own grid begins."""
+    if not schedule.get("rescale_betas_zero_snr") or schedule.get("timestep_spacing") == "trailing":
+        return None
+    return (
+        f"the noise schedule ends in pure noise, which the {schedule.get('timestep_spacing')} steps of the "
+        "model's config never visit; rescale_betas_zero_snr=true samples with trailing steps"
+    )

@@ -9,27 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import DiffusionPipeline
+from torch import nn
 
 from rewards.foreign import refuse_code
 from rewards.hub import check_repository
+from t2ialign.models.families import pipelines, policy_class
 from t2ialign.models.options import ModelOptions
-from t2ialign.models.sources import EXPECTED, Source
+from t2ialign.models.sources import COMPONENTS, EXPECTED, Source
 
 log = logging.getLogger(__name__)
 
-CLASSES = {
-    "StableDiffusionPipeline": StableDiffusionPipeline,
-    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
-}
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-"""The parts whose weights are read."""
 UNUSED = ("feature_extractor", "image_encoder")
 """Parts that an index may name, and whose folders may be missing, as the safety checker's: none is used."""
 _WEIGHTS = re.compile(
@@ -38,26 +30,29 @@ _WEIGHTS = re.compile(
 
 
 def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.dtype]) -> Any:
-    """The pipeline in a folder or of a Hub id, its safetensors in `dtypes` by part.
+    """The pipeline in a folder or of a Hub id, from its safetensors.
 
-    Raises ValueError for another class of pipeline, and for files that are not there or not whole.
+    dtypes: of the "network" that is trained, of the "vae", and "default" for the rest. Raises ValueError for
+    another class of pipeline, and for files that are not there or not whole.
     """
     place, revision = source.place, {"revision": options.revision} if options.revision else {}
     if source.folder is not None and revision:
         raise ValueError(f"got revision={options.revision!r} for a folder; expected it for a Hub id; drop it")
     refuse_code(place)
-    pipeline = _pipeline_class(source, options.revision)
+    index = _index(source, options.revision)
+    name = str(index["_class_name"])
+    pipeline, policy = getattr(diffusers, name), policy_class(name)
     given: dict[str, Any] = dict.fromkeys(UNUSED)
-    if pipeline is StableDiffusionPipeline:
+    if name == "StableDiffusionPipeline":
         given |= {"safety_checker": None, "requires_safety_checker": False}
-    variant = options.variant if source.folder is None else _variant(source.folder, options.variant)
-    if source.unet is not None:
-        given["unet"] = trained_unet(source.unet, dtypes["unet"])
+    variant = options.variant if source.folder is None else _variant(source.folder, index, options.variant)
+    if source.network is not None:
+        given[policy.component] = trained_network(source.network, policy.save_class, dtypes["network"])
     hint = "" if source.folder or variant else "; set variant=fp16 if it has only such files"
     with readable(place, hint):
         return pipeline.from_pretrained(
             place,
-            dtype=dtypes,
+            dtype={"default": dtypes["default"], "vae": dtypes["vae"], policy.component: dtypes["network"]},
             use_safetensors=True,
             variant=variant,
             trust_remote_code=False,
@@ -91,16 +86,21 @@ def _news(record: logging.LogRecord) -> bool:
     return "should be kept in float32: []" not in record.getMessage()
 
 
-def trained_unet(folder: Path, dtype: torch.dtype) -> Any:
-    """The U-Net of a run that trained all weights."""
+def networks(pipe: Any) -> dict[str, nn.Module]:
+    """The networks of a pipeline, by their names in it."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+def trained_network(folder: Path, save_class: str, dtype: torch.dtype) -> Any:
+    """The network of a run that trained all weights, of that class of diffusers."""
     with readable(str(folder)):
-        return UNet2DConditionModel.from_pretrained(
+        return getattr(diffusers, save_class).from_pretrained(
             folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True
         )
 
 
-def _pipeline_class(source: Source, revision: str | None) -> Any:
-    """The class that the index names. Raises ValueError if it is not one of ours, or there is no index."""
+def _index(source: Source, revision: str | None) -> dict[str, Any]:
+    """What model_index.json says. Raises ValueError if there is none, or its class is of no family."""
     place = source.place
     try:
         if source.folder is None:
@@ -112,9 +112,9 @@ def _pipeline_class(source: Source, revision: str | None) -> Any:
             f"expected {EXPECTED}; check the name, the network and your Hub login"
         ) from error
     name = str(index.get("_class_name")) if isinstance(index, dict) else "none"
-    if name not in CLASSES:
-        raise ValueError(f"got model {place!r} of class {name}; expected one of {', '.join(CLASSES)}")
-    return CLASSES[name]
+    if name not in pipelines():
+        raise ValueError(f"got model {place!r} of class {name}; expected one of {', '.join(pipelines())}")
+    return dict(index)
 
 
 def variants(part: Path) -> set[str | None]:
@@ -123,9 +123,10 @@ def variants(part: Path) -> set[str | None]:
     return {match["variant"] for match in matches if match}
 
 
-def _variant(folder: Path, wanted: str | None) -> str | None:
+def _variant(folder: Path, index: dict[str, Any], wanted: str | None) -> str | None:
     """The variant to read. Raises ValueError for one that is nowhere, and where only several others are."""
-    parts = {name: names for name in PARTS if (names := variants(folder / name))}
+    read = [name for name in index if name not in (*UNUSED, "safety_checker")]
+    parts = {name: names for name in sorted(read, key=_network_first) if (names := variants(folder / name))}
     named = sorted({str(name) for names in parts.values() for name in names if name})
     if wanted is not None:
         if wanted not in named:
@@ -145,6 +146,11 @@ def _variant(folder: Path, wanted: str | None) -> str | None:
         )
     log.info("%s holds only %s weights, so these are read", folder, everywhere[0])
     return everywhere[0]
+
+
+def _network_first(name: str) -> tuple[int, str]:
+    """The network, the VAE, then the text encoders by number."""
+    return (0 if name in COMPONENTS else 1 if name == "vae" else 2), name
 
 
 def _line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from t2ialign.diffusion.kernels import ddim
 from t2ialign.diffusion.noise import SeededRows
 from t2ialign.diffusion.sampler import Noise, sample
 from t2ialign.models.base import Cond, Policy
@@ -17,7 +18,7 @@ def generate(
     seeds: Sequence[int],
     *,
     num_steps: int,
-    guidance: float,
+    guidance: float | None = None,
     eta: float = 0.0,
     height: int | None = None,
     width: int | None = None,
@@ -27,10 +28,10 @@ def generate(
     """Render N rows of (prompt, seed) -> images (N, 3, H, W) fp32 in [0, 1] on CPU.
 
     A row is what a diffusers pipeline with a DDIMScheduler gives for the same prompt, steps, guidance, eta,
-    size and precision with generator=torch.Generator().manual_seed(seed). Sizes default to the model's own,
-    in pixels. Every unique prompt is encoded once. progress is called with the number of images just
-    finished. Raises ValueError if rows do not match, are none, a size, a seed or a step count does not fit,
-    or an image is not finite.
+    size and precision with generator=torch.Generator().manual_seed(seed). Guidance and sizes, in pixels,
+    default to the model's own. Every unique prompt is encoded once. progress is called with the number of
+    images just finished. Raises ValueError if rows do not match, are none, a size, a seed or a step count
+    does not fit, or an image is not finite.
     """
     if len(prompts) != len(seeds) or not prompts:
         raise ValueError(
@@ -38,10 +39,11 @@ def generate(
         )
     if batch_size < 1:
         raise ValueError(f"got batch_size={batch_size}; expected at least 1")
+    scale = policy.default_guidance_scale if guidance is None else guidance
     size = (height or policy.native_size[0], width or policy.native_size[1])
     shape, times, texts, images = (
         policy.latent_shape(*size),
-        policy.times(num_steps),
+        policy.timesteps(num_steps, size),
         _Texts(policy, prompts),
         [],
     )
@@ -51,7 +53,7 @@ def generate(
         cond = policy.with_size(texts.rows(rows), size, (0, 0), size)
         draws = SeededRows(shape, keys, policy.dtype)
         x_T, noise = draws.draw().to(policy.device), _in_order(draws) if eta > 0 else None
-        x_0 = sample(policy, cond, x_T, times, eta=eta, guidance=guidance, noise=noise)
+        x_0 = sample(policy, cond, x_T, times, kernel=ddim(eta), guidance=scale, noise=noise)
         images.append(_finite(policy.decode(x_0).cpu(), [prompts[row] for row in rows], keys))
         if progress is not None:
             progress(len(rows))

@@ -9,10 +9,10 @@ from diffusers import DDIMScheduler
 
 from rewards.device import default_device
 from rewards.weights import align_weights
-from t2ialign.models.advice import distilled, not_followed
-from t2ialign.models.families.sd import UNetPolicy
-from t2ialign.models.families.sdxl import SDXLPolicy
-from t2ialign.models.folder import load_folder, readable
+from t2ialign.models.advice import distilled, not_followed, unvisited
+from t2ialign.models.base import Policy
+from t2ialign.models.families import policy_class
+from t2ialign.models.folder import load_folder, networks, readable
 from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.models.single_file import load_file
 from t2ialign.models.sources import locate
@@ -30,8 +30,8 @@ def load_policy(
     device: torch.device | str | None = None,
     master_weights: bool = False,
     options: ModelOptions = AS_IT_IS,
-) -> UNetPolicy:
-    """Load a Stable Diffusion model as a policy; nothing that could run code is opened.
+) -> Policy:
+    """Load a model of one of the families as a policy; nothing that could run code is opened.
 
     model: "shapes" (the embedded model), a diffusers folder, a single file of Stable Diffusion 1, 2 or XL, a
     Hub id, or the output of a run that trained all weights: its base model with those weights. device: the
@@ -44,34 +44,48 @@ def load_policy(
         raise ValueError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     source, dtype = locate(model), PRECISIONS[precision]
     options = options.over(source.options)
-    dtypes = {"default": dtype, "vae": torch.float32, "unet": torch.float32 if master_weights else dtype}
+    weights = torch.float32 if master_weights else dtype
+    dtypes = {"default": dtype, "vae": torch.float32, "network": weights}
     if source.file is None:
         pipe = load_folder(source, options, dtypes)
     else:
-        pipe = load_file(source.file, source.unet, options, dtypes)
+        pipe = load_file(source.file, source.network, options, dtypes)
     if not pipe.vae.config.force_upcast:
         with readable(source.place):
             pipe.vae.to(dtype)
-    config = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
-    if (line := not_followed(config)) is not None:
-        log.info("%s", line)
-    _override_scheduler(pipe, options)
     pipe.to(torch.device(device or default_device()))
-    align_weights(*pipe.components.values())
-    policy_class = SDXLPolicy if hasattr(pipe, "text_encoder_2") else UNetPolicy
-    policy = policy_class(pipe, dtype=dtype, clip_skip=options.clip_skip)
-    policy.autocast, policy.options, policy.file = master_weights, options, source.file
-    policy.distilled = distilled(source.place, config)
-    if policy.schedule["rescale_betas_zero_snr"] and policy.schedule["timestep_spacing"] != "trailing":
-        log.info(
-            "the noise schedule ends in pure noise, which the %s steps of the model's config never visit; "
-            "rescale_betas_zero_snr=true samples with trailing steps",
-            policy.schedule["timestep_spacing"],
-        )
+    align_weights(*networks(pipe).values())
+    policy = policy_of(pipe, dtype=dtype, options=options, source=source.place)
+    policy.autocast = master_weights
     if attention == "xformers":
-        use_xformers(policy.unet, policy.device)
+        use_xformers(policy.adapted, policy.device)
     elif attention != "sdpa":
         raise ValueError(f"got attention {attention!r}; expected sdpa or xformers")
+    return policy
+
+
+def policy_of(
+    pipe: Any,
+    *,
+    dtype: torch.dtype | None = None,
+    options: ModelOptions = AS_IT_IS,
+    source: str | None = None,
+) -> Policy:
+    """A loaded diffusers pipeline as a policy, on its device; its networks are taken over, without gradients.
+
+    dtype: what the network computes in; that of its weights if None. source: where it was read from. Raises
+    ValueError for a pipeline of no family, and for one that its family cannot train.
+    """
+    policy_type = policy_class(type(pipe).__name__)
+    config = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
+    _override_scheduler(pipe, options)
+    dtype = dtype or getattr(pipe, policy_type.component).dtype
+    policy: Policy = policy_type(pipe, dtype=dtype, options=options)
+    policy.source = source or policy.source
+    policy.distilled = distilled(policy.source, config)
+    for line in (not_followed(config), unvisited(policy.schedule)):
+        if line is not None:
+            log.info("%s", line)
     return policy
 
 
@@ -93,7 +107,7 @@ def _override_scheduler(pipe: Any, options: ModelOptions) -> None:
         pipe.scheduler = DDIMScheduler.from_config(config)
 
 
-def use_xformers(unet: Any, device: torch.device) -> None:
+def use_xformers(network: Any, device: torch.device) -> None:
     """Switch a diffusers network to xformers attention. Raises ValueError unless its kernels run here."""
     try:
         from xformers.ops import memory_efficient_attention
@@ -106,7 +120,7 @@ def use_xformers(unet: Any, device: torch.device) -> None:
             f"{device.type} ({_line(error)}); expected a GPU and a build for this torch; pip install "
             '"t2ialign[xformers]" brings a matching pair (xformers 0.0.35, torch 2.10), or set attention=sdpa'
         ) from error
-    unet.enable_xformers_memory_efficient_attention()
+    network.enable_xformers_memory_efficient_attention()
 
 
 def _build() -> str:

@@ -13,8 +13,9 @@ from diffusers.utils import set_weights_and_activate_adapters
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from t2ialign.models.families.sd import UNetPolicy
-from t2ialign.models.lora_files import Factors, Layers, Lora, filled, read_lora
+from t2ialign.models.base import Policy
+from t2ialign.models.factors import Factors, Layers, filled
+from t2ialign.models.lora_files import Lora, read_lora
 from t2ialign.models.lora_names import COMPONENTS
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ SHOWN = 3
 """The number of layers without a match that are named."""
 
 
-def load_lora(policy: UNetPolicy, path: Path | str, *, weight: float = 1.0) -> None:
+def load_lora(policy: Policy, path: Path | str, *, weight: float = 1.0) -> None:
     """Add one saved LoRA (a file, or a folder that holds one) to the policy, beside those already loaded.
 
     weight: how much of it, in the text encoders too; prompts encoded before know nothing of it. Raises
@@ -33,7 +34,7 @@ def load_lora(policy: UNetPolicy, path: Path | str, *, weight: float = 1.0) -> N
     name = f"lora_{len(policy.loras)}"
     for component in COMPONENTS:
         prefix = f"{component}."
-        module = getattr(policy.pipe, component, None)
+        module = policy.components.get(component)
         part = {
             _name_in(module, key.removeprefix(prefix)): factors
             for key, factors in layers.items()
@@ -43,27 +44,29 @@ def load_lora(policy: UNetPolicy, path: Path | str, *, weight: float = 1.0) -> N
             _put_in(module, part, name)
     policy.loras[name] = weight
     for component in COMPONENTS:
-        module = getattr(policy.pipe, component, None)
+        module = policy.components.get(component)
         if module is not None:
             set_weights_and_activate_adapters(module, list(policy.loras), list(policy.loras.values()))
             module.requires_grad_(False)
     policy.forget_prompts()
 
 
-def read_for(policy: UNetPolicy, path: Path | str) -> Layers:
+def read_for(policy: Policy, path: Path | str) -> Layers:
     """The layers of a saved LoRA that the policy's model has too.
 
     Says how many matched, and warns where it is a part. Raises ValueError if none does.
     """
-    return matched(read_lora(path, layout=policy.unet.config), policy.pipe)
+    return matched(read_lora(path, layout=policy.adapted.config), policy.components)
 
 
-def matched(lora: Lora, pipe: Any) -> Layers:
-    """The layers of a LoRA that the pipeline has too, in the shape they have there; says how many.
+def matched(lora: Lora, components: Mapping[str, Any]) -> Layers:
+    """The layers of a LoRA that a pipeline's components have too, in the shape they have there.
+
+    Says how many matched.
 
     Raises ValueError if there is none.
     """
-    parts = {component: getattr(pipe, component, None) for component in COMPONENTS}
+    parts = {component: components.get(component) for component in COMPONENTS}
     shapes = {f"{part}.{name}": shape for part in parts for name, shape in _shapes(parts[part])}
     layers, missing = {}, []
     for key, factors in lora.layers.items():
@@ -89,11 +92,11 @@ def matched(lora: Lora, pipe: Any) -> Layers:
 
 
 @torch.no_grad()
-def fold(pipe: Any, layers: Mapping[str, Factors], *, weight: float = 1.0) -> None:
-    """Add the change of every layer, `weight` times, to the pipeline's own weights, computed in fp32."""
+def fold(components: Mapping[str, Any], layers: Mapping[str, Factors], *, weight: float = 1.0) -> None:
+    """Add the change of every layer, `weight` times, to the components' own weights, computed in fp32."""
     for key, factors in layers.items():
         component, _, path = key.partition(".")
-        module = getattr(pipe, component)
+        module = components[component]
         base = module.get_submodule(_name_in(module, path)).weight
         base.copy_(base.float() + weight * factors.delta.to(base.device))
 

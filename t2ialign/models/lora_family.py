@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.base import Policy
 from t2ialign.models.options import ModelOptions
 
 SD1, SD2, SD2_V, SDXL = (
@@ -22,18 +22,19 @@ VERSIONS = {SD1: "sd_v1", SD2: "sd_v2", SD2_V: "sd_v2_v", SDXL: "sdxl_base_v1-0"
 """The same in sd-scripts."""
 WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
 """The width of the encoded prompts that the cross-attention of each reads."""
-ARCHITECTURE, PREDICTION, VERSION = (
+ARCHITECTURE, TITLE, PREDICTION, VERSION = (
     "modelspec.architecture",
+    "modelspec.title",
     "modelspec.prediction_type",
     "ss_base_model_version",
 )
 _GENERATIVE_MODELS = "https://github.com/Stability-AI/generative-models"
 
 
-def of_policy(policy: UNetPolicy) -> str:
-    """The architecture of a Stable Diffusion model, of whatever size it is."""
+def of_policy(policy: Policy) -> str | None:
+    """The architecture of a Stable Diffusion 1, 2 or XL, of whatever size it is; None for another family."""
     second = SD2_V if policy.kind == "v" else SD2
-    return {"sd1": SD1, "sd2": second, "sdxl": SDXL}[policy.family]
+    return {"sd1": SD1, "sd2": second, "sdxl": SDXL}.get(policy.family)
 
 
 def of_header(header: Mapping[str, str]) -> str | None:
@@ -78,7 +79,7 @@ def header(
         "modelspec.sai_model_spec": "1.0.0",
         ARCHITECTURE: f"{architecture}{adapter}",
         "modelspec.implementation": _GENERATIVE_MODELS if architecture == SDXL else "diffusers",
-        "modelspec.title": title,
+        TITLE: title,
         **({PREDICTION: prediction} if prediction else {}),
     }
 

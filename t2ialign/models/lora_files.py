@@ -20,6 +20,7 @@ from torch import Tensor
 from rewards import tensor_files
 from rewards.permissions import share
 from t2ialign.models import lora_family
+from t2ialign.models.factors import Factors, Layers, filled
 from t2ialign.models.lora_names import COMPONENTS, SDXL_LAYOUT, key_of, spelling, to_kohya
 
 FILE, PEFT_FILE, PEFT_SETTINGS = (
@@ -48,39 +49,6 @@ _OTHER_METHODS = {
 }
 
 
-class Factors(NamedTuple):
-    """What a LoRA adds to one layer, fp32, its scale alpha / rank folded into `up`: delta W = up @ down.
-
-    down (r, in), up (out, r); of a convolution (r, in, h, w) and (out, r, 1, 1).
-    """
-
-    down: Tensor
-    up: Tensor
-
-    @property
-    def rank(self) -> int:
-        """r."""
-        return len(self.down)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of delta W: (out, in), or (out, in, h, w)."""
-        return (len(self.up), *self.down.shape[1:])
-
-    @property
-    def delta(self) -> Tensor:
-        """Delta W, of that shape."""
-        return torch.einsum("or...,ri...->oi...", self.up, self.down)
-
-    def times(self, weight: float) -> Factors:
-        """A part of it, or a multiple."""
-        return Factors(self.down, weight * self.up)
-
-
-Layers = dict[str, Factors]
-"""Layers by key, such as unet.mid_block.attentions.0.proj_in (`t2ialign.models.lora_names`)."""
-
-
 class Lora(NamedTuple):
     """A LoRA as it was read."""
 
@@ -100,7 +68,7 @@ def read_lora(path: Path | str, *, layout: Any = SDXL_LAYOUT) -> Lora:
     """
     file = lora_file(path)
     tensors, header = _open(file)
-    count = layout.layers_per_block  # of ResNets; SGM's names have one number for all blocks
+    count = getattr(layout, "layers_per_block", 2)  # of ResNets; SGM's names have one number for all blocks
     names, alphas = _sorted(file, tensors, count if isinstance(count, int) else 2)
     settings = _settings(file, header)
     if not names:
@@ -176,16 +144,6 @@ def write_kohya(
         state[f"{name}.alpha"] = torch.tensor(float(rank))
     about = lora_family.kohya_header(architecture, rank, header.get(lora_family.PREDICTION))
     return _write(state, file, {**header, **about}, dtype)
-
-
-def filled(factors: Factors, rank: int) -> Factors:
-    """The same change of the layer in factors of this rank, the added rows and columns zero."""
-    parts = []
-    for dim, factor in enumerate(factors):
-        missing = list(factor.shape)
-        missing[dim] = rank - missing[dim]
-        parts.append(torch.cat([factor, factor.new_zeros(missing)], dim))
-    return Factors(*parts)
 
 
 def _open(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from t2ialign.models.original_layout import unet_name
 
-UNET, TEXT, TEXT_2 = "unet", "text_encoder", "text_encoder_2"
-COMPONENTS = (UNET, TEXT, TEXT_2)
+UNET, TRANSFORMER, TEXT, TEXT_2 = "unet", "transformer", "text_encoder", "text_encoder_2"
+COMPONENTS = (UNET, TRANSFORMER, TEXT, TEXT_2)
 """The parts of a pipeline that can have a LoRA, by their names in it."""
 
 KOHYA = {"lora_unet_": UNET, "lora_te_": TEXT, "lora_te1_": TEXT, "lora_te2_": TEXT_2}
@@ -132,6 +132,8 @@ def _key(component: str, path: str, layers_per_block: int) -> str | None:
         path = re.sub(r"\.to_out$", ".to_out.0", path)
         known = path if _UNET_PATH.fullmatch(path) else from_sgm(path, layers_per_block)
         return f"{UNET}.{known}" if known else None
+    if component == TRANSFORMER:  # diffusers' own names, the only ones there are of it here
+        return f"{TRANSFORMER}.{path}" if path.startswith("transformer_blocks.") else None
     before, _, last = path.rpartition(".")
     path = f"{before}.{_OLD_TEXT.get(last, last)}" if before else last
     path = f"text_model.{path}" if path.startswith("encoder.") else path  # newer CLIPs have one level less

@@ -18,7 +18,7 @@ from diffusers import (
 
 from t2ialign.models.file_configs import tokenizers, write_configs
 from t2ialign.models.file_facts import FAMILIES, FileFacts, read_facts
-from t2ialign.models.folder import PARTS, readable, trained_unet
+from t2ialign.models.folder import networks, readable, trained_network
 from t2ialign.models.options import ModelOptions
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ _BASE_2 = re.compile(r"512|base")
 """Names of the Stable Diffusion 2 files that predict eps: 512-base-ema, v2-1_512-ema-pruned."""
 
 
-def load_file(path: Path, unet: Path | None, options: ModelOptions, dtypes: dict[str, torch.dtype]) -> Any:
+def load_file(path: Path, network: Path | None, options: ModelOptions, dtypes: dict[str, torch.dtype]) -> Any:
     """The pipeline in a single file of Stable Diffusion 1, 2 or XL, in `dtypes` by part; nothing is fetched.
 
-    unet: a folder of weights that a run trained, in place of the file's. Raises ValueError as `read_facts`
+    network: a folder of weights that a run trained, in place of the file's. Raises ValueError as `read_facts`
     and `write_configs` do, and for options of a folder.
     """
     for name in options.given().keys() & {"variant", "revision"}:
@@ -44,8 +44,8 @@ def load_file(path: Path, unet: Path | None, options: ModelOptions, dtypes: dict
     with TemporaryDirectory() as folder:
         write_configs(facts, prediction_type, zero_snr(facts, options), Path(folder))
         parts = tokenizers(facts.family)
-        if unet is not None:
-            parts["unet"] = trained_unet(unet, dtypes["unet"])
+        if network is not None:
+            parts["unet"] = trained_network(network, "UNet2DConditionModel", dtypes["network"])
         with readable(str(path)):
             pipe = _read(cls, path, parts, dtypes, {"config": folder, "local_files_only": True})
     _check_whole(pipe, path)
@@ -61,10 +61,10 @@ def _read(
 ) -> Any:
     """The pipeline of the parts that are there and those in the file."""
     try:
-        for name, part in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        for name, kind in (("unet", "network"), ("vae", "vae")):
             if name not in parts:
-                dtype = dtypes[name]
-                parts[name] = part.from_single_file(str(path), subfolder=name, torch_dtype=dtype, **common)
+                read = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[name].from_single_file
+                parts[name] = read(str(path), subfolder=name, torch_dtype=dtypes[kind], **common)
         return cls.from_single_file(str(path), torch_dtype=dtypes["default"], **parts, **common)
     except NotImplementedError as error:  # torch's, on moving a weight without a value
         raise ValueError("some weights are missing") from error
@@ -95,9 +95,8 @@ def zero_snr(facts: FileFacts, options: ModelOptions) -> bool:
 
 def _check_whole(pipe: Any, path: Path) -> None:
     """Raises ValueError if the file left a weight of a part without a value."""
-    for name in PARTS:
-        part = getattr(pipe, name, None)
-        empty = [key for key, value in part.named_parameters() if value.is_meta] if part is not None else []
+    for name, part in networks(pipe).items():
+        empty = [key for key, value in part.named_parameters() if value.is_meta]
         if empty:
             raise ValueError(
                 f"got {path}, which lacks {len(empty)} weights of its {name}, {empty[0]} among them; "

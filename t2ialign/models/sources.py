@@ -12,6 +12,8 @@ from t2ialign.models.options import AS_IT_IS, NAMES, ModelOptions
 
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 READABLE = (".safetensors", ".ckpt")
+COMPONENTS = ("unet", "transformer")
+"""What diffusers calls the network that is trained."""
 EXPECTED = '"shapes", a diffusers folder, a .safetensors or .ckpt file, or a Hub id org/name'
 
 
@@ -21,8 +23,8 @@ class Source:
 
     place: str
     """A folder, a file, or a Hub id."""
-    unet: Path | None = None
-    """A folder of weights that a run trained, in place of the model's own U-Net."""
+    network: Path | None = None
+    """A folder of weights that a run trained, in place of the model's own network of that name."""
     options: ModelOptions = AS_IT_IS
     """The options with which that run read the model."""
 
@@ -96,13 +98,14 @@ def _weight_file(model: str, path: Path) -> Source:
 
 def _run_folder(model: str, path: Path) -> Source:
     """The base model of a run that trained all weights, with those. Raises ValueError for another folder."""
-    settings, unet = path / "config.yaml", path / "unet"
+    settings = path / "config.yaml"
+    trained = [path / name for name in COMPONENTS if (path / name / "config.json").is_file()]
     if (path / "pytorch_lora_weights.safetensors").is_file():
         raise ValueError(
             f"got folder {model!r}, which holds a LoRA; expected a model; name its base model, and "
             f"beside it --lora {model}"
         )
-    if not (unet / "config.json").is_file() or not settings.is_file():
+    if not trained or not settings.is_file():
         raise ValueError(
             f"got folder {model!r} without model_index.json; expected a diffusers pipeline folder, or the "
             "output of a finished run with lora_rank=0"
@@ -116,7 +119,7 @@ def _run_folder(model: str, path: Path) -> Source:
         below = locate(base)
     except ValueError as error:
         raise ValueError(f"{settings}: {error}") from error
-    return replace(below, unet=unet, options=options.over(below.options))
+    return replace(below, network=trained[0], options=options.over(below.options))
 
 
 def _settings(file: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def wrap(pipe: Any) -> UNetPolicy:
     policy_class = SDXLPolicy if hasattr(pipe, "text_encoder_2") else UNetPolicy
     policy = policy_class(pipe, dtype=pipe.unet.dtype)
     if pipe.vae.config.force_upcast and pipe.vae.dtype != torch.float32:
-        policy.vae = copy.deepcopy(pipe.vae).float()
+        policy.latents.vae = copy.deepcopy(pipe.vae).float()
     name = str(pipe.config.get("_name_or_path") or "")
     policy.distilled = distilled(
         name, {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}

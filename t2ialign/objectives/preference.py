@@ -39,14 +39,16 @@ def mapo(
     *,
     beta: float = 0.1,
     c: float = 0.5,
-    T: int = 1000,
+    T: int,
     weight: Tensor | float = 1.0,
 ) -> Tensor:
     """err_win - beta log sigmoid(T weight (s(err_win) - s(err_lose))) with s(e) = c e / (exp(c e) - 1), (B,)
     -> (B,).
 
     Reference-free: err are mean squared denoising errors, the first term is supervised training on the
-    winner. Hong et al. 2024 (MaPO).
+    winner. T: the number of training timesteps, over which MaPO sums its score; at one time drawn in
+    training, T times the score estimates that sum. Where times are continuous the sum is an integral, and T
+    only sets the scale that beta belongs to: take the scheduler's own count. Hong et al. 2024 (MaPO).
     """
     margin = _bernoulli_score(c * err_win) - _bernoulli_score(c * err_lose)
     return err_win - beta * logsigmoid(T * weight * margin)

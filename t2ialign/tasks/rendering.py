@@ -108,7 +108,7 @@ def _open(how: Rendering) -> Any:
     for path, scale in map(parse_lora, how.loras):
         from t2ialign.models.lora_apply import load_lora
 
-        load_lora(policy, path, weight=scale)  # type: ignore[arg-type]
+        load_lora(policy, path, weight=scale)
     return policy
 
 

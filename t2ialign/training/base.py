@@ -8,7 +8,7 @@ from typing import ClassVar, TypeVar
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.advice import warn_before_training
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import trainable
 from t2ialign.models.options import options_of
@@ -41,7 +41,7 @@ class Trainer(Loop[Cfg, BatchT]):
     any_reward: ClassVar[bool] = False
     """Whether its reward needs no gradient."""
 
-    def __init__(self, cfg: Cfg, *, policy: UNetPolicy | None = None) -> None:
+    def __init__(self, cfg: Cfg, *, policy: Policy | None = None) -> None:
         check_monitor(cfg)
         self._policy, self.keep_prompts = policy, list[str]()
         self.supplied |= {"model"} if policy is not None else frozenset()
@@ -65,7 +65,10 @@ class Trainer(Loop[Cfg, BatchT]):
             master_weights=cfg.lora_rank == 0,
             options=options_of(cfg),
         )
-        self.cfg = cfg = cfg.for_family(self.policy.family)
+        cfg = cfg.for_family(self.policy.family)
+        if cfg.lora_targets is None:
+            cfg = cfg.model_copy(update={"lora_targets": self.policy.lora_targets})
+        self.cfg = cfg
         warn_before_training(self.policy.distilled)
         write, often = make_trainable(self.policy, cfg), cfg.lora_rank > 0
         if cfg.gradient_checkpointing:
@@ -116,7 +119,9 @@ class Trainer(Loop[Cfg, BatchT]):
 
     def write_card(self, metrics: dict[str, float]) -> None:
         """Write the model card: model, data, and how diffusers loads the result."""
-        model = {**self.policy.schedule, **self.policy.options.given()}
+        policy = self.policy
+        network = {"component": policy.component, "save_class": policy.save_class}
+        model = {**policy.schedule, **policy.options.given(), **network}
         more = {**self.policy.options.facts(), **self.watch.facts()}
         if self.halted:
             more["Steps"] = f"{self.state.step} of {self.cfg.max_steps}, ended by the monitor"

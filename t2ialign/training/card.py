@@ -30,7 +30,7 @@ def write(
 ) -> Path:
     """Write README.md into the output folder, with the tags that model hubs read.
 
-    model: how the base was read, its DDIM scheduler's config included; data: one line; dataset: its name on
+    model: how the base was read, its scheduler's config included; data: one line; dataset: its name on
     the Hub, if it is there; metrics: those of the last step; more: facts to add, or to put in place of the
     usual ones.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from accelerate import Accelerator
 
-    from t2ialign.models.families.sd import UNetPolicy
+    from t2ialign.models.base import Policy
     from t2ialign.training.log import Log
     from t2ialign.training.settings import TrainConfig
     from t2ialign.training.state import TrainState
@@ -161,12 +161,12 @@ def device_words(device: torch.device, processes: int) -> str:
     return f"{device.type} ({name})" + (f", {processes} processes" if processes > 1 else "")
 
 
-def image_facts(cfg: TrainConfig, policy: UNetPolicy, prompts: int) -> Facts:
+def image_facts(cfg: TrainConfig, policy: Policy, prompts: int) -> Facts:
     """Facts of every trainer of an image model: name, family, prediction and sizes, validation images."""
     C, h, w = policy.latent_shape(*policy.native_size)
     height, width = policy.native_size
     model = (
-        f"{cfg.model}, {type(policy.pipe).__name__}, predicts {policy.kind}, {height}x{width} pixels, "
+        f"{cfg.model}, {policy.pipeline_class}, predicts {policy.kind}, {height}x{width} pixels, "
         f"latent {C}x{h}x{w} = {C * h * w:,} numbers"
     )
     validation = (

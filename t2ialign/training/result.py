@@ -6,12 +6,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from t2ialign.models.families.sd import UNetPolicy
-from t2ialign.models.lora import add_lora, save_all, save_kohya, save_lora, train_all
+from t2ialign.models.base import Policy
+from t2ialign.models.full import save_all, train_all
+from t2ialign.models.lora import add_lora
+from t2ialign.models.lora_family import of_policy
+from t2ialign.models.lora_saved import save_kohya, save_lora
 from t2ialign.training.settings import TrainConfig
 
 
-def make_trainable(policy: UNetPolicy, cfg: TrainConfig) -> Callable[[Path], Path]:
+def make_trainable(policy: Policy, cfg: TrainConfig) -> Callable[[Path], Path]:
     """Add the LoRA, or thaw all weights -> what writes them into a folder for diffusers.
 
     Raises ValueError like `add_lora`.
@@ -23,9 +26,12 @@ def make_trainable(policy: UNetPolicy, cfg: TrainConfig) -> Callable[[Path], Pat
     return partial(save_lora, policy, title=cfg.output.resolve().name)
 
 
-def write_kohya(policy: UNetPolicy, cfg: TrainConfig, written: Path) -> Path:
-    """Put a LoRA that was written for diffusers beside it for ComfyUI, A1111 and Forge -> the first file."""
-    if cfg.lora_rank:
+def write_kohya(policy: Policy, cfg: TrainConfig, written: Path) -> Path:
+    """Put a LoRA that was written for diffusers beside it for ComfyUI, A1111 and Forge -> the first file.
+
+    Of a family whose layers have no names there, there is only the first.
+    """
+    if cfg.lora_rank and of_policy(policy) is not None:
         save_kohya(policy, written, kohya_file(cfg.output, written.parent))
     return written
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from t2ialign.config import Config
-from t2ialign.models.lora_targets import UNET
 
 
 class LoopConfig(Config):
@@ -109,8 +108,8 @@ class TrainConfig(LoopConfig):
     the reference."""
     lora_alpha: float | None = Field(default=None, gt=0)
     """The strength of the LoRA (alpha); none sets it to the rank."""
-    lora_targets: tuple[str, ...] = UNET
-    """The names of the layers that get a LoRA."""
+    lora_targets: tuple[str, ...] | None = None
+    """The names of the layers that get a LoRA; none is those of the model's family."""
 
     validation_prompts: tuple[str, ...] = ()
     """The prompts, or files of prompts, whose images are rendered during training."""
@@ -143,4 +142,19 @@ class TrainConfig(LoopConfig):
 
     def for_family(self, family: str) -> Self:
         """The settings for a family of models, "sd1", "sd2" or "sdxl": some defaults depend on it."""
+        return self
+
+
+class PathConfig(TrainConfig):
+    """Settings of a trainer that samples paths to learn from."""
+
+    kernel: Literal["ddim", "flow_sde", "cps"] = "ddim"
+    """The step of a path: ddim, flow_sde (flow models only) or cps; diffusion/kernels.py has the formulas."""
+    eta: float = Field(default=1.0, gt=0)
+    """Noise of the kernel: eta of ddim (1 is DDPM), a of flow_sde and cps."""
+
+    @model_validator(mode="after")
+    def _noise_of_the_kernel(self) -> Self:
+        if self.kernel != "flow_sde" and self.eta > 1:
+            raise ValueError(f"got eta={self.eta:g} with kernel={self.kernel}; expected at most 1; lower it")
         return self

@@ -23,16 +23,17 @@ BASE = "BASE"
 LORA = """In diffusers, with the scheduler whose steps the run took:
 
 ```python
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import {imports}
 
 pipe = DiffusionPipeline.from_pretrained("{base}"{read}){note}
-pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, {scheduler})
-pipe.load_lora_weights("{folder}", weight_name="{file}")  # this folder
+{scheduler}pipe.load_lora_weights("{folder}", weight_name="{file}")  # this folder
 image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0{skip}).images[0]
-```
+```{clipped}{caution}"""
+
+CLIPPED = """
 
 `clip_sample=False` is needed: a DDIM scheduler made of a PNDM config clips latents as if they were
-pixels.{caution}"""
+pixels."""
 
 CLIP_SKIP = """
 
@@ -54,12 +55,11 @@ Put the file into `ComfyUI/models/loras` for the node *Load LoRA*, or into `mode
 `<lora:{folder}_kohya:1>` in the prompt."""
 
 ALL = """```python
-from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import {imports}, {save_class}
 
-unet = UNet2DConditionModel.from_pretrained("{folder}", subfolder="unet")  # this folder
-pipe = DiffusionPipeline.from_pretrained("{base}", unet=unet{read}){note}
-pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, {scheduler})
-image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0{skip}).images[0]
+{component} = {save_class}.from_pretrained("{folder}", subfolder="{component}")  # this folder
+pipe = DiffusionPipeline.from_pretrained("{base}", {component}={component}{read}){note}
+{scheduler}image = pipe("a prompt", num_inference_steps=20, guidance_scale=5.0{skip}).images[0]
 ```{caution}"""
 
 SCORER = """```python
@@ -89,10 +89,13 @@ def shown(model: str) -> str:
 def lora(model: str, folder: Path, *, kohya: Path | None, settings: Mapping[str, Any] | None = None) -> str:
     """How to load the LoRA in `folder`; kohya: its file for ComfyUI, A1111 and Forge, if there is one.
 
-    settings: how the base model was read, its DDIM scheduler's config included, if that is known.
+    settings: how the base model was read, its scheduler's config included, if that is known. A flow model
+    keeps its pipeline's own scheduler, and has no file for those programs.
     """
     name = folder.resolve().name
     first = LORA.format(file=FILE, **_pipeline(model, folder, settings))
+    if _is_flow(settings or {}):
+        return first
     second = (
         UIS.format(file=kohya.name, stem=kohya.stem)
         if kohya
@@ -118,17 +121,28 @@ def _pipeline(model: str, folder: Path, settings: Mapping[str, Any] | None) -> d
         named["prediction_type"] = known["prediction_type"]
     if known.get("rescale_betas_zero_snr"):
         named["rescale_betas_zero_snr"] = True
+    flow = _is_flow(known)
+    ddim = f"pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, {', '.join(_words(named))})\n"
     reading = {name: known[name] for name in ("variant", "revision") if base and known.get(name)}
     skip = {"clip_skip": known["clip_skip"]} if known.get("clip_skip") else {}
     return {
         "base": base or BASE,
         "note": "" if base else f"  # {BASE}: the base model, by its name on the Hub or its folder",
-        "scheduler": ", ".join(_words(named)),
+        "imports": "DiffusionPipeline" if flow else "DDIMScheduler, DiffusionPipeline",
+        "scheduler": "" if flow else ddim,
+        "clipped": "" if flow else CLIPPED,
+        "component": str(known.get("component", "unet")),
+        "save_class": str(known.get("save_class", "UNet2DConditionModel")),
         "read": "".join(f", {word}" for word in _words(reading)),
         "skip": "".join(f", {word}" for word in _words(skip)),
         "caution": CLIP_SKIP.format(**skip) if skip else "",
         "folder": folder.resolve().name,
     }
+
+
+def _is_flow(settings: Mapping[str, Any]) -> bool:
+    """Whether a scheduler's config is that of a flow model: it shifts its noise levels, and has no betas."""
+    return "shift" in settings and "beta_schedule" not in settings
 
 
 def _words(arguments: Mapping[str, Any]) -> list[str]:

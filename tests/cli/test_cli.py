@@ -241,7 +241,7 @@ def test_warnings_and_notes_are_one_line_each() -> None:
 def test_a_warning_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(args: object) -> None:
         for prompt in ("a", "b", "a"):
-            for name in ("t2ialign.models.text", "rewards.toy.clip"):
+            for name in ("t2ialign.models.families.clip_text", "rewards.toy.clip"):
                 logging.getLogger(name).warning("%s cut: %r", name, prompt)
         logging.getLogger("t2ialign").info("note")
         logging.getLogger("t2ialign").info("note")

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from t2ialign.cli import main as cli
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, save_lora
+from t2ialign.models.lora import add_lora
 from t2ialign.models.lora_files import FILE, read_lora
+from t2ialign.models.lora_saved import save_lora
 from tests import loras
 from tests.models.released import pipeline, released, write
 

@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from rewards import assets
 from t2ialign.cli import main as cli
 from t2ialign.cli.mix import mix
+from t2ialign.models.factors import Factors
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import ADAPTER, add_lora, save_lora, trainable
+from t2ialign.models.lora import ADAPTER, add_lora, trainable
 from t2ialign.models.lora_apply import load_lora
-from t2ialign.models.lora_files import FILE, METADATA, Factors, partial_name, read_lora, write_diffusers
+from t2ialign.models.lora_files import FILE, METADATA, partial_name, read_lora, write_diffusers
+from t2ialign.models.lora_saved import save_lora
 from t2ialign.models.lora_targets import UNET as TARGETS
 from tests import loras
 
@@ -54,7 +56,7 @@ def patterned(model: str, folder: Path, seed: int, **settings) -> Path:
         alpha_pattern={"attn1.to_k": 2, "mid_block.resnets.0.conv1": 9},
         **settings,
     )
-    policy.unet.add_adapter(config, ADAPTER)
+    policy.adapted.add_adapter(config, ADAPTER)
     return saved(policy, folder, seed)
 
 

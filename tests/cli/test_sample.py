@@ -13,7 +13,8 @@ from t2ialign.cli import main as cli
 from t2ialign.io import jsonl, manifest
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, save_lora, trainable
+from t2ialign.models.lora import add_lora, trainable
+from t2ialign.models.lora_saved import save_lora
 from t2ialign.tasks.plan import parse_lora
 from tests.models.released import pipeline, released, write
 

@@ -45,7 +45,7 @@ def sd(tiny_sd) -> Policy:
 def sharp(tiny_sd) -> Policy:
     """A VAE whose posterior is narrow, as a trained one's is: a latent tells which picture it is of."""
     policy = load_policy(str(tiny_sd), device="cpu")
-    policy.vae.quant_conv.bias.data[4:] -= 10  # log variance
+    policy.latents.vae.quant_conv.bias.data[4:] -= 10  # log variance
     return policy
 
 

@@ -14,7 +14,7 @@ from t2ialign.data.cache.shards import DamagedCache
 from t2ialign.data.cache.stored import PairCache
 from t2ialign.io import locks
 from t2ialign.io.hashes import digest
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
 from tests.data.test_cache_faults import OPTIONS, Crash, assert_same, fail_at, make_records
 
@@ -23,7 +23,7 @@ ALL = (*SHARDS, "index.safetensors", "prompts.json", "cache.json")
 
 
 @pytest.fixture(scope="module")
-def sd(tiny_sd) -> UNetPolicy:
+def sd(tiny_sd) -> Policy:
     return load_policy(str(tiny_sd), device="cpu")
 
 
@@ -46,10 +46,10 @@ def read_all(cache: PairCache) -> None:
     cache.batch(range(len(cache)), [(0, i) for i in range(len(cache))])
 
 
-def encoded(sd: UNetPolicy, build: Callable[[], PairCache]) -> tuple[PairCache, int]:
+def encoded(sd: Policy, build: Callable[[], PairCache]) -> tuple[PairCache, int]:
     """A build, and how many pairs it encoded."""
     count: list[int] = []
-    hook = sd.vae.encoder.register_forward_hook(lambda module, args, out: count.append(len(out)))
+    hook = sd.latents.vae.encoder.register_forward_hook(lambda module, args, out: count.append(len(out)))
     try:
         return build(), sum(count) // 2
     finally:

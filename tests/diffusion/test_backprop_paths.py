@@ -9,10 +9,10 @@ from torch import Tensor
 
 from scripts.experiments.gradient import double, spied, surrogate
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
+from t2ialign.diffusion.kernels import ODE, ddim
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.diffusion.path import to_x0_eps
 from t2ialign.diffusion.schedule import path_table, timesteps
-from t2ialign.diffusion.transition import reverse_step
 from t2ialign.models.load import load_policy
 
 T = 5
@@ -135,8 +135,8 @@ class Constants:
         self.calls += 1
         return out
 
-    def transition(self, out, x_t, t, s, *, eta):
-        return reverse_step(*to_x0_eps("eps", out, x_t, *self.path(t)), self.path(t), self.path(s), eta)
+    def transition(self, out, x_t, t, s, *, kernel):
+        return kernel(*to_x0_eps("eps", out, x_t, *self.path(t)), self.path(t), self.path(s))
 
 
 def test_the_linear_path_s_weights_are_those_derived_by_hand():
@@ -145,7 +145,7 @@ def test_the_linear_path_s_weights_are_those_derived_by_hand():
     x_T = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     plan = draw_plan("all", 50, generator=generator(0))
     x_0, _ = differentiable_sample(
-        policy, {}, x_T, timesteps(SD, 50), plan, eta=0.0, guidance=1.0, recompute=False
+        policy, {}, x_T, timesteps(SD, 50), plan, kernel=ODE, guidance=1.0, recompute=False
     )
     x_0.sum().backward()
     weights = -policy.outputs.grad
@@ -173,7 +173,7 @@ def problem(policy):
     x_T = normal_rows(shape, [(0, row) for row in range(2)]).double()
     pixels = torch.randn(2, 3, *policy.native_size, generator=generator(3), dtype=torch.float64)
     return SimpleNamespace(
-        policy=policy, cond=cond, x_T=x_T, times=policy.times(T), guidance=2.0, noise=noise, pixels=pixels
+        policy=policy, cond=cond, x_T=x_T, times=policy.timesteps(T), guidance=2.0, noise=noise, pixels=pixels
     )
 
 
@@ -196,7 +196,7 @@ def path(problem, plan, eta, **options):
         problem.x_T,
         problem.times,
         plan,
-        eta=eta,
+        kernel=ddim(eta),
         guidance=problem.guidance,
         noise=problem.noise if eta else None,
         **options,
@@ -241,12 +241,12 @@ def test_low_variance_records_the_last_step_only_from_each_new_noise(policy, pro
     with spied(policy) as seen:
         found, _ = low_variance_sample(policy, cond, x_0, times, eps, guidance=2.0, recompute=False)
     assert found.shape == (6, *shape) and len(seen) == 1 and found.requires_grad
-    alpha = policy.table[times[-2]]
+    alpha = policy.latents.table[times[-2].long()]
     x_t = alpha.sqrt() * x_0 + (1 - alpha).sqrt() * eps[1]  # the second noise is the rows 2 and 3
     torch.testing.assert_close(seen[0][0][2:4], x_t)
     t, s = (times[i].expand(2) for i in (-2, -1))
     with torch.no_grad():
-        alone = policy.step(x_t, t, s, cond, eta=0.0, guidance=2.0).mean
+        alone = policy.step(x_t, t, s, cond, kernel=ODE, guidance=2.0).mean
     torch.testing.assert_close(found[2:4].detach(), alone)
 
 
@@ -274,7 +274,7 @@ def saved_bytes(policy, problem, num_steps, **options):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         plan = draw_plan("all", num_steps, generator=generator(0))
         x_0, _ = differentiable_sample(
-            policy, cond, x_T, policy.times(num_steps), plan, eta=0.0, guidance=2.0, **options
+            policy, cond, x_T, policy.timesteps(num_steps), plan, kernel=ODE, guidance=2.0, **options
         )
         value = (x_0 * x_T).sum()
     del value
@@ -297,13 +297,15 @@ def test_the_penalty_is_of_recorded_steps_against_the_reference_at_the_same_late
         return (out - frozen).square().flatten(1).mean(1) + 1
 
     plan, times, cond, x_T = PLANS["draft-k"], problem.times, problem.cond, problem.x_T
-    _, costs = differentiable_sample(policy, cond, x_T, times, plan, eta=0.0, guidance=2.0, penalty=penalty)
+    _, costs = differentiable_sample(
+        policy, cond, x_T, times, plan, kernel=ODE, guidance=2.0, penalty=penalty
+    )
     assert calls == [(int(times[3]), False, False), (int(times[4]), False, False)]
     torch.testing.assert_close(costs.detach(), torch.full((2,), 2.0).double())  # no adapter: no difference
 
 
 def test_noise_is_asked_for_where_eta_needs_it(policy, problem):
-    with pytest.raises(ValueError, match=r"got eta=0.5 and no noise"):
+    with pytest.raises(ValueError, match=r"got the noisy kernel eta 0.5 and no noise"):
         differentiable_sample(
-            policy, problem.cond, problem.x_T, problem.times, PLANS["draft"], eta=0.5, guidance=1.0
+            policy, problem.cond, problem.x_T, problem.times, PLANS["draft"], kernel=ddim(0.5), guidance=1.0
         )

@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from t2ialign.diffusion.kernels import ddim
 from t2ialign.diffusion.sampler import sample
 from t2ialign.diffusion.siblings import sibling_rollout
 from tests.diffusion.test_sampler import TIMES, PointMass
@@ -24,7 +25,7 @@ def choice(i: int) -> Tensor:
 def steps(eta: float = 1.0, policy: PointMass | None = None):
     x_T = torch.randn(B, *SHAPE, generator=torch.Generator().manual_seed(0))
     path = sibling_rollout(
-        policy or PointMass(), {}, x_T, TIMES, eta=eta, guidance=1.0, noise=noise, choice=choice
+        policy or PointMass(), {}, x_T, TIMES, kernel=ddim(eta), guidance=1.0, noise=noise, choice=choice
     )
     return x_T, list(path)
 
@@ -55,13 +56,15 @@ def test_the_path_of_one_sibling_is_the_sampler_s():
             {},
             x_T,
             TIMES,
-            eta=1.0,
+            kernel=ddim(1.0),
             guidance=1.0,
             noise=lambda i: noise(i)[:, :1],
             choice=lambda i: torch.zeros(B, dtype=torch.long),
         )
     )
-    by_sampler = sample(PointMass(), {}, x_T, TIMES, eta=1.0, guidance=1.0, noise=lambda i: noise(i)[:, 0])
+    by_sampler = sample(
+        PointMass(), {}, x_T, TIMES, kernel=ddim(1.0), guidance=1.0, noise=lambda i: noise(i)[:, 0]
+    )
     assert torch.equal(found[-1].siblings[:, 0], by_sampler)
 
 

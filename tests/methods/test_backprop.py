@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from t2ialign import config
 from t2ialign.cli import main as cli
+from t2ialign.diffusion.kernels import ddim
 from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.methods.backprop.presets import PRESETS
 from t2ialign.models.load import load_policy
@@ -121,7 +122,7 @@ def test_the_kl_penalty_is_that_of_torch_s_normals_and_the_l2_one_a_mean_square(
     out, frozen, x_t = torch.randn(3, 2, *kl.shape, generator=g)
     t, s = (kl.times[i].expand(2) for i in (1, 2))
     found = kl.penalty(out, frozen, x_t, t, s)
-    now, before = (kl.policy.transition(o, x_t, t, s, eta=0.7) for o in (out, frozen))
+    now, before = (kl.policy.transition(o, x_t, t, s, kernel=ddim(0.7)) for o in (out, frozen))
     normals = [torch.distributions.Normal(p.mean, p.std.expand_as(p.mean)) for p in (now, before)]
     expected = torch.distributions.kl_divergence(*normals).flatten(1).mean(1)
     torch.testing.assert_close(found, expected)

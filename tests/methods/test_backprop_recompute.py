@@ -32,9 +32,9 @@ def counted(trainer: backprop.Trainer) -> Counter[str]:
     runs: Counter[str] = Counter()
     policy = trainer.policy
     parts = {
-        "denoiser": policy.unet,
-        "block of the denoiser": policy.unet.mid_block.resnets[-1],  # behind layers with a LoRA
-        "block of the decoder": policy.vae.decoder.up_blocks[0].resnets[0],
+        "denoiser": policy.adapted,
+        "block of the denoiser": policy.adapted.mid_block.resnets[-1],  # behind layers with a LoRA
+        "block of the decoder": policy.latents.vae.decoder.up_blocks[0].resnets[0],
     }
     for name, part in parts.items():
         part.register_forward_pre_hook(lambda *_, name=name: runs.update([name]))

@@ -61,7 +61,7 @@ def ddim_log_prob(trainer: dense.Trainer, x_t: Tensor, x_s: Tensor, t: int, cond
     scheduler = DDIMScheduler.from_pretrained(trainer.cfg.model, subfolder="scheduler")
     scheduler.set_timesteps(T)
     null = trainer.policy.encode_prompts([""])["prompt_embeds"]
-    unet, w = trainer.policy.unet, trainer.cfg.guidance
+    unet, w = trainer.policy.adapted, trainer.cfg.guidance
     empty, full = (unet(x_t[None], t, text).sample for text in (null, cond[None]))
     eps = empty + w * (full - empty)
     mean = scheduler.step(eps, t, x_t[None], eta=1.0, variance_noise=torch.zeros_like(eps)).prev_sample
@@ -72,7 +72,7 @@ def ddim_log_prob(trainer: dense.Trainer, x_t: Tensor, x_s: Tensor, t: int, cond
 def test_the_loss_is_the_paper_s_by_hand(dense_config):
     trainer = started(dense_config(store="fp32", compare=3), updates=3)
     batch = trainer.batch(3, 0)
-    cfg, unet, ratio = trainer.cfg, trainer.policy.unet, torch.zeros(2, 3, 2)
+    cfg, unet, ratio = trainer.cfg, trainer.policy.adapted, torch.zeros(2, 3, 2)
     for b, k, i in np.ndindex(2, 3, 2):
         step = batch.x_t[b, k, i], batch.x_s[b, k, i], int(batch.t[i]), batch.cond["prompt_embeds"][b]
         with torch.no_grad():
@@ -199,7 +199,7 @@ def test_rows_are_ordered_best_first_and_ties_are_shuffled_or_skipped(dense_conf
 
 def test_one_forward_of_policy_and_reference_with_the_guidance_of_sampling(dense_config):
     trainer, rows = started(dense_config(compare=3)), []
-    trainer.policy.unet.register_forward_hook(lambda m, args, out: rows.append(len(args[0])))
+    trainer.policy.adapted.register_forward_hook(lambda m, args, out: rows.append(len(args[0])))
     trainer.update({})
     assert rows == [2 * 2 * 3 * 2] * 2  # 2 groups x 3 paths x 2 steps, conditional and unconditional
 

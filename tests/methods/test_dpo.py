@@ -34,9 +34,9 @@ def trained(cfg: dpo.Config, pair_cache, steps: int = 3) -> dpo.Trainer:
 def released(trainer: dpo.Trainer, batch: Batch, beta: float) -> Tensor:
     """The released Diffusion-DPO loss per pair, written out with diffusers' parts. Wallace et al. 2024."""
     scheduler = DDPMScheduler.from_pretrained(trainer.cfg.model, subfolder="scheduler")
-    unet, pairs = trainer.policy.unet, batch.pairs
+    unet, pairs = trainer.policy.adapted, batch.pairs
     latents = torch.cat([pairs.win, pairs.lose])
-    noise, timesteps = batch.eps.repeat(2, 1, 1, 1), batch.t.repeat(2)
+    noise, timesteps = batch.eps.repeat(2, 1, 1, 1), batch.t.repeat(2).long()
     text = pairs.cond["prompt_embeds"].repeat(2, 1, 1)
 
     def errors() -> tuple[Tensor, Tensor]:
@@ -156,7 +156,7 @@ def test_a_step_is_one_policy_and_one_reference_forward_and_no_encoder_forward(d
         dpo_config(max_steps=16), policy=policy
     )  # 16 steps of 4 are more than two epochs of 28
     assert sum(vae.rows) == 80 and sum(text.rows) == 20  # 40 pairs, 20 distinct prompts
-    unet, vae.rows, text.rows = Calls(policy.unet), [], []
+    unet, vae.rows, text.rows = Calls(policy.adapted), [], []
     for _ in range(16):
         trainer.update({})
     assert unet.rows == [8, 8] * 16  # both images of 4 pairs at once, under policy and reference
@@ -246,7 +246,7 @@ def test_the_cache_is_used_again_and_changed_data_is_noticed(dpo_config, tmp_pat
     with torch.no_grad():
         policy.vae.encoder.conv_in.weight.add_(1)
     (data / "chosen" / "more.png").unlink()
-    policy.unet.delete_adapters("default")
+    policy.adapted.delete_adapters("default")
     with pytest.raises(ValueError, match="encoders="):
         dpo.Trainer(dpo_config(data=str(data), cache=cache), policy=policy)
 

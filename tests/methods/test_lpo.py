@@ -9,6 +9,7 @@ from torch import Tensor
 from rewards.latent.saved import save
 from rewards.latent.untrained import from_pipeline
 from scripts.experiments.gradient import double
+from t2ialign.diffusion.kernels import ddim
 from t2ialign.diffusion.noise import normal_rows
 from t2ialign.diffusion.schedule import END
 from t2ialign.diffusion.siblings import Step
@@ -136,9 +137,13 @@ def test_the_shared_forward_is_the_loss_and_gradient_of_the_two_forward_form(lpo
         batch = lpo.Batch(**{k: v.double() if _is_float(v) else v for k, v in vars(batch).items()})
 
     def ratio(x_s: Tensor) -> Tensor:
-        p = policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, eta=1.0, guidance=cfg.guidance)
+        p = policy.step(
+            batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance=cfg.guidance
+        )
         with policy.reference():
-            q = policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, eta=1.0, guidance=cfg.guidance)
+            q = policy.step(
+                batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance=cfg.guidance
+            )
         low, high = math.log(1 - cfg.clip), math.log(1 + cfg.clip)
         return (p.log_prob(x_s) - q.log_prob(x_s)).clamp(low, high)
 
@@ -163,10 +168,11 @@ def test_siblings_cancel_all_but_the_means_distance_along_their_difference(lpo_c
     _, metrics = trainer.loss(batch)
     with torch.no_grad():
         p, q = (
-            policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, eta=1.0, guidance=2.0) for _ in "pq"
+            policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance=2.0)
+            for _ in "pq"
         )
         with policy.reference():
-            q = policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, eta=1.0, guidance=2.0)
+            q = policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance=2.0)
     win, lose = batch.x_s.unbind(1)
     expected = ((win - lose) * (p.mean - q.mean) / p.std.square()).flatten(1).mean(1)
     torch.testing.assert_close(metrics["margin"], expected, rtol=1e-3, atol=1e-5)
@@ -221,9 +227,9 @@ def test_only_steps_in_range_are_learnt_from(lpo_config):
 
 def test_the_step_that_ends_in_x_0_is_left_out_and_stable_diffusion_s_last_is_not(lpo_config):
     policy = load_policy(lpo_config().model)
-    assert list(judged_steps(policy, policy.times(T), 0, 999)) == list(range(T))
-    policy.table[END] = 1.0  # a path that ends in x_0, as a flow does, or set_alpha_to_one=true
-    assert list(judged_steps(policy, policy.times(T), 0, 999)) == list(range(T - 1))
+    assert list(judged_steps(policy, policy.timesteps(T), ddim(1.0), 0, 999)) == list(range(T))
+    policy.latents.table[END] = 1.0  # a path that ends in x_0, as a flow does, or set_alpha_to_one=true
+    assert list(judged_steps(policy, policy.timesteps(T), ddim(1.0), 0, 999)) == list(range(T - 1))
 
 
 @pytest.mark.rest

@@ -70,7 +70,7 @@ def test_both_sides_have_one_timestep_of_the_grid_and_noise_of_their_own(config)
     seen = torch.cat([batch.t for batch in batches])
     assert set(seen.tolist()) == set(trainer.times.tolist()) == {1, 251, 501, 751}
     batch = batches[0]
-    alpha, sigma = (v.view(-1, 1, 1, 1) for v in trainer.policy.path(batch.t))
+    alpha, sigma = (v.view(-1, 1, 1, 1) for v in trainer.latents.path(batch.t))
     noises = []
     for x, stored in ((batch.win, batch.compared.win), (batch.lose, batch.compared.lose)):
         mean, std = stored.float().unbind(1)
@@ -86,7 +86,7 @@ def test_a_step_is_the_softmax_over_two_scores_and_a_tie_is_worth_nothing(config
     batch = trainer.batch(0, 0)
     losses, metrics = trainer.loss(batch)
     prompts = batch.compared.prompts
-    win, lose = (trainer.reward(side, batch.t, prompts) for side in (batch.win, batch.lose))
+    win, lose = (trainer.reward(side, batch.t.long(), prompts) for side in (batch.win, batch.lose))
     expected = nn.functional.cross_entropy(
         torch.stack([win, lose], 1), torch.zeros(8, dtype=torch.long), reduction="none"
     )
@@ -151,7 +151,7 @@ def test_two_processes_give_the_run_of_one(config, tmp_path):
 
 def test_pictures_become_latents_once(config, tmp_path, monkeypatch):
     trainer = Trainer(config(cache=tmp_path / "cache"))
-    mean, std = trainer.policy.encode_images(torch.zeros(1, 3, *trainer.size))
+    mean, std = trainer.latents.encode(torch.zeros(1, 3, *trainer.size))
     stored = trainer.train.batch([0]).win
     assert stored.shape == (1, 2, *trainer.shape) and mean.shape[1:] == std.shape[1:] == trainer.shape
     monkeypatch.setattr(Trainer, "prepare", lambda *_: pytest.fail("encoded again"))
@@ -171,7 +171,7 @@ def test_an_image_of_any_shape_becomes_the_latent_of_its_square(config, tmp_path
     for name, side in (("a", stored.win), ("b", stored.lose)):
         with Image.open(tmp_path / f"{name}.png") as image:
             pixels = to_tensor(resize(image))[None]
-        mean, std = trainer.policy.encode_images(pixels)
+        mean, std = trainer.latents.encode(pixels)
         torch.testing.assert_close(side[0].float(), torch.cat([mean, std]), rtol=2e-3, atol=2e-3)
 
 

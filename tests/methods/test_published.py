@@ -5,10 +5,11 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from t2ialign.diffusion.backprop import differentiable_sample, draw_plan
+from t2ialign.diffusion.kernels import Kernel, ddim
 from t2ialign.diffusion.noise import generator
 from t2ialign.diffusion.path import to_x0_eps
 from t2ialign.diffusion.schedule import path_table, timesteps
-from t2ialign.diffusion.transition import Gaussian, reverse_step
+from t2ialign.diffusion.transition import Gaussian
 from t2ialign.methods.backprop import trainer as backprop
 
 SD15 = {
@@ -36,8 +37,8 @@ class Ones:
         self.seen.append(float(x_t))
         return torch.ones_like(x_t, requires_grad=torch.is_grad_enabled())
 
-    def transition(self, out: Tensor, x_t: Tensor, t: Tensor, s: Tensor, *, eta: float) -> Gaussian:
-        return reverse_step(*to_x0_eps("eps", out, x_t, *self.path(t)), self.path(t), self.path(s), eta)
+    def transition(self, out: Tensor, x_t: Tensor, t: Tensor, s: Tensor, *, kernel: Kernel) -> Gaussian:
+        return kernel(*to_x0_eps("eps", out, x_t, *self.path(t)), self.path(t), self.path(s))
 
     def posterior_mean(self, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return to_x0_eps("eps", out, x_t, *self.path(t))[0]
@@ -61,12 +62,12 @@ def test_refl_walks_by_the_ancestral_posterior_of_ddpm():
 
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     plan = draw_plan(cfg.record, cfg.num_steps, k=cfg.k, early_stop=cfg.early_stop, generator=generator(0))
-    walk = {"eta": cfg.eta, "guidance": cfg.guidance, "noise": lambda _: one / 2, "recompute": False}
+    walk = {"kernel": ddim(cfg.eta), "guidance": cfg.guidance, "noise": lambda _: one / 2, "recompute": False}
     x_0, _ = differentiable_sample(policy, {}, one, times, plan, **walk)
     assert abs(policy.seen[1] - 1.114959) < 1e-6
     assert x_0.requires_grad and len(policy.seen) == len(plan.recorded) >= 31
 
-    plain = policy.transition(one, one, times[:1], times[1:2], eta=0)
+    plain = policy.transition(one, one, times[:1], times[1:2], kernel=ddim(0))
     assert abs(plain.mean - 0.999453) < 1e-6 and plain.std == 0
 
 
@@ -81,7 +82,9 @@ def test_refl_s_whole_walk_is_that_of_diffusers_ddpm_scheduler():
     for i, t in enumerate(scheduler.timesteps.tolist()[:-1]):
         draw = torch.randn(x.shape, generator=torch.Generator().manual_seed(i))
         theirs = scheduler.step(torch.ones_like(x), t, x, generator=torch.Generator().manual_seed(i))
-        ours = policy.transition(torch.ones_like(x), x, times[i : i + 1], times[i + 1 : i + 2], eta=cfg.eta)
+        ours = policy.transition(
+            torch.ones_like(x), x, times[i : i + 1], times[i + 1 : i + 2], kernel=ddim(cfg.eta)
+        )
         torch.testing.assert_close(ours.sample(draw).float(), theirs.prev_sample, rtol=1e-4, atol=1e-5)
         x_0 = policy.posterior_mean(torch.ones_like(x), x, times[i : i + 1]).float()
         torch.testing.assert_close(x_0, theirs.pred_original_sample, rtol=1e-4, atol=1e-4)

@@ -47,7 +47,7 @@ def test_prompts_are_encoded_as_the_pipeline_does(both, named, clip_skip):
     torch.testing.assert_close(null["prompt_embeds"], expected[1])
     if len(expected) > 2:
         torch.testing.assert_close(cond["pooled"], expected[2])
-    policy.clip_skip = None
+    policy.options = ModelOptions()
     plain = policy.encode_prompts(PROMPTS)["prompt_embeds"]
     assert torch.allclose(plain, cond["prompt_embeds"]) is (not clip_skip)
 

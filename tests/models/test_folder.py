@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
 
+from t2ialign.diffusion.kernels import ODE
 from t2ialign.models.advice import distilled, not_followed
 from t2ialign.models.load import load_policy
 from t2ialign.models.options import ModelOptions
@@ -106,15 +107,15 @@ def test_zero_terminal_snr_samples_as_diffusers_advises(request, model):
         clip_sample=False,
     )
     theirs.set_timesteps(5)
-    assert policy.times(5).tolist() == [*theirs.timesteps.tolist(), -1] == [999, 799, 599, 399, 199, -1]
-    torch.testing.assert_close(policy.table[:-1], theirs.alphas_cumprod, rtol=0, atol=1e-7)
-    assert policy.table[999] == 0
+    assert policy.timesteps(5).tolist() == [*theirs.timesteps.tolist(), -1] == [999, 799, 599, 399, 199, -1]
+    torch.testing.assert_close(policy.latents.table[:-1], theirs.alphas_cumprod, rtol=0, atol=1e-7)
+    assert policy.latents.table[999] == 0
     x_t = torch.randn(1, *policy.latent_shape(32, 32), generator=torch.Generator().manual_seed(0))
     cond = policy.encode_prompts(["a cat"])
-    for t, s in zip(policy.times(5)[:-1], policy.times(5)[1:], strict=True):
+    for t, s in zip(policy.timesteps(5)[:-1], policy.timesteps(5)[1:], strict=True):
         out = policy.predict(x_t, t.expand(1), cond)
-        ours = policy.transition(out, x_t, t.expand(1), s.expand(1), eta=0.0).mean
-        x_t = theirs.step(out, t, x_t).prev_sample
+        ours = policy.transition(out, x_t, t.expand(1), s.expand(1), kernel=ODE).mean
+        x_t = theirs.step(out, int(t), x_t).prev_sample
         torch.testing.assert_close(ours, x_t, rtol=1e-5, atol=1e-5)
 
 
@@ -123,10 +124,10 @@ def test_zero_terminal_snr_can_be_switched_off(tiny_sd_v, tmp_path, caplog):
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, rescale_betas_zero_snr=True)
     pipe.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO, logger="t2ialign"):
-        assert load_policy(str(tmp_path), device="cpu").table[999] == 0
+        assert load_policy(str(tmp_path), device="cpu").latents.table[999] == 0
     assert "which the leading steps of the model's config never visit" in caplog.messages[-1]
     policy = load_policy(str(tmp_path), device="cpu", options=ModelOptions(rescale_betas_zero_snr=False))
-    assert policy.table[999] > 0
+    assert policy.latents.table[999] > 0
 
 
 def test_eps_on_pure_noise_is_refused_with_the_settings_that_mend_it(tiny_sd):

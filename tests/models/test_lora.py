@@ -8,10 +8,13 @@ from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from safetensors.torch import load_file
 
+from t2ialign.diffusion.kernels import ODE
+from t2ialign.models.full import save_all, train_all
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, save_all, save_lora, train_all, trainable
+from t2ialign.models.lora import add_lora, trainable
 from t2ialign.models.lora_apply import load_lora
+from t2ialign.models.lora_saved import save_lora
 from t2ialign.models.lora_targets import UNET as TARGETS
 
 SD15 = {
@@ -186,7 +189,7 @@ def render(policy, x_T: torch.Tensor) -> torch.Tensor:
 
     with torch.no_grad():
         cond = policy.encode_prompts(["a cat"])
-        return policy.decode(sample(policy, cond, x_T, policy.times(4), eta=0.0, guidance=3.0))
+        return policy.decode(sample(policy, cond, x_T, policy.timesteps(4), kernel=ODE, guidance=3.0))
 
 
 def test_load_lora_is_the_inverse_of_save(folder, tmp_path, monkeypatch, caplog):

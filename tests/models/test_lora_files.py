@@ -10,11 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from t2ialign.cli import main as cli
+from t2ialign.diffusion.kernels import ODE
 from t2ialign.diffusion.sampler import sample
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, save_kohya, save_lora, trainable
+from t2ialign.models.lora import add_lora, trainable
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_files import FILE, METADATA, read_lora, write_diffusers, write_kohya
+from t2ialign.models.lora_saved import save_kohya, save_lora
 from t2ialign.models.options import ModelOptions
 from tests import loras
 from tests.loras import Part
@@ -55,7 +57,7 @@ def ours(folder: Path, *files: tuple[Path, float]) -> torch.Tensor:
     assert not trainable(policy)
     with torch.no_grad():
         cond = policy.encode_prompts([PROMPT])
-        return policy.decode(sample(policy, cond, noise(), policy.times(3), eta=0.0, guidance=2.0))
+        return policy.decode(sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance=2.0))
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ def test_a_trained_lora_gives_the_same_images_in_every_file(alpha, folder, tmp_p
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
     with torch.no_grad():
         cond = policy.encode_prompts([PROMPT])
-        moved = policy.decode(sample(policy, cond, noise(), policy.times(3), eta=0.0, guidance=2.0))
+        moved = policy.decode(sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance=2.0))
     file = save_lora(policy, tmp_path)
     kohya = save_kohya(policy, file, tmp_path / "run_kohya.safetensors")
     assert {float(t) for name, t in load_file(kohya).items() if name.endswith(".alpha")} == {4.0}
@@ -204,7 +206,7 @@ def test_a_bf16_model_takes_a_lora(tiny_sd, tmp_path):
     assert len(names) == 2 * 49
     with torch.no_grad():
         cond = policy.encode_prompts([PROMPT])
-        half = policy.decode(sample(policy, cond, noise(), policy.times(3), eta=0.0, guidance=2.0))
+        half = policy.decode(sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance=2.0))
     torch.testing.assert_close(half, ours(tiny_sd, (file, 1.0)), rtol=0, atol=0.05)
 
 

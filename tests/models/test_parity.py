@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
+from t2ialign.diffusion.kernels import ddim
 from t2ialign.diffusion.sampler import rollout, sample
 from t2ialign.models.load import load_policy
 
@@ -49,8 +50,8 @@ def ours(policy, eta: float, x_T: torch.Tensor, steps: int) -> torch.Tensor:
         policy,
         encode(policy),
         x_T,
-        policy.times(steps),
-        eta=eta,
+        policy.timesteps(steps),
+        kernel=ddim(eta),
         guidance=GUIDANCE,
         noise=lambda i: torch.randn(x_T.shape, generator=draws),
     )
@@ -95,7 +96,7 @@ def test_a_pndm_model_samples_as_ddim(tiny_sd, tmp_path):
     pipe.save_pretrained(tmp_path)
     policy = load_policy(str(tmp_path))
     x_T = start(policy)
-    assert policy.times(4).tolist() == [751, 501, 251, 1, -1]
+    assert policy.timesteps(4).tolist() == [751, 501, 251, 1, -1]
     assert_same(ours(policy, 0.0, x_T, steps=4), theirs(tmp_path, 0.0, x_T, steps=4))
 
 
@@ -128,19 +129,19 @@ def test_sdxl_zeroes_its_empty_prompt(tiny_sdxl, tmp_path):
 def test_stored_log_probs_are_recomputed_exactly(tiny_sd):
     """The ratio of policy to itself is 1 on stored latents: same guidance, grid and noise level."""
     policy = load_policy(str(tiny_sd))
-    cond, x_T, times = encode(policy), start(policy), policy.times(4)
+    cond, x_T, times = encode(policy), start(policy), policy.timesteps(4)
     with torch.no_grad():
         path = rollout(
             policy,
             cond,
             x_T,
             times,
-            eta=1.0,
+            kernel=ddim(1.0),
             guidance=GUIDANCE,
             noise=lambda i: torch.randn(x_T.shape, generator=torch.Generator().manual_seed(i)),
         )
         for i in range(4):
             t, s = (times[j].expand(2) for j in (i, i + 1))
-            p = policy.step(path.latents[:, i], t, s, cond, eta=1.0, guidance=GUIDANCE)
+            p = policy.step(path.latents[:, i], t, s, cond, kernel=ddim(1.0), guidance=GUIDANCE)
             torch.testing.assert_close(p.log_prob(path.latents[:, i + 1]), path.log_probs[:, i])
     assert (path.log_probs != 0).all()  # SD's last step is a random one

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from t2ialign.diffusion.kernels import ODE
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 from t2ialign.models.options import ModelOptions
@@ -38,7 +39,7 @@ def small(sd1):
 def test_a_file_is_the_pipeline_it_was_written_from(both):
     family, pipe, file = both
     policy = load_policy(file, device="cpu")
-    assert (policy.family, str(policy.file)) == (family, file)
+    assert (policy.family, policy.source) == (family, str(file))
     assert policy.prediction_type == ("v_prediction" if family == "sd2" else "epsilon")
     assert policy.native_size == tuple(
         2 * [2 * {"sd1": 64, "sd2": 96, "sdxl": 128}[family]]
@@ -73,7 +74,7 @@ def test_a_file_gives_the_images_of_its_pipeline(both):
     from t2ialign.diffusion.sampler import sample
 
     cond = policy.with_size(policy.encode_prompts(["a photo of a cat!"]), (16, 16), (0, 0), (16, 16))
-    ours = sample(policy, cond, x_T, policy.times(2), eta=0.0, guidance=5.0)
+    ours = sample(policy, cond, x_T, policy.timesteps(2), kernel=ODE, guidance=5.0)
     assert (ours - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
@@ -121,7 +122,7 @@ def test_what_a_file_says_of_its_prediction(sd1, tmp_path, keys, header, expecte
     assert (policy.prediction_type, policy.schedule["rescale_betas_zero_snr"]) == expected
     assert policy.schedule["timestep_spacing"] == ("trailing" if expected[1] else "leading")
     if expected[1]:
-        assert policy.path(torch.tensor([999]))[0] == 0 and policy.times(10)[0] == 999
+        assert policy.path(torch.tensor([999]))[0] == 0 and policy.timesteps(10)[0] == 999
 
 
 def test_stable_diffusion_2_goes_by_its_name_and_says_so(tmp_path, caplog):
@@ -244,7 +245,7 @@ def test_a_run_on_a_file_is_that_file_with_its_weights(sd1, tmp_path):
     )
     run = load_policy(str(tmp_path / "run"), device="cpu")
     assert torch.equal(run.unet.conv_out.bias, policy.unet.conv_out.bias)
-    assert (run.clip_skip, run.prediction_type) == (1, "v_prediction")
+    assert (run.options.clip_skip, run.prediction_type) == (1, "v_prediction")
 
 
 def test_the_released_layout_of_stable_diffusion_2_is_read_to_its_last_but_one_layer(tmp_path):

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel, Qwen2VLModel
 
-from rewards.latent.lrm import from_pipeline, save
+from rewards.latent.saved import save
+from rewards.latent.untrained import from_pipeline
 from rewards.scorers import image_reward, mps
 from rewards.scorers.hpsv3 import HPSv3
 from rewards.scorers.rubric import RUBRIC

@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 
 from rewards import trained
 from rewards.permissions import share
+from t2ialign.models.full import save_all
 from t2ialign.models.load import load_policy
-from t2ialign.models.lora import add_lora, save_all, save_kohya, save_lora
+from t2ialign.models.lora import add_lora
+from t2ialign.models.lora_saved import save_kohya, save_lora
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 

@@ -14,7 +14,7 @@ from rewards.assets import folder, root
 from rewards.toy.captions import CATEGORIES
 from rewards.toy.oracle import ShapesOracle
 from t2ialign.evaluation.statistics import by_category
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
 from t2ialign.toy.captions import draw_captions
 from t2ialign.toy.render import render
@@ -22,7 +22,7 @@ from t2ialign.toy.suite import ask, round_trip
 
 
 @pytest.fixture(scope="module")
-def policy() -> UNetPolicy:
+def policy() -> Policy:
     return load_policy("shapes")
 
 
@@ -52,7 +52,7 @@ def test_small_and_in_half_precision() -> None:
 
 
 @pytest.mark.rest
-def test_the_oracle_reads_what_the_vae_gives_back(policy: UNetPolicy) -> None:
+def test_the_oracle_reads_what_the_vae_gives_back(policy: Policy) -> None:
     texts, images = renders(1800, 5)
     oracle = ShapesOracle()
     passed = oracle(round_trip(policy, images), texts).tolist()
@@ -61,7 +61,7 @@ def test_the_oracle_reads_what_the_vae_gives_back(policy: UNetPolicy) -> None:
 
 
 @pytest.mark.rest
-def test_the_card_tells_the_truth(policy: UNetPolicy) -> None:
+def test_the_card_tells_the_truth(policy: Policy) -> None:
     facts = json.loads((folder("shapes") / "facts.json").read_text())
     suite = facts["held_out_suite"]
     assert set(suite["by_category"]) == set(CATEGORIES)
@@ -78,8 +78,8 @@ def test_mediocre_and_clearly_working() -> None:
     assert 0.35 <= facts["held_out_suite"]["accuracy"] <= 0.60
 
 
-def test_an_unknown_word_neither_cuts_the_prompt_nor_moves_the_pooled_position(policy: UNetPolicy) -> None:
-    encoder, tokenizer = policy.pipe.text_encoder, policy.pipe.tokenizer
+def test_an_unknown_word_neither_cuts_the_prompt_nor_moves_the_pooled_position(policy: Policy) -> None:
+    encoder, tokenizer = policy.components["text_encoder"], policy.components["tokenizer"]
 
     def pooled_and_states(text: str) -> tuple[torch.Tensor, torch.Tensor, int]:
         ids = tokenizer(text, padding="max_length", max_length=32, return_tensors="pt").input_ids

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from rewards.latent import saved, untrained
 from t2ialign.cli import recipes
 from t2ialign.config import load
-from t2ialign.models.lora import FILE
+from t2ialign.models.lora_files import FILE
 from t2ialign.tasks import recipe_files
 from t2ialign.training.log import METRICS, read_rows
 from t2ialign.training.methods import load_method

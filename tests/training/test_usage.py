@@ -12,6 +12,7 @@ import yaml
 from diffusers import DDIMScheduler, PNDMScheduler
 from safetensors.torch import load_file
 
+from t2ialign.diffusion.kernels import ODE
 from t2ialign.diffusion.sampler import sample
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.methods.lrm import trainer as lrm
@@ -70,7 +71,7 @@ def ours(model: str, lora: Path | None) -> torch.Tensor:
         load_lora(policy, lora)
     with torch.no_grad():
         cond = policy.encode_prompts(["a prompt"])
-        return policy.decode(sample(policy, cond, noise(), policy.times(20), eta=0.0, guidance=5.0))
+        return policy.decode(sample(policy, cond, noise(), policy.timesteps(20), kernel=ODE, guidance=5.0))
 
 
 def test_a_pndm_config_made_into_ddim_clips_latents(pndm_sd):

@@ -134,7 +134,7 @@ class _Texts:
 
 def _sizes(policy: Policy, resolution: int, buckets: bool) -> list[Size]:
     """The sizes to choose from, every one of which the model can take."""
-    sizes = bucket_sizes(resolution, policy.image_factor) if buckets else [(resolution, resolution)]
+    sizes = bucket_sizes(resolution, policy.size_multiple) if buckets else [(resolution, resolution)]
     for height, width in sizes:
         policy.latent_shape(height, width)
     return sizes

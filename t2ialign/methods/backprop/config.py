@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from t2ialign.methods.backprop.presets import PRESETS
-from t2ialign.training.settings import TrainConfig
+from t2ialign.training.settings import PathConfig
 
 
-class Config(TrainConfig):
+class Config(PathConfig):
     """Settings of train backprop."""
 
     EXAMPLES: ClassVar[str] = r"""
@@ -24,7 +24,7 @@ class Config(TrainConfig):
       monitor_rewards=pickscore stop_on_hack=true
 """
 
-    FREE: ClassVar[frozenset[str]] = TrainConfig.FREE | {"heldout_prompts", "checkpoint_steps"}
+    FREE: ClassVar[frozenset[str]] = PathConfig.FREE | {"heldout_prompts", "checkpoint_steps"}
 
     preset: Literal[
         "alignprop",
@@ -56,13 +56,14 @@ class Config(TrainConfig):
     """The height of the training images in pixels; none is the model's default."""
     width: int | None = Field(default=None, ge=1)
     """The width of the training images in pixels; none is the model's default."""
-    num_steps: int = Field(default=50, ge=1, le=1000)
+    num_steps: int = Field(default=50, ge=1)
     """The number T of denoising steps per image."""
     guidance: float = Field(default=7.5, ge=1)
     """The scale of classifier-free guidance during training; 1 is off. Gradients flow through both of its
     predictions."""
-    eta: float = Field(default=0.0, ge=0, le=1)
-    """The share of noise that is added in each step: 0 is DDIM, which is deterministic, and 1 is DDPM."""
+    eta: float = Field(default=0.0, ge=0)
+    """The noise that the kernel adds in each step: eta of ddim, where 0 is deterministic and 1 is DDPM, and a
+    of flow_sde and cps. At 0 all three are the ODE."""
 
     record: Literal["all", "last", "mask", "uniform", "normal", "spaced"] = "last"
     """The denoising steps that record gradients. all: every step. last: the last k steps. mask: step i with

@@ -23,6 +23,7 @@ from rewards import Reward
 from rewards.failures import check_finite
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
+from t2ialign.diffusion.kernels import ODE, Kernel
 from t2ialign.diffusion.noise import Key, generator, normal_rows
 from t2ialign.diffusion.sampler import sample
 from t2ialign.evaluation.panel import Trained
@@ -84,8 +85,10 @@ class Trainer(base.Trainer[Config, Batch]):
         self.heldout = read_prompts(cfg.heldout_prompts) if cfg.heldout_prompts else []
         self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
         self.keep_prompts += [*self.heldout, *self.shown]
-        self.times = policy.times(cfg.num_steps)
+        self.kernel = Kernel(cfg.kernel, cfg.eta)
+        self.kernel.check(policy.kind)
         self.size = (cfg.height or policy.native_size[0], cfg.width or policy.native_size[1])
+        self.times = policy.timesteps(cfg.num_steps, self.size)
         self.shape = policy.latent_shape(*self.size)
         self._order = lru_cache(maxsize=2)(self._shuffled)
         if cfg.checkpoint_steps:
@@ -144,7 +147,7 @@ class Trainer(base.Trainer[Config, Batch]):
         if cfg.lv_samples:
             keys = [(RENOISE, *key, n) for n in range(cfg.lv_samples) for key in batch.keys]
             eps = normal_rows(self.shape, keys).to(device).unflatten(0, (cfg.lv_samples, -1))
-            x_0 = sample(policy, batch.cond, x_T, self.times, eta=0.0, guidance=cfg.guidance)
+            x_0 = sample(policy, batch.cond, x_T, self.times, kernel=ODE, guidance=cfg.guidance)
             return low_variance_sample(
                 policy,
                 batch.cond,
@@ -161,9 +164,9 @@ class Trainer(base.Trainer[Config, Batch]):
             x_T,
             self.times,
             batch.plan,
-            eta=cfg.eta,
+            kernel=self.kernel,
             guidance=cfg.guidance,
-            noise=noise if cfg.eta else None,
+            noise=noise if self.kernel.noisy else None,
             recompute=cfg.checkpoint_steps,
             penalty=penalty,
         )
@@ -172,7 +175,7 @@ class Trainer(base.Trainer[Config, Batch]):
         """The distance of a step from the reference's at the same x_t, (B,): mean over the latent."""
         if self.cfg.penalty == "l2":
             return mean_square(out - frozen)
-        now, before = (self.policy.transition(o, x_t, t, s, eta=self.cfg.eta) for o in (out, frozen))
+        now, before = (self.policy.transition(o, x_t, t, s, kernel=self.kernel) for o in (out, frozen))
         certain = now.std == 0  # a step without noise has no density
         distance = (now.mean - before.mean) / torch.where(certain, 1.0, now.std)
         return torch.where(certain.flatten(), 0.0, mean_square(distance) / 2)
@@ -210,7 +213,7 @@ class Trainer(base.Trainer[Config, Batch]):
         """The prompts, how images are sampled, and the reward at the start."""
         cfg, facts, prompts = self.cfg, super().facts(), len(self.prompts.texts)
         height, width = self.size
-        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, eta {cfg.eta:g}, {height}x{width} pixels"
+        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, {self.kernel}, {height}x{width} pixels"
         return replace(
             facts,
             unit="prompts",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rewards import Reward
 from rewards.failures import check_finite
+from t2ialign.diffusion.kernels import Kernel
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.diffusion.sampler import rollout
 from t2ialign.methods.dense import trajectories
@@ -37,7 +38,8 @@ class Collector:
     ) -> None:
         self.cfg, self.accelerator, self.state = cfg, accelerator, state
         self.prompts, self.reward, self.policy = prompts, reward, prompts.policy
-        self.times = self.policy.times(cfg.num_steps)
+        self.kernel = Kernel(cfg.kernel, cfg.eta)
+        self.times = self.policy.timesteps(cfg.num_steps)
         self.shape = trajectories.Shape(
             prompts=cfg.collect_prompts,
             rollouts=cfg.rollouts,
@@ -74,7 +76,13 @@ class Collector:
         with self.state.unwrapped():
             x_T, cond = noise(START).to(self.policy.device), self.prompts.cond(texts)
             path = rollout(
-                self.policy, cond, x_T, self.times, eta=1.0, guidance=self.cfg.guidance, noise=noise
+                self.policy,
+                cond,
+                x_T,
+                self.times,
+                kernel=self.kernel,
+                guidance=self.cfg.guidance,
+                noise=noise,
             )
             images = self.policy.decode(path.latents[:, -1])
         texts_of = [self.prompts.texts[i] for i in texts.tolist()]

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from t2ialign.training.settings import TrainConfig
+from t2ialign.training.settings import PathConfig
 
 
-class Config(TrainConfig):
+class Config(PathConfig):
     """Settings of train dense."""
 
     EXAMPLES: ClassVar[str] = r"""
@@ -21,7 +21,7 @@ class Config(TrainConfig):
     t2ialign train dense prompts=prompts.txt reward=imagereward model=my_model.safetensors num_steps=25
 """
 
-    FREE: ClassVar[frozenset[str]] = TrainConfig.FREE | {"rollout_batch", "heldout_prompts"}
+    FREE: ClassVar[frozenset[str]] = PathConfig.FREE | {"rollout_batch", "heldout_prompts"}
 
     prompts: str
     """A file of prompts (txt, jsonl, json, csv, tsv or parquet), or one prompt."""
@@ -33,8 +33,8 @@ class Config(TrainConfig):
     reward_options: dict[str, Any] = Field(default={})
     """The options of that reward, such as reward_options.weights=scorer.safetensors."""
 
-    num_steps: int = Field(default=50, ge=2, le=1000)
-    """The number T of denoising steps per image, sampled with eta 1."""
+    num_steps: int = Field(default=50, ge=2)
+    """The number T of denoising steps per image."""
     guidance: float = Field(default=7.5, ge=1)
     """The scale of classifier-free guidance, the same in sampling and in training; 1 is off."""
     collect_every: int = Field(default=4000, ge=1)

@@ -1,7 +1,8 @@
 """Dense-Reward preference training on whole sampling paths: early steps count more. Yang et al. 2024.
 
-Paths are sampled by the current policy (DDIM, eta 1, with guidance), scored on their final image by any
-reward, and compared by the discounted, clipped log-ratio of their steps against the reference (adapter off).
+Paths are sampled by the current policy (by default DDIM with eta 1, and guidance), scored on their final
+image by any reward, and compared by the discounted, clipped log-ratio of their steps against the reference
+(adapter off).
 The loss stays near ln 2 by design, |logit| <= temperature x clip: watch `reward`, `ratio` and `clipfrac`.
 Log-ratios are means over the latent, so clip and temperature fit Stable Diffusion's 4 x 64 x 64 = 16,384
 numbers; for a latent of D numbers the same limits are clip x 16384 / D and temperature x D / 16384.
@@ -24,7 +25,6 @@ from torch import Tensor
 import rewards
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.noise import generator
-from t2ialign.diffusion.schedule import END
 from t2ialign.evaluation.panel import Trained
 from t2ialign.methods.dense import trajectories
 from t2ialign.methods.dense.collector import Collector
@@ -54,9 +54,9 @@ class Batch:
     x_s: Tensor
     """(B, K, n, C, h, w), the state after the step"""
     t: Tensor
-    """(n,) long"""
+    """(n,) times"""
     s: Tensor
-    """(n,) long"""
+    """(n,) the less noisy times"""
     cond: Cond
     """B prompts"""
     weight: Tensor
@@ -94,9 +94,9 @@ class Trainer(base.Trainer[Config, Batch]):
         reward = self._given or rewards.load_all(options, options)[cfg.reward]
         self.reward = reward.to(self.accelerator.device).requires_grad_(False).eval()
         self.collector = Collector(cfg, self.accelerator, self.state, self.prompts, self.reward)
-        self.times = policy.times(cfg.num_steps)
+        self.times = policy.timesteps(cfg.num_steps)
         # A step without noise has no likelihood; Stable Diffusion's own last step has some.
-        _, sigma = policy.path(torch.tensor([END]))
+        _, sigma = policy.path(torch.tensor([policy.end]))
         self.likely_steps = cfg.num_steps - int(float(sigma) == 0)
         self.root, self.round = cfg.output / "trajectories", -1
         self.store: trajectories.Store
@@ -184,7 +184,9 @@ class Trainer(base.Trainer[Config, Batch]):
         B, K, n = batch.x_t.shape[:3]
         cond = {name: value.repeat_interleave(K * n, 0) for name, value in batch.cond.items()}
         t, s = batch.t.repeat(B * K), batch.s.repeat(B * K)
-        p = self.policy.step(batch.x_t.flatten(0, 2), t, s, cond, eta=1.0, guidance=self.cfg.guidance)
+        p = self.policy.step(
+            batch.x_t.flatten(0, 2), t, s, cond, kernel=self.collector.kernel, guidance=self.cfg.guidance
+        )
         return p.log_prob(batch.x_s.flatten(0, 2)).view(B, K, n)
 
     @property
@@ -207,7 +209,7 @@ class Trainer(base.Trainer[Config, Batch]):
     def facts(self) -> Facts:
         """The prompts, how paths are sampled, the reward at the start, and the settings at this latent."""
         cfg, facts, fields = self.cfg, super().facts(), Config.model_fields
-        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, eta 1"
+        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, {self.collector.kernel}"
         rounds = f"every {cfg.collect_every} steps {cfg.collect_prompts} prompts x {cfg.rollouts} paths"
         return replace(
             facts,

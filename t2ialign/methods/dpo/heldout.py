@@ -17,7 +17,7 @@ from t2ialign.objectives.preference import denoising_ratio, mean_square, wins
 from t2ialign.progress import Progress
 
 DRAWS = 4
-"""Timesteps per pair, one in each quarter of the noise levels."""
+"""Times per pair, one in each quarter of the training times."""
 
 
 class HeldOut:
@@ -68,4 +68,4 @@ class HeldOut:
         quarter = torch.tensor([key[2] for key in keys])
         u = (quarter + uniform_rows([(*key, LEVEL) for key in keys])) / DRAWS
         noise = normal_rows(pairs.win.shape[1:], [(*key, NOISE) for key in keys])
-        return Batch(pairs, (1000 * u).long(), noise).to(self.policy.device)
+        return Batch(pairs, self.policy.draw_timesteps(1 - u), noise).to(self.policy.device)

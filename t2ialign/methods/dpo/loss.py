@@ -15,7 +15,7 @@ from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.models.base import Policy
 from t2ialign.objectives.preference import denoising_ratio, mean_square, wins
 from t2ialign.objectives.safeguard import loser_scale, scale_gradient
-from t2ialign.objectives.weighting import discount_weight, sample_timesteps
+from t2ialign.objectives.weighting import Discount
 
 if TYPE_CHECKING:
     from t2ialign.methods.dpo.config import Config
@@ -30,7 +30,7 @@ class Batch:
 
     pairs: Pairs
     t: Tensor
-    """(B,) long, 0 .. 999"""
+    """(B,) training times"""
     eps: Tensor
     """(B, C, h, w)"""
 
@@ -45,25 +45,25 @@ class Batch:
         return Batch(self.pairs.to(device), self.t.to(device), self.eps.to(device))
 
 
-def draw(cfg: Config, pairs: Pairs, keys: Sequence[Key]) -> Batch:
-    """Add a timestep and a noise to each pair; row i depends on keys[i] only."""
+def draw(cfg: Config, discount: Discount, pairs: Pairs, keys: Sequence[Key]) -> Batch:
+    """Add a time and a noise to each pair; row i depends on keys[i] only."""
     u = uniform_rows([(*key, LEVEL) for key in keys])
-    gamma = cfg.gamma if cfg.discount == "sample" else 1.0
-    t = sample_timesteps(u, num_steps=cfg.num_steps, gamma=gamma)
+    t = discount.times(u) if cfg.discount == "sample" else discount.draw(u)
     return Batch(pairs, t, normal_rows(pairs.win.shape[1:], [(*key, NOISE) for key in keys]))
 
 
 def reference_loss(
-    cfg: Config, policy: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor], t: Tensor
+    cfg: Config, policy: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor], weight: Tensor | float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Residuals (B, C, h, w) of winner and loser under policy and reference, t (B,) -> losses (B,), metrics.
+    """Residuals (B, C, h, w) of winner and loser under policy and reference, and the weight (B,) inside the
+    sigmoid -> losses (B,), metrics.
 
     Without safeguard and discount it is the released -log sigmoid(-beta / 2 (drop_win - drop_lose)).
     """
     (err_win, err_lose), scale = guarded_errors(cfg, *policy)
     ref_win, ref_lose = (mean_square(residual) for residual in reference)
     r_win, r_lose = denoising_ratio(err_win, ref_win), denoising_ratio(err_lose, ref_lose)
-    losses = objectives.load(cfg.loss)(r_win, r_lose, beta=cfg.beta, weight=discount(cfg, t))
+    losses = objectives.load(cfg.loss)(r_win, r_lose, beta=cfg.beta, weight=weight)
     return losses, {
         "implicit_acc": wins(r_win - r_lose),
         "margin": cfg.beta * (r_win - r_lose),
@@ -74,11 +74,14 @@ def reference_loss(
 
 
 def reference_free_loss(
-    cfg: Config, win: Tensor, lose: Tensor, t: Tensor
+    cfg: Config, win: Tensor, lose: Tensor, weight: Tensor | float, *, num_train_timesteps: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """MaPO, or another loss on errors, of residuals (B, C, h, w) at t (B,) -> losses (B,), metrics."""
+    """MaPO, or another loss on errors, of residuals (B, C, h, w) of winner and loser, and the weight (B,)
+    inside the sigmoid -> losses (B,), metrics.
+    """
     (err_win, err_lose), scale = guarded_errors(cfg, win, lose)
-    losses = objectives.load(cfg.loss)(err_win, err_lose, beta=cfg.mapo_beta, weight=discount(cfg, t))
+    loss = objectives.load(cfg.loss)
+    losses = loss(err_win, err_lose, beta=cfg.mapo_beta, T=num_train_timesteps, weight=weight)
     metrics = {"implicit_acc": wins(err_lose - err_win), "margin": err_lose - err_win}
     return losses, {**metrics, "err_win": err_win, "err_lose": err_lose, "loser_scale": scale}
 
@@ -92,8 +95,6 @@ def guarded_errors(cfg: Config, win: Tensor, lose: Tensor) -> tuple[tuple[Tensor
     return (err_win, scale_gradient(err_lose, scale)), scale
 
 
-def discount(cfg: Config, t: Tensor) -> Tensor | float:
+def discount_weight(cfg: Config, discount: Discount, t: Tensor) -> Tensor | float:
     """The weight inside the sigmoid, (B,): 1 when gamma acts on the draw of t instead."""
-    if cfg.discount == "sample" or cfg.gamma == 1:
-        return 1.0
-    return discount_weight(t, num_steps=cfg.num_steps, gamma=cfg.gamma)
+    return 1.0 if cfg.discount == "sample" or cfg.gamma == 1 else discount.weight(t)

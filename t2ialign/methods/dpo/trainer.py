@@ -7,13 +7,12 @@ a cache, and the reference is the adapter switched off.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2ialign import objectives
 from t2ialign.data.cache.build import build_cache
@@ -23,8 +22,16 @@ from t2ialign.data.skipped import skipping
 from t2ialign.data.sources import identity
 from t2ialign.methods.dpo.config import Config
 from t2ialign.methods.dpo.heldout import HeldOut
-from t2ialign.methods.dpo.loss import LATENT, Batch, draw, reference_free_loss, reference_loss
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.methods.dpo.loss import (
+    LATENT,
+    Batch,
+    discount_weight,
+    draw,
+    reference_free_loss,
+    reference_loss,
+)
+from t2ialign.models.base import Policy
+from t2ialign.objectives.weighting import Discount
 from t2ialign.training import base
 from t2ialign.training.conversion import SD, SDXL, Published
 from t2ialign.training.facts import Facts
@@ -41,9 +48,7 @@ class Trainer(base.Trainer[Config, Batch]):
     method = "dpo"
     images_per_row = 2
 
-    def __init__(
-        self, cfg: Config, *, policy: UNetPolicy | None = None, cache: PairCache | None = None
-    ) -> None:
+    def __init__(self, cfg: Config, *, policy: Policy | None = None, cache: PairCache | None = None) -> None:
         self._given = cache
         self.supplied |= {"data"} if cache is not None else frozenset()
         super().__init__(cfg, policy=policy)
@@ -53,6 +58,12 @@ class Trainer(base.Trainer[Config, Batch]):
         cfg = self.cfg
         with self.accelerator.main_process_first():  # one process encodes, the others find the cache
             cache = self._given or self._encode()
+        side = cfg.resolution or min(self.policy.native_size)
+        self._discounts = lru_cache(maxsize=1)(
+            lambda steps, gamma: Discount(
+                self.policy.draw_timesteps, self.policy.step_edges(steps, (side, side)), gamma
+            )
+        )
         self.train, held = cache.split(cfg.holdout, cfg.seed) if cfg.holdout else (cache, None)
         self.pairs = len(cache)
         self.heldout: HeldOut | None = None
@@ -87,11 +98,15 @@ class Trainer(base.Trainer[Config, Batch]):
 
     def _made_of(self) -> dict[str, Any]:
         """The settings and files that a cache depends on: a changed label makes another one."""
-        cfg, components = self.cfg, self.policy.pipe.components
-        encoders = [m for name in ("vae", "text_encoder", "text_encoder_2") if (m := components.get(name))]
+        cfg, clip_skip = self.cfg, self.policy.options.clip_skip
         read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
-        skip = {"clip_skip": self.policy.clip_skip} if self.policy.clip_skip else {}
-        return {**read, **skip, "contents": identity(cfg.data), "encoders": digest(encoders)}
+        skip = {"clip_skip": clip_skip} if clip_skip else {}
+        return {**read, **skip, "contents": identity(cfg.data), "encoders": self.policy.fingerprint()}
+
+    @property
+    def _discount(self) -> Discount:
+        """Temporal discounting at the size of the images; one size stands for all buckets."""
+        return self._discounts(self.cfg.num_steps, self.cfg.gamma)
 
     def batch(self, step: int, micro: int) -> Batch:
         """The pairs, timesteps and noises of this process's rows, each drawn by its own key."""
@@ -102,17 +117,19 @@ class Trainer(base.Trainer[Config, Batch]):
         keys = [(cfg.seed, step, row) for row in rows]
         latent_keys = [(*key, LATENT) for key in keys]
         pairs = self.train.batch(self._plan[place][rows.start : rows.stop], latent_keys)
-        return draw(cfg, pairs, keys).to(self.accelerator.device)
+        return draw(cfg, self._discount, pairs, keys).to(self.accelerator.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The chosen loss of each pair; the reference is asked only where the loss knows one."""
         residuals = batch.residuals(self.policy)
+        weight = discount_weight(self.cfg, self._discount, batch.t)
         if self.has_no_reference:
-            losses, metrics = reference_free_loss(self.cfg, *residuals, batch.t)
+            count = self.policy.num_train_timesteps
+            losses, metrics = reference_free_loss(self.cfg, *residuals, weight, num_train_timesteps=count)
         else:
             with self.policy.reference():
                 reference = batch.residuals(self.policy)
-            losses, metrics = reference_loss(self.cfg, residuals, reference, batch.t)
+            losses, metrics = reference_loss(self.cfg, residuals, reference, weight)
         return batch.pairs.weight * losses, metrics
 
     @property
@@ -152,11 +169,3 @@ class Trainer(base.Trainer[Config, Batch]):
     def data_card(self) -> str:
         """The source of the pairs and their number, for the model card."""
         return f"{self.pairs} preference pairs from {self.cfg.data}"
-
-
-def digest(modules: Iterable[nn.Module]) -> str:
-    """A hash of some numbers of every weight: whether two models would encode alike."""
-    total = hashlib.blake2b(digest_size=16)
-    for parameter in (p for module in modules for p in module.parameters()):
-        total.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
-    return total.hexdigest()

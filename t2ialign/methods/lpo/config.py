@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from t2ialign.methods.lpo.presets import FOR_SDXL, LPO, PRESETS
-from t2ialign.training.settings import TrainConfig
+from t2ialign.training.settings import PathConfig
 
 
-class Config(TrainConfig):
+class Config(PathConfig):
     """Settings of train lpo."""
 
     EXAMPLES: ClassVar[str] = r"""
@@ -23,7 +23,7 @@ class Config(TrainConfig):
     t2ialign train lpo preset=spo prompts=prompts.txt model=my_model.safetensors
 """
 
-    FREE: ClassVar[frozenset[str]] = TrainConfig.FREE | {"rollout_batch"}
+    FREE: ClassVar[frozenset[str]] = PathConfig.FREE | {"rollout_batch"}
 
     preset: Literal["lpo", "spo", "d3po", "grpo"] = "lpo"
     """The published recipe whose values become the defaults of the settings that you leave out. lpo and spo
@@ -38,8 +38,8 @@ class Config(TrainConfig):
     reward_scale: float = Field(default=1.0, gt=0)
     """The factor of the scores before thresholds are applied: about 100 for a plain cosine similarity."""
 
-    num_steps: int = Field(default=20, ge=1, le=1000)
-    """The number T of denoising steps per image, sampled with eta 1."""
+    num_steps: int = Field(default=20, ge=1)
+    """The number T of denoising steps per image."""
     guidance: float = Field(default=5.0, ge=1)
     """The scale of classifier-free guidance, the same in sampling and in training; 1 is off."""
     compare: Literal["siblings", "trajectories"] = LPO["compare"]
@@ -47,10 +47,10 @@ class Config(TrainConfig):
     whole denoising paths, of which every step of the better one counts as better."""
     siblings: int = Field(default=LPO["siblings"], ge=2)
     """The number K of states that are drawn from one p(x_s | x_t)."""
-    t_min: int = Field(default=0, ge=0, le=999)
-    """The lowest timestep t whose step is trained on."""
-    t_max: int = Field(default=LPO["t_max"], ge=0, le=999)
-    """The highest timestep t whose step is trained on."""
+    t_min: float = Field(default=0, ge=0)
+    """The lowest time whose step is trained on: 0 to 999 for Stable Diffusion, 1000 sigma for flow models."""
+    t_max: float = Field(default=LPO["t_max"], ge=0)
+    """The highest time whose step is trained on; higher is noisier."""
     threshold_low: float = Field(default=LPO["threshold_low"], ge=0, lt=1)
     """The threshold at the lowest noise level, for a pair of two states to be trained on: p_best - p_worst,
     of a softmax of the two scores, must exceed it. For whole paths it holds at every noise level."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from t2ialign.diffusion.kernels import Kernel
 from t2ialign.diffusion.noise import generator, normal_rows
 from t2ialign.diffusion.siblings import Step, sibling_rollout
 from t2ialign.diffusion.transition import Gaussian
@@ -40,9 +41,10 @@ class StepSampler:
     def __init__(self, cfg: Config, state: TrainState, prompts: Prompts, scorer: StepScorer) -> None:
         self.cfg, self.state, self.prompts, self.scorer = cfg, state, prompts, scorer
         self.policy = prompts.policy
-        self.times = self.policy.times(cfg.num_steps)
+        self.times = self.policy.timesteps(cfg.num_steps)
+        self.kernel = Kernel(cfg.kernel, cfg.eta)
         self.shape = self.policy.latent_shape(*self.policy.native_size)
-        self.judged = judged_steps(self.policy, self.times, cfg.t_min, cfg.t_max)
+        self.judged = judged_steps(self.policy, self.times, self.kernel, cfg.t_min, cfg.t_max)
         self.least = self._thresholds()
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
@@ -66,9 +68,10 @@ class StepSampler:
     def no_rows(self) -> Rows:
         """The rows of a process that was given nothing to sample."""
         X, M = (2, 2) if self.cfg.compare == "trajectories" else (1, self._kept)
-        numbers = dict.fromkeys(("t", "s", "prompt", "order"), torch.zeros(0, dtype=torch.long))
+        numbers = dict.fromkeys(("prompt", "order"), torch.zeros(0, dtype=torch.long))
+        times = dict.fromkeys(("t", "s"), torch.zeros(0))
         states = {"x_t": torch.zeros(0, X, *self.shape), "x_s": torch.zeros(0, M, *self.shape)}
-        return {**states, **numbers, "scores": torch.zeros(0, M), "log_probs": torch.zeros(0, M)}
+        return {**states, **times, **numbers, "scores": torch.zeros(0, M), "log_probs": torch.zeros(0, M)}
 
     @property
     def _kept(self) -> int:
@@ -135,7 +138,7 @@ class StepSampler:
             cond,
             first.repeat_interleave(paths, 0).to(self.policy.device),
             self.times,
-            eta=1.0,
+            kernel=self.kernel,
             guidance=self.cfg.guidance,
             noise=noise,
             choice=choice,
@@ -187,21 +190,24 @@ def log_probs(p: Gaussian, x_s: Tensor) -> Tensor:
     return rows.log_prob(x_s.flatten(0, 1)).view(-1, M)
 
 
-def judged_steps(policy: Policy, times: Tensor, t_min: int, t_max: int) -> dict[int, float]:
+def judged_steps(
+    policy: Policy, times: Tensor, kernel: Kernel, t_min: float, t_max: float
+) -> dict[int, float]:
     """Step number -> std of p(x_s | x_t), of the steps that have noise and a t in range.
 
-    Which step has none depends on the path: the last one where it ends in x_0 itself, and not on Stable
-    Diffusion's own grid, whose last step goes to a state with a little noise left.
+    t_min and t_max are times of the policy. Which step has no noise depends on the path: the last one where
+    it ends in x_0 itself, and none on Stable Diffusion's own grid, whose last step goes to a state with a
+    little noise left.
     """
     found = {}
     for i, (t, s) in enumerate(pairwise(times)):
         zero = torch.zeros(1, 1, 1, 1, device=policy.device)
-        std = float(policy.transition(zero, zero, t.view(1), s.view(1), eta=1.0).std)
-        if std > 0 and t_min <= int(t) <= t_max + 1:  # t = 951 is the step that the paper calls 950
+        std = float(policy.transition(zero, zero, t.view(1), s.view(1), kernel=kernel).std)
+        if std > 0 and t_min <= float(t) <= t_max + 1:  # t = 951 is the step that the paper calls 950
             found[i] = std
     if not found:
         raise ValueError(
-            f"got t_min={t_min}, t_max={t_max}, which no noisy step of num_steps={len(times) - 1} falls "
+            f"got t_min={t_min:g}, t_max={t_max:g}, which no noisy step of num_steps={len(times) - 1} falls "
             "into; expected one to learn from; widen them"
         )
     return found

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rewards import Reward
+from rewards.base import LatentReward
 from rewards.failures import check_finite
 from rewards.latent.lrm import LRM
-from t2ialign.diffusion.schedule import END
 from t2ialign.diffusion.siblings import Step
 from t2ialign.models.base import Cond
 from t2ialign.training.prompts import Prompts
@@ -32,7 +32,7 @@ class StepScorer(Protocol):
 
 
 class LatentScorer:
-    """A latent reward; every prompt is encoded once, and K siblings of B paths are one forward."""
+    """Our latent reward; every prompt is encoded once, and K siblings of B paths are one forward."""
 
     def __init__(self, reward: LRM, texts: list[str], device: torch.device) -> None:
         self.reward, self.device = reward.to(device).requires_grad_(False).eval(), device
@@ -62,6 +62,26 @@ class LatentScorer:
         return scores
 
 
+class PlainLatentScorer:
+    """Any latent reward, by what calling it gives; it encodes its prompts at every step."""
+
+    def __init__(self, reward: LatentReward, texts: list[str], device: torch.device) -> None:
+        self.reward, self.texts = reward.to(device).requires_grad_(False).eval(), texts
+
+    def judge(self, numbers: Tensor, cond: Cond) -> Judge:
+        """K siblings of B paths are one call; a latent reward takes whole times, so a flow's are rounded."""
+        texts = [self.texts[i] for i in numbers.tolist()]
+
+        @torch.no_grad()
+        def scores(step: Step) -> Tensor:
+            B, K = step.siblings.shape[:2]
+            t, prompts = step.t.round().long().expand(B * K), [text for text in texts for _ in range(K)]
+            given = self.reward(step.siblings.flatten(0, 1), t, prompts).float()
+            return check_finite(type(self.reward).__name__, given, prompts).view(B, K)
+
+        return scores
+
+
 class PixelScorer:
     """A reward of images on the x_0 that one more step predicts from each state (SPO)."""
 
@@ -77,7 +97,7 @@ class PixelScorer:
         def scores(step: Step) -> Tensor:
             B, K = step.siblings.shape[:2]
             x, s = step.siblings.flatten(0, 1), step.s.expand(B * K)
-            if int(step.s) != END:
+            if float(step.s) != self.policy.end:
                 rows = {name: value.repeat_interleave(K, 0) for name, value in cond.items()}
                 x = self.policy.posterior_mean(self.policy.guided(x, s, rows, self.guidance), x, s)
             prompts = [text for text in texts for _ in range(K)]

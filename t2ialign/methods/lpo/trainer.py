@@ -23,7 +23,7 @@ from t2ialign.methods.lpo.config import Config
 from t2ialign.methods.lpo.presets import PRESETS
 from t2ialign.methods.lpo.rounds import Round, Rounds, Rows
 from t2ialign.methods.lpo.step_sampler import StepSampler, log_probs
-from t2ialign.methods.lpo.step_scorers import LatentScorer, PixelScorer, StepScorer
+from t2ialign.methods.lpo.step_scorers import LatentScorer, PixelScorer, PlainLatentScorer, StepScorer
 from t2ialign.models.base import Cond
 from t2ialign.objectives.preference import wins
 from t2ialign.objectives.stepwise import clipped_surrogate, group_advantages, sibling_preference
@@ -40,7 +40,7 @@ ORDER = 3
 BEFORE = -1
 """Number of the round of paths that shows the reward at the start; training's begin at 0."""
 BANDS = 4
-"""Equal parts of 0 .. 999 in which valid rows are counted."""
+"""Equal parts of the training times, from the least noise to the most, in which valid rows are counted."""
 BARREN = 20
 """Rounds in a row without one update's worth of valid rows that end a run."""
 
@@ -54,9 +54,9 @@ class Batch:
     x_s: Tensor
     """(B, M, C, h, w): 2 of a pair, K of a group"""
     t: Tensor
-    """(B,) long"""
+    """(B,) times"""
     s: Tensor
-    """(B,) long"""
+    """(B,) the less noisy times"""
     cond: Cond
     """B prompts"""
     scores: Tensor
@@ -97,9 +97,10 @@ class Trainer(base.Trainer[Config, Batch]):
         self.accelerator.wait_for_everyone()
 
     def _scorer(self) -> StepScorer:
-        if isinstance(self.reward, LatentReward):
-            assert isinstance(self.reward, LRM), "the only latent reward there is"
+        if isinstance(self.reward, LRM):
             return LatentScorer(self.reward, self.prompts.texts, self.accelerator.device)
+        if isinstance(self.reward, LatentReward):
+            return PlainLatentScorer(self.reward, self.prompts.texts, self.accelerator.device)
         return PixelScorer(self.reward, self.prompts, guidance=self.cfg.guidance)
 
     def before_step(self) -> dict[str, float]:
@@ -145,10 +146,14 @@ class Trainer(base.Trainer[Config, Batch]):
         if accelerator.is_main_process:
             self.rounds.finish(found, oldest=self._oldest_checkpoint())
         accelerator.wait_for_everyone()
-        bands = torch.bincount((t * BANDS // 1000).clamp_max(BANDS - 1), minlength=BANDS)
+        bands = torch.bincount(self._band(t), minlength=BANDS)
         figures = {"step_reward": float(total[0] / total[1]), "valid": float(len(t))}
         figures |= {f"valid_band_{i}": float(count) for i, count in enumerate(bands)}
         return (found if found.updates else None), figures
+
+    def _band(self, t: Tensor) -> Tensor:
+        """Which band each time (N,) lies in, long (N,)."""
+        return (t * BANDS / self.policy.num_train_timesteps).long().clamp_max(BANDS - 1)
 
     def _oldest_checkpoint(self) -> int:
         return checkpoint.step_of(checkpoint.whole(self.cfg.output / CHECKPOINTS)[0])
@@ -188,7 +193,9 @@ class Trainer(base.Trainer[Config, Batch]):
         B, X = batch.x_t.shape[:2]
         t, s = batch.t.repeat_interleave(X), batch.s.repeat_interleave(X)
         cond = {name: value.repeat_interleave(X, 0) for name, value in batch.cond.items()}
-        p = self.policy.step(batch.x_t.flatten(0, 1), t, s, cond, eta=1.0, guidance=self.cfg.guidance)
+        p = self.policy.step(
+            batch.x_t.flatten(0, 1), t, s, cond, kernel=self.sampler.kernel, guidance=self.cfg.guidance
+        )
         return log_probs(p, batch.x_s.reshape(B * X, -1, *batch.x_s.shape[2:])).view(B, -1)
 
     def _beyond(self, ratio: Tensor) -> Tensor:
@@ -204,7 +211,9 @@ class Trainer(base.Trainer[Config, Batch]):
     def facts(self) -> Facts:
         """The prompts, how paths are sampled, the reward at the start, and beta or clip at this latent."""
         cfg, facts, preference = self.cfg, super().facts(), self.cfg.loss == "preference"
-        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, eta 1, {cfg.compare} compared"
+        path = (
+            f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, {self.sampler.kernel}, {cfg.compare} compared"
+        )
         gap = f"p_best - p_worst above {cfg.threshold_low:g}"
         if cfg.threshold_high != cfg.threshold_low:
             gap += f" to {cfg.threshold_high:g}, by {cfg.threshold_schedule}"

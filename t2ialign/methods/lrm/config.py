@@ -31,11 +31,11 @@ class Config(ComparisonConfig):
     vfe: float = Field(default=7.5, ge=1)
     """The scale of guidance on the visual features of the middle block (visual feature enhancement); 1 is off
     and costs half."""
-    num_steps: int = Field(default=20, ge=1, le=1000)
+    num_steps: int = Field(default=20, ge=1)
     """The number of sampling timesteps, evenly spaced, from which the training timesteps are drawn."""
-    heldout_timesteps: tuple[int, ...] = (1, 251, 501, 751)
-    """The timesteps at which accuracy is measured. The accuracy at the first one decides which weights are
-    best."""
+    heldout_timesteps: tuple[float, ...] = (1, 251, 501, 751)
+    """The times at which accuracy is measured, 0 to 999 for Stable Diffusion and 1000 sigma for a flow model.
+    The accuracy at the first one decides which weights are best."""
 
     max_steps: int = Field(default=4000, ge=1)
     """The number of optimiser steps."""

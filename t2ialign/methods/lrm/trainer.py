@@ -8,7 +8,6 @@ the up blocks are gone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from t2ialign.evaluation.calibrate import report
 from t2ialign.methods.lrm.config import Config
 from t2ialign.methods.reward.compared import ComparisonTrainer, finite
 from t2ialign.methods.reward.reached import reached
+from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
 from t2ialign.objectives.preference import bradley_terry, wins
 from t2ialign.progress import Progress
@@ -49,7 +49,7 @@ class Batch:
     lose: Tensor
     """(B, C, h, w)"""
     t: Tensor
-    """(B,) long"""
+    """(B,) times"""
     compared: Compared
     """Prompts, preferences and weights."""
 
@@ -70,24 +70,31 @@ class Margin(nn.Module):
 
 
 class Trainer(ComparisonTrainer[Config, Batch]):
-    """Trains all weights of the latent reward; the best by held-out accuracy are the result."""
+    """Trains all weights of the latent reward; the best by held-out accuracy are the result.
+
+    policy: a loaded model, whose networks are taken over; else `cfg.model` is loaded.
+    """
 
     method = "lrm"
     file = saved.WEIGHTS
 
+    def __init__(self, cfg: Config, *, policy: Policy | None = None) -> None:
+        self._given = policy
+        self.supplied |= {"model"} if policy is not None else frozenset()
+        super().__init__(cfg)
+
     def load(self) -> TrainState:
-        """The diffusion model for its VAE and noise levels, and an untrained latent reward of it."""
+        """An untrained latent reward of the diffusion model, and that model's latents."""
         cfg, device = self.cfg, self.accelerator.device
-        self.policy = load_policy(cfg.model, device=device)
+        policy = self._given or load_policy(cfg.model, device=device)
+        self.latents, self.pipeline_class = policy.latents, policy.pipeline_class
         self.reward = untrained.from_networks(
-            self.policy.pipe, guidance=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
+            policy.components, guidance=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
         ).to(device)
-        self.times = self.policy.times(cfg.num_steps)[:-1]
-        size = cfg.resolution or min(self.policy.native_size)
-        self.shape = self.policy.latent_shape(size, size)
-        self.size = (size, size)
-        self.policy.unet = self.policy.net = nn.Identity()  # only its VAE and noise levels are wanted
-        self.policy.pipe.unet = None
+        side = cfg.resolution or min(policy.native_size)
+        self.size = (side, side)
+        self.shape = self.latents.shape(side, side)
+        self.times = self.latents.timesteps(cfg.num_steps, self.size)[:-1]
         self.net: nn.Module = Margin(self.reward)
         self.reward.requires_grad_(True)
         noise = normal_rows(self.shape, [(0, side) for side in range(2)]).to(device)
@@ -96,16 +103,13 @@ class Trainer(ComparisonTrainer[Config, Batch]):
 
     def prepare(self, picture: Image.Image) -> Tensor:
         """The image as a square, nothing cut off -> mean and std of its latent, (2, C, h, w) fp16."""
-        pixels = stretch(picture, self.size)[None].to(self.policy.device)
-        mean, std = self.policy.encode_images(pixels)
+        pixels = stretch(picture, self.size)[None].to(self.latents.device)
+        mean, std = self.latents.encode(pixels)
         return torch.cat([mean, std]).half().cpu()
 
     def made_of(self) -> dict[str, Any]:
         """The size, how an image comes to it, and the image encoder."""
-        weights = hashlib.sha256()
-        for parameter in self.policy.vae.parameters():
-            weights.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
-        return {"size": list(self.size), "resize": "bilinear", "vae": weights.hexdigest()[:16]}
+        return {"size": list(self.size), "resize": "bilinear", "vae": self.latents.fingerprint()}
 
     def batch(self, step: int, micro: int) -> Batch:
         """The pairs of this process's rows, a timestep each, drawn evenly from the sampler's grid."""
@@ -115,14 +119,14 @@ class Trainer(ComparisonTrainer[Config, Batch]):
 
     def noisy(self, compared: Compared, t: Tensor, keys: Sequence[Key]) -> Batch:
         """Both latents drawn from the encoder's posterior and noised to t (B,), each with its own noise."""
-        t, sides = t.to(self.policy.device), []
+        t, sides = t.to(self.latents.device), []
         for side, stored in enumerate((compared.win, compared.lose)):
             mean, std = stored.to(t.device).float().unbind(1)
             draw, eps = (
                 normal_rows(self.shape, [(*key, kind, side) for key in keys]).to(t.device)
                 for kind in (LATENT, NOISE)
             )
-            sides.append(self.policy.renoise(mean + std * draw, eps, t))
+            sides.append(self.latents.renoise(mean + std * draw, eps, t))
         return Batch(sides[0], sides[1], t, compared)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -141,7 +145,7 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         for place, t in enumerate(Progress(self.cfg.heldout_timesteps, desc="held-out timesteps", delay=3)):
             margin, preference, prompts = self.margins(part, chunks, t)
             figures = report(margin.numpy(), preference.numpy(), prompts, scale=1.0)
-            found[f"heldout/accuracy_t{t}"] = figures["accuracy"].value
+            found[f"heldout/accuracy_t{t:g}"] = figures["accuracy"].value
             if place == 0:
                 found["heldout/accuracy"] = figures["accuracy"].value
                 found["heldout/accuracy_low"] = figures["accuracy"].low
@@ -151,14 +155,14 @@ class Trainer(ComparisonTrainer[Config, Batch]):
 
     @torch.no_grad()
     def margins(
-        self, part: ComparisonCache, chunks: list[np.ndarray], t: int
+        self, part: ComparisonCache, chunks: list[np.ndarray], t: float
     ) -> tuple[Tensor, Tensor, list[str]]:
-        """S(win) - S(lose) of held-out pairs at timestep t, their preferences (N,), and their prompts."""
+        """S(win) - S(lose) of held-out pairs at time t, their preferences (N,), and their prompts."""
         rows = []
         for chunk in chunks:
             compared = part.batch(chunk).to(self.accelerator.device)
-            keys = [(self.cfg.seed, t, int(row)) for row in chunk]
-            batch = self.noisy(compared, torch.full((len(chunk),), t), keys)
+            keys = [(self.cfg.seed, int(t), int(row)) for row in chunk]
+            batch = self.noisy(compared, torch.full((len(chunk),), float(t)), keys)
             rows.append((self.net(batch.win, batch.lose, batch.t, compared.prompts), compared.preference))
         margin, preference = (torch.cat(column).float().cpu() for column in zip(*rows, strict=True))
         return margin, preference, [part.prompt(int(row)) for chunk in chunks for row in chunk]
@@ -172,7 +176,7 @@ class Trainer(ComparisonTrainer[Config, Batch]):
     def facts(self) -> Facts:
         """The model whose blocks are trained, and the latents."""
         C, h, w = self.shape
-        words = f"latent reward of {self.cfg.model} ({type(self.policy.pipe).__name__}), latent {C}x{h}x{w}"
+        words = f"latent reward of {self.cfg.model} ({self.pipeline_class}), latent {C}x{h}x{w}"
         return replace(super().facts(), model=words)
 
     def write_card(self, metrics: dict[str, float]) -> None:

@@ -1,1 +1,28 @@
-"""Model families, one a file: each is a `Policy` over the networks of one diffusers pipeline."""
+"""Model families, one a file: each is a `Policy` over the networks of one diffusers pipeline.
+
+A file declares in `PIPELINES` which pipelines of diffusers it makes a policy of, by the names of their
+classes. There is no registry: the files are found here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+
+@cache
+def pipelines() -> dict[str, Any]:
+    """Class of a diffusers pipeline, by its name -> the policy class over it."""
+    policies: dict[str, Any] = {}
+    for module in pkgutil.iter_modules(__path__):
+        policies |= getattr(importlib.import_module(f"{__name__}.{module.name}"), "PIPELINES", {})
+    return policies
+
+
+def policy_class(pipeline: str) -> Any:
+    """The policy class over a pipeline of that class. Raises ValueError for one of no family."""
+    if pipeline not in pipelines():
+        raise ValueError(f"got a pipeline of class {pipeline}; expected one of {', '.join(pipelines())}")
+    return pipelines()[pipeline]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from t2ialign.models import text
-from t2ialign.models.base import Cond
+from t2ialign.models.base import Cond, Policy
+from t2ialign.models.families import clip_text
 from t2ialign.models.families.sd import UNetPolicy
 
 Size = Tensor | tuple[int, int]
@@ -14,6 +14,8 @@ Size = Tensor | tuple[int, int]
 
 class SDXLPolicy(UNetPolicy):
     """StableDiffusionXLPipeline as a policy: two text encoders, a pooled embedding, and each image's size."""
+
+    default_guidance_scale = 5.0
 
     def _added(self, cond: Cond) -> dict[str, Tensor]:
         return {
@@ -24,7 +26,7 @@ class SDXLPolicy(UNetPolicy):
     def _encode(self, prompts: Sequence[str], clip_skip: int | None) -> Cond:
         pipe = self.pipe
         tokenizers, encoders = (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2)
-        hidden, pooled = text.encode_two(tokenizers, encoders, prompts, clip_skip)
+        hidden, pooled = clip_text.encode_two(tokenizers, encoders, prompts, clip_skip)
         size = self.native_size
         return self.with_size({"prompt_embeds": hidden, "pooled": pooled}, size, (0, 0), size)
 
@@ -46,3 +48,6 @@ class SDXLPolicy(UNetPolicy):
             for size in (original, crop, target)
         ]
         return {**cond, "time_ids": torch.cat([part.expand(len(like), 2) for part in parts], dim=1)}
+
+
+PIPELINES: dict[str, type[Policy]] = {"StableDiffusionXLPipeline": SDXLPolicy}

@@ -24,7 +24,7 @@ from t2ialign.evaluation.monitor_journal import ABOUT, DIVERSITY, TRAINED, Journ
 from t2ialign.evaluation.panel import Panel, Trained
 from t2ialign.io import atomic, png_text
 from t2ialign.io.inside import inside
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.base import Policy
 from t2ialign.models.generate import generate
 from t2ialign.progress import Progress
 from t2ialign.training.settings import TrainConfig
@@ -42,7 +42,7 @@ class Monitor:
     cannot be read, and for stop_on_hack with fewer than two of them.
     """
 
-    def __init__(self, cfg: TrainConfig, policy: UNetPolicy, *, method: str, trained: Trained | None) -> None:
+    def __init__(self, cfg: TrainConfig, policy: Policy, *, method: str, trained: Trained | None) -> None:
         assert cfg.monitor_prompts is not None, "a run without monitor prompts has no monitor"
         self.cfg, self.policy = cfg, policy
         self.prompts = list(dict.fromkeys(read_prompts(cfg.monitor_prompts)))

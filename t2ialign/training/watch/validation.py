@@ -10,13 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from t2ialign.io import png_text
-from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.base import Policy
 from t2ialign.models.generate import generate
 from t2ialign.progress import Progress
 from t2ialign.training.settings import TrainConfig
 
 
-def render(cfg: TrainConfig, policy: UNetPolicy, prompts: list[str], file: Path) -> Image.Image:
+def render(cfg: TrainConfig, policy: Policy, prompts: list[str], file: Path) -> Image.Image:
     """Sample every prompt with seeds 0..n - 1, and save the grid as a PNG file that says so."""
     columns = cfg.num_validation_images
     about = {"steps": cfg.validation_steps, "guidance": cfg.validation_guidance, "model": cfg.model}

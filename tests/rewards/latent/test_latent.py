@@ -211,7 +211,8 @@ def test_a_loaded_pipeline_gives_the_reward_of_its_folder(tiny_sd, tiny_sdxl):
     """What `train lrm` makes of a single file, which has no folder."""
     for folder in (tiny_sd, tiny_sdxl):
         pipe = DiffusionPipeline.from_pretrained(folder)
-        ours, theirs = from_networks(pipe, guidance=2, seed=3), from_pipeline(folder, guidance=2, seed=3)
+        ours = from_networks(pipe.components, guidance=2, seed=3)
+        theirs = from_pipeline(folder, guidance=2, seed=3)
         latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         t, prompts = torch.tensor([1, 500]), ["a cat", "a dog"]
         torch.testing.assert_close(ours.score(latents, t, prompts), theirs.score(latents, t, prompts))

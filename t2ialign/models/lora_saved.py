@@ -1,0 +1,54 @@
+"""The LoRA of a policy as files: diffusers' own, and the one for ComfyUI, A1111 and Forge."""
+
+from pathlib import Path
+
+from t2ialign.models import lora_family
+from t2ialign.models.base import Policy
+from t2ialign.models.factors import Factors
+from t2ialign.models.lora import ADAPTER, adapters
+from t2ialign.models.lora_files import FILE, read_lora, write_diffusers, write_kohya
+
+
+def save_lora(policy: Policy, folder: Path | str, *, title: str = "LoRA") -> Path:
+    """Write the LoRA as the file that `pipe.load_lora_weights(folder)` loads, whole or not at all -> its
+    path.
+
+    Its alpha is its rank and the weights are scaled to fit, so that readers need no header. Raises ValueError
+    if there is no LoRA, OSError if the file cannot be written.
+    """
+    if ADAPTER not in adapters(policy):
+        raise ValueError("got a policy without a LoRA; expected one; call add_lora first or save_all")
+    layers = {}
+    for path, module in policy.adapted.named_modules():
+        if ADAPTER in getattr(module, "lora_A", {}):
+            down, up = (part[ADAPTER].weight.detach().float() for part in (module.lora_A, module.lora_B))
+            layers[f"{policy.component}.{path}"] = Factors(down, module.scaling[ADAPTER] * up)
+    return write_diffusers(layers, Path(folder) / FILE, header_of(policy, title))
+
+
+def save_kohya(policy: Policy, lora: Path, file: Path) -> Path:
+    """Write a saved LoRA of this policy as ComfyUI, A1111 and Forge load it -> the file.
+
+    Raises ValueError for a family whose layers have no name there, OSError if the file cannot be written.
+    """
+    architecture = lora_family.of_policy(policy)
+    if architecture is None:
+        raise ValueError(
+            f"got a LoRA of the family {policy.family}; expected one of Stable Diffusion 1, 2 or XL, "
+            "whose layers have names in that format; use the file for diffusers"
+        )
+    layout = policy.adapted.config
+    layers = read_lora(lora, layout=layout).layers
+    return write_kohya(layers, file, header_of(policy, file.stem), architecture=architecture, layout=layout)
+
+
+def header_of(policy: Policy, title: str, *, adapter: str = "/lora") -> dict[str, str]:
+    """What the header of a LoRA for this policy says of its base model; adapter: "" for a whole model."""
+    architecture = lora_family.of_policy(policy)
+    prediction = "v" if policy.kind == "v" else "epsilon"
+    about = (
+        {lora_family.TITLE: title}
+        if architecture is None
+        else lora_family.header(architecture, title=title, prediction=prediction, adapter=adapter)
+    )
+    return {**about, **lora_family.reading_header(policy.options)}

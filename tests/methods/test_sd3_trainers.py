@@ -1,0 +1,141 @@
+"""Every trainer of an image model takes a real step on a flow model without a U-Net."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rewards.latent.mmdit import MMDiTBackbone
+from rewards.latent.untrained import from_networks
+from t2ialign.methods.backprop import trainer as backprop
+from t2ialign.methods.dense import trainer as dense
+from t2ialign.methods.dpo import trainer as dpo
+from t2ialign.methods.lpo import trainer as lpo
+from t2ialign.methods.lrm import trainer as lrm
+from t2ialign.training.log import METRICS, read_rows
+from tests.models.tiny_sd3 import SD3Policy, tiny_sd3, tiny_sd3_pipeline
+from tests.training.stillness import Stillness
+
+SHORT = {
+    **{"prompts": "a red circle", "num_steps": 3, "guidance": 2.0, "max_steps": 1, "batch_size": 2},
+    **{"accumulate": 1, "lora_rank": 2, "lr": 1e-2, "trackers": ()},
+}
+NOISY = [("ddim", 1.0), ("flow_sde", 0.7), ("cps", 0.8)]
+
+
+def ran(trainer, output: Path) -> dict[str, float]:
+    """Fit, and check that the weights moved and were written for diffusers -> the step's metrics."""
+    before = {name: value.detach().clone() for name, value in trainer.state.trained.items()}
+    trainer.fit()
+    assert any(not torch.equal(value, trainer.state.trained[name]) for name, value in before.items())
+    file = output / "pytorch_lora_weights.safetensors"
+    names = load_file(file)
+    assert names and all(name.startswith("transformer.transformer_blocks.") for name in names)
+    assert not list(output.glob("*_kohya.safetensors"))  # no program has names for these layers
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "load_lora_weights" in card and "DDIMScheduler" not in card
+    return read_rows(output / METRICS)[-1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss": "mapo", "gamma": 0.5, "discount": "weight"}], ids=str)
+def test_dpo(pair_folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    short = {key: value for key, value in SHORT.items() if key not in ("prompts", "guidance")}
+    cfg = dpo.Config.model_validate(
+        {"data": str(pair_folder), "output": tmp_path, "limit": 6, **short, "holdout": 0.3, **changes}
+    )
+    trainer = dpo.Trainer(cfg, policy=tiny_sd3())
+    batch = trainer.batch(0, 0)
+    assert batch.t.is_floating_point() and ((batch.t > 0) & (batch.t <= 1000)).all()
+    assert (batch.t != batch.t.round()).any()  # continuous, unlike DDPM's
+    row = ran(trainer, tmp_path)
+    assert row["heldout/implicit_acc"] >= 0
+
+
+@pytest.mark.parametrize(("kernel", "eta"), NOISY)
+def test_dense(tmp_path: Path, kernel: str, eta: float) -> None:
+    sizes = {"collect_prompts": 2, "rollouts": 2, "keep": 2, "rollout_batch": 4, "collect_every": 2}
+    changes = {"kernel": kernel, "eta": eta, "clip": 0.5, "reward": "tests.training.brightness"}
+    cfg = dense.Config.model_validate({"output": tmp_path, **SHORT, **sizes, **changes})
+    trainer = dense.Trainer(cfg, policy=tiny_sd3())
+    assert trainer.likely_steps == 2  # the last one ends in x_0
+    assert ran(trainer, tmp_path)["ratio_size"] < 1e-4  # at the reference
+
+
+def test_backprop(tmp_path: Path) -> None:
+    cfg = backprop.Config.model_validate({"output": tmp_path, "reward": "tests.training.redness", **SHORT})
+    ran(backprop.Trainer(cfg, policy=tiny_sd3()), tmp_path)
+
+
+def test_backprop_through_a_noisy_kernel_with_its_penalty(tmp_path: Path) -> None:
+    changes = {"kernel": "flow_sde", "eta": 0.7, "penalty": "kl", "penalty_weight": 0.1, "record": "all"}
+    cfg = backprop.Config.model_validate(
+        {"output": tmp_path, "reward": "tests.training.redness", **SHORT, **changes}
+    )
+    assert ran(backprop.Trainer(cfg, policy=tiny_sd3()), tmp_path)["penalty"] < 1e-6
+
+
+def lpo_trainer(tmp_path: Path, policy: SD3Policy, **changes: object) -> lpo.Trainer:
+    rounds = {"collect_prompts": 4, "rollout_batch": 2, "threshold_low": 0.0, "threshold_high": 0.0}
+    values = {
+        **SHORT,
+        **rounds,
+        "siblings": 2,
+        "t_max": 1000,
+        "reward": "tests.training.brightness",
+        **changes,
+    }
+    return lpo.Trainer(lpo.Config.model_validate({"output": tmp_path, **values}), policy=policy)
+
+
+@pytest.mark.parametrize(("kernel", "eta"), NOISY)
+def test_lpo_by_images(tmp_path: Path, kernel: str, eta: float) -> None:
+    trainer = lpo_trainer(tmp_path, tiny_sd3(), kernel=kernel, eta=eta)
+    row = ran(trainer, tmp_path)
+    assert (
+        trainer.data["t"].is_floating_point()
+        and sum(row[f"valid_band_{i}"] for i in range(4)) == row["valid"]
+    )
+
+
+def test_lpo_by_any_latent_reward(tmp_path: Path) -> None:
+    """A reward of the user's is called with whole times, those of a flow rounded."""
+    trainer = lpo_trainer(tmp_path, tiny_sd3(), reward="tests.training.stillness:Stillness")
+    assert isinstance(trainer.reward, Stillness)
+    ran(trainer, tmp_path)
+    grid = trainer.policy.timesteps(3)[:-1]
+    assert set(trainer.reward.times) <= set(grid.round().tolist()) and (grid != grid.round()).any()
+    kept = trainer.data["x_s"].square().flatten(2).mean(2)
+    assert (kept[:, 0] < kept[:, 1]).all()
+
+
+def test_lpo_by_the_latent_reward_of_its_own_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reward = from_networks(tiny_sd3_pipeline(1).components, guidance=1)
+    monkeypatch.setattr("rewards.load", lambda name, **options: reward)
+    ran(lpo_trainer(tmp_path, tiny_sd3(), reward="latent"), tmp_path)
+
+
+def test_lrm(pair_folder: Path, tmp_path: Path) -> None:
+    cfg = lrm.Config.model_validate(
+        {
+            **{"model": "shapes", "data": str(pair_folder), "output": tmp_path, "trackers": ()},
+            **{"max_steps": 1, "batch_size": 2, "accumulate": 1, "lr": 1e-3, "lr_warmup": 0, "vfe": 1},
+            **{"num_steps": 3, "heldout_timesteps": (1, 750.5), "holdout": 0.3},
+        }
+    )
+    trainer = lrm.Trainer(cfg, policy=tiny_sd3())
+    assert isinstance(trainer.reward.backbone, MMDiTBackbone)
+    assert set(trainer.batch(0, 0).t.tolist()) <= set(trainer.times.tolist())
+    trainer.fit()
+    row = read_rows(tmp_path / METRICS)[-1]
+    assert {"heldout/accuracy_t1", "heldout/accuracy_t750.5"} <= row.keys()
+
+
+def test_a_kernel_that_does_not_fit_is_refused(tiny_sd: Path, tmp_path: Path) -> None:
+    """On Stable Diffusion flow_sde is an error before anything is sampled, and so is too much noise."""
+    values = {"model": str(tiny_sd), **SHORT, "kernel": "flow_sde"}
+    cfg = backprop.Config.model_validate({"output": tmp_path, "reward": "tests.training.redness", **values})
+    with pytest.raises(ValueError, match="got kernel=flow_sde for a model that predicts eps"):
+        backprop.Trainer(cfg)
+    with pytest.raises(ValueError, match=r"got eta=1\.5 with kernel=ddim; expected at most 1"):
+        dense.Config(prompts="a", eta=1.5)
