@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import t2ialign
 from rewards import Reward
 from t2ialign.io import jsonl, manifest
 from t2ialign.models.base import Policy
+from t2ialign.models.load import load_policy
+from t2ialign.models.lora import add_lora
+from t2ialign.models.lora_saved import save_lora
 
 PROMPTS = ["a red circle", "two blue squares"]
 FAST: dict[str, Any] = {"num_inference_steps": 2}
@@ -270,3 +274,82 @@ def test_a_loaded_model_is_trained_in_its_own_precision(tiny_sd: Path, tmp_path:
         t2ialign.train("backprop", model=pipe, **{**settings, "lora_rank": 0})
     t2ialign.train("backprop", model=pipe, **{**settings, "max_steps": 1})
     assert "precision: bf16" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_prompts_are_rewritten_and_a_listener_follows(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("three cats\n")
+    results = t2ialign.rewrite(["two dogs", tmp_path / "more.txt"], rewriter_options={"intensity": "light"})
+    assert [result.text for result in results] == ["two dogs side by side", "three cats side by side"]
+    t2ialign.rewrite("two dogs", output=tmp_path / "out.txt")
+    assert len((tmp_path / "out.txt").read_text().splitlines()) == 1
+    with pytest.raises(ValueError, match="got tries=0; expected at least 1"):
+        t2ialign.rewrite("two dogs", tries=0)
+
+    class Shouting:
+        def write(self, prompts: Sequence[str], *, attempt: int) -> list[str]:
+            return [f"<answer>{prompt}, LOUD</answer>" for prompt in prompts]
+
+    heard: list[Any] = []
+
+    class Following:
+        def prompt(self, prompt: str) -> None:
+            heard.append(prompt)
+
+        def attempt(self, number: int) -> None:
+            heard.append(number)
+
+        def piece(self, text: str) -> None:
+            raise AssertionError("it writes nothing piece by piece")
+
+        def end(self, output: str) -> None:
+            heard.append(output)
+
+        def result(self, result: Any) -> None:
+            heard.append(result.text)
+
+    t2ialign.rewrite("two dogs", Shouting(), listener=Following())
+    assert heard == ["two dogs", 0, "<answer>two dogs, LOUD</answer>", "two dogs, LOUD"]
+
+
+def test_keypoints_of_samples_are_judged(tmp_path: Path) -> None:
+    samples = t2ialign.sample("shapes", "a red circle", output=tmp_path / "samples")
+    judged = t2ialign.judge_keypoints(samples, output=tmp_path / "points")
+    assert judged.errors == [] and [row["prompt"] for row in judged.rows] == ["a red circle"]
+    assert (tmp_path / "points" / "keypoints.json").is_file()
+    with pytest.raises(ValueError, match="got images in memory; expected a folder of samples"):
+        t2ialign.judge_keypoints([flat(0)], output=tmp_path / "other")
+    with pytest.raises(ValueError, match="got backend=head without weights"):
+        t2ialign.judge_keypoints(samples, backend="head", output=tmp_path / "other")
+
+
+def test_pairs_that_rewards_contradict_are_dropped(tmp_path: Path) -> None:
+    for name, level in (("dark", 0), ("red", 255)):
+        flat(level).save(tmp_path / f"{name}.png")
+    rows = [{"prompt": "x", "chosen": "red.png", "rejected": "dark.png"}]
+    rows.append({"prompt": "y", "chosen": "dark.png", "rejected": "red.png"})
+    jsonl.rewrite(tmp_path / "pairs.jsonl", rows)
+    three, floors = ["saturation", "contrast", "clipped"], [0.5, -1.0, -1.0]
+    how: dict[str, Any] = {"floors": floors}
+    kept = t2ialign.filter_pairs(tmp_path / "pairs.jsonl", three, tmp_path / "kept.jsonl", **how)
+    assert (kept.kept, kept.preferences["pairs"]) == (1, 2)
+    assert [row["prompt"] for row in jsonl.read(kept.output)] == ["x"]
+    for wrong, said in (({"floors": [1.0]}, "got floors="), ({"strategy": 7}, "got strategy=7")):
+        with pytest.raises(ValueError, match=said):
+            t2ialign.filter_pairs(tmp_path / "pairs.jsonl", three, tmp_path / "b.jsonl", **wrong)
+
+
+def test_two_loras_are_mixed_and_exported(tiny_sd: Path, tmp_path: Path) -> None:
+    folders = []
+    for seed in range(2):
+        policy = load_policy(str(tiny_sd), device="cpu")
+        add_lora(policy, 2, seed=seed)
+        save_lora(policy, tmp_path / str(seed))
+        folders.append(tmp_path / str(seed))
+    mixed = t2ialign.mix(folders[0], folders[1], tmp_path / "mix", alpha=0.25)
+    assert mixed.folder == tmp_path / "mix" and mixed.rank == 4 and mixed.layers == mixed.shared
+    file = t2ialign.export(mixed.folder, tmp_path / "x.safetensors", "diffusers")
+    assert file == tmp_path / "x.safetensors" and file.is_file()
+    with pytest.raises(ValueError, match="got alpha=2; expected the share of A"):
+        t2ialign.mix(folders[0], folders[1], tmp_path / "other", alpha=2)
+    with pytest.raises(ValueError, match="got format=merged without model"):
+        t2ialign.export(mixed.folder, tmp_path / "merged", "merged")

@@ -13,11 +13,11 @@ from rewards import Reward
 from scripts.experiments.claim import Figure, MeasuredOnce, Row
 from scripts.experiments.estimates import Table, average, judged, line_figure
 from scripts.experiments.training import RUN, TRAINING, train
-from t2ialign.cli.mix import mix
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_files import FILE, read_lora, write_diffusers
+from t2ialign.models.mixing import mix_layers
 
 SCORES = "scores.json"
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -79,7 +79,7 @@ class MixingClaim(MeasuredOnce):
         first, second = (read_lora(folder / name / RUN).layers for name in self.rewards)
         place = folder / f"mix-{alpha:g}"
         place.mkdir(exist_ok=True)
-        write_diffusers(mix(first, second, alpha), place / FILE, {})
+        write_diffusers(mix_layers(first, second, alpha), place / FILE, {})
         policy = load_policy("shapes")
         load_lora(policy, place)
         sampler = {"num_steps": TRAINING["num_steps"], "guidance": TRAINING["guidance"]}

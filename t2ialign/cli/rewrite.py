@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.io import locks
 from t2ialign.io.messages import one_line, printable
-from t2ialign.models.sources import check_model
-from t2ialign.rewriting.arguments import add_rewriter, chosen, parse_options
+from t2ialign.rewriting.arguments import add_rewriter, parse_options
 from t2ialign.rewriting.intensity import BYTES_A_WORD, LONG
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from t2ialign.rewriting.job import Job
-    from t2ialign.rewriting.load import Choice
     from t2ialign.rewriting.rewriter import Rewritten
 
 EXPLAINED = """A language model, or a set of rules, rewrites each prompt into one that a
@@ -49,9 +45,6 @@ presets (--preset NAME), each for its kind of language model:
   shapes              the rewriter of the embedded toy model
 """
 """The description of --help, which keeps its lines."""
-
-REPORT = ".json"
-"""The report's ending, in place of the output's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,100 +125,45 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Rewrite to a file with a report beside it, or to the terminal. Raises ValueError for bad arguments."""
-    _check(args)
-    choice = chosen(
+    from t2ialign import api
+
+    flags = {
+        "preset": args.preset,
+        "url": args.url,
+        "intensity": args.intensity,
+        "temperature": args.temperature,
+    }
+    options = parse_options(args.option, "--option")
+    if clash := [key for key in ("seed", *flags) if key in options]:
+        raise ValueError(f"got {clash[0]} as an option; expected --{clash[0]}; write it so")
+    results = api.rewrite(
+        [*args.prompt, *([args.prompts] if args.prompts else [])],
         args.rewriter,
-        url=args.url,
-        preset=args.preset,
-        intensity=args.intensity,
-        temperature=args.temperature,
+        rewriter_options={**{key: value for key, value in flags.items() if value is not None}, **options},
         seed=args.seed,
-        options=parse_options(args.option, "--option"),
+        tries=args.tries,
+        longest=args.longest,
+        fit=args.fit,
+        output=args.output,
+        html=args.html,
+        resume=args.resume is not None,
+        listener=_Terminal() if args.output is None else None,
     )
-    prompts = _prompts(args)
-    from t2ialign.rewriting.job import Job
-
-    job = Job(choice, args.fit, args.tries, args.longest)
-    if args.output is None:
-        results = _aloud(job, prompts)
-    else:
-        with locks.hold_file(args.output):
-            _check_output(args)
-            results = _to_file(args, job, prompts)
+    if args.output is not None:
+        _show(results, args.output)
     if args.html is not None:
-        from t2ialign.rewriting.page import write
-
-        write(args.html, results, rewriter=job.name)
         print(f"prompts and rewrites side by side: {args.html}")
 
 
-def _check(args: argparse.Namespace) -> None:
-    for name, least in (("seed", 0), ("tries", 1), ("longest", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"got --{name} {getattr(args, name)}; expected at least {least}; raise it")
-    if args.html is not None:
-        from t2ialign.rewriting.page import check_page
-
-        check_page(args.html)
-    if args.fit is not None:
-        check_model(args.fit, "--fit")
-    if args.output is None:
-        if args.resume is not None:
-            raise ValueError("got --resume without --output; expected the output of that run; name it")
-        return
-    from t2ialign.rewriting.files import check_ending
-
-    check_ending(args.output)
-
-
-def _check_output(args: argparse.Namespace) -> None:
-    """Raises ValueError for an output that is the input, or of an earlier run that is not to go on."""
-    from t2ialign.rewriting.files import journal_of
-
-    journal, files = journal_of(args.output), (args.output, _report(args.output))
-    if args.prompts is not None and args.prompts.resolve() in {file.resolve() for file in (journal, *files)}:
-        raise ValueError(f"got --output {args.output} in the place of {args.prompts}; choose another")
-    there = [file for file in (*files, journal) if file.exists()]
-    if there and args.resume is None:
-        raise ValueError(
-            f"got {there[0]} from an earlier run; expected none; go on with it by --resume latest, or choose "
-            "another --output"
-        )
-    if there and not journal.exists():
-        raise ValueError(f"got {there[0]} without {journal.name}; expected both, to go on; choose another")
-
-
-def _prompts(args: argparse.Namespace) -> list[str]:
-    from t2ialign.data.prompts import read_prompts
-
-    found = [*args.prompt, *(read_prompts(args.prompts) if args.prompts else [])]
-    if not found or not all(prompt.strip() for prompt in found):
-        raise ValueError(
-            "got no prompt, or an empty one; expected some text; quote a prompt or use --prompts"
-        )
-    return found
-
-
-def _to_file(args: argparse.Namespace, job: Job, prompts: list[str]) -> list[Rewritten]:
+def _show(results: Sequence[Rewritten], output: Path) -> None:
+    """The figures of a run that wrote a file."""
     from rich.console import Console
 
-    from t2ialign.io import atomic
-    from t2ialign.rewriting.files import from_row, journal_of, write
     from t2ialign.rewriting.rewriter import report
+    from t2ialign.tasks.rewriting import report_of
 
-    (rows,) = job.rows(prompts, [journal_of(args.output)])
-    write(args.output, rows)
-    results = [from_row(row) for row in rows]
-    figures = report(results)
-    head = {"rewriter": job.name, "seed": args.seed}
-    atomic.write_json(_report(args.output), {**head, **figures})
-    Console(markup=False).print(table(figures))
-    print(f"{len(rows)} prompts in {args.output}; report in {_report(args.output)}")
-    return results
-
-
-def _report(output: Path) -> Path:
-    return output.with_suffix(REPORT)
+    Console(markup=False).print(table(report(results)))
+    print(f"{len(results)} prompts in {output}; report in {report_of(output)}")
 
 
 def table(figures: dict[str, Any]) -> Table:
@@ -248,19 +186,6 @@ def table(figures: dict[str, Any]) -> Table:
     return shown
 
 
-def _aloud(job: Job, prompts: Sequence[str]) -> list[Rewritten]:
-    """One prompt after the other: its output as it is written, then what is used."""
-    from t2ialign.rewriting.rewriter import rewrite
-
-    rewriter, settings, results = _Aloud(job.choice), job.settings(), []
-    for prompt in prompts:
-        print(f"prompt:   {printable(prompt)}")
-        (result,) = rewrite(rewriter, [prompt], **settings)
-        print(f"{printable(verdict(result))}\n")
-        results.append(result)
-    return results
-
-
 def verdict(result: Rewritten) -> str:
     """The prompt to use, and why the user's is kept if it is."""
     notes = [result.reason if result.used == "original" else result.fallback]
@@ -270,21 +195,31 @@ def verdict(result: Rewritten) -> str:
     return f"{result.used + ':':<9} {result.text}{said}"
 
 
-class _Aloud:
-    """A rewriter whose outputs are shown as they are written, or when they are there."""
+class _Terminal:
+    """Shows each prompt, what is written for it as it is written, and what is used."""
 
-    def __init__(self, choice: Choice) -> None:
-        self.rewriter, self.heard = choice.load(self._hear), False
-
-    def write(self, prompts: Sequence[str], *, attempt: int) -> list[str]:
-        """What `Rewriter` asks for."""
-        if attempt:
-            print("again:    ", end="")
+    def __init__(self) -> None:
         self.heard = False
-        outputs = self.rewriter.write(prompts, attempt=attempt)
-        print("" if self.heard else printable("\n".join(outputs)))
-        return outputs
 
-    def _hear(self, row: int, piece: str) -> None:
+    def prompt(self, prompt: str) -> None:
+        """What `tasks.rewriting.Listener` asks for."""
+        print(f"prompt:   {printable(prompt)}")
+
+    def attempt(self, number: int) -> None:
+        """The same."""
+        self.heard = False
+        if number:
+            print("again:    ", end="")
+
+    def piece(self, text: str) -> None:
+        """The same."""
         self.heard = True
-        print(printable(piece), end="", flush=True)
+        print(printable(text), end="", flush=True)
+
+    def end(self, output: str) -> None:
+        """The same."""
+        print("" if self.heard else printable(output))
+
+    def result(self, result: Rewritten) -> None:
+        """The same."""
+        print(f"{printable(verdict(result))}\n")

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from t2ialign import api
 
     _check(args)
-    prompts = _prompts(args)
+    prompts = [*args.prompt, *([args.prompts] if args.prompts else [])]
     how = {**_rendering(args), **_rewriting(args), "output": args.output, "resume": args.resume is not None}
     if args.best_of:
         judge = {"reward": args.reward, "reward_options": parse_options(args.option, "--option")}
@@ -159,14 +159,3 @@ def _check(args: argparse.Namespace) -> None:
             f"got no prompt, and {args.rewrite!r} for the name of a rewriter; expected prompts before "
             "--rewrite; put it last"
         )
-
-
-def _prompts(args: argparse.Namespace) -> list[str]:
-    from t2ialign.data.prompts import read_prompts
-
-    prompts = [*args.prompt, *(read_prompts(args.prompts) if args.prompts else [])]
-    if not prompts or not all(prompt.strip() for prompt in prompts):
-        raise ValueError(
-            "got no prompt, or an empty one; expected some text; quote a prompt or use --prompts"
-        )
-    return prompts

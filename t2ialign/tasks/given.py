@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from t2ialign.models.base import Policy
 
 Prompts = Any
-"""A prompt, a file of prompts, several prompts, or a pandas Series or DataFrame of them."""
+"""A prompt, a file of prompts, several of both, or a pandas Series or DataFrame of prompts."""
 Model = Any
 """A name as `load_policy` takes it, a `Policy`, or a diffusers pipeline; None is the toy model."""
 
@@ -27,12 +27,26 @@ def prompts_of(prompts: Prompts) -> list[str]:
 
     if isinstance(prompts, str | Path):
         return read_prompts(expand(prompts))
-    texts = list(column_of(prompts))
+    texts = [text for item in column_of(prompts) for text in _texts_of(item)]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         odd = next((text for text in texts if not isinstance(text, str)), None)
         what = "no prompt, or an empty one" if odd is None else f"a prompt of type {type(odd).__name__}"
         raise ValueError(f"got {what}; expected some text; pass a prompt, a list of them, or a file")
     return texts
+
+
+def _texts_of(item: Any) -> list[Any]:
+    """A prompt as it is, or those of a file that stands among prompts."""
+    from t2ialign.data.prompts import read_prompts
+
+    return read_prompts(expand(item)) if isinstance(item, Path) else [item]
+
+
+def sources_of(prompts: Prompts) -> list[Path]:
+    """The files that prompts are read from."""
+    several = [prompts] if isinstance(prompts, str | Path) else column_of(prompts)
+    texts = (expand(item) for item in several if isinstance(item, str | Path) and len(str(item)) < 256)
+    return [path for path in map(Path, texts) if path.is_file()]
 
 
 def column_of(prompts: Any) -> Iterable[Any]:

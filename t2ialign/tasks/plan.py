@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t2ialign.io import naming
+from t2ialign.io.paths import expand
 from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.tasks.given import Model, is_name, name_of
 
@@ -97,10 +98,10 @@ def kind_of(job: Job | None, best_of: int | None = None) -> dict[str, Any]:
 def lora_texts(loras: Loras) -> tuple[str, ...]:
     """LoRAs in any form -> "PATH" or "PATH:SCALE" each, as manifests name them."""
     if isinstance(loras, str | Path):
-        return (str(loras),)
+        return (expand(str(loras)),)
     if isinstance(loras, Mapping):
-        return tuple(f"{path}:{scale:g}" for path, scale in loras.items())
-    return tuple(map(str, loras))
+        return tuple(f"{expand(str(path))}:{scale:g}" for path, scale in loras.items())
+    return tuple(expand(str(lora)) for lora in loras)
 
 
 def parse_lora(text: str) -> tuple[Path, float]:

@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t2ialign.rewriting.arguments import OWN, chosen
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.load import Choice
+from t2ialign.rewriting.rewriter import Rewriter
 from t2ialign.tasks.given import Model, is_name
 from t2ialign.tasks.rendering import Rewriting
 from t2ialign.toy import default as toy
 
+if TYPE_CHECKING:
+    from rewards.llm.base import Heard
 
-def choice_of(rewriter: str | Choice, options: Mapping[str, Any], *, seed: int = 0) -> Choice:
+
+@dataclass(frozen=True)
+class Loaded(Choice):
+    """A rewriter object of the user's, which says what it writes between the usual tags, or nothing else."""
+
+    rewriter: Rewriter | None = None
+
+    @property
+    def label(self) -> str:
+        """The name of its class."""
+        return self.name
+
+    def load(self, heard: Heard | None = None) -> Rewriter:
+        """The object itself."""
+        assert self.rewriter is not None, "it was made of one"
+        return self.rewriter
+
+
+def choice_of(rewriter: str | Choice | Rewriter, options: Mapping[str, Any], *, seed: int = 0) -> Choice:
     """A rewriter by name with its settings: preset, url, intensity, temperature, and those of its model.
 
     Raises ValueError as `rewriting.load.choose` does.
     """
     if isinstance(rewriter, Choice):
         return rewriter
+    if not isinstance(rewriter, str):
+        if options:
+            raise ValueError(
+                f"got rewriter_options for a {type(rewriter).__name__} object; expected them with a rewriter "
+                "by name; set them on the object"
+            )
+        return Loaded(type(rewriter).__name__, rewriter=rewriter)
     flags = {key: options[key] for key in OWN if key in options}
     rest = {key: value for key, value in options.items() if key not in OWN}
     return chosen(rewriter, **{"seed": seed, **flags}, options=rest)
@@ -28,7 +57,7 @@ def choice_of(rewriter: str | Choice, options: Mapping[str, Any], *, seed: int =
 
 def rewriting_of(
     model: Model,
-    rewriter: str | Choice | None,
+    rewriter: str | Choice | Rewriter | None,
     options: Mapping[str, Any],
     *,
     html: Path | None = None,

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from rewards import assets
 from t2ialign.cli import main as cli
-from t2ialign.cli.mix import mix
 from t2ialign.models.factors import Factors
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
@@ -24,6 +23,7 @@ from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_files import FILE, METADATA, partial_name, read_lora, write_diffusers
 from t2ialign.models.lora_saved import save_lora
 from t2ialign.models.lora_targets import UNET as TARGETS
+from t2ialign.models.mixing import mix_layers
 from tests import loras
 
 SHAPES = str(assets.folder("shapes"))
@@ -105,7 +105,7 @@ def test_a_layer_worked_out_by_hand() -> None:
     """A adds 4 (1, 3) (1, 2)^T and B adds (2, 1) (0, 1)^T; a quarter of A and three quarters of B."""
     one = {"x": Factors(torch.tensor([[1.0, 2.0]]), 4 * torch.tensor([[1.0], [3.0]]))}
     other = {"x": Factors(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0], [1.0]]))}
-    down, up = mix(one, other, 0.25)["x"]
+    down, up = mix_layers(one, other, 0.25)["x"]
     assert down.tolist() == [[1, 2], [0, 1]]
     assert up.tolist() == [[1, 1.5], [3, 0.75]]
     assert (up @ down).tolist() == [[1, 3.5], [3, 6.75]]  # 1/4 [[4, 8], [12, 24]] + 3/4 [[0, 2], [0, 1]]
@@ -120,7 +120,7 @@ def test_a_layer_worked_out_by_hand() -> None:
 
 def test_a_layer_of_one_of_them_keeps_its_share() -> None:
     only = Factors(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [3.0]]))
-    mixed = mix({"x": only}, {"y": only}, 0.25)
+    mixed = mix_layers({"x": only}, {"y": only}, 0.25)
     assert mixed["x"].up.tolist() == [[0.25], [0.75]] and mixed["y"].up.tolist() == [[0.75], [2.25]]
 
 

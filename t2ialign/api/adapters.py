@@ -1,0 +1,61 @@
+"""LoRAs as files: mixed, converted, folded into their base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from t2ialign.io.paths import expand
+from t2ialign.models.options import AS_IT_IS, ModelOptions
+
+if TYPE_CHECKING:
+    from t2ialign.tasks.mixing import Mixture
+
+Place = str | Path
+"""A file or a folder."""
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def mix(a: Place, b: Place, output: Place, *, alpha: float) -> Mixture:
+    """Mix two LoRAs of one model into a folder: alpha * a + (1 - alpha) * b, exactly, in weight space.
+
+    a, b: folders of runs, or .safetensors files in any known format; ranks and layers may differ. alpha: the
+    share of a, in [0, 1]. Raises ValueError for two LoRAs that do not fit, and for an output in use.
+    """
+    from t2ialign.tasks import mixing
+
+    return mixing.run(Path(a).expanduser(), Path(b).expanduser(), alpha, Path(output).expanduser())
+
+
+def export(
+    lora: Place,
+    output: Place,
+    format: Literal["kohya", "diffusers", "merged"],
+    *,
+    model: Place | None = None,
+    options: ModelOptions = AS_IT_IS,
+    precision: Precision = "fp32",
+) -> Path:
+    """Write a LoRA for ComfyUI and A1111 (kohya) or diffusers, or fold it into its base model -> the file.
+
+    lora: a run's folder or a .safetensors file in any known format, with ":SCALE" behind it for other
+    strengths. output: a new .safetensors file or folder. model: the base model by name, which "merged" needs.
+    precision: that in which weights are written. Raises ValueError for a LoRA that does not fit its model,
+    and for an output that is there.
+    """
+    from t2ialign.tasks import exporting
+    from t2ialign.tasks.given import is_name, name_of
+
+    if model is not None and not is_name(model):
+        raise ValueError(
+            f"got {name_of(model)}; expected the base model by name; name it, or call fuse_lora()"
+        )
+    how = exporting.Export(
+        lora=expand(str(lora)),
+        output=Path(output).expanduser(),
+        format=format,
+        model=None if model is None else str(model),
+        options=options,
+        precision=precision,
+    )
+    return exporting.run(how)

@@ -1,0 +1,103 @@
+"""Who knows the key points of prompts: a table, a language model, rules, or the captions of the toy model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from t2ialign.io import naming
+
+if TYPE_CHECKING:
+    from rewards.keypoints.taxonomy import KeyPoint
+    from t2ialign.scoring.items import Item, Source
+    from t2ialign.tasks.judging import Judging
+
+POINTS = "points.jsonl"
+UNREAD = (
+    "could be read, asked twice; expected a JSON list; resume, or take another language model to find them"
+)
+Points = dict[str, "list[KeyPoint] | None"]
+"""Prompt -> its key points; None where a model's answer on them could not be read."""
+Finder = Callable[[Sequence[str]], Points]
+
+
+def wanted(source: Source, find: Finder) -> tuple[Points, int]:
+    """The key points of every prompt of a source, before any picture is opened, and how many rows to judge.
+
+    Raises ValueError as `find` does, and if there is no prompt or no key point at all.
+    """
+    from rewards.keypoints.taxonomy import LETTERS
+    from rewards.text.length import too_long
+
+    prompts = Counter(item.prompt for item in source.items())
+    points = find([prompt for prompt in prompts if prompt and not too_long(prompt, LETTERS)])
+    if not any(points.values()):
+        raise ValueError(
+            f"got {len(points)} prompts in {source.name} and no key point in them; expected prompts that ask "
+            "for something of the 24 kinds; see docs/keypoints.md"
+        )
+    return points, sum(count for prompt, count in prompts.items() if not prompt or points.get(prompt) != [])
+
+
+def asked(source: Source, points: Points) -> Iterator[Item]:
+    """The items that ask for something, and as errors those of which that is not known."""
+    from rewards.keypoints.taxonomy import LETTERS
+    from rewards.text.length import too_long
+
+    for item in source.items():
+        if item.error is not None:
+            yield item
+        elif not item.prompt:
+            missing = f"{item.file}: got no prompt; expected a column prompt, or NAME.txt beside it; add it"
+            yield replace(item, image=None, error=missing)
+        elif wrong := too_long(item.prompt, LETTERS):
+            yield replace(item, image=None, error=f"{item.file}: {wrong}")
+        elif (mine := points[item.prompt]) is None:
+            yield replace(item, image=None, error=f"{item.file}: got no key points that {UNREAD}")
+        elif mine:
+            yield item
+
+
+def finder(how: Judging) -> Finder:
+    """Who knows the key points of prompts."""
+    if how.extract is not None:
+        return partial(_extracted, how)
+    one: Callable[[str], Sequence[KeyPoint]] = _captioned
+    if how.points is not None:
+        from t2ialign.evaluation.keypoints.files import PointFile
+
+        one = PointFile(how.points)
+    elif how.backend != "oracle":
+        from rewards.keypoints.rules import extract
+
+        one = extract
+    return lambda prompts: {prompt: list(one(prompt)) for prompt in prompts}
+
+
+def _extracted(how: Judging, prompts: Sequence[str]) -> Points:
+    from rewards.keypoints.llm import Extractor
+    from rewards.llm.choose import writer
+    from t2ialign.evaluation.keypoints.extraction import extract_all
+
+    model = how.extract
+    assert model is not None, "this is the way with a model"
+    options = dict(how.extract_options)
+    tokens = {"tokens": options.pop("tokens")} if "tokens" in options else {}
+    return extract_all(
+        lambda: Extractor(writer(model, how.extract_url, **options), **tokens),
+        prompts,
+        how.output / POINTS,
+        model=model,
+    )
+
+
+def _captioned(prompt: str) -> list[KeyPoint]:
+    from rewards.keypoints.oracle import shapes_points
+
+    try:
+        return shapes_points(prompt)
+    except ValueError as error:
+        raise ValueError(f"{error}; or judge other pictures with another {naming.name('backend')}") from error
