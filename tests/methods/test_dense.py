@@ -158,7 +158,7 @@ def test_one_array_of_states_each_stored_once(dense_config):
 def test_what_is_stored_is_on_policy_scored_and_spread_over_the_ranks(dense_config):
     trainer = started(dense_config(store="fp32"))
     states, scores = trainer.collector.paths(0, range(2, 4))  # again, from the same weights
-    kept = torch.from_numpy(np.array(trainer.store.kept[2:4]))
+    kept = torch.from_numpy(np.array(trainer.store.stored[2:4]))
     assert torch.equal(torch.from_numpy(np.array(trainer.store.all_scores[2:4])), scores)
     stored = torch.from_numpy(np.array(trainer.store.states[2:4]))
     assert torch.equal(stored, states[torch.arange(2)[:, None], kept])

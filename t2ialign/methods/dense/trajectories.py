@@ -48,13 +48,13 @@ class Store:
     """(G, N, T + 1, C, h, w), noise first"""
     all_scores: Array
     """(G, M) fp32, the rewards of every sampled path"""
-    kept: Array
+    stored: Array
     """(G, N), which of the M were stored, worst first"""
 
     @property
     def scores(self) -> Array:
         """(G, N) rewards of the stored paths."""
-        return np.take_along_axis(np.asarray(self.all_scores), np.asarray(self.kept), axis=1)
+        return np.take_along_axis(np.asarray(self.all_scores), np.asarray(self.stored), axis=1)
 
 
 def round_folder(root: Path, number: int) -> Path:
@@ -110,9 +110,9 @@ def collect(
         states, rewards = paths(groups)
         if not torch.isfinite(rewards).all():
             raise FloatingPointError(f"got a reward that is not finite for prompts {span}; expected numbers")
-        kept = spaced_ranks(rewards, shape.keep)
-        store.states[span] = states[torch.arange(len(kept))[:, None], kept].numpy().astype(shape.dtype)
-        store.kept[span] = kept.numpy()
+        ranks = spaced_ranks(rewards, shape.keep)
+        store.states[span] = states[torch.arange(len(ranks))[:, None], ranks].numpy().astype(shape.dtype)
+        store.stored[span] = ranks.numpy()
         store.states.flush()  # type: ignore[attr-defined]
         store.all_scores[span] = rewards.numpy()  # last: it says that the chunk is done
     return True

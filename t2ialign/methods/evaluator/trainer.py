@@ -136,9 +136,9 @@ class Trainer:
 def measure(head: MatchHead, features: Features, labels: Tensor, prompts: list[str]) -> dict[str, Agreement]:
     """The head's agreement with the annotations, by kind and over all."""
     with torch.no_grad():
-        said = (head(features) > 0).tolist()
+        verdicts = (head(features) > 0).tolist()
     named = [list(kinds())[place] for place in features.kind.tolist()]
-    return agreement(said, (labels > 0.5).tolist(), named, prompts)
+    return agreement(verdicts, (labels > 0.5).tolist(), named, prompts)
 
 
 def card(cfg: Config, facts: dict[str, str], figures: dict[str, Agreement]) -> str:

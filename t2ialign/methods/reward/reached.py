@@ -17,10 +17,10 @@ def reached(module: nn.Module, score: Tensor) -> dict[str, nn.Parameter]:
     Raises ValueError if there are none, or a LoRA is among the others.
     """
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    found: Sequence[Tensor | None] = [None] * len(trainable)
+    gradients: Sequence[Tensor | None] = [None] * len(trainable)
     if score.requires_grad:
-        found = torch.autograd.grad(score.sum(), list(trainable.values()), allow_unused=True)
-    used = {n: p for (n, p), grad in zip(trainable.items(), found, strict=True) if grad is not None}
+        gradients = torch.autograd.grad(score.sum(), list(trainable.values()), allow_unused=True)
+    used = {n: p for (n, p), grad in zip(trainable.items(), gradients, strict=True) if grad is not None}
     unused = sorted(trainable.keys() - used.keys())
     if not used or any("lora_" in name for name in unused):
         raise ValueError(

@@ -115,8 +115,8 @@ def train_weights(reward: Reward, patterns: Sequence[str]) -> None:
 def head(reward: Reward) -> list[str]:
     """Patterns of the weights of its head: those outside its towers, or the towers' last projections."""
     if isinstance(reward, TwoTower):
-        own = [name for name, _ in reward.named_parameters() if not name.startswith("tower.")]
-        return own or list(HEADS)
+        outside_tower = [name for name, _ in reward.named_parameters() if not name.startswith("tower.")]
+        return outside_tower or list(HEADS)
     return list(HEADS)
 
 

@@ -93,13 +93,13 @@ class Trainer(ComparisonTrainer[Config, Compared]):
         both = [(self.net(b.win, b.lose, b.prompts), b.preference) for b in batches]
         margin, preference = (torch.cat(column).float().cpu() for column in zip(*both, strict=True))
         prompts = [part.prompt(int(row)) for chunk in chunks for row in chunk]
-        found = report(margin.numpy(), preference.numpy(), prompts, scale=cfg.scale)
+        figures = report(margin.numpy(), preference.numpy(), prompts, scale=cfg.scale)
         loss = bradley_terry(cfg.scale * margin, preference).mean()
         return {
-            "heldout/accuracy": found["accuracy"].value,
-            "heldout/accuracy_low": found["accuracy"].low,
-            "heldout/accuracy_high": found["accuracy"].high,
-            "heldout/ece": found["ece"].value,
+            "heldout/accuracy": figures["accuracy"].value,
+            "heldout/accuracy_low": figures["accuracy"].low,
+            "heldout/accuracy_high": figures["accuracy"].high,
+            "heldout/ece": figures["ece"].value,
             "heldout/loss": float(loss),
         }
 
@@ -107,16 +107,16 @@ class Trainer(ComparisonTrainer[Config, Compared]):
         """The trained weights, laid over the reward they came from."""
         cfg, source = self.cfg, self.cfg.weights or self.cfg.reward
         about: dict[str, Any] = {"reward": cfg.reward, "options": cfg.reward_options}
-        kept: set[str] = set()
+        earlier: set[str] = set()
         if trained.is_trained(source):  # trained twice: over the first base, what either run changed
-            about, kept = trained.read_about(source), set(trained.read_tensors(source))
+            about, earlier = trained.read_about(source), set(trained.read_tensors(source))
         elif cfg.weights:
             local = Path(cfg.weights).expanduser()
             weights = str(local.resolve()) if local.exists() else cfg.weights
             about["options"] = {**cfg.reward_options, "weights": weights}
         state = self.reward.state_dict()
         changed = plain_lora.merged(self.reward) if cfg.train == "lora" else self.trained
-        tensors = {name: state[name] for name in kept if name in state} | dict(changed)
+        tensors = {name: state[name] for name in earlier if name in state} | dict(changed)
         more = {
             "scale": cfg.scale,
             "step": self.state.step,

@@ -56,27 +56,27 @@ class ImageReward:
             judge(prompt, output if end else output + CUT, convention=self.convention, survival=self.survival)
             for prompt, output, end in zip(wish, outputs, ended, strict=True)
         ]
-        asked = [(result.text, seed) for result, seed in zip(results, image_seed, strict=True)]
-        unique = list(dict.fromkeys(asked))
+        renders = [(result.text, seed) for result, seed in zip(results, image_seed, strict=True)]
+        unique = list(dict.fromkeys(renders))
         images = self.render(unique)
-        scores = self.score(images[[unique.index(one) for one in asked]], list(wish), points)
+        scores = self.score(images[[unique.index(one) for one in renders]], list(wish), points)
         if log_metric is not None:
-            for name, value in {**figures(results), **spent(unique, asked, scores)}.items():
+            for name, value in {**figures(results), **spent(unique, renders, scores)}.items():
                 log_metric(name, value)
         return without_gaps(scores, image_seed)
 
     @torch.no_grad()
-    def render(self, asked: Sequence[tuple[str, int]]) -> Tensor:
+    def render(self, renders: Sequence[tuple[str, int]]) -> Tensor:
         """N texts and seeds -> (N, 3, H, W) in [0, 1]."""
-        texts, seeds = zip(*asked, strict=True)
+        texts, seeds = zip(*renders, strict=True)
         return generate(self.policy, list(texts), list(seeds), **self.options)
 
     @torch.no_grad()
     def score(self, images: Tensor, wish: list[str], points: Sequence[Sequence[KeyPoint]]) -> list[float]:
         """(N, 3, H, W), N user prompts, their key points -> N scores; NaN where no verdict could be read."""
         if isinstance(self.reward, AlignEvaluator):
-            found = self.reward.judge(images, wish, points)
-            return [math.nan if one.score is None else one.score for one in found]
+            evaluations = self.reward.judge(images, wish, points)
+            return [math.nan if one.score is None else one.score for one in evaluations]
         try:
             return self.reward(images, wish).tolist()
         except UnreadableAnswer as error:
@@ -99,10 +99,10 @@ def figures(results: Sequence[Rewritten]) -> dict[str, float]:
     }
 
 
-def spent(unique: Sequence[object], asked: Sequence[object], scores: Sequence[float]) -> dict[str, float]:
+def spent(unique: Sequence[object], renders: Sequence[object], scores: Sequence[float]) -> dict[str, float]:
     """Share of the pictures that had to be rendered, and of verdicts that could not be read."""
     return {
-        "rewrite/rendered": len(unique) / len(asked),
+        "rewrite/rendered": len(unique) / len(renders),
         "rewrite/unread": sum(map(math.isnan, scores)) / len(scores),
     }
 
@@ -111,6 +111,6 @@ def without_gaps(scores: Sequence[float], group: Sequence[int]) -> list[float]:
     """Scores whose NaN are the mean of their group's others, so that their advantage is 0; 0 if all are."""
     means = {}
     for key in dict.fromkeys(group):
-        read = [score for score, own in zip(scores, group, strict=True) if own == key and score == score]
+        read = [score for score, other in zip(scores, group, strict=True) if other == key and score == score]
         means[key] = sum(read) / len(read) if read else 0.0
-    return [score if score == score else means[own] for score, own in zip(scores, group, strict=True)]
+    return [score if score == score else means[other] for score, other in zip(scores, group, strict=True)]

@@ -107,7 +107,7 @@ class Trainer:
             completions=completions,
             ended=[bool(ids) and ids[-1] in ends for ids in completion_ids],
             wish=wish,
-            points=[from_json(own) for own in points],
+            points=[from_json(points_of_row) for points_of_row in points],
             image_seed=given["image_seed"],
             log_metric=given["log_metric"],
         )
@@ -119,15 +119,15 @@ class Trainer:
 
         cfg = self.cfg
         outputs = cfg.max_steps * cfg.batch_size * cfg.accumulate * PartialState().num_processes
-        asked = draw(wishes, outputs // cfg.group, seed=cfg.seed, balance=cfg.balance)
+        drawn_wishes = draw(wishes, outputs // cfg.group, seed=cfg.seed, balance=cfg.balance)
         rows = [
             {
-                "prompt": language.asked(cfg, prompt),
+                "prompt": language.chat_of(cfg, prompt),
                 "wish": prompt,
                 "points": to_json(points),
                 "image_seed": 1_000_003 * cfg.seed + place,
             }
-            for place, (prompt, points) in enumerate(asked)
+            for place, (prompt, points) in enumerate(drawn_wishes)
         ]
         return Dataset.from_list(rows)
 
@@ -140,7 +140,7 @@ def with_points(wishes: Sequence[Wish], reward: rewards.Reward) -> list[tuple[st
     from rewards.keypoints.rules import extract
 
     find = reward.points if isinstance(reward, AlignEvaluator) else extract
-    found = []
+    pairs = []
     for wish in wishes:
         points = list(find(wish.prompt)) if wish.points is None else _given(wish)
         if not points:
@@ -148,8 +148,8 @@ def with_points(wishes: Sequence[Wish], reward: rewards.Reward) -> list[tuple[st
                 f"{wish.where}: got {wish.prompt!r} without key points; expected at least one to judge; "
                 "leave it out, or fill the column points"
             )
-        found.append((wish.prompt, points))
-    return found
+        pairs.append((wish.prompt, points))
+    return pairs
 
 
 def _given(wish: Wish) -> list[KeyPoint]:

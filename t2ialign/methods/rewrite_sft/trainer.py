@@ -90,7 +90,7 @@ def talks(rows: Sequence[Triple], cfg: Config) -> Any:
     return Dataset.from_list(
         [
             {
-                "prompt": language.asked(cfg, row.prompt),
+                "prompt": language.chat_of(cfg, row.prompt),
                 "completion": [{"role": "assistant", "content": written(row, thought=cfg.thought)}],
                 **({"chat_template_kwargs": chat} if chat else {}),
             }

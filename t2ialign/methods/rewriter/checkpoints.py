@@ -42,10 +42,10 @@ def damage(folder: Path) -> str | None:
     """The damage of a checkpoint, None without any; without hashes, its tensors must be readable."""
     files = dict.fromkeys((file.name for file in folder.glob("*.safetensors")), None)
     if (folder / HASHES).exists():
-        kept = _read(folder / HASHES)
-        if kept is None or KEY not in kept or not is_sealed(kept, HASHES):
+        recorded = _read(folder / HASHES)
+        if recorded is None or KEY not in recorded or not is_sealed(recorded, HASHES):
             return f"{HASHES} is not what was written"
-        files = {name: value for name, value in kept[KEY].items() if name != HASHES}
+        files = {name: value for name, value in recorded[KEY].items() if name != HASHES}
     return next((wrong for name, value in files.items() if (wrong := fault(folder / name, value))), None)
 
 
@@ -63,12 +63,12 @@ def check_finite(logs: Mapping[str, Any], output: Path, step: int) -> None:
     )
 
 
-def drop_after(output: Path, found: Path | None) -> None:
+def drop_after(output: Path, resumed: Path | None) -> None:
     """Remove what a kill left torn past the checkpoint to go on from, and set aside what is damaged."""
     if os.environ.get("RANK", "0") != "0":
         return
     for folder in checkpoints(output):
-        if found is not None and step_of(folder) <= step_of(found):
+        if resumed is not None and step_of(folder) <= step_of(resumed):
             continue
         if _is_torn(folder):
             shutil.rmtree(folder)

@@ -67,19 +67,19 @@ def start(cfg: LanguageConfig) -> Path | None:
         )
     check_trackers(cfg.trackers)
     check_inputs(cfg)
-    found = None
+    resumed = None
     if cfg.resume is None:
         check_unused(cfg.output)
-    elif (found := whole_checkpoint(cfg.output)) is None:
+    elif (resumed := whole_checkpoint(cfg.output)) is None:
         check_free(cfg.output, "output=", advice=NOTHING, passing=_unfinished)
         log.info("got resume=latest, and %s holds no checkpoint yet: starting from the beginning", cfg.output)
     else:
-        _check_same(cfg, found)
-    drop_after(cfg.output, found)
+        _check_same(cfg, resumed)
+    drop_after(cfg.output, resumed)
     cfg.output.mkdir(parents=True, exist_ok=True)
     config.save(cfg, cfg.output / CONFIG_FILE)
-    keep_rows(cfg.output / METRICS, step_of(found) if found else -1)
-    return found
+    keep_rows(cfg.output / METRICS, step_of(resumed) if resumed else -1)
+    return resumed
 
 
 def load(cfg: LanguageConfig) -> tuple[Any, Any]:
@@ -120,7 +120,7 @@ def from_lora(cfg: LanguageConfig) -> bool:
     return (Path(located(_source(cfg))[0]) / "adapter_config.json").is_file()
 
 
-def asked(cfg: LanguageConfig, prompt: str) -> list[dict[str, str]]:
+def chat_of(cfg: LanguageConfig, prompt: str) -> list[dict[str, str]]:
     """The chat that a rewriter answers."""
     return PRESETS[cfg.preset].messages(prompt, DEFAULT)
 
