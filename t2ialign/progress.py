@@ -48,7 +48,7 @@ class Progress:
                 total=self.total, initial=initial, desc=desc, unit=unit, delay=delay, mininterval=0.2
             )
         self._lines, self._note, self._began = shown and not terminal, "", time.monotonic()
-        self._last, self._said = self._began, -1
+        self._last, self._printed = self._began, -1
 
     def __enter__(self) -> Progress:
         return self
@@ -85,13 +85,13 @@ class Progress:
         """Show where it ended, if anything was shown before; a second call does nothing."""
         if self._bar is not None:
             self._bar.close()
-        if self._lines and self._said not in (-1, self.n):
+        if self._lines and self._printed not in (-1, self.n):
             self._say(time.monotonic())
         self._lines = False
 
     def _say(self, now: float) -> None:
         """Print one line."""
-        self._last, self._said = now, self.n
+        self._last, self._printed = now, self.n
         many = f"{self.n}" if self.total is None else f"{self.n} of {self.total}"
         spent = timedelta(seconds=round(now - self._began))
         print(

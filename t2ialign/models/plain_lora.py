@@ -47,13 +47,13 @@ def inject(
 @torch.no_grad()
 def merged(network: nn.Module) -> dict[str, Tensor]:
     """The whole weight of every layer that has a LoRA, by its name in the network without one."""
-    found = {}
+    weights = {}
     for name, module in network.named_modules():
         if hasattr(module, "get_delta_weight"):  # a layer that peft put in
             base = module.get_base_layer().weight
             delta = module.get_delta_weight(ADAPTER)
-            found[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
-    return found
+            weights[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
+    return weights
 
 
 def _linear(network: nn.Module, targets: Sequence[str]) -> Iterator[str]:
