@@ -84,7 +84,7 @@ def build(folder: Path, kind: str, preset: str, pairs: dict[str, str], *, opened
     talks = [PRESETS[preset].messages(prompt, "medium") for prompt in pairs]
     contents = [message["content"] for talk in talks for message in talk]
     words = tokenizer([*contents, *pairs.values(), "user assistant system think"], template)
-    asked = [
+    inputs = [
         talk[-1]["content"]
         if template is None
         else words.apply_chat_template(
@@ -97,7 +97,7 @@ def build(folder: Path, kind: str, preset: str, pairs: dict[str, str], *, opened
         model,
         [
             (words(text).input_ids, words(out + END).input_ids)
-            for text, out in zip(asked, pairs.values(), strict=True)
+            for text, out in zip(inputs, pairs.values(), strict=True)
         ],
     )
     model.eval().save_pretrained(folder)

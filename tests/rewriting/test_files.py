@@ -29,12 +29,12 @@ def served(server, prompts, journal):
     return Job(choice).rows(prompts, [journal])[0]
 
 
-def asked(request):
+def prompt_of(request):
     return request["messages"][-1]["content"]
 
 
 def foggy(request):
-    return 200, says(f"<answer>{asked(request)} in fog</answer>"), {}
+    return 200, says(f"<answer>{prompt_of(request)} in fog</answer>"), {}
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_run_whose_server_went_away_goes_on_where_it_stopped(tmp_path, no_prox
 
     def leaving(request):
         """Without credit from the second time on that it hears of a car."""
-        heard.append(asked(request))
+        heard.append(prompt_of(request))
         broke = heard[-1] == PROMPTS[3] or heard.count(PROMPTS[3]) > 1
         return (402, b"no credit", {}) if broke else foggy(request)
 
@@ -77,7 +77,7 @@ def test_a_run_whose_server_went_away_goes_on_where_it_stopped(tmp_path, no_prox
         stream.write('{"prompt": "a b')  # as a kill would leave it
     with ChatServer(foggy) as server:
         rows = served(server, PROMPTS, journal)
-        assert [asked(request) for request in server.requests] == PROMPTS[3:]
+        assert [prompt_of(request) for request in server.requests] == PROMPTS[3:]
         assert rows == served(server, PROMPTS, tmp_path / "whole.jsonl") == jsonl.read(journal)
         count = len(server.requests)
         assert served(server, PROMPTS, journal) == rows and len(server.requests) == count
@@ -87,11 +87,11 @@ def test_one_refused_prompt_is_a_named_fall_back_and_costs_no_other_its_answer(t
     prompts, journal = [f"cat {place}" for place in range(10)], tmp_path / "j.jsonl"
 
     def picky(request):
-        return (400, b"filtered; see policy", {}) if asked(request) == "cat 7" else foggy(request)
+        return (400, b"filtered; see policy", {}) if prompt_of(request) == "cat 7" else foggy(request)
 
     with ChatServer(picky) as server:
         rows = served(server, prompts, journal)
-        assert [asked(request) for request in server.requests].count("cat 7") == 2
+        assert [prompt_of(request) for request in server.requests].count("cat 7") == 2
         count = len(server.requests)
         assert served(server, prompts, journal) == rows and len(server.requests) == count
     assert [row["prompt"] for row in rows] == prompts
@@ -108,7 +108,7 @@ def test_a_server_that_refuses_everything_stops_the_run(tmp_path, no_proxy, long
         job = Job(choose("m", url=server.url, preset="trained", workers=1), longest=longest)
         with pytest.raises(ValueError, match=r"got status 400 \(no such model\)"):
             job.rows(["dogs", "cars"] * 5, [tmp_path / "j.jsonl"])
-        assert [asked(request) for request in server.requests[-2:]] == ["dogs", HARMLESS]
+        assert [prompt_of(request) for request in server.requests[-2:]] == ["dogs", HARMLESS]
     assert not (tmp_path / "j.jsonl").exists()
 
 

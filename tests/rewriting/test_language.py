@@ -144,8 +144,8 @@ def test_an_endpoint_is_asked_in_the_preset_s_words_and_says_what_it_cut(no_prox
         return 200, reply, {}
 
     with ChatServer(answer) as server:
-        asked = Language(writer("m", server.url, wait=0.01), PRESETS["general"], "light", seed=7)
-        results = rewrite(asked, ["a cat", "a cat cut", "a cat silent"])
+        rewriter = Language(writer("m", server.url, wait=0.01), PRESETS["general"], "light", seed=7)
+        results = rewrite(rewriter, ["a cat", "a cat cut", "a cat silent"])
     assert [result.text for result in results] == ["a grey cat", "a cat cut", "a cat silent"]
     assert [result.fallback for result in results] == [None, LIMIT, LIMIT]
     assert [result.tries for result in results] == [1, 2, 2]

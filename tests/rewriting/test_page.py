@@ -63,8 +63,8 @@ def test_images_are_found_wherever_folder_and_page_go_together(tmp_path, place):
     write(root / place, [result], rewriter="m", images=[[Images(*files, 5), Images(files[1], files[1], 6)]])
     shutil.move(root, tmp_path / "two")
     page = Page(tmp_path / "two" / place)
-    found = [file.resolve() for file in links(tmp_path / "two" / place)]
-    assert found == [tmp_path / "two" / file.relative_to(root) for file in [*files, files[1]]]
+    linked = [file.resolve() for file in links(tmp_path / "two" / place)]
+    assert linked == [tmp_path / "two" / file.relative_to(root) for file in [*files, files[1]]]
     kinds = [value for _, value in page.attributes if value in ("pixel", "smooth")]
     assert kinds == ["pixel", "pixel", "smooth"]
     words = " ".join(page.words)

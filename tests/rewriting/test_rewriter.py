@@ -12,10 +12,10 @@ class Scripted:
     """Answers each prompt from a list, one entry an attempt, and remembers what it was asked."""
 
     def __init__(self, **answers):
-        self.answers, self.asked = answers, []
+        self.answers, self.requests = answers, []
 
     def write(self, prompts, *, attempt):
-        self.asked.append((attempt, list(prompts)))
+        self.requests.append((attempt, list(prompts)))
         return [self.answers[prompt.split()[0]][attempt] for prompt in prompts]
 
 
@@ -30,7 +30,7 @@ def test_only_failures_are_asked_again():
         bad=["<answer>x", "<answer>y"],
     )
     results = rewrite(script, ["cat", "three dogs", "bad"], tries=2)
-    assert script.asked == [(0, ["cat", "three dogs", "bad"]), (1, ["three dogs", "bad"])]
+    assert script.requests == [(0, ["cat", "three dogs", "bad"]), (1, ["three dogs", "bad"])]
     assert [result.text for result in results] == ["cat, grey", "3 dogs run", "bad"]
     assert [result.used for result in results] == ["rewrite", "rewrite", "original"]
     assert [result.reason for result in results] == [None, None, NOT_CLOSED]
@@ -56,7 +56,7 @@ def test_long_prompts_are_never_asked():
     script = Scripted(a=[good("a cat")])
     long = "word " * 81
     results = rewrite(script, [long, "a"], tries=3)
-    assert script.asked == [(0, ["a"])]
+    assert script.requests == [(0, ["a"])]
     assert (results[0].text, results[0].reason, results[0].tries) == (long, ALONE, 0)
     assert rewrite(Scripted(), ["one two"], longest=1)[0].reason == ALONE
 

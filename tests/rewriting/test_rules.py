@@ -102,7 +102,7 @@ def test_markup_and_other_languages_are_left_alone_with_a_note(prompt, why):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "kept"),
+    ("prompt", "unwanted"),
     [
         ("a castle at night", r"golden|natural|soft l"),
         ("a castle, sunny day", r"light|hour"),
@@ -113,11 +113,11 @@ def test_markup_and_other_languages_are_left_alone_with_a_note(prompt, why):
         ("a red car in the snow, wide shot", r"close up|centered|wide angle"),
     ],
 )
-def test_nothing_is_added_against_what_the_prompt_says(prompt, kept):
+def test_nothing_is_added_against_what_the_prompt_says(prompt, unwanted):
     for draw in range(12):
         text = explain(prompt, "full", f"0|{draw}")[1]
         assert text.startswith(prompt) and text != prompt
-        assert not re.search(kept, text[len(prompt) :])
+        assert not re.search(unwanted, text[len(prompt) :])
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,10 @@ def rewritten(prompt):
 
 @published
 def test_the_readings_are_the_draw_and_none_is_out_of_date(texts):
-    found = readings()
+    verdicts = readings()
     drawn = draw(texts, number=rules_read.LAST)
-    assert [one.id for one in found] == drawn[rules_read.FIRST :] and len(found) == 100
-    assert stale(found, texts, rewritten) == [], "the rules changed: read these rewrites again"
+    assert [one.id for one in verdicts] == drawn[rules_read.FIRST :] and len(verdicts) == 100
+    assert stale(verdicts, texts, rewritten) == [], "the rules changed: read these rewrites again"
     figures = rules_read.report(DATA)
     assert (
         figures["stale"] == [] and figures["unchanged"] == 49 and figures["rules"]["useful"]["mean"] == 0.39
@@ -65,23 +65,23 @@ def test_another_prompt_or_rewrite_makes_a_reading_stale():
 
 
 def test_the_record_has_verdicts_and_no_texts(tmp_path):
-    found = readings()
-    assert all(re.fullmatch(r"[0-9a-f]{16}", text) for one in found for text in (one.prompt, one.rewrite))
-    assert all(one.why and len(one.why.split()) <= 20 for one in found)
-    assert all(one.verdict == "neutral" for one in found if one.prompt == one.rewrite)  # it is the prompt
+    verdicts = readings()
+    assert all(re.fullmatch(r"[0-9a-f]{16}", text) for one in verdicts for text in (one.prompt, one.rewrite))
+    assert all(one.why and len(one.why.split()) <= 20 for one in verdicts)
+    assert all(one.verdict == "neutral" for one in verdicts if one.prompt == one.rewrite)  # it is the prompt
     bad = tmp_path / "bad.json"
-    bad.write_text(json.dumps({"read": [{**vars(found[0]), "verdict": "good"}]}), encoding="utf-8")
+    bad.write_text(json.dumps({"read": [{**vars(verdicts[0]), "verdict": "good"}]}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"got verdict 'good', '\w+' on .*; expected of each one of useful"):
         readings(bad)
 
 
 def test_the_rules_are_read_as_better_than_those_before_and_the_docs_say_how_much():
-    found = readings()
-    new, old = (shares([getattr(one, name) for one in found]) for name in ("verdict", "old"))
+    verdicts = readings()
+    new, old = (shares([getattr(one, name) for one in verdicts]) for name in ("verdict", "old"))
     assert new["useful"].low > old["useful"].high  # the intervals do not overlap
     docs = (Path(__file__).parents[2] / "docs" / "rewrite.md").read_text(encoding="utf-8")
     for name, some in (("verdict", new), ("old", old)):
-        counts = Counter(getattr(one, name) for one in found)
+        counts = Counter(getattr(one, name) for one in verdicts)
         row = " | ".join(
             f"{counts[word]} ({100 * some[word].low:.0f} to {100 * some[word].high:.0f})" for word in VERDICTS
         )
@@ -131,8 +131,8 @@ def test_the_counts_beside_the_words_are_those_of_the_prompts():
         },
         "pickapic": {*rows("lpo/lpo/prompts/4k_training_prompts.json", "caption"), *lines},
     }
-    assert {name: len(found) for name, found in sources.items()} == {"diffusiondb": 10_258, "pickapic": 5_824}
+    assert {name: len(texts) for name, texts in sources.items()} == {"diffusiondb": 10_258, "pickapic": 5_824}
     for entry in (entry for entries in ENTRIES.values() for entry in entries):
         pattern = re.compile(rf"(?<![\w-]){re.escape(entry['words'])}(?![\w-])", re.IGNORECASE)
-        counts = {name: sum(bool(pattern.search(text)) for text in found) for name, found in sources.items()}
+        counts = {name: sum(bool(pattern.search(text)) for text in texts) for name, texts in sources.items()}
         assert counts == {name: entry[name] for name in sources}, entry["words"]

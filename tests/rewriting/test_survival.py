@@ -13,7 +13,7 @@ def kinds(original, rewrite):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "quotes"),
     [
         ('a sign "Open now"', ["Open now"]),
         ("a sign \u201cOpen\u201d and \u201eZu\u201c", ["Open", "Zu"]),
@@ -30,8 +30,8 @@ def kinds(original, rewrite):
         ("a `label` here", ["label"]),
     ],
 )
-def test_quoted(text, found):
-    assert [quote.text for quote in quoted(text)] == found
+def test_quoted(text, quotes):
+    assert [quote.text for quote in quoted(text)] == quotes
 
 
 def test_spelling_of_marks_is_no_loss_but_letters_are():

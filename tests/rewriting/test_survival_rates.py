@@ -41,8 +41,8 @@ def reading(pair, what, verdict, words=""):
 
 
 def test_flagged_and_shuffled_by_hand():
-    found = flagged(PAIRS, check)
-    assert found == {"s/0": [Lost("number", "two dogs")], "s/3": [Lost("negation", "no hat")]}
+    lost = flagged(PAIRS, check)
+    assert lost == {"s/0": [Lost("number", "two dogs")], "s/3": [Lost("negation", "no hat")]}
     assert [pair.odd for pair in PAIRS] == [False, True, False, True]
     # two dogs | 3 cats, three cats | a hat, no hat | dogs: all lost
     assert shuffled(PAIRS, check) == 1
@@ -71,11 +71,13 @@ def test_false_alarms_by_hand():
 def test_no_interval_is_without_width_and_losses_of_a_pair_are_no_further_trials(wrong, pairs):
     verdicts = ["false alarm" if place < wrong else "true" for place in range(pairs)]
     once = [reading(f"s/{place}", "quote", verdict) for place, verdict in enumerate(verdicts)]
-    own, other = false_alarms(once)["quote"], wilson(wrong, pairs)
-    assert (own.mean, own.low, own.high) == pytest.approx((other.mean, other.low, other.high), abs=1e-12)
-    assert own.high - own.low > 0.1
+    interval, other = false_alarms(once)["quote"], wilson(wrong, pairs)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx(
+        (other.mean, other.low, other.high), abs=1e-12
+    )
+    assert interval.high - interval.low > 0.1
     twice = false_alarms([*once, *once])["quote"]
-    assert (twice.low, twice.high) == (own.low, own.high)
+    assert (twice.low, twice.high) == (interval.low, interval.high)
     assert (twice.count, twice.prompts) == (2 * pairs, pairs)
 
 
@@ -108,14 +110,14 @@ def test_the_record_is_of_the_drawn_pairs():
 def test_figures_of_the_published_pairs():
     pairs = published_pairs(DATA)
     assert len(pairs) == 553 + 600 and len({pair.id for pair in pairs}) == 1153
-    found = figures(DATA, check)
-    table = found["flagged"]
+    report = figures(DATA, check)
+    table = report["flagged"]
     assert table["geneval even"]["flagged"] == table["geneval odd"]["flagged"] == 0
     assert table["unigenbench odd"]["quote"] == 27
-    assert found["true losses no longer reported"] == 0
-    today = found["false alarms of today's check, all that was read"]["negation"]
-    assert today["mean"] < found["false alarms of the first check, all that was read"]["negation"]["mean"]
-    assert json.dumps(found)
+    assert report["true losses no longer reported"] == 0
+    today = report["false alarms of today's check, all that was read"]["negation"]
+    assert today["mean"] < report["false alarms of the first check, all that was read"]["negation"]["mean"]
+    assert json.dumps(report)
 
 
 @published
