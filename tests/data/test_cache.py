@@ -239,9 +239,9 @@ class TestSplit:
         _, held = cache.split(0.4, seed=3)
         numbers = [i for i, record in enumerate(records) if record.prompt in {held.prompt(0), held.prompt(1)}]
         assert len(held) == len(numbers)
-        mine, whole = held.batch(range(len(held)), keys(len(held))), cache.batch(numbers, keys(len(held)))
-        assert torch.equal(mine.win, whole.win) and torch.equal(mine.weight, whole.weight)
-        assert torch.equal(mine.cond["prompt_embeds"], whole.cond["prompt_embeds"])
+        part, whole = held.batch(range(len(held)), keys(len(held))), cache.batch(numbers, keys(len(held)))
+        assert torch.equal(part.win, whole.win) and torch.equal(part.weight, whole.weight)
+        assert torch.equal(part.cond["prompt_embeds"], whole.cond["prompt_embeds"])
         assert all(rows.max() < len(held) for rows in held.plan(0, 0, 2))
 
     def test_depends_on_seed_and_text_alone(self, cache, sd, tmp_path):

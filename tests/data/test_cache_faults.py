@@ -232,13 +232,13 @@ class TestMended:
         self.stopped(sd, tmp_path / "c", [*records[:8], broken, *records[9:]])
         new = PairRecord("first", noise(100), noise(101), weight=0.5)
         mended = [new, *records[1:8], PairRecord("another caption", records[0].win, records[0].lose)]
-        kept = []
-        hook = sd.vae.encoder.register_forward_hook(lambda module, args, out: kept.append(len(out)))
+        encoded = []
+        hook = sd.vae.encoder.register_forward_hook(lambda module, args, out: encoded.append(len(out)))
         cache = build_cache(
             tmp_path / "c", mended, sd, fingerprint={"contents": "after", "ties": "half"}, **OPTIONS
         )
         hook.remove()
-        assert sum(kept) == 2, "one new pair; the others were encoded by the first build"
+        assert sum(encoded) == 2, "one new pair; the others were encoded by the first build"
         assert_same(cache, build_cache(tmp_path / "d", mended, sd, **OPTIONS))
         assert cache.batch([0, 1], [(0,), (1,)]).weight.tolist() == [0.5, 1.0]
 

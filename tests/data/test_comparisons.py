@@ -91,10 +91,10 @@ def test_an_unreadable_picture_stops_or_is_left_out_with_its_pairs(
     with caplog.at_level(logging.WARNING):
         cache = build_comparisons(tmp_path / "b", given, Prepare(), skipped=Skipped("set"))
     assert len(cache) == 3
-    said = (
+    message = (
         "set: 1 rows left out: 1 with an image that cannot be read (first: row 2 win: got bytes of no known"
     )
-    assert said in caplog.text
+    assert message in caplog.text
     assert torch.equal(cache.batch([2]).win[0], pixels(picture(3)))
     with pytest.raises(ValueError, match="no readable pairs"):
         build_comparisons(tmp_path / "c", given[2:3], Prepare(), skipped=Skipped("set"))

@@ -26,13 +26,13 @@ GAPS, PREFERENCES = np.array([row[0] for row in ROWS]), np.array([row[1] for row
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_strategy_keeps_what_the_paper_says(strategy):
-    kept = consistent(GAPS, PREFERENCES, STRATEGIES[strategy])
-    assert kept.tolist() == [strategy in row[2] for row in ROWS]
+    chosen = consistent(GAPS, PREFERENCES, STRATEGIES[strategy])
+    assert chosen.tolist() == [strategy in row[2] for row in ROWS]
 
 
 def test_a_wider_floor_keeps_a_superset():
-    kept = [consistent(GAPS, PREFERENCES, STRATEGIES[strategy]) for strategy in (1, 2, 3)]
-    assert (kept[0] <= kept[1]).all() and (kept[1] <= kept[2]).all()
+    chosen = [consistent(GAPS, PREFERENCES, STRATEGIES[strategy]) for strategy in (1, 2, 3)]
+    assert (chosen[0] <= chosen[1]).all() and (chosen[1] <= chosen[2]).all()
 
 
 def test_swapping_the_sides_of_a_tie_changes_nothing():
@@ -45,8 +45,8 @@ def test_swapping_the_sides_of_a_tie_changes_nothing():
 def test_limits_are_of_their_own_reward():
     limits = Limits((-2.0, 1.0, 0.0), (3.0, 0.0, 0.5))
     gaps = [[-2, 1, 0], [-2, 0.5, 0], [-3, 0, 0], [3, 0, -0.5], [0, 0.1, 0]]
-    found = allowed(gaps, [1, 1, 1, 0.5, 0.5], limits)
-    assert found.tolist() == [
+    mask = allowed(gaps, [1, 1, 1, 0.5, 0.5], limits)
+    assert mask.tolist() == [
         [True, True, True],
         [True, False, True],
         [False, False, True],

@@ -57,10 +57,10 @@ def encoded(sd: Policy, build: Callable[[], PairCache]) -> tuple[PairCache, int]
 
 
 def test_every_file_of_a_finished_cache_carries_its_hash(whole):
-    kept = json.loads((whole.folder / "cache.json").read_text())["sha256"]
+    digests = json.loads((whole.folder / "cache.json").read_text())["sha256"]
     files = {path.name for path in whole.folder.iterdir()}
-    assert kept.keys() == files
-    assert all(kept[name] == digest(whole.folder / name) for name in files - {"cache.json"})
+    assert digests.keys() == files
+    assert all(digests[name] == digest(whole.folder / name) for name in files - {"cache.json"})
 
 
 def folder_in_place(file: Path) -> None:

@@ -43,9 +43,11 @@ class TestTsv:
         assert [row["prompt"] for row in rows(tmp_path, "p.tsv", text)] == wanted
 
     def test_a_line_break_within_quotes_is_an_error_not_two_rows(self, tmp_path):
-        said = refused(tmp_path, "p.tsv", 'n\tprompt\n1\t"one\ntwo"\n')
-        assert said.startswith("line 3: got fewer fields than the header names, 1 where it has 2 (n, prompt)")
-        assert said.endswith("as CSV")
+        error = refused(tmp_path, "p.tsv", 'n\tprompt\n1\t"one\ntwo"\n')
+        assert error.startswith(
+            "line 3: got fewer fields than the header names, 1 where it has 2 (n, prompt)"
+        )
+        assert error.endswith("as CSV")
 
 
 class TestCsv:
@@ -61,12 +63,12 @@ class TestCsv:
         ],
     )
     def test_a_quote_that_is_not_closed_names_the_line_it_opens_in(self, tmp_path, text, line):
-        said = refused(tmp_path, "p.csv", text)
-        assert said.startswith(f"line {line}: got a ") and "not closed" in said and '""' in said
+        error = refused(tmp_path, "p.csv", text)
+        assert error.startswith(f"line {line}: got a ") and "not closed" in error and '""' in error
 
     def test_a_quote_that_is_open_for_thousands_of_lines_is_named_where_it_opens(self, tmp_path):
-        said = refused(tmp_path, "p.csv", 'prompt,n\na,1\n\n"open,2\n' + "b,3\n" * 50_000)
-        assert said.startswith("line 4: got a field that is not over after 131,072 characters")
+        error = refused(tmp_path, "p.csv", 'prompt,n\na,1\n\n"open,2\n' + "b,3\n" * 50_000)
+        assert error.startswith("line 4: got a field that is not over after 131,072 characters")
 
     def test_quotes_in_the_middle_of_a_field_are_text(self, tmp_path):
         assert rows(tmp_path, "p.csv", 'prompt\n12" pizza\na "red" car\n') == prompts(
@@ -136,8 +138,8 @@ class TestEncodings:
         assert rows(tmp_path, name, text, encoding) == prompts("Füße")
 
     def test_other_encodings_name_the_line_and_the_way_out(self, tmp_path):
-        said = refused(tmp_path, "p.csv", "prompt\n" + "ok\n" * 9000 + "Füße\n", "cp1252")
-        assert said.startswith("line 9002: got b'\\xfc\\xdfe") and "iconv -f cp1252 -t utf-8" in said
+        error = refused(tmp_path, "p.csv", "prompt\n" + "ok\n" * 9000 + "Füße\n", "cp1252")
+        assert error.startswith("line 9002: got b'\\xfc\\xdfe") and "iconv -f cp1252 -t utf-8" in error
         assert "NUL" in refused(tmp_path, "p.txt", "Fusse\n", "utf-16-le")
 
 

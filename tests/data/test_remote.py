@@ -37,7 +37,7 @@ def png(level: int = 7) -> bytes:
 class Handler(BaseHTTPRequestHandler):
     """Answers by the path; counts how often each was asked for."""
 
-    asked: Counter[str]
+    fetched: Counter[str]
     barrier: threading.Barrier
 
     def log_message(self, *args) -> None:
@@ -45,8 +45,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        self.asked[path] += 1
-        first = self.asked[path] == 1
+        self.fetched[path] += 1
+        first = self.fetched[path] == 1
         if path.startswith("/together"):
             self.barrier.wait(5)
         if path == "/hangs":
@@ -91,17 +91,17 @@ class Server(ThreadingHTTPServer):
 
 
 @pytest.fixture()
-def asked() -> Counter[str]:
+def fetched() -> Counter[str]:
     return Counter()
 
 
 @pytest.fixture()
-def address(asked, monkeypatch) -> Iterator[str]:
+def address(fetched, monkeypatch) -> Iterator[str]:
     monkeypatch.setattr(remote, "WAIT", 0.001)
     monkeypatch.setattr(remote, "TIMEOUTS", (1.0, 0.2))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    handler = type("Asked", (Handler,), {"asked": asked, "barrier": threading.Barrier(TOGETHER)})
+    handler = type("Asked", (Handler,), {"fetched": fetched, "barrier": threading.Barrier(TOGETHER)})
     with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -125,12 +125,12 @@ def test_an_image_is_fetched_also_after_a_redirection_or_a_short_failure(address
         ("/large", 1, "got more than 256 MiB"),
     ],
 )
-def test_an_address_that_fails_is_named_on_one_line(address, asked, path, tries, words):
+def test_an_address_that_fails_is_named_on_one_line(address, fetched, path, tries, words):
     with pytest.raises(ValueError) as caught:
         open_rgb(Remote(address + path), name="row 3 winner")
     message = str(caught.value)
     assert message.startswith(f"row 3 winner: {address}{path}: got ") and words in message
-    assert "\n" not in message and asked[path] == tries
+    assert "\n" not in message and fetched[path] == tries
 
 
 def test_what_comes_too_slowly_or_grows_too_large_is_given_up(address, monkeypatch):
@@ -193,26 +193,26 @@ def test_a_long_address_is_cut_in_messages():
     assert len(str(Remote("https://host/" + "a" * 1000))) == remote.SHOWN
 
 
-def test_rows_of_pairs_are_read_without_fetching_and_a_key_is_of_the_address(address, asked, tmp_path):
+def test_rows_of_pairs_are_read_without_fetching_and_a_key_is_of_the_address(address, fetched, tmp_path):
     row = {"prompt": "p", "chosen": f"{address}/a.png", "rejected": f" {address}/b.png"}
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
     (record,) = read_pairs(str(tmp_path / "p.jsonl"))
     assert (record.win, record.lose) == (Remote(f"{address}/a.png"), Remote(f"{address}/b.png"))
     assert picture_key(record.win) == picture_key(Remote(f"{address}/a.png")) != picture_key(record.lose)
-    assert not asked
+    assert not fetched
     write_pairs(tmp_path / "o.jsonl", [(record, {})])
     assert json.loads((tmp_path / "o.jsonl").read_text())["jpg_0"] == f"{address}/a.png"
-    assert not asked, "JSON lines name the address"
+    assert not fetched, "JSON lines name the address"
     write_pairs(tmp_path / "o.parquet", [(record, {})])
     (again,) = read_pairs(str(tmp_path / "o.parquet"))
     assert again.win == again.lose == png()
 
 
-def test_a_batch_to_score_is_fetched_several_at_a_time_and_each_address_once(address, asked, tmp_path):
+def test_a_batch_to_score_is_fetched_several_at_a_time_and_each_address_once(address, fetched, tmp_path):
     paths = [*(f"/together/{i}" for i in range(TOGETHER)), "/404", "/together/0"]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"image": address + path}) + "\n" for path in paths))
     items = list(open_source(str(tmp_path / "t.jsonl"), Prompts(), Columns()).items())
-    assert not asked and [item.file for item in items] == [address + path for path in paths]
+    assert not fetched and [item.file for item in items] == [address + path for path in paths]
     batch = Decoder([], raw=True).decode(items)
     assert batch.good == [0, 1, 2, 3, 5] and len(batch.raw) == 5
     assert (
@@ -220,4 +220,4 @@ def test_a_batch_to_score_is_fetched_several_at_a_time_and_each_address_once(add
         == f"{address}/404: got HTTP 404 Not Found; expected an image; check the address, or drop its row"
     )
     assert all(item.image is None for item in batch.items)
-    assert set(asked.values()) == {1}
+    assert set(fetched.values()) == {1}

@@ -53,8 +53,8 @@ class TestBuckets:
         for ratio in np.linspace(0.5, 2, 31):
             image = blank(1000, round(1000 * ratio))
             height, width = nearest_bucket((image, image), sizes)
-            kept = min(ratio, width / height) / max(ratio, width / height)
-            assert kept > 0.8
+            share = min(ratio, width / height) / max(ratio, width / height)
+            assert share > 0.8
 
 
 class TestFrame:
