@@ -78,20 +78,20 @@ def test_a_strip_that_would_grow_beyond_the_limit_is_an_error_before_it_grows():
 @pytest.fixture
 def counts(monkeypatch) -> Counter:
     """Decodes by "decode" and resizes by size."""
-    found: Counter = Counter()
+    counts: Counter = Counter()
     plainly, resize = decode.open_rgb, Geometry.reference
 
     def opened(*args, **options):
-        found["decode"] += 1
+        counts["decode"] += 1
         return plainly(*args, **options)
 
     def resized(self, image):
-        found[self.size] += 1
+        counts[self.size] += 1
         return resize(self, image)
 
     monkeypatch.setattr(decode, "open_rgb", opened)
     monkeypatch.setattr(Geometry, "reference", resized)
-    return found
+    return counts
 
 
 def test_one_decode_a_picture_and_one_resize_a_picture_and_geometry(counts):

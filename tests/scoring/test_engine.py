@@ -50,16 +50,16 @@ def test_64_pictures_of_4_prompts_run_4_image_forwards_and_one_of_text(order):
     prompts = ["a red cat", "a green cat", "a blue cat", "a cat"]
     rows = items(64, prompts if order == "by turns" else [p for p in prompts for _ in range(16)])
     rewards = {"a": Match(tower, SQUARE), "b": Match(tower, SQUARE), "bright": Brightness(tower, SQUARE)}
-    found = score(rewards, rows, batch_size=16)
+    scored = score(rewards, rows, batch_size=16)
     assert tower.images == [16] * 4
     assert tower.prompts == [prompts]
-    assert len(found) == 64 and all(row["scores"]["a"] == row["scores"]["b"] for row in found)
+    assert len(scored) == 64 and all(row["scores"]["a"] == row["scores"]["b"] for row in scored)
 
 
 def test_a_reward_of_the_image_alone_runs_no_text_tower_and_needs_no_prompt():
     tower = Channels()
-    found = score({"bright": Brightness(tower, SQUARE)}, items(5, [None]))
-    assert not tower.prompts and all(row["error"] is None and row["prompt"] is None for row in found)
+    scored = score({"bright": Brightness(tower, SQUARE)}, items(5, [None]))
+    assert not tower.prompts and all(row["error"] is None and row["prompt"] is None for row in scored)
 
 
 def test_a_row_without_a_prompt_is_an_error_where_one_is_needed():
@@ -75,9 +75,9 @@ def test_a_row_without_a_prompt_keeps_the_scores_that_need_none():
         **{"a": Match(tower, SQUARE), "bright": Brightness(tower, SQUARE), "red": Redness()},
         **{"pale": Pale(), "b": Match(tower, SQUARE)},
     }
-    found = score(rewards, items(4, ["a red cat", None], sizes=(12, 12, 9)))
+    scored = score(rewards, items(4, ["a red cat", None], sizes=(12, 12, 9)))
     assert tower.images == [2, 2]
-    for i, row in enumerate(found):
+    for i, row in enumerate(scored):
         whole = i % 2 == 0
         assert set(row["scores"]) == ({"a", "bright", "red", "pale", "b"} if whole else {"bright", "pale"})
         assert row["scores"]["pale"] == pytest.approx(1 - i / 255)
@@ -90,36 +90,36 @@ def test_a_row_without_a_prompt_keeps_the_scores_that_need_none():
 
 def test_errors_of_the_source_are_not_taken_for_pictures_without_a_prompt():
     rows = [Item(0, i, f"{i}.tar", None, None, error=f"{i}.tar: torn") for i in range(2)]
-    found = score({"a": Match(Channels(), SQUARE)}, rows)
-    assert [row["error"] for row in found] == ["0.tar: torn", "1.tar: torn"]
+    scored = score({"a": Match(Channels(), SQUARE)}, rows)
+    assert [row["error"] for row in scored] == ["0.tar: torn", "1.tar: torn"]
 
 
 class Writer(Judge):
     """Writes a score that is the red of the picture, and something else where that is not in 1 to 5."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.answered = 0
 
     def _answer(self, images, questions, rows):
         raise NotImplementedError
 
     def _write(self, images, questions, rows, tokens, cut):
-        self.asked += len(questions)
+        self.answered += len(questions)
         return [f"Final Score: {255 * float(images[row, 0].mean()):.0f}" for row in rows]
 
 
 def test_an_unreadable_answer_costs_that_row_alone_and_nobody_is_asked_again():
     judge = Writer()
     rewards = {"red": Redness(), "written": PointScore(judge), "twice": Twice(PointScore(Writer()))}
-    found = score(rewards, items(8), batch_size=8)
-    assert judge.asked == 8 + 3
-    for i, row in enumerate(found):
+    scored = score(rewards, items(8), batch_size=8)
+    assert judge.answered == 8 + 3
+    for i, row in enumerate(scored):
         readable = 1 <= i <= 5
         assert row["scores"]["red"] == pytest.approx(i / 255)
         assert row["scores"].get("written") == (i if readable else None)
         assert row["scores"].get("twice") == (2 * i if readable else None), "as a part of another reward"
         assert (row["error"] is None) == readable
-    assert "7.png: written: got 'Final Score: 7', asked twice" in found[7]["error"]
+    assert "7.png: written: got 'Final Score: 7', asked twice" in scored[7]["error"]
 
 
 def test_answers_that_are_all_unreadable_stop_the_run():
@@ -149,19 +149,19 @@ def test_broken_pictures_are_errors_among_good_ones():
     rows = items(6)
     rows[0] = Item(0, 0, "0.png", "x", b"")
     rows[4] = Item(0, 4, "4.png", "x", None, error="4.png: gone")
-    found = score({"red": Redness(), "corner": Corner()}, rows, batch_size=3)
-    assert [row["row"] for row in found] == list(range(6))
-    assert "zero bytes" in found[0]["error"] and found[4]["error"] == "4.png: gone"
-    assert found[0]["scores"] == found[4]["scores"] == {}
-    assert [row["scores"]["red"] for row in found if row["scores"]] == pytest.approx(
+    scored = score({"red": Redness(), "corner": Corner()}, rows, batch_size=3)
+    assert [row["row"] for row in scored] == list(range(6))
+    assert "zero bytes" in scored[0]["error"] and scored[4]["error"] == "4.png: gone"
+    assert scored[0]["scores"] == scored[4]["scores"] == {}
+    assert [row["scores"]["red"] for row in scored if row["scores"]] == pytest.approx(
         [i / 255 for i in (1, 2, 3, 5)]
     )
 
 
 def test_a_batch_of_nothing_but_broken_pictures():
     rows = [Item(0, i, f"{i}", "x", b"") for i in range(3)]
-    found = score({"red": Redness(), "a": Match(Channels(), SQUARE)}, rows, batch_size=2)
-    assert len(found) == 3 and all("zero bytes" in row["error"] for row in found)
+    scored = score({"red": Redness(), "a": Match(Channels(), SQUARE)}, rows, batch_size=2)
+    assert len(scored) == 3 and all("zero bytes" in row["error"] for row in scored)
 
 
 class Pale(Redness):
@@ -199,10 +199,10 @@ def test_a_score_that_is_not_finite_is_an_error_of_that_reward_alone():
 
 
 def test_a_prompt_that_one_reward_refuses_costs_that_score_alone():
-    found = score({"fussy": Fussy(), "red": Redness()}, items(6, ["a", "b", "what?"]), batch_size=6)
-    assert [sorted(row["scores"]) for row in found] == [["fussy", "red"], ["fussy", "red"], ["red"]] * 2
-    assert "2.png: fussy: got prompt 'what?'; expected none with a question" in found[2]["error"]
-    assert found[1]["scores"]["fussy"] == pytest.approx(1 / 255)
+    scored = score({"fussy": Fussy(), "red": Redness()}, items(6, ["a", "b", "what?"]), batch_size=6)
+    assert [sorted(row["scores"]) for row in scored] == [["fussy", "red"], ["fussy", "red"], ["red"]] * 2
+    assert "2.png: fussy: got prompt 'what?'; expected none with a question" in scored[2]["error"]
+    assert scored[1]["scores"]["fussy"] == pytest.approx(1 / 255)
 
 
 def test_a_reward_that_refuses_everything_from_the_start_raises():
@@ -242,10 +242,10 @@ class Faulty(Redness):
     ],
 )
 def test_a_reward_that_fails_in_any_way_costs_that_score_alone(result, reason):
-    found = score({"faulty": Faulty(result), "red": Redness()}, items(4, ["good", "bad"]))
-    assert [sorted(row["scores"]) for row in found] == [["faulty", "red"], ["red"]] * 2
-    assert found[1]["error"].startswith("1.png: faulty: ") and reason in found[1]["error"]
-    assert found[0]["error"] is found[2]["error"] is None
+    scored = score({"faulty": Faulty(result), "red": Redness()}, items(4, ["good", "bad"]))
+    assert [sorted(row["scores"]) for row in scored] == [["faulty", "red"], ["red"]] * 2
+    assert scored[1]["error"].startswith("1.png: faulty: ") and reason in scored[1]["error"]
+    assert scored[0]["error"] is scored[2]["error"] is None
     with pytest.raises(ValueError, match=r"Faulty\.score"):
         score({"faulty": Faulty(result)}, items(PATIENCE, ["bad"]), batch_size=5)
 

@@ -58,10 +58,10 @@ def test_the_summary_by_hand():
         ],
         ["red"],
     )
-    found = output.summarise(table)["red"]
-    assert (found.count, found.low, found.high, found.errors) == (3, 1.0, 4.0, 1)
-    assert found.mean == pytest.approx(7 / 3)
-    assert found.sd == pytest.approx(math.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
+    red = output.summarise(table)["red"]
+    assert (red.count, red.low, red.high, red.errors) == (3, 1.0, 4.0, 1)
+    assert red.mean == pytest.approx(7 / 3)
+    assert red.sd == pytest.approx(math.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
     assert output.broken(table) == 1
 
 
