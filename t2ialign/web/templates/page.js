@@ -37,6 +37,7 @@ function sortBy(table, head, column) {
 }
 for (const table of document.querySelectorAll("table.sortable")) {
   [...table.tHead.rows[0].cells].forEach((head, column) => {
+    if (!head.textContent.trim()) return; // bars, which the column beside them sorts
     const button = document.createElement("button");
     button.type = "button";
     button.title = "Sort";
