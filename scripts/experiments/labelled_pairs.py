@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+import t2ialign
 from rewards.scorers.textnorm import shapes_near_misses
 from rewards.toy.captions import parse
-from t2ialign.cli import sample
 from t2ialign.io import jsonl
 
 
 def sampled(
-    folder: Path, captions: Sequence[str], each: int, *, first_seed: int, options: Sequence[str]
+    folder: Path, captions: Sequence[str], each: int, *, first_seed: int, options: Mapping[str, Any]
 ) -> Path:
     """Pairs of one caption's samples, one right and one wrong -> the JSONL file beside `folder`.
 
-    options: of the verb `sample`, which goes on with what a killed run left.
+    options: of `t2ialign.sample`, which goes on with what a killed run left.
     """
     from t2ialign.toy.preferences import write_pairs
 
     file = folder.with_suffix(".jsonl")
     if not file.exists():
-        parser = argparse.ArgumentParser()
-        sample.add_arguments(parser)
-        words = ["--model=shapes", *options, f"-n={each}", f"--seed={first_seed}", f"--output={folder}"]
-        words += ["--resume=latest"] if folder.exists() else []
-        sample.run(parser.parse_args([*captions, *words]))
+        settings: dict[str, Any] = {"num_images_per_prompt": each, "seed": first_seed, **options}
+        t2ialign.sample("shapes", captions, output=folder, resume=folder.exists(), **settings)
         write_pairs(folder, file)
     return file
 

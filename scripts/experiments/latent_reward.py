@@ -54,7 +54,7 @@ class LatentRewardClaim(MeasuredOnce):
     """Of each of the first captions."""
     near_misses: tuple[int, int] = (8, 2)
     """Of each of the second ones."""
-    options: tuple[str, ...] = trained.SAMPLER
+    options: ClassVar[dict[str, Any]] = trained.SAMPLER
     training: ClassVar[dict[str, Any]] = TRAINING
     fine_tuning: ClassVar[dict[str, Any]] = FINE_TUNING
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,7 +164,6 @@ class Recovered:
     """The same voters by the population's mixture, before their votes."""
     agree: float
     """Share of the held-out votes on which two voters of different tastes agree."""
-    seconds: float
 
     @property
     def holds(self) -> bool:
@@ -201,7 +199,7 @@ def recover(
     prompts of which every vote gets one at random, needed for kind "b". Voters take the tastes in turn; new
     voters, two of each, give `few` votes. 70 % of the images are voted on in training.
     """
-    start, kinds = time.perf_counter(), len(tastes)
+    kinds = len(tastes)
     torch.manual_seed(seed)
     seen, held_out = torch.randperm(len(images)).tensor_split([int(0.7 * len(images))])
 
@@ -233,7 +231,6 @@ def recover(
         new_voter=average(new),
         new_voter_before=average(before),
         agree=_agreement(tastes[:, held_out]),
-        seconds=time.perf_counter() - start,
     )
 
 

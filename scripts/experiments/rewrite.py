@@ -60,7 +60,7 @@ class RewriterClaim(MeasuredOnce):
         runs.make(shared, seed, self.sizes, self.sft, self.grpo, plain=plain)
         return shared
 
-    def asked(self, seed: int) -> list[Phrasing]:
+    def phrasings(self, seed: int) -> list[Phrasing]:
         """Prompts with a turn of phrase and a word that training never shows together."""
         return draw_phrasings(self.heldout, 3000 + seed, held_out=True)
 
@@ -74,7 +74,7 @@ class RewritingClaim(RewriterClaim):
 
     def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Train the rewriters, write every held-out prompt with each, render and judge."""
-        rewriters, phrasings = self.rewriters(folder, seed, plain=True), self.asked(seed)
+        rewriters, phrasings = self.rewriters(folder, seed, plain=True), self.phrasings(seed)
         prompts = [phrasing.prompt for phrasing in phrasings]
         captions = [phrasing.caption for phrasing in phrasings]
         trained = {SFT: runs.SFT, PLAIN: runs.PLAIN, GRPO: runs.GRPO}
@@ -146,7 +146,7 @@ class BestOfClaim(RewriterClaim):
 
     def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Write, render and judge."""
-        rewriter, phrasings = self.rewriters(folder, seed, plain=False) / runs.GRPO, self.asked(seed)
+        rewriter, phrasings = self.rewriters(folder, seed, plain=False) / runs.GRPO, self.phrasings(seed)
         prompts = [phrasing.prompt for phrasing in phrasings]
         texts = []
         for draw in range(self.n):

@@ -40,7 +40,7 @@ GRPO_SETTINGS: dict[str, Any] = {
     **COMMON,
     **{"max_steps": 60, "batch_size": 128, "group": 8, "lr": 3e-4, "tokens": TOKENS, "checkpoint_every": 10},
     **{"num_steps": 8, "guidance": 4.0, "image_batch": BATCH, "reward_options": {"backend": "oracle"}},
-    **{"preset": "shapes"},
+    **{"preset": "shapes", "generator": "shapes"},
 }
 
 

@@ -20,37 +20,13 @@ from scripts.experiments.estimates import as_json
 from t2ialign.evaluation.statistics import Estimate, wilson
 
 READ = Path(__file__).parent / "rules_read.json"
+"""The verdicts, and of each published set the files and where in them the prompts are."""
 VERDICTS = ("useful", "neutral", "harmful")
 """Against the prompt as it is: better for Stable Diffusion, no matter, or against what it says."""
 FIRST, LAST = 100, 200
 """Which of the draw were read and are counted; those before were read while the rules were made."""
 
-_COMPBENCH = ("3d_spatial", "color", "complex", "non_spatial", "numeracy", "shape", "spatial", "texture")
-_LINES = {
-    "hps": ("alignprop-hps/assets/hps_v2_all.txt",),
-    "pickscore": ("flow-grpo/dataset/pickscore/test.txt",),
-    "geneval": ("geneval/prompts/generation_prompts.txt",),
-    "compbench": tuple(f"t2i-compbench/examples/dataset/{name}_val.txt" for name in _COMPBENCH),
-    "ddpo": ("ddpo/ddpo_pytorch/assets/simple_animals.txt",),
-    "drawbench": ("diffusion-nft/dataset/drawbench/test.txt",),
-    "ocr": ("flow-grpo/dataset/ocr/test.txt",),
-}
-_TABLES = {
-    "partiprompts": ("partiprompts/PartiPrompts.tsv", "Prompt"),
-    "unigenbench": ("unigenbench/data/test_prompts_en.csv", "prompt_en"),
-}
 _DIALECTS = {".tsv": "excel-tab", ".csv": "excel"}
-_JSON: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "imagereward": (("imagereward/data/test.json",), "prompt"),
-    "refl": (("imagereward/data/refl_data.json",), "text"),
-    "lpo": (("lpo/lpo/prompts/4k_training_prompts.json",), "caption"),
-    "genai": (("uniworld-v1-eval/univa/eval/genai/eval_prompts/genai1600/genai_image.json",), "prompt"),
-    "textnorm": (
-        tuple(f"textnorm-tia2/prompts/prompt_set_{name}.json" for name in ("comprehensive", "counting")),
-        "",
-    ),
-}
-
 Rewrite = Callable[[str], str]
 
 
@@ -71,30 +47,27 @@ class Reading:
 
 def prompts(data: Path) -> dict[str, str]:
     """Id -> prompt, for every prompt of the 14 sets. Raises an OSError or ValueError for an absent file."""
-    sets = {name: [line for file in files for line in _lines(data / file)] for name, files in _LINES.items()}
-    sets |= {name: _column(data / file, column) for name, (file, column) in _TABLES.items()}
-    for name, (files, key) in _JSON.items():
-        sets[name] = [prompt for file in files for prompt in _in_json(data / file, key)]
-    every = [(f"{name}/{row}", text) for name, texts in sets.items() for row, text in enumerate(texts)]
-    return {name: text for name, text in every if text.strip()}
+    every: dict[str, str] = {}
+    for name, files in json.loads(READ.read_text(encoding="utf-8"))["sets"].items():
+        texts = [text for file, key in files for text in _texts(data / file, key)]
+        every |= {f"{name}/{row}": text for row, text in enumerate(texts) if text.strip()}
+    return every
 
 
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines()
+def _texts(file: Path, key: str | None) -> list[str]:
+    """The lines of a .txt file, a column of a table, or the texts under a key of JSON rows, or these rows.
 
-
-def _column(file: Path, name: str) -> list[str]:
-    """Texts with the blanks around them, which `read_table` drops: the draw depends on every character."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        return [row[name] for row in csv.DictReader(lines, dialect=_DIALECTS[file.suffix])]
-
-
-def _in_json(file: Path, key: str) -> list[str]:
-    """The texts under a key of the rows; without a key the rows are the texts."""
+    Blanks around a text are kept, which `read_table` drops: the draw depends on every character.
+    """
+    if file.suffix == ".txt":
+        return file.read_text(encoding="utf-8").splitlines()
+    if file.suffix in _DIALECTS:
+        with file.open(encoding="utf-8", newline="") as lines:
+            return [row[key] for row in csv.DictReader(lines, dialect=_DIALECTS[file.suffix])]
     rows = json.loads(file.read_text(encoding="utf-8"))
-    if not key:
-        return list(rows)
-    return [str(row[key]) for row in (rows.values() if isinstance(rows, dict) else rows)]
+    return (
+        [str(row[key]) for row in (rows.values() if isinstance(rows, dict) else rows)] if key else list(rows)
+    )
 
 
 def fingerprint(text: str) -> str:

@@ -17,7 +17,7 @@ from t2ialign.io import atomic
 
 GUIDANCE, STEPS = 1.0, 10
 """Of training and of the held-out images: no guidance, where the base has the most to gain."""
-SAMPLER = (f"--steps={STEPS}", "--guidance=2", "--batch-size=128")
+SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": 2.0, "batch_size": 128}
 """Of the pairs: without guidance few samples are right."""
 PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
@@ -43,7 +43,7 @@ class SteppedClaim(Claim):
 
     paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
     pairs: ClassVar[dict[str, int]] = SIZES
-    options: tuple[str, ...] = SAMPLER
+    options: ClassVar[dict[str, Any]] = SAMPLER
     heldout: int = 160
     images: int = 2
 

@@ -19,7 +19,7 @@ from t2ialign.io import jsonl
 from t2ialign.web.charts import curves
 
 SCORES = "heldout.json"
-SAMPLER = ("--steps=8", "--guidance=4", "--batch-size=128")
+SAMPLER: dict[str, Any] = {"num_inference_steps": 8, "guidance_scale": 4.0, "batch_size": 128}
 TRAINING: dict[str, Any] = {
     **{"reward": "shapes-clip", "holdout": 0.1, "scale": 30.0},
     **{"lr": 2e-4, "lr_schedule": "cosine", "lr_warmup": 20, "weight_decay": 0.01},

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import rewards
+import t2ialign
 from t2ialign.evaluation.manifest_scores import read_image
 from t2ialign.evaluation.monitor_journal import Journal, read
 from t2ialign.io import atomic
@@ -44,9 +44,7 @@ TRAINING: dict[str, Any] = {
 
 def run(method: str, values: dict[str, Any], output: Path, seed: int, *, resume: bool) -> None:
     """Run `train METHOD` into `output` to its `max_steps`, from the newest checkpoint or from the start."""
-    module = import_module(f"t2ialign.methods.{method}.trainer")
-    config = module.Config(**values, output=output, seed=seed, resume="latest" if resume else None)
-    module.Trainer(config).fit()
+    t2ialign.train(method, **values, output=output, seed=seed, resume="latest" if resume else None)
 
 
 def fit(method: str, values: dict[str, Any], output: Path, seed: int) -> None:
@@ -102,7 +100,8 @@ def train(
         drawn = draw_captions(count, 7000 + 10 * seed + place, held_out=name == "heldout")
         files[name].write_text("".join(f"{caption}\n" for caption in dict.fromkeys(drawn)))
     watched = {"monitor_prompts": str(files["heldout"])} if training.get("monitor_rewards") else {}
-    fit("backprop", {**training, **watched, "prompts": str(files["train"])}, folder / RUN, seed)
+    values = {"model": "shapes", **training, **watched, "prompts": str(files["train"])}
+    fit("backprop", values, folder / RUN, seed)
 
 
 def accuracies(folder: Path) -> dict[int, list[float]]:

@@ -106,7 +106,7 @@ def _base(path: Path) -> str | None:
 def _write_card(output: Path, what: str, bases: list[str], rank: int) -> None:
     import yaml
 
-    from t2ialign import __version__
+    from t2ialign.version import __version__
     from t2ialign.io import atomic
     from t2ialign.training import usage
 

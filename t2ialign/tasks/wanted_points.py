@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from t2ialign.io import naming
 
 if TYPE_CHECKING:
     from rewards.keypoints.taxonomy import KeyPoint
     from t2ialign.scoring.items import Item, Source
-    from t2ialign.tasks.judging import Judging
 
 POINTS = "points.jsonl"
 UNREAD = (
@@ -22,6 +22,34 @@ UNREAD = (
 Points = dict[str, "list[KeyPoint] | None"]
 """Prompt -> its key points; None where a model's answer on them could not be read."""
 Finder = Callable[[Sequence[str]], Points]
+
+
+class Wishes(Protocol):
+    """The settings of a run that say who finds its key points."""
+
+    @property
+    def points(self) -> Path | None:
+        """A table of them."""
+
+    @property
+    def extract(self) -> str | None:
+        """A language model that reads prompts."""
+
+    @property
+    def extract_url(self) -> str | None:
+        """Its server."""
+
+    @property
+    def extract_options(self) -> Mapping[str, Any]:
+        """Its options."""
+
+    @property
+    def backend(self) -> str:
+        """Who judges: the oracle reads prompts itself."""
+
+    @property
+    def output(self) -> Path:
+        """The folder of the run, which keeps what a language model has found."""
 
 
 def wanted(source: Source, find: Finder) -> tuple[Points, int]:
@@ -55,13 +83,13 @@ def asked(source: Source, points: Points) -> Iterator[Item]:
             yield replace(item, image=None, error=missing)
         elif wrong := too_long(item.prompt, LETTERS):
             yield replace(item, image=None, error=f"{item.file}: {wrong}")
-        elif (mine := points[item.prompt]) is None:
+        elif (wishes := points[item.prompt]) is None:
             yield replace(item, image=None, error=f"{item.file}: got no key points that {UNREAD}")
-        elif mine:
+        elif wishes:
             yield item
 
 
-def finder(how: Judging) -> Finder:
+def finder(how: Wishes) -> Finder:
     """Who knows the key points of prompts."""
     if how.extract is not None:
         return partial(_extracted, how)
@@ -77,7 +105,7 @@ def finder(how: Judging) -> Finder:
     return lambda prompts: {prompt: list(one(prompt)) for prompt in prompts}
 
 
-def _extracted(how: Judging, prompts: Sequence[str]) -> Points:
+def _extracted(how: Wishes, prompts: Sequence[str]) -> Points:
     from rewards.keypoints.llm import Extractor
     from rewards.llm.choose import writer
     from t2ialign.evaluation.keypoints.extraction import extract_all

@@ -89,5 +89,5 @@ def test_the_demo_and_the_proofs_name_it_themselves(monkeypatch, tmp_path: Path)
     monkeypatch.setattr("t2ialign.api.sample", lambda model, *given, **how: models.append(model))
     monkeypatch.setattr("t2ialign.toy.preferences.write_pairs", lambda folder, file: 0)
     demo._sample(tmp_path / "demo", ["a red circle"], first_seed=0)
-    labelled_pairs.sampled(tmp_path / "pairs", ["a red circle"], 2, first_seed=0, options=())
+    labelled_pairs.sampled(tmp_path / "pairs", ["a red circle"], 2, first_seed=0, options={})
     assert models == ["shapes", "shapes"]

@@ -32,7 +32,7 @@ TINY = {
     "renders": 2,
     "near_misses": 2,
 }
-TINY_SAMPLER = ("--steps=2", "--guidance=2", "--batch-size=32")
+TINY_SAMPLER = {"num_inference_steps": 2, "guidance_scale": 2.0, "batch_size": 32}
 FEW = {"max_steps": 1, "evaluate_every": 1, "checkpoint_every": 1, "batch_size": 2}
 
 

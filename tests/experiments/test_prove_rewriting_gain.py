@@ -59,7 +59,7 @@ def test_every_way_is_judged_for_what_is_meant(measured):
     claim, folder = measured
     found = json.loads((folder / RESULT).read_text())
     assert set(found["matches"]) == {PROMPT, CAPTION, SFT, PLAIN, GRPO, SHUFFLED}
-    asked = claim.asked(0)
+    asked = claim.phrasings(0)
     assert all(phrasing.held_out for phrasing in asked)
     assert found["texts"][PROMPT] == [phrasing.prompt for phrasing in asked]
     for name, each in found["matches"].items():
