@@ -46,6 +46,11 @@ def exported(package: Path) -> set[str]:
     return names
 
 
+def top_of(node: ast.ImportFrom) -> str:
+    """The top package that an import is from."""
+    return (node.module or "").split(".")[0]
+
+
 def modules_in(package: Path) -> set[str]:
     """Names of the files and folders of a package, which are attributes of it once they are imported."""
     files = {file.stem for file in CODE if file.parent == package.parent and file.name != "__init__.py"}
