@@ -58,6 +58,6 @@ def sibling_rollout(
             t, s = times[i], times[i + 1]
             p = policy.step(x, t.expand(len(x)), s.expand(len(x)), cond, kernel=kernel, guidance=guidance)
             siblings = p.mean[:, None] + p.std[:, None] * noise(i).to(x)
-            found = Step(i, x, t, s, p, siblings)
+            step = Step(i, x, t, s, p, siblings)
             x = siblings[torch.arange(len(x), device=x.device), choice(i).to(x.device)]
-        yield found
+        yield step

@@ -91,6 +91,6 @@ class _Texts:
             encoded = self.policy.encode_prompts(new)
             for i, prompt in enumerate(new):
                 self.known[prompt] = {name: value[i : i + 1] for name, value in encoded.items()}
-        found = [self.known[prompt] for prompt in wanted]
+        encoded_rows = [self.known[prompt] for prompt in wanted]
         self.known = {prompt: cond for prompt, cond in self.known.items() if self.last[prompt] > rows[-1]}
-        return {name: torch.cat([cond[name] for cond in found]) for name in found[0]}
+        return {name: torch.cat([cond[name] for cond in encoded_rows]) for name in encoded_rows[0]}

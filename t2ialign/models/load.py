@@ -5,7 +5,6 @@ import logging
 from typing import Any, Literal
 
 import torch
-from diffusers import DDIMScheduler
 
 from rewards.device import default_device
 from rewards.weights import align_weights
@@ -19,6 +18,8 @@ from t2ialign.models.sources import locate
 
 log = logging.getLogger(__name__)
 
+FOR_DDPM = {"prediction_type", "rescale_betas_zero_snr"}
+"""Options that say something of DDPM's noise levels."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -73,38 +74,27 @@ def policy_of(
 ) -> Policy:
     """A loaded diffusers pipeline as a policy, on its device; its networks are taken over, without gradients.
 
-    dtype: what the network computes in; that of its weights if None. source: where it was read from. Raises
-    ValueError for a pipeline of no family, and for one that its family cannot train.
+    dtype: what the network computes in; that of its weights if None. source: where it was read from. A VAE
+    that asks for it (SDXL's) is put into fp32. Raises ValueError for a pipeline of no family, and for one
+    that its family cannot train.
     """
     policy_type = policy_class(type(pipe).__name__)
     config = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
-    _override_scheduler(pipe, options)
     dtype = dtype or getattr(pipe, policy_type.component).dtype
+    if pipe.vae.config.force_upcast:
+        pipe.vae.float()
     policy: Policy = policy_type(pipe, dtype=dtype, options=options)
     policy.source = source or policy.source
+    if policy.kind == "flow" and (given := options.given().keys() & FOR_DDPM):
+        raise ValueError(
+            f"got {' and '.join(sorted(given))} for the flow model {policy.source}; expected it for Stable "
+            "Diffusion 1, 2 or XL; drop it"
+        )
     policy.distilled = distilled(policy.source, config)
     for line in (not_followed(config), unvisited(policy.schedule)):
         if line is not None:
             log.info("%s", line)
     return policy
-
-
-def _override_scheduler(pipe: Any, options: ModelOptions) -> None:
-    """Put the prediction type and the noise schedule that are set in place of the scheduler's.
-
-    A schedule that ends in pure noise is sampled from its last step on, as diffusers advises ("trailing"):
-    the "leading" grid of Stable Diffusion never visits that step.
-    """
-    changes: dict[str, Any] = {}
-    if options.prediction_type is not None:
-        changes["prediction_type"] = options.prediction_type
-    if (zero_snr := options.rescale_betas_zero_snr) is not None:
-        changes["rescale_betas_zero_snr"] = zero_snr
-        if zero_snr:
-            changes["timestep_spacing"] = "trailing"
-    if changes:
-        config = {**pipe.scheduler.config, "clip_sample": False, "thresholding": False, **changes}
-        pipe.scheduler = DDIMScheduler.from_config(config)
 
 
 def use_xformers(network: Any, device: torch.device) -> None:

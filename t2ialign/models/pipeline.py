@@ -40,7 +40,7 @@ class PipelinePolicy(Policy):
         self.options, self.loras = options, {}
         self._stand_in: nn.Module | None = None
         self._null: Cond | None = None
-        self._kept: dict[str, Cond] = {}
+        self._encoded: dict[str, Cond] = {}
 
     @abstractmethod
     def _encode(self, prompts: Sequence[str], clip_skip: int | None) -> Cond:
@@ -79,12 +79,12 @@ class PipelinePolicy(Policy):
         if self.pipe.text_encoder is not None:
             self._warn_if_cut(prompts)
             return self._encode(prompts, self.options.clip_skip)
-        if missing := [prompt for prompt in prompts if prompt not in self._kept]:
+        if missing := [prompt for prompt in prompts if prompt not in self._encoded]:
             raise ValueError(
                 f"got prompt {missing[0]!r} after the text encoders were freed; expected a kept prompt; "
                 "pass it to free_encoders(keep_prompts=...)"
             )
-        rows = [self._kept[prompt] for prompt in prompts]
+        rows = [self._encoded[prompt] for prompt in prompts]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     def forget_prompts(self) -> None:
@@ -112,8 +112,8 @@ class PipelinePolicy(Policy):
     def free_encoders(self, *, keep_decoder: bool = False, keep_prompts: Sequence[str] = ()) -> None:
         """Drop the text encoders and the VAE; "" and `keep_prompts` stay encoded."""
         for prompt in dict.fromkeys(["", *keep_prompts]):
-            self._kept[prompt] = self.encode_prompts([prompt])
-        self.null_cond(self._kept[""])
+            self._encoded[prompt] = self.encode_prompts([prompt])
+        self.null_cond(self._encoded[""])
         for name in self.pipe.components:
             if _encodes(name) and name != "vae":
                 setattr(self.pipe, name, None)

@@ -106,9 +106,9 @@ def _base(path: Path) -> str | None:
 def _write_card(output: Path, what: str, bases: list[str], rank: int) -> None:
     import yaml
 
-    from t2ialign.version import __version__
     from t2ialign.io import atomic
     from t2ialign.training import usage
+    from t2ialign.version import __version__
 
     public = [name for base in bases if (name := usage.hub_id(base))]
     head = {

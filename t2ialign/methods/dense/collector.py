@@ -57,8 +57,8 @@ class Collector:
         accelerator.wait_for_everyone()
         size = max(1, cfg.rollout_batch // cfg.rollouts)
         chunks = [range(i, min(i + size, cfg.collect_prompts)) for i in range(0, cfg.collect_prompts, size)]
-        part = chunks[accelerator.process_index :: accelerator.num_processes]
-        shown = Progress(part, desc=f"round {number}", delay=3, disable=not accelerator.is_main_process)
+        own_chunks = chunks[accelerator.process_index :: accelerator.num_processes]
+        shown = Progress(own_chunks, desc=f"round {number}", delay=3, disable=not accelerator.is_main_process)
         return trajectories.collect(
             folder, self.shape, shown, lambda groups: self.paths(number, groups), stopping=stopping
         )

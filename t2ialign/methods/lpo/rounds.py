@@ -94,11 +94,11 @@ class Rounds:
         by_order = joined["order"].argsort(stable=True)
         return {name: value[by_order] for name, value in joined.items()}
 
-    def finish(self, finished: Round, oldest: int) -> None:
+    def finish(self, sampled: Round, oldest: int) -> None:
         """Add it to the index; drop the files of rounds that ended by the step of the oldest checkpoint."""
-        rows = [r for r in self.index() if r.number < finished.number] + [finished]
+        rows = [r for r in self.index() if r.number < sampled.number] + [sampled]
         jsonl.rewrite(self.folder / INDEX, [vars(row) for row in rows])
-        ended = {row.number for row in rows if row.end <= oldest and row is not finished}
+        ended = {row.number for row in rows if row.end <= oldest and row is not sampled}
         for file in self.folder.glob("round-*.safetensors"):
             if int(file.name.split("-")[1]) in ended:
                 file.unlink()

@@ -59,27 +59,27 @@ class StepSampler:
         numbers = self._prompt_of(number, places)
         sample = self._siblings if self.cfg.compare == "siblings" else self._trajectories
         with self.state.unwrapped():
-            found, scores = sample(number, places, numbers)
-        joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+            parts, scores = sample(number, places, numbers)
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         valid = joined.pop("valid").nonzero().flatten()  # for this, and not before, the device is waited for
-        kept = {name: value[valid].cpu() for name, value in joined.items()}
-        return {**kept, **self._described(places, numbers, valid.cpu())}, scores.cpu()
+        states = {name: value[valid].cpu() for name, value in joined.items()}
+        return {**states, **self._described(places, numbers, valid.cpu())}, scores.cpu()
 
     def no_rows(self) -> Rows:
         """The rows of a process that was given nothing to sample."""
-        X, M = (2, 2) if self.cfg.compare == "trajectories" else (1, self._kept)
+        X, M = (2, 2) if self.cfg.compare == "trajectories" else (1, self._states_a_row)
         numbers = dict.fromkeys(("prompt", "order"), torch.zeros(0, dtype=torch.long))
         times = dict.fromkeys(("t", "s"), torch.zeros(0))
         states = {"x_t": torch.zeros(0, X, *self.shape), "x_s": torch.zeros(0, M, *self.shape)}
         return {**states, **times, **numbers, "scores": torch.zeros(0, M), "log_probs": torch.zeros(0, M)}
 
     @property
-    def _kept(self) -> int:
+    def _states_a_row(self) -> int:
         return 2 if self.cfg.loss == "preference" else self.cfg.siblings
 
     def _siblings(self, number: int, places: range, numbers: Tensor) -> tuple[list[Rows], Tensor]:
         """Every judged step on its own: its best and worst sibling, or all, where their gap is large."""
-        found, seen, K = [], [], self.cfg.siblings
+        rows_of_steps, seen, K = [], [], self.cfg.siblings
         cond = self.prompts.cond(numbers)
         judge = self.scorer.judge(numbers, cond)
         rows = torch.arange(len(places), device=self.policy.device)[:, None]
@@ -89,14 +89,14 @@ class StepSampler:
                 continue
             scores = judge(step)
             best, worst, gap = best_and_worst(self.cfg.reward_scale * scores)
-            chosen = torch.stack([best, worst], 1) if self._kept == 2 else everyone
+            chosen = torch.stack([best, worst], 1) if self._states_a_row == 2 else everyone
             x_s = step.siblings[rows, chosen]
             seen.append(scores.flatten())
-            found.append(
+            rows_of_steps.append(
                 {"x_t": step.x_t[:, None], "x_s": x_s, "scores": scores[rows, chosen]}
                 | {"log_probs": log_probs(step.p, x_s), "valid": gap > self.least[step.number]}
             )
-        return found, torch.cat(seen)
+        return rows_of_steps, torch.cat(seen)
 
     def _trajectories(self, number: int, places: range, numbers: Tensor) -> tuple[list[Rows], Tensor]:
         """Two paths from one first noise, judged at their end; each step of the better one is the better."""
@@ -106,17 +106,17 @@ class StepSampler:
         scores = self.scorer.judge(twice, cond)(steps[-1]).view(pair)
         best, worst, gap = best_and_worst(self.cfg.reward_scale * scores)
         rows, order = torch.arange(len(places), device=gap.device)[:, None], torch.stack([best, worst], 1)
-        found = []
+        rows_of_steps = []
         for step in steps:
             if step.number not in self.judged:
                 continue
             x_t, x_s = (x.unflatten(0, pair)[rows, order] for x in (step.x_t, step.siblings[:, 0]))
             likely = log_probs(step.p, step.siblings).view(pair)[rows, order]
-            found.append(
+            rows_of_steps.append(
                 {"x_t": x_t, "x_s": x_s, "scores": scores[rows, order], "log_probs": likely}
                 | {"valid": gap > self.cfg.threshold_low}
             )
-        return found, scores.flatten()
+        return rows_of_steps, scores.flatten()
 
     def _roll(self, number: int, places: range, cond: Cond, *, paths: int, siblings: int) -> Iterator[Step]:
         """Several paths from one first noise a place, each with siblings at each step."""
@@ -199,15 +199,15 @@ def judged_steps(
     it ends in x_0 itself, and none on Stable Diffusion's own grid, whose last step goes to a state with a
     little noise left.
     """
-    found = {}
+    stds = {}
     for i, (t, s) in enumerate(pairwise(times)):
         zero = torch.zeros(1, 1, 1, 1, device=policy.device)
         std = float(policy.transition(zero, zero, t.view(1), s.view(1), kernel=kernel).std)
         if std > 0 and t_min <= float(t) <= t_max + 1:  # t = 951 is the step that the paper calls 950
-            found[i] = std
-    if not found:
+            stds[i] = std
+    if not stds:
         raise ValueError(
             f"got t_min={t_min:g}, t_max={t_max:g}, which no noisy step of num_steps={len(times) - 1} falls "
             "into; expected one to learn from; widen them"
         )
-    return found
+    return stds

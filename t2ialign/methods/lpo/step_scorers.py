@@ -56,8 +56,8 @@ class LatentScorer:
         def scores(step: Step) -> Tensor:
             B, K = step.siblings.shape[:2]
             text = {name: value.repeat_interleave(K, 0) for name, value in encoded.items()}
-            found = self.reward.score_encoded(step.siblings.flatten(0, 1), step.t.expand(B * K), text)
-            return found.float().view(B, K)
+            given = self.reward.score_encoded(step.siblings.flatten(0, 1), step.t.expand(B * K), text)
+            return given.float().view(B, K)
 
         return scores
 

@@ -106,30 +106,32 @@ class Trainer(base.Trainer[Config, Batch]):
     def before_step(self) -> dict[str, float]:
         """Sample rounds until one has an update's worth of valid rows -> what the last one was like."""
         step, sampled = self.state.step, dict[str, float]()
-        found = self.rounds.at(step)
+        usable = self.rounds.at(step)
         for _ in range(BARREN):
-            if found is not None or self.stopping:
+            if usable is not None or self.stopping:
                 break
-            found, sampled = self._sample(self.rounds.next_number(step))
+            usable, sampled = self._sample(self.rounds.next_number(step))
         if self.stopping:
             return {}
-        if found is None:
+        if usable is None:
             raise ValueError(
                 f"got {BARREN} rounds without {self.state.global_batch} valid rows, an update's worth; "
                 "expected states that the reward tells apart; lower threshold_low and threshold_high, or the "
                 "batch, or raise reward_scale"
             )
-        if found.number != self.round:
-            self.data = self.rounds.read(found.number)
-            self.round, self.start = found.number, found.start
+        if usable.number != self.round:
+            self.data = self.rounds.read(usable.number)
+            self.round, self.start = usable.number, usable.start
         return sampled
 
     def _sample(self, number: int) -> tuple[Round | None, dict[str, float]]:
         """Sample, share and index one round -> it, if it is good for an update, and its figures."""
         accelerator, sampler = self.accelerator, self.sampler
-        mine = sampler.chunks()[accelerator.process_index :: accelerator.num_processes]
+        chunks = sampler.chunks()[accelerator.process_index :: accelerator.num_processes]
         parts, seen = [sampler.no_rows()], [torch.zeros(0)]
-        for chunk in Progress(mine, desc=f"round {number}", delay=3, disable=not accelerator.is_main_process):
+        for chunk in Progress(
+            chunks, desc=f"round {number}", delay=3, disable=not accelerator.is_main_process
+        ):
             if self.stopping:  # all processes alike
                 return None, {}
             rows, scores = sampler.rows(number, chunk)
@@ -142,14 +144,14 @@ class Trainer(base.Trainer[Config, Batch]):
         total = accelerator.reduce(sums, "sum")
         accelerator.wait_for_everyone()
         t = self.rounds.read(number, accelerator.num_processes)["t"]
-        found = Round(number, self.state.step, len(t) // self.state.global_batch, accelerator.num_processes)
+        sampled = Round(number, self.state.step, len(t) // self.state.global_batch, accelerator.num_processes)
         if accelerator.is_main_process:
-            self.rounds.finish(found, oldest=self._oldest_checkpoint())
+            self.rounds.finish(sampled, oldest=self._oldest_checkpoint())
         accelerator.wait_for_everyone()
         bands = torch.bincount(self._band(t), minlength=BANDS)
         figures = {"step_reward": float(total[0] / total[1]), "valid": float(len(t))}
         figures |= {f"valid_band_{i}": float(count) for i, count in enumerate(bands)}
-        return (found if found.updates else None), figures
+        return (sampled if sampled.updates else None), figures
 
     def _band(self, t: Tensor) -> Tensor:
         """Which band each time (N,) lies in, long (N,)."""

@@ -141,17 +141,17 @@ class Trainer(ComparisonTrainer[Config, Batch]):
     def measure(self, part: ComparisonCache) -> dict[str, float]:
         """Accuracy at each of `heldout_timesteps`, at noise that never changes; the first one's decides."""
         chunks = self.chosen(part)
-        found: dict[str, float] = {}
+        heldout: dict[str, float] = {}
         for place, t in enumerate(Progress(self.cfg.heldout_timesteps, desc="held-out timesteps", delay=3)):
             margin, preference, prompts = self.margins(part, chunks, t)
             figures = report(margin.numpy(), preference.numpy(), prompts, scale=1.0)
-            found[f"heldout/accuracy_t{t:g}"] = figures["accuracy"].value
+            heldout[f"heldout/accuracy_t{t:g}"] = figures["accuracy"].value
             if place == 0:
-                found["heldout/accuracy"] = figures["accuracy"].value
-                found["heldout/accuracy_low"] = figures["accuracy"].low
-                found["heldout/accuracy_high"] = figures["accuracy"].high
-                found["heldout/loss"] = float(bradley_terry(margin, preference).mean())
-        return found
+                heldout["heldout/accuracy"] = figures["accuracy"].value
+                heldout["heldout/accuracy_low"] = figures["accuracy"].low
+                heldout["heldout/accuracy_high"] = figures["accuracy"].high
+                heldout["heldout/loss"] = float(bradley_terry(margin, preference).mean())
+        return heldout
 
     @torch.no_grad()
     def margins(

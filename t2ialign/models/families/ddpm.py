@@ -10,6 +10,7 @@ from torch import Tensor
 from t2ialign.diffusion.path import Kind
 from t2ialign.diffusion.schedule import END, path_table, timesteps
 from t2ialign.models.latents import Latents
+from t2ialign.models.options import ModelOptions
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,13 @@ class DDPMLatents(Latents):
         return levels - 1 - parts * levels / num_inference_steps
 
 
-def read_schedule(scheduler: Any) -> dict[str, Any]:
-    """A scheduler's config with DDIM's defaults. Raises ValueError on an unknown prediction type."""
+def read_schedule(pipe: Any, options: ModelOptions) -> dict[str, Any]:
+    """The pipeline's scheduler config with DDIM's defaults, after what `options` set in place of it.
+
+    Raises ValueError on an unknown prediction type.
+    """
+    _override_scheduler(pipe, options)
+    scheduler = pipe.scheduler
     config = dict(DDIMScheduler.from_config(scheduler.config).config)
     if config["prediction_type"] not in KINDS:
         raise ValueError(
@@ -71,3 +77,21 @@ def read_schedule(scheduler: Any) -> dict[str, Any]:
             "the scheduler config clips x_0 as if it were pixels; latents are not, so it is not followed"
         )
     return config
+
+
+def _override_scheduler(pipe: Any, options: ModelOptions) -> None:
+    """Put the prediction type and the noise schedule that are set in place of the scheduler's.
+
+    A schedule that ends in pure noise is sampled from its last step on, as diffusers advises ("trailing"):
+    the "leading" grid of Stable Diffusion never visits that step.
+    """
+    changes: dict[str, Any] = {}
+    if options.prediction_type is not None:
+        changes["prediction_type"] = options.prediction_type
+    if (zero_snr := options.rescale_betas_zero_snr) is not None:
+        changes["rescale_betas_zero_snr"] = zero_snr
+        if zero_snr:
+            changes["timestep_spacing"] = "trailing"
+    if changes:
+        config = {**pipe.scheduler.config, "clip_sample": False, "thresholding": False, **changes}
+        pipe.scheduler = DDIMScheduler.from_config(config)

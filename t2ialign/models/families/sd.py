@@ -26,7 +26,7 @@ class UNetPolicy(PipelinePolicy):
     def __init__(
         self, pipe: Any, *, dtype: torch.dtype = torch.float32, options: ModelOptions = AS_IT_IS
     ) -> None:
-        schedule, factor = read_schedule(pipe.scheduler), 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+        schedule, factor = read_schedule(pipe, options), 2 ** (len(pipe.vae.config.block_out_channels) - 1)
         cells = pipe.unet.config.sample_size
         rows, columns = (cells, cells) if isinstance(cells, int) else cells
         size = (rows * factor, columns * factor)
