@@ -13,7 +13,7 @@ from t2ialign.models.base import Policy
 from t2ialign.models.families import policy_class
 from t2ialign.models.folder import load_folder, networks, readable
 from t2ialign.models.options import AS_IT_IS, ModelOptions
-from t2ialign.models.single_file import load_file
+from t2ialign.models.single.read import load_file
 from t2ialign.models.sources import locate
 
 log = logging.getLogger(__name__)

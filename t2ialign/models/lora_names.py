@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from t2ialign.models.original_layout import unet_name
+from t2ialign.models.single.layout import unet_name
 
 UNET, TRANSFORMER, TEXT, TEXT_2 = "unet", "transformer", "text_encoder", "text_encoder_2"
 COMPONENTS = (UNET, TRANSFORMER, TEXT, TEXT_2)

@@ -63,8 +63,8 @@ def _base_of(name: str) -> str | None:
 
 
 def _budget_of_file(file: Path) -> tuple[Any, int]:
-    from t2ialign.models.file_configs import text_configs, tokenizers
-    from t2ialign.models.file_facts import read_facts
+    from t2ialign.models.single.configs import text_configs, tokenizers
+    from t2ialign.models.single.facts import read_facts
 
     facts = read_facts(file)
     tokenizer, config = tokenizers(facts.family)["tokenizer"], text_configs(facts)["text_encoder"]

@@ -154,7 +154,7 @@ def _one_file(policy: Policy) -> dict[str, Tensor]:
     import torch
 
     from t2ialign.models import lora_family
-    from t2ialign.models.original_layout import to_original
+    from t2ialign.models.single.layout import to_original
 
     if lora_family.of_policy(policy) is None:
         raise ValueError(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from t2ialign.models.file_configs import scheduler_config, text_configs, unet_config, vae_config
-from t2ialign.models.file_facts import FileFacts
-from t2ialign.models.original_layout import CLIP_2, to_original
+from t2ialign.models.single.configs import scheduler_config, text_configs, unet_config, vae_config
+from t2ialign.models.single.facts import FileFacts
+from t2ialign.models.single.layout import CLIP_2, to_original
 from tests.models.test_original_layout import SD1_UNET, SD2_UNET, SDXL_UNET, full_size
 
 TEXT_1 = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "hidden_act": "quick_gelu"}

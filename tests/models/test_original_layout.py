@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLP
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from t2ialign.models.original_layout import to_original, unet_name, unet_to_original
+from t2ialign.models.single.layout import to_original, unet_name, unet_to_original
 
 SD1_UNET = {"sample_size": 64, "cross_attention_dim": 768}
 SD2_UNET = {

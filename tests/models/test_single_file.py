@@ -10,7 +10,7 @@ from t2ialign.diffusion.kernels import ODE
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 from t2ialign.models.options import ModelOptions
-from t2ialign.models.original_layout import CLIP_1, CLIP_2, UNET, VAE
+from t2ialign.models.single.layout import CLIP_1, CLIP_2, UNET, VAE
 from tests.models.released import pipeline, released, write
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -148,7 +148,7 @@ def test_stable_diffusion_2_goes_by_its_name_and_says_so(tmp_path, caplog):
 
 def test_a_file_without_the_layer_nobody_reads_is_the_same_model(tmp_path):
     """Converters from diffusers write Stable Diffusion 2 without its last encoder layer and projection."""
-    from t2ialign.models.original_layout import to_original
+    from t2ialign.models.single.layout import to_original
 
     pipe = pipeline("sd2")
     whole = load_policy(write(released(pipe), tmp_path / "whole.safetensors"), device="cpu")

@@ -12,8 +12,8 @@ from t2ialign.models.families import clip_text
 from t2ialign.models.families.ddpm import DDPMLatents, read_schedule
 from t2ialign.models.lora_targets import UNET
 from t2ialign.models.options import AS_IT_IS, ModelOptions
-from t2ialign.models.original_layout import family_of
 from t2ialign.models.pipeline import PipelinePolicy
+from t2ialign.models.single.layout import family_of
 
 
 class UNetPolicy(PipelinePolicy):

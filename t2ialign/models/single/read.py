@@ -16,10 +16,10 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from t2ialign.models.file_configs import tokenizers, write_configs
-from t2ialign.models.file_facts import FAMILIES, FileFacts, read_facts
 from t2ialign.models.folder import networks, readable, trained_network
 from t2ialign.models.options import ModelOptions
+from t2ialign.models.single.configs import tokenizers, write_configs
+from t2ialign.models.single.facts import FAMILIES, FileFacts, read_facts
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from rewards.tensor_files import save_pretrained
 from rewards.towers.clip_tokenizer import SIZE, clip_tokenizer
-from t2ialign.models.file_facts import FileFacts, Shapes
-from t2ialign.models.original_layout import CLIP_1, CLIP_2, CLIP_XL, OPEN_CLIP_XL, UNET, VAE
+from t2ialign.models.single.facts import FileFacts, Shapes
+from t2ialign.models.single.layout import CLIP_1, CLIP_2, CLIP_XL, OPEN_CLIP_XL, UNET, VAE
 
 HEAD = 64
 """Channels of an attention head, but for Stable Diffusion 1's U-Net, which has 8 heads of any width."""
