@@ -89,7 +89,7 @@ def page(reward: str, columns: Columns, side: Side, baseline: Side | None = None
     prompts = _prompts(whole, before)
     return render(
         "evaluation.html",
-        title=f"{reward} of {side.source.resolve().name}",
+        title=f"{reward} of {_name(side.source)}",
         lead=_lead(side, baseline, len(broken)),
         reward=reward,
         columns=columns,
@@ -107,8 +107,14 @@ def page(reward: str, columns: Columns, side: Side, baseline: Side | None = None
 
 def _lead(side: Side, baseline: Side | None, broken: int) -> str:
     prompts = len({row["prompt"] for row in side.scores})
-    against = f", against {len(baseline.scores)} of {baseline.source.resolve().name}" if baseline else ""
+    against = f", against {len(baseline.scores)} of {_name(baseline.source)}" if baseline else ""
     return f"{len(side.scores)} images of {prompts} prompts{against}; {broken} could not be scored."
+
+
+def _name(source: Path) -> str:
+    """The last part of a folder's path, and of a table's with its folder."""
+    whole = source.resolve()
+    return whole.name if source.is_dir() else f"{whole.parent.name}/{whole.name}"
 
 
 def _change(row: Score, pairs: Mapping[Any, Score]) -> float | None:

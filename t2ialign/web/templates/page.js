@@ -11,6 +11,7 @@ document.addEventListener("click", event => {
   large.className = image.className;
   words.textContent = image.alt;
   close.textContent = "Close";
+  dialog.setAttribute("aria-label", image.alt);
   dialog.append(large, words, close);
   dialog.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => dialog.remove());
