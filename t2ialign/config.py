@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -36,6 +36,15 @@ class Config(BaseModel):
 
     EXAMPLES: ClassVar[str] = ""
     """The examples at the end of --help: lines, each a sentence and the command that it describes."""
+
+    if not TYPE_CHECKING:  # type checkers know the fields that each class takes
+
+        def __init__(self, **values: Any) -> None:
+            """Raises ValueError for an unknown key, a missing one and a wrong value, all on one line."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ValueError(" | ".join(_explain(type(self), dict(e)) for e in error.errors())) from error
 
     @model_validator(mode="before")
     @classmethod
@@ -80,10 +89,9 @@ def load(
         _assign(merged, key.split("."), _parse(text, cls.model_fields.get(key)))
     merged |= {renamed(cls, key): value for key, value in (values or {}).items()}
     try:
-        config = cls.model_validate(merged)
-    except ValidationError as error:
-        where = f"{file}: " if file else ""
-        raise ValueError(where + " | ".join(_explain(cls, dict(e)) for e in error.errors())) from error
+        config = cls(**merged)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}" if file else str(error)) from error
     _check_numbers(config)
     return config
 

@@ -1,4 +1,7 @@
-"""Progress of a task: a bar on a terminal, elsewhere a plain line now and then, nothing where it is quiet."""
+"""Progress of a task: a bar on a terminal and in a notebook, elsewhere a plain line now and then.
+
+Nothing is shown where it is quiet.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,12 @@ def quiet() -> bool:
     return logging.getLogger("t2ialign").level > logging.INFO
 
 
+def in_notebook() -> bool:
+    """Whether this is a cell of Jupyter or Colab, whose output is no terminal and yet shows bars."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
 class Progress:
     """Counts up to `total`, by `update` or by going through `items`; use it in a `with`, or close it.
 
@@ -41,13 +50,14 @@ class Progress:
         count = getattr(items, "__len__", None)
         self.items, self.desc, self.unit, self.n = items, desc, unit, initial
         self.total = count() if total is None and count is not None else total
-        terminal, shown = sys.stderr.isatty(), not disable and not quiet()
+        notebook, shown = in_notebook(), not disable and not quiet()
+        has_bars = notebook or sys.stderr.isatty()
         self._bar: tqdm[Any] | None = None
-        if shown and terminal:
-            self._bar = tqdm(
+        if shown and has_bars:
+            self._bar = _bar_class(notebook=notebook)(
                 total=self.total, initial=initial, desc=desc, unit=unit, delay=delay, mininterval=0.2
             )
-        self._lines, self._note, self._began = shown and not terminal, "", time.monotonic()
+        self._lines, self._note, self._began = shown and not has_bars, "", time.monotonic()
         self._last, self._printed = self._began, -1
 
     def __enter__(self) -> Progress:
@@ -97,3 +107,12 @@ class Progress:
         print(
             f"t2ialign: {self.desc}: {many} {self.unit}s in {spent}{self._note}", file=sys.stderr, flush=True
         )
+
+
+def _bar_class(*, notebook: bool) -> type[tqdm[Any]]:
+    """The bar of a terminal, or the one that tqdm has for this notebook."""
+    if not notebook:
+        return tqdm
+    from tqdm import auto
+
+    return auto.tqdm

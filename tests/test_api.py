@@ -243,6 +243,8 @@ def test_trainers_are_classes_with_a_config(tiny_sd: Path, tmp_path: Path) -> No
     seen: list[int] = []
     metrics = t2ialign.BackpropTrainer(config).fit(on_step=lambda step, row: seen.append(step))
     assert seen == [1] and "reward" in metrics
+    with pytest.raises(ValueError, match=r"^beta: got -1; expected greater than 0; beta is: .*$"):
+        t2ialign.DPOConfig(data="x", beta=-1)
     for method in ("DPO", "Dense", "LPO", "Reward", "LRM", "Evaluator", "RewriteSFT", "RewriteGRPO"):
         assert getattr(t2ialign, f"{method}Trainer").fit and getattr(t2ialign, f"{method}Config").model_fields
 

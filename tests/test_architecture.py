@@ -246,15 +246,11 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-# TO BE DELETED once the bodies of these commands have moved into t2ialign/api: no other file may be longer.
-LONG_UNTIL_MOVED = {"t2ialign/cli/keypoints.py", "t2ialign/cli/sample.py", "t2ialign/cli/score.py"}
-
-
 @pytest.mark.parametrize("file", [*SOURCES, *SCRIPTS], ids=name)
 def test_sizes(file):
     """Lines are counted as `wc -l` counts them, blank ones included."""
     lines = len(file.read_text().splitlines())
-    assert lines <= MAX_LINES or name(file) in LONG_UNTIL_MOVED, f"{name(file)} has {lines} lines"
+    assert lines <= MAX_LINES, f"{name(file)} has {lines} lines"
     for node in functions(ast.parse(file.read_text())):
         assert node.end_lineno is not None
         long = node.end_lineno - node.lineno + 1

@@ -1,6 +1,7 @@
 """Whatever may take minutes shows how far it is: a bar that runs to its end, after 3 s of silence."""
 
-from types import ModuleType
+import sys
+from types import MappingProxyType, ModuleType, SimpleNamespace
 
 import pytest
 
@@ -59,3 +60,25 @@ def test_prompts_and_held_out_images(bars, dense_config, tmp_path):  # noqa: F81
     assert seen == [("encoding prompts", 3, 40, 40)]
     trainer.evaluate()
     assert seen[1:] == [("held-out images", 3, 1, 1)]
+
+
+class Shell:
+    """What IPython says of itself in a cell of a notebook."""
+
+    kernel = object()
+    config = MappingProxyType({"IPKernelApp": {}})
+
+
+def test_a_notebook_shows_a_bar_and_a_file_plain_lines(monkeypatch, capsys):
+    """A cell's stderr is no terminal, and yet it shows bars."""
+    with Progress(total=2, desc="draw", unit="image") as lines:
+        lines.update(2)
+    assert "t2ialign: draw: " not in capsys.readouterr().err  # it took no time
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=Shell))
+    with Progress(total=2, desc="draw", unit="image") as bar:
+        bar.update(2)
+    assert "draw: 100%" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    with Progress(total=2, desc="draw", unit="image") as script:
+        script.update(2)
+    assert capsys.readouterr().err == ""
