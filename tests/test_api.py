@@ -243,7 +243,9 @@ def test_trainers_are_classes_with_a_config(tiny_sd: Path, tmp_path: Path) -> No
     seen: list[int] = []
     metrics = t2ialign.BackpropTrainer(config).fit(on_step=lambda step, row: seen.append(step))
     assert seen == [1] and "reward" in metrics
-    with pytest.raises(ValueError, match=r"^beta: got -1; expected greater than 0; beta is: .*$"):
+    with pytest.raises(
+        ValueError, match=r"^beta: got -1; expected a number greater than 0; --help says of beta: .*$"
+    ):
         t2ialign.DPOConfig(data="x", beta=-1)
     for method in ("DPO", "Dense", "LPO", "Reward", "LRM", "Evaluator", "RewriteSFT", "RewriteGRPO"):
         assert getattr(t2ialign, f"{method}Trainer").fit and getattr(t2ialign, f"{method}Config").model_fields
@@ -333,7 +335,7 @@ def test_pairs_that_rewards_contradict_are_dropped(tmp_path: Path) -> None:
     three, floors = ["saturation", "contrast", "clipped"], [0.5, -1.0, -1.0]
     how: dict[str, Any] = {"floors": floors}
     kept = t2ialign.filter_pairs(tmp_path / "pairs.jsonl", three, tmp_path / "kept.jsonl", **how)
-    assert (kept.kept, kept.preferences["pairs"]) == (1, 2)
+    assert (kept.pairs_kept, kept.preferences["pairs"]) == (1, 2)
     assert [row["prompt"] for row in jsonl.read(kept.output)] == ["x"]
     for wrong, said in (({"floors": [1.0]}, "got floors="), ({"strategy": 7}, "got strategy=7")):
         with pytest.raises(ValueError, match=said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from rewards import assets
 from rewards.foreign import is_short_of_memory
 from rewards.latent.lrm import GUIDANCE, LRM
-from rewards.latent.networks import Backbone, read_backbone
+from rewards.latent.mmdit import MMDiTBackbone
+from rewards.latent.networks import TOKENIZERS, Backbone, read_backbone
 from rewards.latent.unet import UNetBackbone
 
 
@@ -44,17 +46,22 @@ def from_pipeline(
 
 
 def from_networks(
-    pipe: Any,
+    components: Mapping[str, Any],
     *,
     dim: int | None = None,
     guidance: float = GUIDANCE,
     text_projection: str | Path | None = None,
     seed: int = 0,
 ) -> LRM:
-    """The same of a loaded pipeline of Stable Diffusion 1, 2 or XL, whose networks it takes over."""
-    second = getattr(pipe, "text_encoder_2", None)
-    words = [pipe.tokenizer] if second is None else [pipe.tokenizer, pipe.tokenizer_2]
-    backbone = UNetBackbone(pipe.unet, words, pipe.text_encoder, second)
+    """The same of a loaded pipeline's networks and tokenizers, by their names there; it takes them over."""
+    parts = [components.get(name) for name in ("text_encoder", "text_encoder_2", "text_encoder_3")]
+    encoders = [encoder for encoder in parts if encoder is not None]
+    tokenizers = [components[name] for name in TOKENIZERS[: len(encoders)]]
+    backbone: Backbone
+    if "unet" in components:
+        backbone = UNetBackbone(components["unet"], tokenizers, *encoders)
+    else:
+        backbone = MMDiTBackbone(components["transformer"], tokenizers, *encoders)
     return _untrained(backbone, dim, guidance, text_projection, seed)
 
 

@@ -66,9 +66,9 @@ class Phrase:
     @property
     def count(self) -> int:
         """How many; 1 for "a", "an" and "one"."""
-        found = value(self.number.text)
-        assert found is not None, "a phrase starts with a number"
-        return found
+        number_named = value(self.number.text)
+        assert number_named is not None, "a phrase starts with a number"
+        return number_named
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Scene:
 
 def tokens(text: str) -> list[Token]:
     """The words and marks of a text, in order."""
-    return [Token(found.group(), *found.span()) for found in _TOKEN.finditer(text)]
+    return [Token(match.group(), *match.span()) for match in _TOKEN.finditer(text)]
 
 
 def rewrite(text: str, edits: Iterable[tuple[Span, str]]) -> str:
@@ -103,18 +103,18 @@ def rewrite(text: str, edits: Iterable[tuple[Span, str]]) -> str:
 
 def style_end(text: str) -> int:
     """Where the "a realistic photo of" at the start of a prompt ends; 0 without one."""
-    found = _STYLE.match(text)
-    return found.end() if found else 0
+    match = _STYLE.match(text)
+    return match.end() if match else 0
 
 
 def style_noun(text: str) -> tuple[Span, str] | None:
     """The words that name the style before "of", without article, and their medium, or None."""
-    found = _STYLE.match(text)
-    if found is None:
+    match = _STYLE.match(text)
+    if match is None:
         return None
     lead = re.match(r"(?:an?\s+|the\s+)?", text, re.IGNORECASE)
     assert lead is not None, "every part of the pattern may be empty"
-    return (lead.end(), found.end() - len(" of")), MEDIA[found[1].lower()]
+    return (lead.end(), match.end() - len(" of")), MEDIA[match[1].lower()]
 
 
 def ends_phrase(token: Token, following: Token | None) -> bool:
@@ -177,25 +177,25 @@ def agree(verb: Token) -> str:
 def phrases(text: str) -> tuple[Phrase, ...]:
     """Every counted noun of a text; numerals above 20 are years or prices and not counted."""
     items, start = tokens(text), style_end(text)
-    found = []
+    pairs = []
     for index, token in enumerate(items):
         count = value(token.text)
         if count is None or not 1 <= count <= 20 or token.start < start:
             continue
         if phrase := _phrase(token, items[index + 1 :]):
             before = items[index - 1].word if index else ""
-            found.append((phrase, token.start <= start + 1 or before in _BEFORE_SUBJECT))
-    return tuple(_with_verbs(found))
+            pairs.append((phrase, token.start <= start + 1 or before in _BEFORE_SUBJECT))
+    return tuple(_with_verbs(pairs))
 
 
 _BEFORE_SUBJECT = frozenset((",", ".", ":", "and", "while", "where", "as", "of", "when", "but"))
 
 
-def _with_verbs(found: list[tuple[Phrase, bool]]) -> list[Phrase]:
+def _with_verbs(pairs: list[tuple[Phrase, bool]]) -> list[Phrase]:
     """Phrases of which some can be subjects: a verb after another noun is the last subject's."""
     done: list[Phrase] = []
     subject: int | None = None
-    for phrase, leads in found:
+    for phrase, leads in pairs:
         if leads:
             subject = None if phrase.verb else len(done)
         elif phrase.verb is not None:

@@ -243,8 +243,8 @@ def _claim(output: Path, seed: int) -> None:
     settings = output / SETTINGS
     wanted = json.loads(json.dumps({"seed": seed, **TRAINING, **SAMPLER}))
     if settings.exists():
-        found = atomic.read_json(settings)
-        changed = ", ".join(key for key in wanted if found.get(key) != wanted[key])
+        earlier = atomic.read_json(settings)
+        changed = ", ".join(key for key in wanted if earlier.get(key) != wanted[key])
         if changed:
             raise ValueError(
                 f"got {output}, which holds a demo with another {changed}; expected the same; "

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
     from t2ialign import api
     from t2ialign.evaluation.filter_report import table
 
-    kept = api.filter_pairs(
+    filtered = api.filter_pairs(
         args.pairs,
         args.rewards,
         args.output,
@@ -124,12 +124,12 @@ def run(args: argparse.Namespace) -> None:
         max_batch_pixels=args.max_batch_pixels,
         resume=args.resume is not None,
     )
-    won, tied, left_out = kept.preferences, kept.ties, kept.figures["unreadable"]["rows"]
-    Console(markup=False).print(table(kept.figures))
+    won, tied, left_out = filtered.preferences, filtered.ties, filtered.figures["unreadable"]["rows"]
+    Console(markup=False).print(table(filtered.figures))
     print(
         f"kept {won['kept']} of {won['pairs']} preferences and {tied['kept']} of {tied['pairs']} ties"
-        f"{f'; {left_out} rows left out, unreadable' if left_out else ''}; report in {kept.report}"
+        f"{f'; {left_out} rows left out, unreadable' if left_out else ''}; report in {filtered.report}"
     )
-    print(f"examples of both: {kept.page}")
-    kept.check()
+    print(f"examples of both: {filtered.page}")
+    filtered.check()
     print(f"t2ialign train lrm {shlex.quote(f'data={args.output}')}")

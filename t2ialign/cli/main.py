@@ -78,9 +78,9 @@ class Parser(argparse.ArgumentParser):
             message = f"got {words}; expected an option of {self.prog}; {self._meant(words.split()[0])}"
         raise ValueError(f"{message}; see {self.prog} --help")
 
-    def check_words(self, found: argparse.Namespace) -> None:
+    def check_words(self, args: argparse.Namespace) -> None:
         """Raises ValueError for steps=20 in the place of a prompt, where --steps 20 is meant."""
-        for word in (str(word) for name in FREE_WORDS for word in getattr(found, name, [])):
+        for word in (str(word) for name in FREE_WORDS for word in getattr(args, name, [])):
             if (option := self._assigned(word)) is not None:
                 raise ValueError(
                     f"got {word}; expected an option with dashes, or a prompt of this form in a file; "

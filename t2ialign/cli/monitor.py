@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
     changes = matrix(runs)
     page, verdicts = monitor_page.render(runs, changes), {}
     for name, journal in runs.items():
-        fired, said = monitor_page.verdict(journal)
-        print(printable(f"{name}: {said}"))
+        fired, sentence = monitor_page.verdict(journal)
+        print(printable(f"{name}: {sentence}"))
         verdicts[name] = {
             **{key: journal.about[key] for key in ("method", "model", "trained")},
             "steps": journal.steps,

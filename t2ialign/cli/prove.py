@@ -198,7 +198,8 @@ def write(output: Path, work: Path, subject: str) -> list[dict[str, Any]]:
     A claim that was never complete on today's code, nor judged earlier, is a row that says "not tested".
     """
     file = output / f"{subject}.json"
-    earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    on_file = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    earlier = [row for row in on_file if row["verdict"] != "not tested"]
     rows: list[dict[str, Any]] = []
     figures = {}
     recorded = recorded_files(file)
@@ -209,8 +210,8 @@ def write(output: Path, work: Path, subject: str) -> list[dict[str, Any]]:
             figures[number] = claim.figures([run.folder for run in each])
             recorded[str(number)] = _record(each)
         else:
-            kept = [row for row in earlier if row.get("number") == number and row["verdict"] != "not tested"]
-            rows += kept or [_untested(claim, number, subject, each)]
+            measured = [row for row in earlier if row.get("number") == number]
+            rows += measured or [_untested(claim, number, subject, each)]
             missing = [str(run.seed) for run in each if not run.done or run.stale is not None]
             print(f"claim {number}: seeds {', '.join(missing)} are still to run before it is judged")
     output.mkdir(parents=True, exist_ok=True)
@@ -268,11 +269,11 @@ def _runs(work: Path, subject: str, number: int, claim: Claim) -> dict[int, Run]
     return {seed: Run(home / f"seed-{seed}", seed) for seed in claim.seeds}
 
 
-def _chosen(name: str, asked: list[int] | None, there: list[int]) -> list[int]:
+def _chosen(name: str, wanted: list[int] | None, there: list[int]) -> list[int]:
     """What was asked for, or all. Raises ValueError for a number that is not there."""
-    if odd := [number for number in asked or [] if number not in there]:
+    if odd := [number for number in wanted or [] if number not in there]:
         raise ValueError(f"got --{name} {odd[0]}; expected one of {', '.join(map(str, there))}; change it")
-    return list(dict.fromkeys(asked or there))
+    return list(dict.fromkeys(wanted or there))
 
 
 def _check_tree(runs: list[Run]) -> None:

@@ -58,5 +58,5 @@ def describe(file: Path) -> Recipe:
 
 def header_of(file: Path) -> dict[str, str]:
     """The fields of the comment at its head, each on one line."""
-    found = HEADER.findall(file.read_text(encoding="utf-8"))
-    return {name: " ".join(text.replace("\n#", " ").split()) for name, text in found}
+    fields = HEADER.findall(file.read_text(encoding="utf-8"))
+    return {name: " ".join(text.replace("\n#", " ").split()) for name, text in fields}

@@ -191,8 +191,8 @@ def verdict(result: Rewritten) -> str:
     notes = [result.reason if result.used == "original" else result.fallback]
     notes += [f"{loss.what}: {loss.evidence}" for loss in result.lost]
     notes += [f"dropped: {part}" for part in result.dropped]
-    said = f" ({'; '.join(note for note in notes if note)})" if any(notes) else ""
-    return f"{result.used + ':':<9} {result.text}{said}"
+    remarks = f" ({'; '.join(note for note in notes if note)})" if any(notes) else ""
+    return f"{result.used + ':':<9} {result.text}{remarks}"
 
 
 class _Terminal:

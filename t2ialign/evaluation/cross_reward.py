@@ -21,7 +21,7 @@ class Change:
     """The change in the reward's unit, over images of the same prompt and seed, interval by prompt."""
     base_std: float
     """Standard deviation of the base's means over prompts; 0 where all are alike."""
-    own: bool
+    trained_on: bool
     """Whether the run was trained on it: then it says that training worked, not that images are better."""
 
     @property
@@ -38,7 +38,7 @@ class Change:
             "base_std_units": self.scaled.to_json() if self.scaled else None,
             "raw": self.raw.to_json(),
             "base_std": self.base_std,
-            "trained_on": self.own,
+            "trained_on": self.trained_on,
         }
 
 
@@ -64,13 +64,13 @@ def check_alike(runs: Mapping[str, Journal]) -> None:
 
 
 def _row(journal: Journal) -> dict[str, Change]:
-    last, own = journal.at(journal.steps[-1]), journal.about["trained"]
+    last, trained_name = journal.at(journal.steps[-1]), journal.about["trained"]
     base = {(row["prompt"], row["seed"]): row["scores"] for row in journal.at(journal.steps[0])}
     changes = {}
     for key in last[0]["scores"]:
         before = [base[row["prompt"], row["seed"]][key] for row in last]
         after, prompts = [row["scores"][key] for row in last], [row["prompt"] for row in last]
         unit = spread(journal.series("scores", key))
-        name = own if key == TRAINED else key
+        name = trained_name if key == TRAINED else key
         changes[name] = Change(paired_difference(after, before, prompts), unit, key == TRAINED)
     return changes

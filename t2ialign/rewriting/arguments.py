@@ -13,7 +13,7 @@ from t2ialign.rewriting.intensity import INTENSITIES
 if TYPE_CHECKING:
     from t2ialign.rewriting.load import Choice
 
-OWN = ("url", "preset", "intensity", "temperature", "seed")
+FLAGS = ("url", "preset", "intensity", "temperature", "seed")
 """What is no option, since it has a flag."""
 
 
@@ -41,18 +41,18 @@ def parse_options(texts: Iterable[str], flag: str) -> dict[str, Any]:
     """ "tokens=512" -> {"tokens": 512}; values are read as YAML. Raises ValueError for another form."""
     from t2ialign.io import plain_yaml
 
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not key.isidentifier() or not equals:
             raise ValueError(f"got {flag} {text!r}; expected KEY=VALUE; write it so")
         try:
-            found[key] = plain_yaml.read(value)
+            options[key] = plain_yaml.read(value)
         except ValueError as error:
             raise ValueError(
                 f"got {flag} {text!r}, whose value is not YAML; expected KEY=VALUE; quote it"
             ) from error
-    return found
+    return options
 
 
 def chosen(
@@ -68,7 +68,7 @@ def chosen(
     """The rewriter of that name. Raises ValueError as `load.choose` does, and for an option with a flag."""
     from t2ialign.rewriting.load import choose
 
-    if flags := [key for key in OWN if key in options]:
+    if flags := [key for key in FLAGS if key in options]:
         raise ValueError(f"got {flags[0]} as an option; expected {naming.name(flags[0])}; write it so")
     if temperature is not None and not 0 <= temperature < math.inf:
         raise ValueError(

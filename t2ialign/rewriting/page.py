@@ -63,10 +63,10 @@ def write(
 def _card(result: Rewritten) -> dict[str, Any]:
     """What the template shows of a result."""
     lost = set(result.lost)
-    asked = [*check(result.prompt, ""), *result.lost] if result.rewrite else []
+    checked = [*check(result.prompt, ""), *result.lost] if result.rewrite else []
     return {
         "result": result,
-        "survival": [(item, item not in lost) for item in dict.fromkeys(asked)],
+        "survival": [(item, item not in lost) for item in dict.fromkeys(checked)],
         "pairs": [],
     }
 

@@ -113,7 +113,7 @@ def write_page(page: Path, folder: Path, rows: Sequence[Row], rewriter: str) -> 
     from t2ialign.rewriting.page import Images, write
 
     drawn = {draw: jsonl.read(folder / _journal(draw)) for draw in {_draw(row) for row in rows}}
-    results = {(draw, row["prompt"]): from_row(row) for draw, found in drawn.items() for row in found}
+    results = {(draw, row["prompt"]): from_row(row) for draw, rewrites in drawn.items() for row in rewrites}
     images: dict[tuple[int, str], list[Images]] = {}
     for row in rows:
         after = inside(folder, row["file"])

@@ -116,9 +116,9 @@ class Engine:
                 for names, places in self._usable(prompts, wrong):
                     texts = [prompts[place] or "" for place in places]
                     for some, given in self._inputs(batch, names, places, texts):
-                        found = self._scored({name: self.rewards[name] for name in some}, given, wrong)
+                        scored = self._scored({name: self.rewards[name] for name in some}, given, wrong)
                         at = torch.as_tensor(given.places, device=self.device)
-                        for name, values in found.items():
+                        for name, values in scored.items():
                             scores[name][at] = values
         except torch.OutOfMemoryError as error:
             raise ValueError(
@@ -132,11 +132,11 @@ class Engine:
         self, prompts: Sequence[str | None], wrong: Wrong
     ) -> Iterator[tuple[list[str], Sequence[int]]]:
         """(rewards, places they can score): all of them where there is a prompt, image scorers elsewhere."""
-        asked = [place for place, prompt in enumerate(prompts) if prompt]
+        prompted = [place for place, prompt in enumerate(prompts) if prompt]
         bare = [place for place, prompt in enumerate(prompts) if not prompt]
         wrong |= {(name, place): NO_PROMPT for name in self.needing for place in bare}
-        if asked:
-            yield list(self.rewards), asked
+        if prompted:
+            yield list(self.rewards), prompted
         if bare and len(self.needing) < len(self.rewards):
             yield [name for name in self.rewards if name not in self.needing], bare
 
@@ -163,15 +163,15 @@ class Engine:
     def _scored(self, rewards: Mapping[str, Reward], given: Inputs, wrong: Wrong) -> dict[str, Tensor]:
         """Scores of all rewards together; if that fails, of each alone, then row by row, to see which do."""
         try:
-            found = score_all(rewards, given.images, given.prompts, given.squares)
-            self.worked |= found.keys()
-            return {name: values.to(self.device, self.exact) for name, values in found.items()}
+            scores = score_all(rewards, given.images, given.prompts, given.squares)
+            self.worked |= scores.keys()
+            return {name: values.to(self.device, self.exact) for name, values in scores.items()}
         except Exception as error:  # code of users fails in any way, and costs no more than its row
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             if len(rewards) > 1:
                 each = (self._scored({name: reward}, given, wrong) for name, reward in rewards.items())
-                return {name: values for found in each for name, values in found.items()}
+                return {name: values for scores in each for name, values in scores.items()}
             ((name, reward),) = rewards.items()
             if (
                 isinstance(error, UnreadableAnswer) and error.scorer is reward

@@ -71,7 +71,7 @@ class Journal:
             self.file.close()
             raise
         self.size = self.start = path.stat().st_size
-        self.kept: dict[str, tuple[int, int]] = {}
+        self.done_before: dict[str, tuple[int, int]] = {}
         self.held: list[Row] = []
         self.pushed = time.monotonic()
 
@@ -79,7 +79,7 @@ class Journal:
         """The items that are not done so far."""
         for item in items:
             if (key := item.identity) in self.done:
-                self.kept[key] = item.shard, item.row
+                self.done_before[key] = item.shard, item.row
             else:
                 yield item
 
@@ -110,7 +110,7 @@ class Journal:
 
         To be read when all of `todo` has been added and pushed.
         """
-        waiting = dict(self.kept)
+        waiting = dict(self.done_before)
         for offset, row in self._lines():
             if offset >= self.start:
                 yield row

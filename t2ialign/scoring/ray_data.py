@@ -94,7 +94,7 @@ def score(job: Job, journal: Journal, *, workers: int) -> Iterator[list[Row]]:
         for line in batch["line"]:
             kind, row = json.loads(line)
             kinds[kind].append(row)
-        journal.kept |= {row["id"]: (row["shard"], row["row"]) for row in kinds["done"]}
+        journal.done_before |= {row["id"]: (row["shard"], row["row"]) for row in kinds["done"]}
         yield kinds["row"]
         for row in kinds["fatal"]:
             raise ValueError(row["error"])

@@ -67,13 +67,13 @@ class Filtered:
         return part
 
     @property
-    def kept(self) -> int:
+    def pairs_kept(self) -> int:
         """How many pairs were kept."""
         return int(self.figures["kept"])
 
     def check(self) -> None:
         """Raises ValueError if no pair is left."""
-        if not self.kept:
+        if not self.pairs_kept:
             raise ValueError(
                 f"got no pair of {self.figures['pairs']} that all three rewards allow; expected some; lower "
                 f"{naming.name('floors')}, raise {naming.name('ties')} (the gaps are in {self.report}) and "

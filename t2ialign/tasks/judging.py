@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from t2ialign.io import locks, naming
 from t2ialign.io.paths import check_place
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS, check_max_batch_pixels
-from t2ialign.tasks.wanted_points import Points, asked, finder, wanted
+from t2ialign.tasks.wanted_points import Points, finder, items_to_judge, wanted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,7 +101,7 @@ def _judged(how: Judging, *, resume: bool) -> KeypointResult:
     points, total = wanted(source, finder(how))
     file = how.output / JOURNAL
     with closing(Journal(file, of, resume=resume, done=is_read, whole=has_verdicts)) as journal:
-        _judge(how, journal, asked(source, points), points, total)
+        _judge(how, journal, items_to_judge(source, points), points, total)
         rows = sorted(journal.rows(), key=lambda row: (row["shard"], row["row"]))
     bare = sum(some == [] for some in points.values())
     images = _images(source, keypoint_report.missing(rows))
@@ -149,7 +149,7 @@ def _judge(how: Judging, journal: Journal, items: Iterable[Item], points: Points
     from t2ialign.scoring.judged import judged_rows
 
     evaluator = _evaluator(how)
-    with Progress(initial=len(journal.kept), total=total, desc="keypoints", unit="image") as bar:
+    with Progress(initial=len(journal.done_before), total=total, desc="keypoints", unit="image") as bar:
         stream = chain([first], todo)
         while batch := list(islice(stream, how.batch_size)):
             for rows in judged_rows(evaluator, batch, points, how.max_batch_pixels):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.rewriting.arguments import OWN, chosen
+from t2ialign.rewriting.arguments import FLAGS, chosen
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.load import Choice
 from t2ialign.rewriting.rewriter import Rewriter
@@ -50,8 +50,8 @@ def choice_of(rewriter: str | Choice | Rewriter, options: Mapping[str, Any], *, 
                 "by name; set them on the object"
             )
         return Loaded(type(rewriter).__name__, rewriter=rewriter)
-    flags = {key: options[key] for key in OWN if key in options}
-    rest = {key: value for key, value in options.items() if key not in OWN}
+    flags = {key: options[key] for key in FLAGS if key in options}
+    rest = {key: value for key, value in options.items() if key not in FLAGS}
     return chosen(rewriter, **{"seed": seed, **flags}, options=rest)
 
 

@@ -70,7 +70,7 @@ def wanted(source: Source, find: Finder) -> tuple[Points, int]:
     return points, sum(count for prompt, count in prompts.items() if not prompt or points.get(prompt) != [])
 
 
-def asked(source: Source, points: Points) -> Iterator[Item]:
+def items_to_judge(source: Source, points: Points) -> Iterator[Item]:
     """The items that ask for something, and as errors those of which that is not known."""
     from rewards.keypoints.taxonomy import LETTERS
     from rewards.text.length import too_long

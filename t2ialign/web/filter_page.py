@@ -21,7 +21,7 @@ from t2ialign.web.pages import render
 
 EXAMPLES = 6
 """Pairs that are shown of those kept, and of those that each set of rewards dropped."""
-KEPT = "kept"
+STAYS = "kept"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Examples:
         self._root = folder if folder.is_dir() else None
         self._names, self._gaps, self._preferences = names, gaps, preferences
         self._allows, self._whole = allows, whole
-        self.groups: dict[str, list[Example]] = {KEPT: []}
+        self.groups: dict[str, list[Example]] = {STAYS: []}
 
     def passing(self, records: Iterable[tuple[int, PairRecord]]) -> Iterator[tuple[int, PairRecord]]:
         """The same numbered pairs; those that are the first of their group are noted."""
@@ -71,7 +71,7 @@ class Examples:
     def _group(self, number: int) -> str:
         """The rewards that forbid a pair, as `consistent_filter.dropped_by` calls them."""
         pairs = zip(self._names, self._allows[number], strict=True)
-        return " + ".join(name for name, allows in pairs if not allows) or KEPT
+        return " + ".join(name for name, allows in pairs if not allows) or STAYS
 
     def _example(self, number: int, record: PairRecord) -> Example | None:
         sides = (("preferred", record.win), ("other", record.lose))
@@ -98,7 +98,7 @@ def write(file: Path, report: Mapping[str, Any], examples: Examples) -> None:
 def page(report: Mapping[str, Any], groups: Mapping[str, Sequence[Example]]) -> str:
     """The page as HTML text: counts, which rewards dropped how many pairs, and examples by group."""
     sorts = {name: report[name] for name in ("preferences", "ties") if report[name]["pairs"]}
-    order = [KEPT, *report["preferences"]["dropped_by"]]
+    order = [STAYS, *report["preferences"]["dropped_by"]]
     return render(
         "filter.html",
         title=f"Pairs of {report['source']}",
@@ -110,5 +110,5 @@ def page(report: Mapping[str, Any], groups: Mapping[str, Sequence[Example]]) -> 
         sorts=sorts,
         dropped={name: [part["dropped_by"][name] for part in sorts.values()] for name in order[1:]},
         groups={name: groups[name] for name in order if groups.get(name)},
-        kept_group=KEPT,
+        kept_group=STAYS,
     )

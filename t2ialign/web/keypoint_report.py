@@ -84,11 +84,11 @@ def write(
         "prompts_without_key_points": prompts_without_key_points,
         "errors": [{"file": row["file"], "error": row["error"]} for row in rows if row["error"] is not None],
     }
-    title, found = f"Key points of {of['samples']}", list(lines(judged, left_out, as_wrong))
+    title, table_lines = f"Key points of {of['samples']}", list(lines(judged, left_out, as_wrong))
     jsonl.rewrite(folder / ROWS, flat)
-    atomic.write_text(folder / PAGE_FILE, page(title, found, flat, lead(result), images or {}))
+    atomic.write_text(folder / PAGE_FILE, page(title, table_lines, flat, lead(result), images or {}))
     atomic.write_json(folder / RESULT, result)
-    return result, table(found, title)
+    return result, table(table_lines, title)
 
 
 def lead(result: Mapping[str, Any]) -> str:
@@ -105,25 +105,25 @@ def lines(judged: Sequence[Judged], readable: Accuracy, as_wrong: Accuracy) -> I
     """Kinds and then their category, category by category, then the figures over all."""
     blank = Counter(one.kind for one in judged if one.match is None)
     for category, title in categories().items():
-        mine = [kind for kind in as_wrong.kinds if kinds()[kind].category == category]
-        for kind in mine:
+        kinds_of_category = [kind for kind in as_wrong.kinds if kinds()[kind].category == category]
+        for kind in kinds_of_category:
             both = readable.kinds.get(kind), as_wrong.kinds[kind]
             yield Line(category, kinds()[kind].name, *both, blank[kind])
-        if mine:
+        if kinds_of_category:
             both = readable.categories.get(category), as_wrong.categories[category]
-            yield Line(category, title, *both, sum(blank[kind] for kind in mine), total=True)
+            yield Line(category, title, *both, sum(blank[kind] for kind in kinds_of_category), total=True)
     for name, title in LONE.items():
         yield Line("", title, getattr(readable, name), getattr(as_wrong, name), blank.total(), total=True)
 
 
-def table(found: Sequence[Line], title: str) -> Table:
+def table(rows: Sequence[Line], title: str) -> Table:
     """Per cent with 95 % intervals; what unreadable answers change is shown only where there are some."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("key point", overflow="fold")
-    some = any(line.unreadable for line in found)
+    some = any(line.unreadable for line in rows)
     for name in ("n", "correct, %", *(("unreadable", "as wrong, %") if some else ())):
         shown.add_column(name, justify="right", overflow="fold")
-    for before, line in zip([None, *found[:-1]], found, strict=True):
+    for before, line in zip([None, *rows[:-1]], rows, strict=True):
         if before is not None and before.section != line.section:
             shown.add_section()
         shown.add_row(line.name, *_cells(line, some), style="bold" if line.total else None)
@@ -138,7 +138,7 @@ def missing(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def page(
     title: str,
-    found: Sequence[Line],
+    table_lines: Sequence[Line],
     rows: Sequence[Mapping[str, Any]],
     lead: str,
     images: Mapping[str, Shown] | None = None,
@@ -157,9 +157,9 @@ def page(
         "keypoints.html",
         title=title,
         lead=lead,
-        totals=[line for line in found if line.total],
-        kinds=[(categories().get(line.section, ""), line) for line in found if not line.total],
-        unreadable=any(line.unreadable for line in found),
+        totals=[line for line in table_lines if line.total],
+        kinds=[(categories().get(line.section, ""), line) for line in table_lines if not line.total],
+        unreadable=any(line.unreadable for line in table_lines),
         cards=wrong[:IMAGES],
         missed=missed[:MISSED],
         more=len(missed) - MISSED,

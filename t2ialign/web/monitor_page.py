@@ -95,16 +95,16 @@ def render(runs: Mapping[str, Journal], matrix: Mapping[str, Mapping[str, Change
 
 def verdict(journal: Journal) -> tuple[Fall | None, str]:
     """Where the index fired first, if it did, and that in words."""
-    found = journal.falls()
-    if not found:
+    all_falls = journal.falls()
+    if not all_falls:
         return None, "The hack index was not measured: it needs a held-out reward and two prompts."
-    fired = first_fired(found)
+    fired = first_fired(all_falls)
     if fired is None:
-        near = max(found, key=lambda fall: fall.index)
+        near = max(all_falls, key=lambda fall: fall.index)
         none = none_found(sum(step > 0 for step in journal.steps))
-        said = f"{none[0].upper()}{none[1:]}; up to step {journal.steps[-1]} the largest index is "
-        said += f"{near.index:.2f}, of {near.reward} at step {near.step}."
-        return None, said + _diverges(journal)
+        sentence = f"{none[0].upper()}{none[1:]}; up to step {journal.steps[-1]} the largest index is "
+        sentence += f"{near.index:.2f}, of {near.reward} at step {near.step}."
+        return None, sentence + _diverges(journal)
     return fired, f"{words(fired)}."
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from types import MappingProxyType, ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ class Shell:
     """What IPython says of itself in a cell of a notebook."""
 
     kernel = object()
-    config = MappingProxyType({"IPKernelApp": {}})
+    config: Any = MappingProxyType({"IPKernelApp": {}})
 
 
 def test_a_notebook_shows_a_bar_and_a_file_plain_lines(monkeypatch, capsys):

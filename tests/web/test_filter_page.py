@@ -9,7 +9,7 @@ from PIL import Image
 from t2ialign.data.consistent_filter import Limits
 from t2ialign.data.pairs import PairRecord
 from t2ialign.evaluation.filter_report import summarise
-from t2ialign.web.filter_page import EXAMPLES, KEPT, Examples, page, write
+from t2ialign.web.filter_page import EXAMPLES, STAYS, Examples, page, write
 from tests.web.test_evaluation_page import words
 from tests.web.test_report import Page, decoded
 
@@ -43,7 +43,7 @@ def test_examples_are_the_first_of_each_group_and_all_pairs_pass(tmp_path: Path)
     assert [record for _, record in examples.passing(enumerate(pairs))] == pairs
     prompts = {name: [pair.prompt for pair in group] for name, group in examples.groups.items()}
     assert prompts == {
-        KEPT: [f"prompt {number}" for number in range(EXAMPLES)],
+        STAYS: [f"prompt {number}" for number in range(EXAMPLES)],
         "a": ["prompt 8"],
         "a + b": ["prompt 9"],
     }
@@ -68,10 +68,10 @@ def test_the_page_shows_counts_and_pairs(tmp_path: Path) -> None:
 def test_a_tie_is_named_and_no_pair_at_all_is_shown_too(tmp_path: Path) -> None:
     examples = Examples("x", NAMES, GAPS[10:11], PREFERENCES[10:11], LIMITS)
     list(examples.passing(enumerate(records(tmp_path)[10:11])))
-    assert examples.groups[KEPT][0].tie and "<b>tie</b>" in page(report(), examples.groups)
+    assert examples.groups[STAYS][0].tie and "<b>tie</b>" in page(report(), examples.groups)
     empty = np.zeros((0, 3))
     nothing = summarise(NAMES, empty, np.zeros(0), LIMITS)
-    assert "0 of 0 pairs are kept" in page(report(pairs=0, kept=0, **nothing), {KEPT: []})
+    assert "0 of 0 pairs are kept" in page(report(pairs=0, kept=0, **nothing), {STAYS: []})
 
 
 def test_of_a_folder_no_image_outside_of_it_is_shown(tmp_path: Path) -> None:
@@ -84,5 +84,5 @@ def test_of_a_folder_no_image_outside_of_it_is_shown(tmp_path: Path) -> None:
     gone = PairRecord("p", folder / "gone.png", inside.lose)
     examples = Examples(str(folder), NAMES, GAPS, PREFERENCES, LIMITS)
     list(examples.passing(enumerate([outside, linked, gone, inside])))
-    assert [pair.prompt for pair in examples.groups[KEPT]] == ["prompt 0"]
-    assert len(examples.groups[KEPT]) == 1
+    assert [pair.prompt for pair in examples.groups[STAYS]] == ["prompt 0"]
+    assert len(examples.groups[STAYS]) == 1
