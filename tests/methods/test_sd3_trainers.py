@@ -139,3 +139,14 @@ def test_a_kernel_that_does_not_fit_is_refused(tiny_sd: Path, tmp_path: Path) ->
         backprop.Trainer(cfg)
     with pytest.raises(ValueError, match=r"got eta=1\.5 with kernel=ddim; expected at most 1"):
         dense.Config(prompts="a", eta=1.5)
+
+
+def test_a_run_of_all_weights_says_how_they_are_read(pair_folder: Path, tmp_path: Path) -> None:
+    short = {key: value for key, value in SHORT.items() if key not in ("prompts", "guidance")}
+    values = {"data": str(pair_folder), "output": tmp_path, "limit": 6, "holdout": 0.3}
+    cfg = dpo.Config.model_validate({**short, **values, "lora_rank": 0, "lr": 1e-4})
+    dpo.Trainer(cfg, policy=tiny_sd3()).fit()
+    assert (tmp_path / "transformer" / "config.json").is_file()
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    read = f'transformer = SD3Transformer2DModel.from_pretrained("{tmp_path.name}", subfolder="transformer")'
+    assert read in card and "transformer=transformer" in card and "DDIMScheduler" not in card
