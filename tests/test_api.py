@@ -244,7 +244,7 @@ def test_trainers_are_classes_with_a_config(tiny_sd: Path, tmp_path: Path) -> No
     metrics = t2ialign.BackpropTrainer(config).fit(on_step=lambda step, row: seen.append(step))
     assert seen == [1] and "reward" in metrics
     with pytest.raises(
-        ValueError, match=r"^beta: got -1; expected a number greater than 0; --help says of beta: .*$"
+        ValueError, match=r"^beta: got -1; expected a number greater than 0; --help says .*$"
     ):
         t2ialign.DPOConfig(data="x", beta=-1)
     for method in ("DPO", "Dense", "LPO", "Reward", "LRM", "Evaluator", "RewriteSFT", "RewriteGRPO"):

@@ -440,3 +440,26 @@ def test_scoring_imports_without_diffusers():
 def test_pure_layers_import_without_diffusers():
     modules = [module(file) for file in SOURCES if layer(module(file)) in PURE]
     import_blocked(modules, {"diffusers", "transformers", "peft", "accelerate"}, unused=set())
+
+
+def passed_on(tree: ast.AST) -> Iterator[str]:
+    """Words of a command line, and what argparse makes of them, where they are no longer a command's own."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in ("Namespace", "parse_args", "argv"):
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("file", [f for f in SOURCES if layer(module(f)) != "cli"], ids=name)
+def test_below_the_commands_are_plain_arguments(file):
+    assert not list(passed_on(ast.parse(file.read_text()))), "take parameters; a command passes them by name"
+
+
+def test_a_command_starts_no_other_command():
+    for file in sorted((ROOT / "t2ialign" / "cli").glob("*.py")):
+        if file.name != "main.py":
+            text = file.read_text()
+            assert "parse_args" not in text and "main(" not in text, f"{name(file)}: call a function of api"
+    assert set(passed_on(ast.parse("def f(args: argparse.Namespace): sys.argv"))) == {
+        "line 1: argparse.Namespace",
+        "line 1: sys.argv",
+    }

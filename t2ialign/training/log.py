@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from t2ialign.progress import Progress, quiet
 from t2ialign.training.settings import LoopConfig
 
 METRICS = "metrics.jsonl"
+Told = Callable[[int, dict[str, float]], object]
+"""Called with the number of the step and its metrics."""
 LARGEST_NUMBER = 2**63
 """Whole numbers from here on were never written."""
 SHOWN = ("loss", "implicit_acc", "accuracy", "reward")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -22,7 +21,7 @@ from t2ialign.training import checkpoint
 from t2ialign.training.facts import Facts
 from t2ialign.training.inputs import check_inputs
 from t2ialign.training.launch import make_accelerator, max_memory_gb
-from t2ialign.training.log import METRICS, Log, Meter, last_metrics
+from t2ialign.training.log import METRICS, Log, Meter, Told, last_metrics
 from t2ialign.training.output import CHECKPOINTS, resume_point, set_aside_after
 from t2ialign.training.plan import announce
 from t2ialign.training.settings import LoopConfig
@@ -33,8 +32,6 @@ from t2ialign.training.watch.movement import Movement
 
 AnyCfg = TypeVar("AnyCfg", bound=LoopConfig)
 BatchT = TypeVar("BatchT")
-Told = Callable[[int, dict[str, float]], object]
-"""Called with the number of the step and its metrics."""
 
 
 class Loop(ABC, Generic[AnyCfg, BatchT]):

@@ -32,9 +32,14 @@ def config(tmp_path):
 @pytest.mark.rest
 def test_it_learns_to_write_thought_and_rewrite(config):
     cfg = config(max_steps=40, evaluate_every=20, checkpoint_every=40, trackers=("tensorboard",))
-    Trainer(cfg).fit()
+    steps, evaluations = [], []
+    Trainer(cfg).fit(
+        on_step=lambda step, row: steps.append(step),
+        on_evaluation=lambda step, row: evaluations.append(row["eval_loss"]),
+    )
     rows = numbers(cfg.output)
     held = [row["eval_loss"] for row in rows if "eval_loss" in row]
+    assert steps == list(range(1, 41)) and evaluations == held
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 41))
     assert held[-1] < held[0]
     assert list((cfg.output / "logs").glob("events.*"))

@@ -1,8 +1,8 @@
 """Whatever may take minutes shows how far it is: a bar that runs to its end, after 3 s of silence."""
 
 import sys
-from types import MappingProxyType, ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -67,7 +67,7 @@ class Shell:
     """What IPython says of itself in a cell of a notebook."""
 
     kernel = object()
-    config: Any = MappingProxyType({"IPKernelApp": {}})
+    config: ClassVar[dict[str, object]] = {"IPKernelApp": {}}
 
 
 def test_a_notebook_shows_a_bar_and_a_file_plain_lines(monkeypatch, capsys):

@@ -21,6 +21,7 @@ from t2ialign.methods.rewrite_grpo.reward import ImageReward
 from t2ialign.methods.rewriter import language
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.training.facts import Facts
+from t2ialign.training.log import Told
 
 
 class Trainer:
@@ -80,15 +81,17 @@ class Trainer:
         )
 
     @holding_output
-    def fit(self) -> None:
-        """Train, and leave the rewriter in the output folder."""
-        language.fit(
+    def fit(self, *, on_step: Told | None = None, on_evaluation: Told | None = None) -> dict[str, float]:
+        """Train, and leave the rewriter in the output folder -> the last metrics."""
+        return language.fit(
             self.trainer,
             self.cfg,
             self.checkpoint,
             method="rewrite_grpo",
             data=str(self.cfg.prompts),
             facts=self.facts(),
+            on_step=on_step,
+            on_evaluation=on_evaluation,
         )
 
     def facts(self) -> Facts:

@@ -18,6 +18,7 @@ from t2ialign.methods.rewrite_sft.config import Config
 from t2ialign.methods.rewriter import language
 from t2ialign.rewriting.instructions import PRESETS
 from t2ialign.training.facts import Facts
+from t2ialign.training.log import Told
 
 TAUGHT = tuple(name for name, preset in PRESETS.items() if preset.convention == "tags")
 """Presets whose outputs are marked as `written` does; those of others are not known well enough to teach."""
@@ -63,13 +64,20 @@ class Trainer:
                 print(self.data)
 
     @holding_output
-    def fit(self) -> None:
-        """Train, and leave the rewriter in the output folder."""
+    def fit(self, *, on_step: Told | None = None, on_evaluation: Told | None = None) -> dict[str, float]:
+        """Train, and leave the rewriter in the output folder -> the last metrics."""
         rows = len(self.trainer.train_dataset)
         held = len(self.trainer.eval_dataset)
         facts = Facts(self.cfg.model, train=rows, heldout=held, epoch=rows, repeats=True)
-        language.fit(
-            self.trainer, self.cfg, self.checkpoint, method="rewrite_sft", data=self.data, facts=facts
+        return language.fit(
+            self.trainer,
+            self.cfg,
+            self.checkpoint,
+            method="rewrite_sft",
+            data=self.data,
+            facts=facts,
+            on_step=on_step,
+            on_evaluation=on_evaluation,
         )
 
 

@@ -37,7 +37,7 @@ from t2ialign.rewriting.load import ASSET, DEFAULT, SHAPES
 from t2ialign.training import plan
 from t2ialign.training.facts import Facts
 from t2ialign.training.inputs import check_inputs
-from t2ialign.training.log import METRICS, check_trackers, keep_rows, read_rows
+from t2ialign.training.log import METRICS, Told, check_trackers, keep_rows, last_metrics, read_rows
 from t2ialign.training.output import CHECKPOINTS, check_unused, replaceable
 
 CONFIG_FILE, LOGS = "config.yaml", "logs"
@@ -158,17 +158,26 @@ def lora(cfg: LanguageConfig) -> Any:
 
 
 def fit(
-    trainer: Any, cfg: LanguageConfig, checkpoint: Path | None, *, method: str, data: str, facts: Facts
-) -> None:
+    trainer: Any,
+    cfg: LanguageConfig,
+    checkpoint: Path | None,
+    *,
+    method: str,
+    data: str,
+    facts: Facts,
+    on_step: Told | None = None,
+    on_evaluation: Told | None = None,
+) -> dict[str, float]:
     """Train to the end with a row of metrics a step, then write weights, tokenizer and card to the output.
 
-    facts: what the run plan, which is printed first, says of the data.
+    facts: what the run plan, which is printed first, says of the data. on_step, on_evaluation: as `Loop.fit`
+    has them. Gives the last metrics.
     """
     from transformers import PrinterCallback
     from transformers.integrations import TensorBoardCallback
 
     trainer.remove_callback(PrinterCallback)  # what stands in for its bar, which `arguments` switches off
-    trainer.add_callback(_rows_of(cfg.output, method))
+    trainer.add_callback(_rows_of(cfg.output, method, on_step, on_evaluation))
     trainer.add_callback(_sealing(trainer.accelerator, cfg))
     if TENSORBOARD in cfg.trackers:  # transformers takes its folder from the environment alone
         board = TensorBoardCallback()
@@ -189,9 +198,10 @@ def fit(
         card.write(cfg, method=method, data=data, metrics=rows[-1] if rows else {})
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # a group that is left behind may abort its process at the exit
+    return last_metrics(cfg.output / METRICS)
 
 
-def _rows_of(output: Path, method: str) -> Any:
+def _rows_of(output: Path, method: str, on_step: Told | None, on_evaluation: Told | None) -> Any:
     from transformers import TrainerCallback
 
     class Rows(TrainerCallback):
@@ -218,6 +228,9 @@ def _rows_of(output: Path, method: str) -> Any:
                 row = {name: value for name, value in logs.items() if isinstance(value, int | float)}
                 with (output / METRICS).open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps({"step": state.global_step, **row}) + "\n")
+                told = on_evaluation if any(name.startswith("eval_") for name in row) else on_step
+                if told is not None and row.keys() & {"loss", "eval_loss"}:  # and not the summary at the end
+                    told(state.global_step, row)
 
     return Rows()
 
