@@ -67,8 +67,8 @@ def odds(yes: float, no: float):
 )
 def test_aggregates_by_hand(matches, how, score):
     verdicts = [Verdict(point, match) for point, match in zip((STYLE, LAYOUT), matches, strict=True)]
-    found = aggregate(verdicts, how, rarity())
-    assert found is None if score is None else found == pytest.approx(score)
+    total = aggregate(verdicts, how, rarity())
+    assert total is None if score is None else total == pytest.approx(score)
 
 
 def test_counts_of_a_corpus_replace_the_shares():
@@ -87,9 +87,9 @@ def test_counts_of_a_corpus_replace_the_shares():
 
 def test_structure_has_a_question_of_its_own():
     for kind in kinds().values():
-        asked = questions.yes_no(KeyPoint(kind.id, "it is {so}"))
-        assert len(asked) == (2 if "structure" in kind.criteria else 1)
-        assert kind.definition in asked[0] and all('"it is {so}"' in text for text in asked)
+        texts = questions.yes_no(KeyPoint(kind.id, "it is {so}"))
+        assert len(texts) == (2 if "structure" in kind.criteria else 1)
+        assert kind.definition in texts[0] and all('"it is {so}"' in text for text in texts)
         text = questions.written("a {cup}", KeyPoint(kind.id, "it is {so}"))
         assert "a {cup}\n" in text and "Key point: it is {so}\n" in text
         assert (questions.STRUCTURE in text) is ("structure" in kind.criteria)
@@ -97,12 +97,12 @@ def test_structure_has_a_question_of_its_own():
 
 def test_probabilities_of_yes_and_the_least_of_both_questions():
     def answer(request):
-        asked = question(request)
-        if "pencil" in asked:
+        text = question(request)
+        if "pencil" in text:
             return odds(0.6, 0.2)  # .75
-        if "left of" in asked:
+        if "left of" in text:
             return odds(0.1, 0.4)  # .2
-        return odds(0.1, 0.9) if "structure plausible" in asked else odds(0.9, 0.1)
+        return odds(0.1, 0.9) if "structure plausible" in text else odds(0.9, 0.1)
 
     with ChatServer(answer) as server:
         ours = asked_with_yes(server)
@@ -128,10 +128,10 @@ def test_each_question_is_about_its_own_image():
         ours = asked_with_yes(server)
         first = ours(images(2), ["a cat", "three dogs"]).tolist()
         table = ours.table(images(2), [["three dogs", "a cat"], ["a {cup}"]])
-        own = ours.judge(images(2), ["a cat", "a cat"], [[COUNT], [COUNT, STYLE]])
+        evaluations = ours.judge(images(2), ["a cat", "a cat"], [[COUNT], [COUNT, STYLE]])
     assert first == pytest.approx([0.5, 0.9])
     assert [row.tolist() for row in table] == [pytest.approx([0.5, 0.5]), pytest.approx([0.9])]
-    assert [[verdict.point for verdict in one.verdicts] for one in own] == [[COUNT], [COUNT, STYLE]]
+    assert [[verdict.point for verdict in one.verdicts] for one in evaluations] == [[COUNT], [COUNT, STYLE]]
     assert len(server.requests) == 3 + 5 + 3
 
 
@@ -146,17 +146,17 @@ def test_a_batch_is_judged_as_its_rows_alone(tmp_path):
 
 
 def test_key_points_of_a_prompt_are_found_once():
-    found: list[str] = []
+    looked_up: list[str] = []
 
     def source(prompt):
-        found.append(prompt)
+        looked_up.append(prompt)
         return [COUNT]
 
     with ChatServer(lambda _: odds(0.5, 0.5)) as server:
         ours = AlignEvaluator(YesNo(endpoint(server)), points=source)
         ours(images(3), ["a", "b", "a"])
         ours(images(1), ["a"])
-    assert found == ["a", "b"]
+    assert looked_up == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_the_last_word_decides(answer, match, reason):
 
 def test_only_what_was_unreadable_is_asked_again():
     def answer(request):
-        asked = question(request)
-        if "pencil" in asked:
-            return 200, says("It is. accept" if asked.endswith(questions.REMINDER) else "It is."), {}
+        text = question(request)
+        if "pencil" in text:
+            return 200, says("It is. accept" if text.endswith(questions.REMINDER) else "It is."), {}
         return 200, says("It is on the right. reject"), {}
 
     with ChatServer(answer) as server:
@@ -192,11 +192,11 @@ def test_only_what_was_unreadable_is_asked_again():
 
 def test_a_verdict_that_was_cut_off_or_is_empty_is_none():
     def answer(request):
-        asked = question(request)
-        if "pencil" in asked:  # the word of the reason is not the verdict
+        text = question(request)
+        if "pencil" in text:  # the word of the reason is not the verdict
             return 200, says("One could reject it, but", "length"), {}
-        if "left of" in asked:
-            again = asked.endswith(questions.REMINDER)
+        if "left of" in text:
+            again = text.endswith(questions.REMINDER)
             return 200, says("It is. accept" if again else None, "stop" if again else "length"), {}
         return 200, says(None), {}
 
@@ -211,17 +211,17 @@ def test_a_verdict_that_was_cut_off_or_is_empty_is_none():
 
 def test_an_answer_of_neither_yes_nor_no_is_asked_for_again_and_then_none():
     def answer(request):
-        asked = question(request)
-        if "pencil" in asked:
-            return odds(0.6, 0.2) if asked.endswith(REMINDER) else (200, listing(It=-0.1), {})
-        if "structure plausible" in asked:
+        text = question(request)
+        if "pencil" in text:
+            return odds(0.6, 0.2) if text.endswith(REMINDER) else (200, listing(It=-0.1), {})
+        if "structure plausible" in text:
             return 200, listing(The=-0.1, hand=-3.0), {}
-        return (200, says(None), {}) if "three dogs" in asked else odds(0.9, 0.1)
+        return (200, says(None), {}) if "three dogs" in text else odds(0.9, 0.1)
 
     with ChatServer(answer) as server:
         ours = asked_with_yes(server)
         cat, cup, dogs = ours.judge(images(3), ["a cat", "a {cup}", "three dogs"])
-        asked = [question(request) for request in server.requests]
+        texts = [question(request) for request in server.requests]
         with pytest.raises(
             UnreadableAnswer, match=r"got .*the likeliest answers of 'tiny'.* for 1 of 2"
         ) as caught:
@@ -229,7 +229,7 @@ def test_an_answer_of_neither_yes_nor_no_is_asked_for_again_and_then_none():
     assert [verdict.match for verdict in cat.verdicts] == pytest.approx([0.75, 0.9])
     assert cup.verdicts == (Verdict(HAND, None, "'The', 'hand' ... as the likeliest answers of 'tiny'"),)
     assert dogs.verdicts == (Verdict(COUNT, None, "no text from 'tiny'"),) and dogs.score is None
-    assert len(asked) == 5 + 3 and sum(text.endswith(REMINDER) for text in asked) == 3
+    assert len(texts) == 5 + 3 and sum(text.endswith(REMINDER) for text in texts) == 3
     assert caught.value.rows == [1] and caught.value.scores[0] == pytest.approx(0.825)
     assert (ours.checker.retried, ours.checker.unreadable) == (3 + 2, 2 + 1)
 
@@ -321,7 +321,7 @@ def test_by_name_with_a_file_of_key_points(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"backend": "guess"}, "got backend 'guess'"),
         ({"backend": "oracle", "weights": "x"}, "expected no weights for oracle"),
@@ -333,6 +333,6 @@ def test_by_name_with_a_file_of_key_points(tmp_path):
         ),
     ],
 )
-def test_backends_that_do_not_fit(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_backends_that_do_not_fit(options, message):
+    with pytest.raises(ValueError, match=message):
         rewards.load("evaluator", **options)

@@ -32,31 +32,33 @@ def base():
 def pairs(base) -> tuple[Features, torch.Tensor, list[str]]:
     """Captions judged on renders of themselves and of near misses, labelled by the oracle."""
     captions = list(dict.fromkeys(draw_captions(300, 0, held_out=False)))
-    drawn, asked = [], []
+    drawn, user_prompts = [], []
     for row, caption in enumerate(captions):
         misses = np.random.default_rng(row).permutation(shapes_near_misses(caption))[:3].tolist()
         drawn += [caption, *misses]
-        asked += [caption] * (1 + len(misses))
+        user_prompts += [caption] * (1 + len(misses))
     pixels = render(drawn, 0) / 255
-    points = [shapes_points(caption) for caption in asked]
+    points = [shapes_points(caption) for caption in user_prompts]
     labels = []
-    for image, mine in zip(pixels, points, strict=True):
+    for image, points_here in zip(pixels, points, strict=True):
         things = read_things(image)
-        labels += [float(shown(point, things)) for point in mine]
-    found = features(base, torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), points)
-    prompts = [caption for caption, mine in zip(asked, points, strict=True) for _ in mine]
-    return found, torch.tensor(labels), prompts
+        labels += [float(shown(point, things)) for point in points_here]
+    embedded = features(base, torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), points)
+    prompts = [
+        caption for caption, points_here in zip(user_prompts, points, strict=True) for _ in points_here
+    ]
+    return embedded, torch.tensor(labels), prompts
 
 
 def test_a_fitted_head_beats_chance_on_new_prompts_and_shuffled_labels_do_not(pairs):
-    found, labels, prompts = pairs
-    fitted = fit(found, labels, prompts)
+    embedded, labels, prompts = pairs
+    fitted = fit(embedded, labels, prompts)
     assert fitted.accuracy > 0.65
     assert 1 < len(fitted.losses) < Schedule().epochs  # it stopped early
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
-    by_chance = fit(found, shuffled, prompts)
+    by_chance = fit(embedded, shuffled, prompts)
     assert abs(by_chance.accuracy - 0.5) < 0.08
-    again = fit(found, labels, prompts)
+    again = fit(embedded, labels, prompts)
     assert again.accuracy == fitted.accuracy and again.losses == fitted.losses
 
 
@@ -120,20 +122,22 @@ def test_an_image_is_encoded_once_for_all_its_key_points(base):
     )
     checker = HeadChecker(base, MatchHead(64))
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    asked = [[("a", POINT), ("a", KeyPoint("negation", "no circle"))] * 2, [("b", POINT)]]
-    found = checker.check(images, asked)
+    questions = [[("a", POINT), ("a", KeyPoint("negation", "no circle"))] * 2, [("b", POINT)]]
+    verdicts = checker.check(images, questions)
     handle.remove()
     assert seen == [2]
-    assert [[verdict.point for verdict in mine] for mine in found] == [[p for _, p in mine] for mine in asked]
-    (alone,) = checker.check(images[1:], asked[1:])
-    assert alone[0].match == pytest.approx(found[1][0].match, abs=1e-6)
-    assert found[0][0].match != found[0][1].match and found[0][0].match != found[1][0].match
+    assert [[verdict.point for verdict in row] for row in verdicts] == [
+        [p for _, p in row] for row in questions
+    ]
+    (alone,) = checker.check(images[1:], questions[1:])
+    assert alone[0].match == pytest.approx(verdicts[1][0].match, abs=1e-6)
+    assert verdicts[0][0].match != verdicts[0][1].match and verdicts[0][0].match != verdicts[1][0].match
     assert checker.check(images, [[], []]) == [[], []]
 
 
 def test_a_saved_head_judges_as_before(base, pairs, tmp_path):
-    found, labels, prompts = pairs
-    head = fit(found, labels, prompts, Schedule(epochs=2)).head
+    embedded, labels, prompts = pairs
+    head = fit(embedded, labels, prompts, Schedule(epochs=2)).head
     evaluator_head.save(head, tmp_path, reward="shapes-clip")
     towers: dict = {}
     loaded = rewards.load(
@@ -153,14 +157,14 @@ def test_a_saved_head_judges_as_before(base, pairs, tmp_path):
     (tmp_path / "head.json").write_text(json.dumps({**about, "reward": "shapes-oracle"}))
     with pytest.raises(ValueError, match="got ShapesOracle; expected a two-tower"):
         evaluator_head.load(tmp_path)
-    mine = "rewards.toy.clip"  # code, and so named by the user
-    (tmp_path / "head.json").write_text(json.dumps({**about, "reward": mine}))
+    module = "rewards.toy.clip"  # code, and so named by the user
+    (tmp_path / "head.json").write_text(json.dumps({**about, "reward": module}))
     with pytest.raises(
-        ValueError, match=r"got reward 'rewards\.shapes_clip' in .*head\.json; expected one that"
+        ValueError, match=r"got reward 'rewards\.toy\.clip' in .*head\.json; expected one that"
     ):
         rewards.load("evaluator", backend="head", weights=str(tmp_path))
     again = rewards.load(
-        "evaluator", backend="head", weights=str(tmp_path), reward=mine, points=shapes_points
+        "evaluator", backend="head", weights=str(tmp_path), reward=module, points=shapes_points
     )
     assert again.judge(images[:1], ["two red circles"])[0].score == pytest.approx(one.score, abs=1e-6)
     with pytest.raises(ValueError, match=r"without head\.json"):
@@ -170,12 +174,12 @@ def test_a_saved_head_judges_as_before(base, pairs, tmp_path):
 def test_pairs_that_do_not_fit():
     some = Features(torch.rand(4, 3), torch.rand(4, 3), torch.zeros(4, dtype=torch.long))
     labels = torch.tensor([0.0, 1, 0, 1])
-    for wrong, prompts, said in (
+    for wrong, prompts, message in (
         (labels[:3], list("abcd"), r"got 4 pairs, labels \(3,\) and 4 prompts"),
         (labels, list("abc"), "and 3 prompts"),
         (labels * 0.5, list("abcd"), "neither 0 nor 1"),
         (torch.ones(4), list("abcd"), "of one label"),
         (labels, list("aaaa"), "got pairs left to fit of one label"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             fit(some, wrong, prompts)

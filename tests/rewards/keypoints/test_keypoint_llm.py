@@ -42,7 +42,7 @@ def test_lists_that_can_be_read(answer):
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         ("", "no JSON list"),
         ("There are three dogs.", "no JSON list"),
@@ -60,8 +60,8 @@ def test_lists_that_can_be_read(answer):
         ('[{"kind": ["state"], "description": "x"}]', "got kind"),
     ],
 )
-def test_what_cannot_be_read_says_why(answer, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_read_says_why(answer, message):
+    with pytest.raises(ValueError, match=message):
         read(answer)
 
 
@@ -86,7 +86,7 @@ def test_the_instruction_names_every_kind_and_its_own_example_is_read():
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def serving(monkeypatch):
     """An extractor over a server, and the server: a script of answers for each prompt, the last for ever."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     lock = threading.Lock()
@@ -108,14 +108,14 @@ def extractor(server):
     return Extractor(writer("tiny", server.url, wait=0.01, tries=3, timeout=5.0), tokens=99)
 
 
-def test_only_what_was_unreadable_is_asked_again_with_the_reason(asked):
+def test_only_what_was_unreadable_is_asked_again_with_the_reason(serving):
     script = {
         "dogs {x}": [LIST],
         "cut": [CUT, f"```\n{LIST}```"],
         "never": ["Sure!"],
         "busy": [(429, b"", {}), "[]"],
     }
-    with asked(script) as server:
+    with serving(script) as server:
         ours = extractor(server)
         assert ours.extract(list(script)) == [POINTS, POINTS, None, []]
     assert (ours.retried, ours.unreadable) == (2, 1)
@@ -126,8 +126,8 @@ def test_only_what_was_unreadable_is_asked_again_with_the_reason(asked):
     assert server.requests[0]["temperature"] == 0 and server.requests[0]["max_tokens"] == 99
 
 
-def test_silence_is_asked_again_and_counted(asked):
-    with asked({"late": [(200, says(None), {}), LIST], "never": [(200, says(None), {})]}) as server:
+def test_silence_is_asked_again_and_counted(serving):
+    with serving({"late": [(200, says(None), {}), LIST], "never": [(200, says(None), {})]}) as server:
         ours = extractor(server)
         assert ours.extract(["late", "never"]) == [POINTS, None]
     assert (ours.retried, ours.unreadable) == (2, 1)
@@ -135,8 +135,8 @@ def test_silence_is_asked_again_and_counted(asked):
     assert all(contents)  # some servers refuse an empty turn
 
 
-def test_one_prompt_that_cannot_be_read_is_an_error(asked):
-    with asked({"never": ["Sure!"], "dogs": [LIST]}) as server:
+def test_one_prompt_that_cannot_be_read_is_an_error(serving):
+    with serving({"never": ["Sure!"], "dogs": [LIST]}) as server:
         ours = extractor(server)
         assert ours("dogs") == POINTS
         with pytest.raises(ValueError, match="got no key points that can be read for 'never', asked twice"):

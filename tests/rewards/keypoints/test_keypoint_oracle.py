@@ -76,24 +76,26 @@ def pictures() -> tuple[torch.Tensor, list[str], list[str]]:
     """Renders of captions and of their near misses, the captions, and what was drawn."""
     captions = draw_captions(18, 0, held_out=False)
     drawn = [text for caption in captions for text in (caption, *shapes_near_misses(caption)[:2])]
-    asked = [caption for caption in captions for _ in range(1 + len(shapes_near_misses(caption)[:2]))]
-    return torch.from_numpy(render(drawn, 0)).permute(0, 3, 1, 2) / 255, asked, drawn
+    prompts = [caption for caption in captions for _ in range(1 + len(shapes_near_misses(caption)[:2]))]
+    return torch.from_numpy(render(drawn, 0)).permute(0, 3, 1, 2) / 255, prompts, drawn
 
 
 def test_verdicts_are_the_atoms_of_the_oracle():
-    images, asked, drawn = pictures()
+    images, prompts, drawn = pictures()
     evaluator = rewards.load("evaluator", backend="oracle", how="all")
     oracle = rewards.load("shapes-oracle")
-    found = evaluator.judge(images, asked)
-    atoms = oracle.atoms(images, asked)
-    for one, wanted in zip(found, atoms, strict=True):
+    evaluations = evaluator.judge(images, prompts)
+    atoms = oracle.atoms(images, prompts)
+    for one, wanted in zip(evaluations, atoms, strict=True):
         assert {v.point.evidence: bool(v.match) for v in one.verdicts} == wanted
-    assert evaluator(images, asked).tolist() == oracle(images, asked).tolist()
+    assert evaluator(images, prompts).tolist() == oracle(images, prompts).tolist()
     right = [
-        one.score == 1 for one, text, caption in zip(found, drawn, asked, strict=True) if text == caption
+        one.score == 1
+        for one, text, caption in zip(evaluations, drawn, prompts, strict=True)
+        if text == caption
     ]
     assert all(right) and len(right) == 18
-    wrong = [v for one in found for v in one.verdicts if v.match == 0]
+    wrong = [v for one in evaluations for v in one.verdicts if v.match == 0]
     assert {v.point.kind for v in wrong} >= {"counting", "entity_layout", "cross_entity_binding", "negation"}
 
 

@@ -7,7 +7,7 @@ from rewards.keypoints.taxonomy import kinds
 from rewards.keypoints.verbs import lemma
 
 
-def said(prompt: str, kind: str) -> list[str]:
+def descriptions(prompt: str, kind: str) -> list[str]:
     return [point.description for point in extract(prompt) if point.kind == kind]
 
 
@@ -49,7 +49,7 @@ def shown(prompt: str, kind: str) -> list[str]:
     ],
 )
 def test_a_description_says_what_must_be_seen(prompt, kind, expected):
-    assert said(prompt, kind) == expected
+    assert descriptions(prompt, kind) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,17 +78,20 @@ def test_the_evidence_is_in_the_prompt(prompt, kind, expected):
 
 def test_a_pronoun_stands_for_what_it_agrees_with():
     prompt = "A woman sees a dog. It wags its tail while she laughs."
-    stands_for = [text.split(" in: ")[0] for text in said(prompt, "pronoun_resolution")]
+    stands_for = [text.split(" in: ")[0] for text in descriptions(prompt, "pronoun_resolution")]
     assert stands_for == ['"it" is the dog', '"its" is the dog', '"she" is the woman']
-    assert not said("It is raining.", "pronoun_resolution")
+    assert not descriptions("It is raining.", "pronoun_resolution")
 
 
 def test_a_thing_keeps_its_own_attributes_only():
-    points = said("a red apple, a small blue cup and a plate", "cross_entity_binding")
+    points = descriptions("a red apple, a small blue cup and a plate", "cross_entity_binding")
     assert points == ["the apple is red", "the cup is small", "the cup is blue"]
-    assert said("a brown and white kitchen", "material") == ["the kitchen is brown", "the kitchen is white"]
-    assert not said("a red apple", "cross_entity_binding")
-    assert not said("an apple and no red cup", "material")
+    assert descriptions("a brown and white kitchen", "material") == [
+        "the kitchen is brown",
+        "the kitchen is white",
+    ]
+    assert not descriptions("a red apple", "cross_entity_binding")
+    assert not descriptions("an apple and no red cup", "material")
 
 
 @pytest.mark.parametrize("colour", ["red", "orange", "purple", "black", "turquoise"])
@@ -124,7 +127,7 @@ def test_every_colour_of_a_thing_is_found(colour):
     ],
 )
 def test_numbers_are_read_as_they_are_said(prompt, expected):
-    assert said(prompt, "counting") == [f"there are exactly {number}" for number in expected]
+    assert descriptions(prompt, "counting") == [f"there are exactly {number}" for number in expected]
     assert all(words.lower() in prompt.lower() for words in shown(prompt, "counting"))
 
 
@@ -138,14 +141,14 @@ def test_numbers_are_read_as_they_are_said(prompt, expected):
     ],
 )
 def test_what_is_no_number_of_things(prompt):
-    assert not said(prompt, "counting")
+    assert not descriptions(prompt, "counting")
 
 
 def test_counted_colours_share_a_noun():
     colours = ["the balls are red", "the balls are blue"]
-    assert said("three red and two blue balls", "cross_entity_binding") == colours
-    assert said("three red tiles and two dogs", "material") == ["the tiles are red"]
-    assert said("a cat next to a pair of dogs", "entity_layout") == ["the cat is next to the dogs"]
+    assert descriptions("three red and two blue balls", "cross_entity_binding") == colours
+    assert descriptions("three red tiles and two dogs", "material") == ["the tiles are red"]
+    assert descriptions("a cat next to a pair of dogs", "entity_layout") == ["the cat is next to the dogs"]
     assert shown("a man holding a pair of balls", "contact_interaction") == ["holding a pair of balls"]
 
 
@@ -165,11 +168,11 @@ def test_negations_of_two_words(prompt, expected):
 
 
 def test_a_bare_photo_is_no_style():
-    assert said("a photo of a bench", "artistic_style") == []
+    assert descriptions("a photo of a bench", "artistic_style") == []
     assert not extract("a photo of a bench") and not extract("Please create an image of a bench.")
     assert not extract("The picture shows a bench.") and not extract("photographs of a bench")
     for medium in ("black and white photo", "polaroid photo", "photorealistic photo", "sketch"):
-        assert said(f"a {medium} of a bench", "artistic_style")[0] == f"the picture is a {medium}"
+        assert descriptions(f"a {medium} of a bench", "artistic_style")[0] == f"the picture is a {medium}"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,7 @@ def test_a_bare_photo_is_no_style():
     ],
 )
 def test_what_is_no_key_point_of_a_kind(prompt, kind):
-    assert not said(prompt, kind)
+    assert not descriptions(prompt, kind)
 
 
 def test_forms_of_verbs():
@@ -207,8 +210,15 @@ def test_points_come_in_order_once_and_the_same_again():
     assert points == extract(prompt) and len(points) == len(set(points))
     order = [list(kinds()).index(point.kind) for point in points]
     assert order == sorted(order)
-    found = {point.kind for point in points}
-    assert found >= {"negation", "counting", "size", "artistic_style", "text_rendering", "entity_layout"}
+    kinds_extracted = {point.kind for point in points}
+    assert kinds_extracted >= {
+        "negation",
+        "counting",
+        "size",
+        "artistic_style",
+        "text_rendering",
+        "entity_layout",
+    }
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", None])

@@ -27,7 +27,7 @@ def test_names_are_found_however_they_are_written():
 def test_a_round_trip_and_what_is_refused():
     points = [KeyPoint("counting", "there are exactly three dogs", "three dogs")]
     assert keypoints.from_json(keypoints.to_json(points)) == points
-    for rows, said in (
+    for rows, message in (
         ({}, "expected a list"),
         ([{"kind": "counting"}], "key point 0"),
         ([{"kind": "counting", "description": " "}], "without a description"),
@@ -35,7 +35,7 @@ def test_a_round_trip_and_what_is_refused():
         ([{"kind": "counting", "description": "x", "evidence": 3}], "got evidence 3"),
         ([{"kind": "counting", "description": "x", "more": 3}], "key point 0"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             keypoints.from_json(rows)
     with pytest.raises(ValueError, match="got language 'xx'"):
         keypoints.kinds("xx")
