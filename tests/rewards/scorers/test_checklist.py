@@ -16,10 +16,10 @@ class Told(Judge):
     """P(yes) / (P(yes) + P(no)) of each question, told beforehand for each image."""
 
     def __init__(self, *told: dict[str, float]):
-        self.told, self.asked = told, 0
+        self.told, self.answered = told, 0
 
     def _answer(self, images, questions, rows):
-        self.asked += len(questions)
+        self.answered += len(questions)
         yes = torch.tensor([self.told[row][text] for row, text in zip(rows, questions, strict=True)])
         return torch.stack([yes, 1 - yes], dim=1).log()
 
@@ -71,10 +71,10 @@ def test_alignment_is_asked_only_where_it_weighs():
     plain = Checklist(LIST.items, LIST.gates)
     ours = reward(plain)
     assert ours(IMAGES, ["no", "matter"]).tolist() == pytest.approx([0.425, -0.375], abs=1e-6)
-    assert ours.judge.asked == 2 * 4
+    assert ours.judge.answered == 2 * 4
     asking = reward()
     asking(IMAGES, PROMPTS)
-    assert asking.judge.asked == 2 * 5
+    assert asking.judge.answered == 2 * 5
     assert asking.needs_text and not ours.needs_text, "then pictures without a prompt can be scored"
 
 
@@ -146,18 +146,18 @@ def published(folder, count: int = 30, coefficients: int = 28) -> tuple[str, str
 
 def test_the_published_form(tmp_path):
     """Lines 0, 1, 2 ask for a body, a face, hands; 22-24 and 28-29, 25-26, 27 count only where there are."""
-    found = read_published(*published(tmp_path))
-    assert found.questions == [f"{j}?" for j in range(30)]
-    assert [item.weight for item in found.items] == [float(j) for j in range(27)]
-    gated = {item.question: item.gate for item in found.items if item.gate}
-    body, face, hands = list(found.gates)
+    gated_list = read_published(*published(tmp_path))
+    assert gated_list.questions == [f"{j}?" for j in range(30)]
+    assert [item.weight for item in gated_list.items] == [float(j) for j in range(27)]
+    gated = {item.question: item.gate for item in gated_list.items if item.gate}
+    body, face, hands = list(gated_list.gates)
     assert gated == {
         **dict.fromkeys(["22?", "23?", "24?", "28?", "29?"], body),
         **dict.fromkeys(["25?", "26?"], face),
         "27?": hands,
     }
     told = {f"{j}?": 0.9 for j in range(30)} | {"show a cat?": 0.5, "1?": 0.1, "3?": 0.1, "10?": 0.2}
-    score = ChecklistReward(Told(told), found, template="show {prompt}?")(IMAGES[:1], ["a cat"])
+    score = ChecklistReward(Told(told), gated_list, template="show {prompt}?")(IMAGES[:1], ["a cat"])
     # 27 answers of +1 but "3?" (weight 0) and "10?" (weight 7), which are -1, and the face's (22, 23), 0
     assert score.item() == pytest.approx(2.354 * 0.5 + 0.5 + sum(range(27)) - 2 * 7 - 22 - 23, abs=1e-3)
 

@@ -46,14 +46,14 @@ class Fixed(Tower):
 
     def __init__(self, image: list[float]) -> None:
         super().__init__()
-        self.image, self.asked = torch.tensor([image]), list[str]()
+        self.image, self.texts_encoded = torch.tensor([image]), list[str]()
         self.weight = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return self.image.expand(len(pixels), -1)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
-        self.asked += prompts
+        self.texts_encoded += prompts
         return torch.tensor([[1.0, 0.0]]).expand(len(prompts), -1)
 
     def text_parameters(self) -> list[torch.nn.Parameter]:
@@ -67,7 +67,7 @@ def test_the_papers_form_is_two_and_a_half_times_the_positive_cosine_of_a_prefix
     for image, expected in ([0.6, 0.8], 1.5), ([-0.6, 0.8], 0.0):
         tower = Fixed(image)
         assert ClipScore(tower, SMALL, **options)(torch.rand(1, 3, 32, 32), ["a cat"]).tolist() == [expected]
-        assert tower.asked == ["A photo depicts a cat"]
+        assert tower.texts_encoded == ["A photo depicts a cat"]
         assert ClipScore(tower, SMALL)(torch.rand(1, 3, 32, 32), ["a cat"]).item() == pytest.approx(image[0])
 
 

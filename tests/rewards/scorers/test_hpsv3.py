@@ -122,8 +122,8 @@ def authors_distribution(reward, pictures, prompts):
 def test_the_score_is_the_authors(twin, size):
     pictures = [picture(*size, seed) for seed in range(2)]
     expected = authors_distribution(twin, pictures, PROMPTS)
-    found = twin.reference(pictures, PROMPTS)
-    assert torch.allclose(found, expected[:, 0], atol=1e-5)
+    scores = twin.reference(pictures, PROMPTS)
+    assert torch.allclose(scores, expected[:, 0], atol=1e-5)
     assert expected.std(0).min() > 1e-3, "a scorer that says the same to everything would pass"
 
 
@@ -175,12 +175,12 @@ def test_a_score_does_not_depend_on_the_batch(twin):
 
 
 def test_a_table_encodes_each_image_once(twin):
-    images, asked, seen = torch.rand(2, 3, 56, 56), [PROMPTS, ["no"] * 9], []
+    images, candidates, seen = torch.rand(2, 3, 56, 56), [PROMPTS, ["no"] * 9], []
     handle = twin.backbone.visual.register_forward_hook(lambda *_: seen.append(1))
-    table = twin.table(images, asked)
+    table = twin.table(images, candidates)
     handle.remove()
     assert seen == [1]
-    for image, prompts, scores in zip(images, asked, table, strict=True):
+    for image, prompts, scores in zip(images, candidates, table, strict=True):
         single = [twin(image[None], [prompt]).item() for prompt in prompts]
         assert scores.tolist() == pytest.approx(single, abs=1e-5)
 
@@ -279,9 +279,9 @@ def test_our_own_rubric_is_not_the_published_one():
 
 def released(reward, layout):
     """The state dict of a checkpoint: Qwen2-VL's names of old or new transformers, its lm_head, the head."""
-    own = reward.state_dict()
-    state = {"lm_head.weight": own["backbone.language_model.embed_tokens.weight"].clone()}
-    for key, value in own.items():
+    weights = reward.state_dict()
+    state = {"lm_head.weight": weights["backbone.language_model.embed_tokens.weight"].clone()}
+    for key, value in weights.items():
         key = key.replace("head.", "rm_head.") if key.startswith("head.") else key
         key = key.replace("backbone.", "model.")
         if layout == "old":
@@ -382,6 +382,6 @@ def test_the_released_checkpoint_fits_by_name():
                 vision_config={"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16},
             )
         )
-        found = translate({key: torch.empty(0) for key in keys})
+        names = translate({key: torch.empty(0) for key in keys})
     heads = {f"head.{place}.{w}" for place in (0, 3, 5) for w in ("weight", "bias")}
-    assert found.keys() == backbone.state_dict().keys() | heads
+    assert names.keys() == backbone.state_dict().keys() | heads

@@ -282,15 +282,15 @@ def test_a_score_does_not_depend_on_the_batch(twin):
 
 def test_a_table_encodes_each_image_once(twin):
     reward, _ = twin
-    images, asked, seen = pictures(2), [PROMPTS, [], ["a", *PROMPTS[:1]]], []
+    images, candidates, seen = pictures(2), [PROMPTS, [], ["a", *PROMPTS[:1]]], []
     images = torch.cat([images, pictures(1, seed=5)])
     handle = reward.vision.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
     )
-    table = reward.table(images, asked)
+    table = reward.table(images, candidates)
     handle.remove()
     assert seen == [3]
-    for image, prompts, scores in zip(images, asked, table, strict=True):
+    for image, prompts, scores in zip(images, candidates, table, strict=True):
         single = [reward(image[None], [prompt]).item() for prompt in prompts]
         assert scores.tolist() == pytest.approx(single, abs=1e-12)
 
@@ -329,9 +329,9 @@ def test_the_released_checkpoint_fits_by_name_and_shape():
     assert len(released) == 294 + 317 + 4 + 10
     state = translate({key: torch.empty(shape, device="meta") for key, shape in released.items()})
     with torch.device("meta"):
-        own = ImageReward(*configurations(), tokens=None).state_dict()
+        expected_state = ImageReward(*configurations(), tokens=None).state_dict()
     assert {key: tuple(value.shape) for key, value in state.items()} == {
-        key: tuple(value.shape) for key, value in own.items()
+        key: tuple(value.shape) for key, value in expected_state.items()
     }
     vision, text = configurations()
     assert (vision.layer_norm_eps, text.layer_norm_eps, text.num_attention_heads) == (1e-6, 1e-12, 12)

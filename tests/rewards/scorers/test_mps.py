@@ -150,15 +150,17 @@ def ids_of(texts):
 def authors_score(state, images, prompts, condition=CONDITION, threshold=0.3, whole_batch=False):
     """eval_overall_mps_on_hpdv2.py; `whole_batch` divides by the batch's maximum as clip_model.py does."""
     clip = CLIPModel(tiny_config()).double().eval()
-    own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    clip.load_state_dict({k: v for k, v in own.items() if not k.endswith("position_ids")})
+    clip_state = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+    clip.load_state_dict({k: v for k, v in clip_state.items() if not k.endswith("position_ids")})
     mean, std = (torch.tensor(t, dtype=torch.float64).view(3, 1, 1) for t in (CLIP_MEAN, CLIP_STD))
     text_ids, condition_ids = ids_of(prompts), ids_of([condition])
     text = clip.text_projection(clip.text_model(input_ids=text_ids).last_hidden_state)
     end = text[torch.arange(len(prompts)), text_ids.argmax(-1)]  # the end token has the largest number
-    asked = clip.text_projection(clip.text_model(input_ids=condition_ids).last_hidden_state)
+    condition_tokens = clip.text_projection(clip.text_model(input_ids=condition_ids).last_hidden_state)
     image = clip.visual_projection(clip.vision_model(pixel_values=(images - mean) / std).last_hidden_state)
-    like = torch.einsum("bid,bjd->bji", text, asked.expand(len(prompts), -1, -1)).amax(1, keepdim=True)
+    like = torch.einsum("bid,bjd->bji", text, condition_tokens.expand(len(prompts), -1, -1)).amax(
+        1, keepdim=True
+    )
     like = like / (like.amax() if whole_batch else like.amax(-1, keepdim=True))
     mask = torch.where(like > threshold, 0.0, float("-inf"))
     seen = authors_cross(state, image, text, mask)[:, 0]
@@ -174,8 +176,8 @@ def test_the_score_is_the_authors(twin, threshold):
     )
     assert torch.allclose(reward(pictures(3), PROMPTS), expected, atol=1e-9)
     assert expected.std() > 0.1, "a scorer that says the same to everything would pass"
-    kept = reward.encode_text(PROMPTS).visible
-    assert threshold == 0.3 or (kept.any(1).all() and not kept.all(1).any()), "some tokens, and not all"
+    mask = reward.encode_text(PROMPTS).kept
+    assert threshold == 0.3 or (mask.any(1).all() and not mask.all(1).any()), "some tokens, and not all"
 
 
 def test_the_mask_is_of_each_sample_not_of_the_batch(twin):
@@ -206,7 +208,7 @@ def test_kept_tokens_by_hand():
 def test_a_masked_token_is_not_looked_at():
     torch.manual_seed(0)
     cross = CrossAttention(WIDTH, layers=2, heads=HEADS, length=5).eval()
-    x, context, kept = (
+    x, context, mask = (
         torch.randn(1, 5, WIDTH),
         torch.randn(1, 4, WIDTH),
         torch.tensor([[True, True, False, True]]),
@@ -214,8 +216,8 @@ def test_a_masked_token_is_not_looked_at():
     other = context.clone()
     other[:, 2] += 10
     with torch.no_grad():
-        assert torch.allclose(cross(x, context, kept), cross(x, other, kept))
-        assert not torch.allclose(cross(x, context, kept), cross(x, other, kept | True))
+        assert torch.allclose(cross(x, context, mask), cross(x, other, mask))
+        assert not torch.allclose(cross(x, context, mask), cross(x, other, mask | True))
 
 
 def test_the_condition_has_the_papers_22_words():
@@ -240,7 +242,7 @@ def test_padding_is_the_end_token_and_is_looked_at(twin):
 
 def test_a_table_encodes_each_image_and_prompt_once(twin):
     reward, _ = twin
-    images, asked, seen = pictures(2), [PROMPTS, ["a red cat"]], []
+    images, candidates, seen = pictures(2), [PROMPTS, ["a red cat"]], []
     handles = [
         reward.clip.vision_model.register_forward_pre_hook(
             lambda _, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
@@ -249,11 +251,11 @@ def test_a_table_encodes_each_image_and_prompt_once(twin):
             lambda _, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
         ),
     ]
-    table = reward.table(images, asked)
+    table = reward.table(images, candidates)
     for handle in handles:
         handle.remove()
     assert sorted(seen) == [2, 4], "two images; three prompts and the condition"
-    for image, prompts, scores in zip(images, asked, table, strict=True):
+    for image, prompts, scores in zip(images, candidates, table, strict=True):
         single = [reward(image[None], [prompt]).item() for prompt in prompts]
         assert scores.tolist() == pytest.approx(single, abs=1e-9)
 
@@ -322,10 +324,10 @@ def test_the_released_checkpoint_fits_by_name_and_shape():
     assert len(released) == 1 + 24 * 16 + 5 + 32 * 16 + 8 + 2 + 4 * 13
     state = {key: torch.empty(shape, device="meta") for key, shape in released.items()}
     with torch.device("meta"):
-        own = make(mps.configuration(), None).state_dict()
+        expected_state = make(mps.configuration(), None).state_dict()
         state = translate(state, 257)
     assert {key: tuple(value.shape) for key, value in state.items()} == {
-        key: tuple(value.shape) for key, value in own.items()
+        key: tuple(value.shape) for key, value in expected_state.items()
     }
 
 

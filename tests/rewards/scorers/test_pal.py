@@ -96,8 +96,8 @@ def test_a_user_is_its_mixture(kind):
     pal, votes = head(kind), some_votes()
     mixture = pal.mixtures()
     assert torch.allclose(mixture.sum(1), torch.ones(USERS))
-    mine = votes[votes.user == 2]
-    assert torch.allclose(pal.margin(mine), pal.margin(mine, mixture[2]), atol=1e-6)
+    user_votes = votes[votes.user == 2]
+    assert torch.allclose(pal.margin(user_votes), pal.margin(user_votes, mixture[2]), atol=1e-6)
     assert torch.allclose(pal.population(), mixture.mean(0))
 
 
@@ -207,9 +207,9 @@ def test_new_voter_fit_is_not_caught_in_a_local_minimum(seed):
         return (losses + (w * (w / pal.population()).log()).sum()).item()
 
     grid = [torch.tensor([p, 1 - p]) for p in torch.linspace(0.005, 0.995, 199).tolist()]
-    found = fit_user(pal, votes)
+    fitted = fit_user(pal, votes)
     with torch.no_grad():
-        assert objective(found) <= min(map(objective, grid)) * 1.05 + 0.05
+        assert objective(fitted) <= min(map(objective, grid)) * 1.05 + 0.05
 
 
 def test_refusals():

@@ -166,16 +166,16 @@ def test_a_prompt_without_contrasts_is_an_error(contrast, message):
 
 
 def test_contrasts_are_made_once_for_a_prompt():
-    asked = []
+    looked_up = []
 
     def contrast(prompt):
-        asked.append(prompt)
+        looked_up.append(prompt)
         return ["c1"]
 
     reward = TextNorm(Said(PAPER), contrast, scale=1.0)
     reward(IMAGE.expand(3, -1, -1, -1), ["y", "y", "c2"])
     reward(IMAGE, ["y"])
-    assert asked == ["y", "c2"]
+    assert looked_up == ["y", "c2"]
 
 
 def test_bad_settings_are_refused():
@@ -204,8 +204,8 @@ def test_ensemble_is_mean_minus_penalty_times_variance():
 
 def test_pooled_logarithm_survives_tiny_probabilities():
     logs = torch.tensor([[-300.0], [-301.0]], dtype=torch.float32)
-    found = pooled(logs, penalty=1.0, log=True).item()
-    assert found == pytest.approx(-300.0 + math.log((1 + math.exp(-1)) / 2), abs=1e-3)
+    value = pooled(logs, penalty=1.0, log=True).item()
+    assert value == pytest.approx(-300.0 + math.log((1 + math.exp(-1)) / 2), abs=1e-3)
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: pooled(z.log_softmax(0), penalty=1.0, log=True), x)
     bounded = pooled(torch.rand(5, 1000, dtype=torch.float64).log(), penalty=1.0)
@@ -287,9 +287,9 @@ def test_fit_says_what_it_cannot_use():
 
 def test_contrasts_of_the_embedded_world_stay_in_its_grammar():
     for prompt in ("a red circle left of a blue square", "three red circles", "a red square and no circle"):
-        found = shapes_near_misses(prompt)
-        assert len(found) > 5
-        assert all(parse(text) for text in found)
+        contrasts = shapes_near_misses(prompt)
+        assert len(contrasts) > 5
+        assert all(parse(text) for text in contrasts)
 
 
 @pytest.mark.rest
