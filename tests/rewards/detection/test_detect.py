@@ -139,20 +139,22 @@ def test_a_transformers_detector_says_what_its_own_pipeline_says(family):
     model, processor = family()
     detector = TransformersDetector(model, processor, lowest=0.1)
     images = noise(3)
-    found = detector(images)
-    assert sum(map(len, found)) > 0
+    things = detector(images)
+    assert sum(map(len, things)) > 0
     picture = Image.fromarray((images[1] * 255).round().byte().permute(1, 2, 0).numpy())
     with torch.no_grad():
         outputs = model(**processor(images=picture, return_tensors="pt"))
-    (own,) = processor.post_process_object_detection(outputs, threshold=0.1, target_sizes=[(40, 56)])
-    order = own["scores"].argsort(descending=True, stable=True).tolist()
-    kept = [i for i in order if int(own["labels"][i])]  # 0 is N/A
-    assert [thing.label for thing in found[1]] == [canonical(NAMES[int(own["labels"][i])]) for i in kept]
-    assert [thing.score for thing in found[1]] == pytest.approx(
-        [float(own["scores"][i]) for i in kept], abs=1e-5
+    (detections,) = processor.post_process_object_detection(outputs, threshold=0.1, target_sizes=[(40, 56)])
+    order = detections["scores"].argsort(descending=True, stable=True).tolist()
+    order_kept = [i for i in order if int(detections["labels"][i])]  # 0 is N/A
+    assert [thing.label for thing in things[1]] == [
+        canonical(NAMES[int(detections["labels"][i])]) for i in order_kept
+    ]
+    assert [thing.score for thing in things[1]] == pytest.approx(
+        [float(detections["scores"][i]) for i in order_kept], abs=1e-5
     )
-    for thing, index in zip(found[1], kept, strict=True):
-        expected = inside(own["boxes"][index].tolist(), (40, 56))
+    for thing, index in zip(things[1], order_kept, strict=True):
+        expected = inside(detections["boxes"][index].tolist(), (40, 56))
         assert thing.box == pytest.approx(expected, abs=0.01)
     assert detector.labels == {"tv", "person", "computer mouse"}
 
@@ -167,9 +169,9 @@ def test_a_detector_survives_saving_and_loading_by_its_folder(tmp_path):
         loaded = load_detector(str(folder))
         assert type(loaded) is kind
         loaded.lowest = 0.0
-        found, expected = loaded(noise(2))[1], kind(model, processor, lowest=0.0)(noise(2))[1]
-        assert found and [thing.label for thing in found] == [thing.label for thing in expected]
-        for one, two in zip(found, expected, strict=True):
+        things, expected = loaded(noise(2))[1], kind(model, processor, lowest=0.0)(noise(2))[1]
+        assert things and [thing.label for thing in things] == [thing.label for thing in expected]
+        for one, two in zip(things, expected, strict=True):
             assert one.score == pytest.approx(two.score, abs=1e-5)
             assert one.box == pytest.approx(two.box, abs=0.01)
 
@@ -177,9 +179,9 @@ def test_a_detector_survives_saving_and_loading_by_its_folder(tmp_path):
 def test_mask2former_gives_boxes_around_masks_of_the_size_of_the_image():
     torch.manual_seed(0)
     detector = MaskDetector(*mask2former(), lowest=0.0)
-    found = detector(noise(2))
-    assert sum(map(len, found)) > 0
-    for thing in found[0] + found[1]:
+    things = detector(noise(2))
+    assert sum(map(len, things)) > 0
+    for thing in things[0] + things[1]:
         assert thing.mask is not None and thing.mask.shape == (40, 56) and thing.mask.dtype == torch.bool
         assert thing.box == enclosing(thing.mask)
         assert 0 < thing.score < 1
@@ -234,19 +236,19 @@ def test_overlap_and_selection():
     assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
     assert overlap((0, 0, 2, 2), (1, 0, 3, 2), pixel=1) == pytest.approx(6 / 12)
     assert overlap((0, 0, 1, 1), (5, 5, 6, 6)) == 0 == overlap((0, 0, 0, 0), (0, 0, 0, 0))
-    found = [
+    things = [
         Detection("cat", 0.5, (0, 0, 10, 10)),
         Detection("cat", 0.9, (0, 0, 10, 9)),
         Detection("dog", 0.3, (0, 0, 10, 10)),
         Detection("cat", 0.31, (50, 50, 60, 60)),
     ]
-    assert {k: [t.score for t in v] for k, v in select(found, threshold=0.3).items()} == {
+    assert {k: [t.score for t in v] for k, v in select(things, threshold=0.3).items()} == {
         "cat": [0.9, 0.5, 0.31]
     }
-    assert [t.score for t in select(found, threshold=0.3, most=2)["cat"]] == [0.9, 0.5]
-    assert [t.score for t in select(found, threshold=0.3, max_overlap=0.5)["cat"]] == [0.9, 0.31]
+    assert [t.score for t in select(things, threshold=0.3, most=2)["cat"]] == [0.9, 0.5]
+    assert [t.score for t in select(things, threshold=0.3, max_overlap=0.5)["cat"]] == [0.9, 0.31]
     # The limit comes before the suppression, as in the released evaluation.
-    assert [t.score for t in select(found, threshold=0.3, most=2, max_overlap=0.5)["cat"]] == [0.9]
+    assert [t.score for t in select(things, threshold=0.3, most=2, max_overlap=0.5)["cat"]] == [0.9]
 
 
 def test_a_detector_must_answer_for_every_image():
@@ -319,6 +321,6 @@ def test_the_oracle_detector_does_not_guess():
 )
 def test_a_foreign_detector_finds_what_is_there(file, expected):
     """Published weights, whose pictures nobody here made, through the same interface."""
-    (found,) = FastestDet(FASTESTDET)(photo(DATA / file))
-    print(file, [(thing.label, round(thing.score, 2), tuple(map(round, thing.box))) for thing in found])
-    assert {label: len(things) for label, things in select(found, threshold=0.5).items()} == expected
+    (things,) = FastestDet(FASTESTDET)(photo(DATA / file))
+    print(file, [(thing.label, round(thing.score, 2), tuple(map(round, thing.box))) for thing in things])
+    assert {label: len(things) for label, things in select(things, threshold=0.5).items()} == expected

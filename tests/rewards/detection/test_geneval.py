@@ -36,13 +36,13 @@ def thing(label: str, score: float = 0.95, box=LEFT) -> Detection:
 class Fixed(Detector):
     """Finds the same in every image, and counts how often it looks."""
 
-    def __init__(self, *found: Detection) -> None:
+    def __init__(self, *detections: Detection) -> None:
         super().__init__()
-        self.found, self.images = found, 0
+        self.detections, self.images = detections, 0
 
     def detect(self, images: Tensor) -> list[list[Detection]]:
         self.images += len(images)
-        return [list(self.found) for _ in images]
+        return [list(self.detections) for _ in images]
 
 
 class Named(ColourClassifier):
@@ -51,10 +51,10 @@ class Named(ColourClassifier):
     def __init__(self, *colours: str) -> None:
         super().__init__()
         self.colours = colours
-        self.asked: list[tuple[str, int]] = []
+        self.classified: list[tuple[str, int]] = []
 
     def classify(self, crops: Sequence[Tensor], label: str) -> list[str]:
-        self.asked.append((label, len(crops)))
+        self.classified.append((label, len(crops)))
         return list(self.colours[: len(crops)])
 
 
@@ -62,10 +62,10 @@ def spec(include: list[dict], tag: str = "two_object", exclude: Iterable[dict] =
     return parse_spec({"prompt": "p", "tag": tag, "include": include, "exclude": list(exclude)})
 
 
-def verdicts(rules, asked, found: Sequence[Detection], colours: Sequence[str] = ()):
+def verdicts(rules, requirement, detections: Sequence[Detection], colours: Sequence[str] = ()):
     """The verdict for one image, through the reward, as a user gets it."""
     form = {judge: "strict", judge_dense: "dense"}[rules]
-    reward = GenEval(Fixed(*found), {"p": asked}, Named(*colours), form=form)
+    reward = GenEval(Fixed(*detections), {"p": requirement}, Named(*colours), form=form)
     (verdict,) = reward.verdicts(torch.zeros(1, 3, 100, 120), [["p"]])
     assert reward(torch.zeros(1, 3, 100, 120), ["p"]).tolist() == pytest.approx([verdict.credit])
     return verdict
@@ -108,12 +108,12 @@ def test_strict_asks_for_at_least_as_many():
 
 
 def test_counting_prompts_need_surer_boxes_and_exclude_one_more():
-    asked = spec([cats(2)], tag="counting", exclude=[cats(3)])
+    requirement = spec([cats(2)], tag="counting", exclude=[cats(3)])
     sure, unsure = thing("cat", 0.91), thing("cat", 0.9)  # the threshold itself is not above it
-    assert verdicts(judge, asked, [sure, sure]).correct
-    assert verdicts(judge, asked, [sure, sure, unsure]).correct
-    assert verdicts(judge, asked, [sure] * 3).reasons == ["found 3 cat, expected below 3"]
-    assert not verdicts(judge, asked, [sure, unsure]).correct
+    assert verdicts(judge, requirement, [sure, sure]).correct
+    assert verdicts(judge, requirement, [sure, sure, unsure]).correct
+    assert verdicts(judge, requirement, [sure] * 3).reasons == ["found 3 cat, expected below 3"]
+    assert not verdicts(judge, requirement, [sure, unsure]).correct
     other = spec([cats(2)], tag="two_object")
     assert verdicts(judge, other, [thing("cat", 0.31)] * 2).correct
     assert not verdicts(judge, other, [thing("cat", 0.3)] * 2).correct
@@ -126,35 +126,40 @@ def test_sixteen_detections_of_a_label_are_looked_at():
 
 
 def test_strict_looks_at_the_best_detections_only_and_at_all_of_them():
-    asked = spec([cats(2, color="red")], tag="colors")
-    found = [thing("cat", 0.4), thing("cat", 0.9), thing("cat", 0.8)]
-    assert verdicts(judge, asked, found, ["red", "red", "blue"]).correct  # the third is the least sure
-    failed = verdicts(judge, asked, found, ["red", "blue", "red"])
+    requirement = spec([cats(2, color="red")], tag="colors")
+    detections = [thing("cat", 0.4), thing("cat", 0.9), thing("cat", 0.8)]
+    assert verdicts(
+        judge, requirement, detections, ["red", "red", "blue"]
+    ).correct  # the third is the least sure
+    failed = verdicts(judge, requirement, detections, ["red", "blue", "red"])
     assert failed.reasons == ["found red, blue cat, expected 2 red"]
     classifier = Named("red", "red", "red")
-    GenEval(Fixed(*found), {"p": asked}, classifier)(torch.zeros(1, 3, 100, 120), ["p"])
-    assert classifier.asked == [("cat", 2)]
+    GenEval(Fixed(*detections), {"p": requirement}, classifier)(torch.zeros(1, 3, 100, 120), ["p"])
+    assert classifier.classified == [("cat", 2)]
 
 
 def test_every_pair_must_stand_in_the_relation():
-    asked = spec([cats(1), {"class": "dog", "count": 2, "position": ["right of", 0]}], tag="position")
+    requirement = spec([cats(1), {"class": "dog", "count": 2, "position": ["right of", 0]}], tag="position")
     right, wrong = thing("dog", 0.9, RIGHT), thing("dog", 0.8, (0, 0, 20, 20))
-    assert verdicts(judge, asked, [thing("cat"), right, right]).correct
-    assert verdicts(judge, asked, [thing("cat"), right, wrong]).reasons == [
+    assert verdicts(judge, requirement, [thing("cat"), right, right]).correct
+    assert verdicts(judge, requirement, [thing("cat"), right, wrong]).reasons == [
         "found dog above its target, expected right of"
     ]
-    assert verdicts(judge, asked, [right, right]).reasons == [
+    assert verdicts(judge, requirement, [right, right]).reasons == [
         "found 0 cat, expected 1 or more",
         "found no target for dog to be right of",
     ]
 
 
 def test_a_target_of_the_wrong_colour_is_no_target():
-    asked = spec([cats(1, color="red"), {"class": "dog", "count": 1, "position": ["right of", 0]}])
-    found = [thing("cat"), thing("dog", 0.9, RIGHT)]
-    assert verdicts(judge, asked, found, ["red"]).correct
-    assert verdicts(judge, asked, found, ["blue"]).reasons[-1] == "found no target for dog to be right of"
-    assert verdicts(judge_dense, asked, found, ["blue"]).credits == [1, 0, 1, 0]
+    requirement = spec([cats(1, color="red"), {"class": "dog", "count": 1, "position": ["right of", 0]}])
+    detections = [thing("cat"), thing("dog", 0.9, RIGHT)]
+    assert verdicts(judge, requirement, detections, ["red"]).correct
+    assert (
+        verdicts(judge, requirement, detections, ["blue"]).reasons[-1]
+        == "found no target for dog to be right of"
+    )
+    assert verdicts(judge_dense, requirement, detections, ["blue"]).credits == [1, 0, 1, 0]
 
 
 def test_dense_credit_by_hand():
@@ -175,21 +180,21 @@ def test_dense_does_not_repeat_the_slips_of_the_released_server():
     crowd = [thing("dog"), *[thing("cat")] * 4]
     assert verdicts(judge_dense, two, crowd).credits == [0, 1]  # there (-2 + 1) / 2
     place = spec([cats(1), {"class": "dog", "count": 1, "position": ["left of", 0]}], tag="position")
-    found = [thing("cat"), thing("dog", 0.9, RIGHT)]
-    assert verdicts(judge_dense, place, found).credits == [1, 1, 0]  # there a second, contrary 1 follows
+    detections = [thing("cat"), thing("dog", 0.9, RIGHT)]
+    assert verdicts(judge_dense, place, detections).credits == [1, 1, 0]  # there a second, contrary 1 follows
     assert verdicts(judge_dense, place, [thing("cat"), thing("dog", 0.9, (-90, 40, -70, 60))]).credit == 1
 
 
 def test_what_a_reward_cannot_judge_is_refused():
-    asked = {"p": spec([cats(1, color="red")])}
+    requirement = {"p": spec([cats(1, color="red")])}
     with pytest.raises(ValueError, match=r"got 'p', about a colour, and no colour classifier"):
-        GenEval(Fixed(), asked)
+        GenEval(Fixed(), requirement)
     with pytest.raises(ValueError, match=r"got form 'lenient'; expected one of strict, dense"):
-        GenEval(Fixed(), asked, Named("red"), form="lenient")
+        GenEval(Fixed(), requirement, Named("red"), form="lenient")
     with pytest.raises(
         ValueError, match=r"got 'p', about cat; expected labels of the detector: circle, cross"
     ):
-        GenEval(ShapesDetector(), asked, Named("red"))
+        GenEval(ShapesDetector(), requirement, Named("red"))
 
 
 def test_each_image_is_looked_at_once():
@@ -263,15 +268,18 @@ def test_a_prompt_without_metadata_names_the_nearest():
 @published
 def test_the_published_metadata_is_read_whole():
     specs = read_specs(PUBLISHED)
-    tags = Counter(asked.tag for asked in specs.values())
+    tags = Counter(requirement.tag for requirement in specs.values())
     assert tags == dict(zip(TAGS, (80, 99, 80, 94, 100, 100), strict=True))
     names = (DATA / "geneval/prompts/object_names.txt").read_text().strip().split("\n")
-    assert {clause.label for asked in specs.values() for clause in asked.include} <= set(names)
-    assert {clause.colour for asked in specs.values() for clause in asked.include} == {None, *COLOURS}
-    for asked in specs.values():
-        counts = [(clause.label, clause.count + 1) for clause in asked.include]
-        excluded = [(clause.label, clause.count) for clause in asked.exclude]
-        assert excluded == (counts if asked.tag == "counting" else [])
+    assert {clause.label for requirement in specs.values() for clause in requirement.include} <= set(names)
+    assert {clause.colour for requirement in specs.values() for clause in requirement.include} == {
+        None,
+        *COLOURS,
+    }
+    for requirement in specs.values():
+        counts = [(clause.label, clause.count + 1) for clause in requirement.include]
+        excluded = [(clause.label, clause.count) for clause in requirement.exclude]
+        assert excluded == (counts if requirement.tag == "counting" else [])
     assert specs == read_specs(DATA / "flow-grpo/dataset/geneval/test_metadata.jsonl")  # each line four times
     assert len(read_specs(DATA / "flow-grpo/dataset/geneval_unseen_objects/test_metadata.jsonl")) == 256
     long = read_specs(DATA / "bagel-geneval-long/eval/gen/geneval/prompts/evaluation_metadata_long.jsonl")
@@ -284,13 +292,13 @@ def test_the_published_metadata_is_read_whole():
 def test_a_perfect_detector_passes_all_published_prompts_and_an_empty_one_none():
     specs = read_specs(PUBLISHED)
     places = {"left of": (-90, 0), "right of": (90, 0), "above": (0, -90), "below": (0, 90), None: (0, 0)}
-    for asked in specs.values():
+    for requirement in specs.values():
         objects = defaultdict(list)
-        for clause in asked.include:
+        for clause in requirement.include:
             x, y = places[clause.relation]
             box = (x, y, x + 10, y + 10)
             objects[clause.label] += [Detection(clause.label, 1, box)] * clause.count
-        wanted = {clause.label: clause.colour for clause in asked.include}
+        wanted = {clause.label: clause.colour for clause in requirement.include}
 
         def colours(things, label, wanted=wanted):
             return [wanted[label]] * len(things)
@@ -299,12 +307,12 @@ def test_a_perfect_detector_passes_all_published_prompts_and_an_empty_one_none()
             return ["teal"] * len(things)
 
         for rules in (judge, judge_dense):
-            assert rules(asked, objects, colours).correct, asked
-            assert rules(asked, objects, colours).credit == 1
-            assert not rules(asked, {}, colours).correct
-            assert rules(asked, {}, colours).credit == 0
+            assert rules(requirement, objects, colours).correct, requirement
+            assert rules(requirement, objects, colours).credit == 1
+            assert not rules(requirement, {}, colours).correct
+            assert rules(requirement, {}, colours).credit == 0
             if any(wanted.values()):
-                assert not rules(asked, objects, wrong).correct
+                assert not rules(requirement, objects, wrong).correct
 
 
 @foreign
@@ -340,22 +348,24 @@ def test_a_real_picture_is_judged_by_a_real_detector(tmp_path):
 
 def test_the_threshold_for_counting_is_the_one_that_counts_held_out_images_right():
     sure, doubtful = thing("cat", 0.7), thing("cat", 0.42, RIGHT)
-    found, counts = [[sure, doubtful], [sure], [doubtful]], [{"cat": 1}, {"cat": 1}, {"cat": 0}]
-    assert 0.42 < best_threshold(found, counts) < 0.7
+    detections, counts = [[sure, doubtful], [sure], [doubtful]], [{"cat": 1}, {"cat": 1}, {"cat": 0}]
+    assert 0.42 < best_threshold(detections, counts) < 0.7
     reward = ObjectCount(
-        Fixed(sure, doubtful), {"p": spec([cats(1)])}, threshold=best_threshold(found, counts)
+        Fixed(sure, doubtful), {"p": spec([cats(1)])}, threshold=best_threshold(detections, counts)
     )
     assert reward(torch.zeros(1, 3, 8, 8), ["p"]).tolist() == [1]
 
 
 def test_counts_suppress_boxes_of_one_object():
     twice = [thing("cat", 0.9, (0, 0, 10, 10)), thing("cat", 0.8, (1, 0, 11, 10)), thing("cat", 0.7, RIGHT)]
-    asked = {"p": spec([cats(2), {"class": "dog", "count": 1}])}
+    requirement = {"p": spec([cats(2), {"class": "dog", "count": 1}])}
     zeros = torch.zeros(1, 3, 8, 8)
-    assert ObjectCount(Fixed(*twice), asked)(zeros, ["p"]).tolist() == [0.5]
-    assert ObjectCount(Fixed(*twice), asked, form="strict")(zeros, ["p"]).tolist() == [0]
-    assert ObjectCount(Fixed(*twice, thing("dog")), asked, form="strict")(zeros, ["p"]).tolist() == [1]
-    assert ObjectCount(Fixed(*twice, thing("dog")), asked, max_overlap=1.0)(zeros, ["p"]).tolist() == [0.75]
+    assert ObjectCount(Fixed(*twice), requirement)(zeros, ["p"]).tolist() == [0.5]
+    assert ObjectCount(Fixed(*twice), requirement, form="strict")(zeros, ["p"]).tolist() == [0]
+    assert ObjectCount(Fixed(*twice, thing("dog")), requirement, form="strict")(zeros, ["p"]).tolist() == [1]
+    assert ObjectCount(Fixed(*twice, thing("dog")), requirement, max_overlap=1.0)(zeros, ["p"]).tolist() == [
+        0.75
+    ]
 
 
 def test_the_embedded_world_is_judged_by_its_oracle(tmp_path):
@@ -406,7 +416,7 @@ class RgbTower(Tower):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[str] = []
+        self.texts_encoded: list[str] = []
         self.one = nn.Parameter(torch.ones(1), requires_grad=False)
 
     def text_parameters(self):
@@ -416,7 +426,7 @@ class RgbTower(Tower):
         return nn.functional.normalize(pixels.mean((2, 3)) - BACKDROP, dim=-1)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
-        self.asked += prompts
+        self.texts_encoded += prompts
         named = [next((c for c in RGB if f" {c}" in prompt), "black") for prompt in prompts]
         return nn.functional.normalize(
             torch.tensor([RGB.get(name, (-1, -1, -1)) for name in named]).float() - 0.5, dim=-1
@@ -433,8 +443,8 @@ def test_colours_are_told_by_three_templates_on_the_cut_out_object():
     crops = [cut_out(image, red), cut_out(image, blue)]
     assert [crop.shape for crop in crops] == [(3, 10, 20)] * 2
     assert ClipColours(tower, plain).classify(crops, "cup") == ["red", "blue"]
-    assert len(tower.asked) == 30
-    assert tower.asked[:3] == [
+    assert len(tower.texts_encoded) == 30
+    assert tower.texts_encoded[:3] == [
         "a photo of a red cup",
         "a photo of a red-colored cup",
         "a photo of a red object",
