@@ -57,12 +57,12 @@ def test_widths_are_the_published_ones(config, widths, residuals):
     with torch.device("meta"):
         backbone = UNetBackbone(UNet2DConditionModel(**config), [], None)
     assert (backbone.down_width, backbone.mid_width) == widths
-    place, found = 0, []  # residual 0 is that of conv_in
+    place, places = 0, []  # residual 0 is that of conv_in
     for block in backbone.unet.down_blocks:
         place += len(block.resnets)
-        found.append(place)
+        places.append(place)
         place += block.downsamplers is not None
-    assert tuple(found) == residuals
+    assert tuple(places) == residuals
     assert not list(backbone.unet.up_blocks)
 
 
@@ -88,10 +88,10 @@ def test_the_score_is_a_scaled_cosine(reward):
     with torch.no_grad():
         x, text = latents(reward), reward.encode_prompts(PROMPTS)
         image = reward.embed(x, T, text)
-        found = reward(x, T, PROMPTS)
+        scores = reward(x, T, PROMPTS)
     assert image.norm(dim=1).tolist() == pytest.approx([1] * 3, rel=1e-5)
-    torch.testing.assert_close(found, torch.exp(torch.tensor(2.6592)) * (image * text["embedding"]).sum(1))
-    assert found.abs().max() <= 14.29
+    torch.testing.assert_close(scores, torch.exp(torch.tensor(2.6592)) * (image * text["embedding"]).sum(1))
+    assert scores.abs().max() <= 14.29
 
 
 def test_enhancement_guides_the_middle_and_leaves_the_down_features(tiny_sd):

@@ -115,11 +115,11 @@ def test_the_default_is_the_published_layer(config, layer, width):
     assert backbone.size == (128, 128) and len(backbone.transformer.transformer_blocks) == layer
 
 
-@pytest.mark.parametrize("layer, kept", [(None, 3), (1, 1), (4, 4)])
-def test_later_blocks_and_the_head_are_gone(layer, kept):
+@pytest.mark.parametrize("layer, remaining", [(None, 3), (1, 1), (4, 4)])
+def test_later_blocks_and_the_head_are_gone(layer, remaining):
     whole, cut = tiny_transformer(), tiny_transformer()
     MMDiTBackbone(cut, [], None, None, layer=layer)
-    dropped = [*whole.transformer_blocks[kept:], whole.norm_out, whole.proj_out]
+    dropped = [*whole.transformer_blocks[remaining:], whole.norm_out, whole.proj_out]
     assert count(cut) == count(whole) - sum(map(count, dropped))
 
 
@@ -164,14 +164,14 @@ def test_the_score_is_a_scaled_cosine_that_hears_prompt_and_timestep(tiny_sd3):
     with torch.no_grad():
         text = reward.encode_prompts(PROMPTS)
         image = reward.embed(x, T, text)
-        found = reward(x, T, PROMPTS)
+        scores = reward(x, T, PROMPTS)
         assert len(set(reward(x, T[:1].repeat(3), PROMPTS).tolist())) == 3
         assert len(set(reward(x, T, PROMPTS[:1] * 3).tolist())) == 3
         fractions = reward.score_encoded(x, T.double(), text)
     assert reward.visual_projection.weight.shape == (24, 16) and reward.text_projection is None
     cosine = torch.cosine_similarity(image, text["pooled"], dim=1)
-    torch.testing.assert_close(found, torch.exp(torch.tensor(2.6592)) * cosine)
-    torch.testing.assert_close(fractions, found)
+    torch.testing.assert_close(scores, torch.exp(torch.tensor(2.6592)) * cosine)
+    torch.testing.assert_close(fractions, scores)
 
 
 def test_enhancement_guides_the_features_away_from_the_empty_prompt(tiny_sd3):

@@ -142,9 +142,11 @@ def test_its_scores_are_those_of_the_authors_formula(released, guidance):
     reward = rewards.load("latent", path=released, **({"guidance": guidance} if guidance else {}))
     assert isinstance(reward, LRM) and not reward.training
     with torch.no_grad():
-        found = reward(latents(), T, PROMPTS)
-    torch.testing.assert_close(found, by_the_authors_formula(released, guidance or 7.5), rtol=1e-4, atol=1e-4)
-    assert found.std() > 0.01
+        scores = reward(latents(), T, PROMPTS)
+    torch.testing.assert_close(
+        scores, by_the_authors_formula(released, guidance or 7.5), rtol=1e-4, atol=1e-4
+    )
+    assert scores.std() > 0.01
 
 
 def test_every_stored_tensor_is_in_the_reward_but_for_the_up_blocks(released):

@@ -53,8 +53,8 @@ from t2ialign.toy.render import draw_scene
     ],
 )
 def test_each_kind_changes_one_thing(kind, prompt, expected):
-    found = near_misses(prompt, kinds=[kind])
-    assert [variant for variant in expected if variant not in found] == [], found
+    contrasts = near_misses(prompt, kinds=[kind])
+    assert [variant for variant in expected if variant not in contrasts] == [], contrasts
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_each_kind_changes_one_thing(kind, prompt, expected):
     ],
 )
 def test_rules_that_do_not_apply_give_nothing(kind, prompt):
-    found = near_misses(prompt, kinds=[kind])
-    assert kind == "number" or found == []
-    assert not any("orange cat" in variant or "oils" in variant for variant in found)
+    contrasts = near_misses(prompt, kinds=[kind])
+    assert kind == "number" or contrasts == []
+    assert not any("orange cat" in variant or "oils" in variant for variant in contrasts)
 
 
 def test_an_orange_is_an_object_before_a_verb_and_a_colour_before_a_noun():
@@ -80,25 +80,25 @@ def test_an_orange_is_an_object_before_a_verb_and_a_colour_before_a_noun():
 
 
 def test_what_is_absent_is_never_exchanged_for_something_else_that_is_absent():
-    found = near_misses("a red square and no circle", words=SHAPES_WORLD)
-    assert "a red circle and no square" in found
-    assert "a red square and a circle" in found
-    assert not any(variant.endswith(("no triangle", "no cross")) for variant in found), (
+    contrasts = near_misses("a red square and no circle", words=SHAPES_WORLD)
+    assert "a red circle and no square" in contrasts
+    assert "a red square and a circle" in contrasts
+    assert not any(variant.endswith(("no triangle", "no cross")) for variant in contrasts), (
         "true of the same pictures"
     )
-    assert "a red circle and no circle" not in found
+    assert "a red circle and no circle" not in contrasts
 
 
 def test_relations_of_the_embedded_world():
-    found = near_misses("a red circle left of a blue square", words=SHAPES_WORLD)
+    contrasts = near_misses("a red circle left of a blue square", words=SHAPES_WORLD)
     for variant in (
         *("a red circle right of a blue square", "a red circle above a blue square"),
         *("a blue circle left of a red square", "a red square left of a blue circle"),
         *("two red circles left of a blue square", "a red circle and no square"),
     ):
-        assert variant in found
-    assert "a blue square right of a red circle" not in found, "the same scene"
-    assert "a red circle and a blue square" not in found, "entailed"
+        assert variant in contrasts
+    assert "a blue square right of a red circle" not in contrasts, "the same scene"
+    assert "a red circle and a blue square" not in contrasts, "entailed"
 
 
 def test_no_near_miss_is_true_of_a_scene_of_its_caption():
@@ -171,8 +171,8 @@ def test_a_language_model_is_asked_and_sifted(answer):
         requests.append(request)
         return answer
 
-    found = asked(complete, count=4)("a cat on a table")
-    assert found == ["a cat under a table", "a dog on a table", "two cats on a table"]
+    contrasts = asked(complete, count=4)("a cat on a table")
+    assert contrasts == ["a cat under a table", "a dog on a table", "two cats on a table"]
     assert "a cat on a table" in requests[0]
     assert "Write 4 other prompts" in requests[0]
 

@@ -11,7 +11,7 @@ def heads(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "nouns"),
     [
         ("a photo of a confused grizzly bear in calculus class", [(1, "bear")]),
         ("One cat and three dogs sitting on the grass.", [(1, "cat"), (3, "dogs")]),
@@ -27,8 +27,8 @@ def heads(text):
         ("3 apples in a bowl", [(3, "apples"), (1, "bowl")]),
     ],
 )
-def test_counted_nouns(text, found):
-    assert heads(text) == found
+def test_counted_nouns(text, nouns):
+    assert heads(text) == nouns
 
 
 def test_the_verb_of_a_subject_is_found_behind_another_noun():
@@ -39,8 +39,8 @@ def test_the_verb_of_a_subject_is_found_behind_another_noun():
 
 
 def test_scene_is_two_linked_nouns():
-    found = scene("A photo of a red book to the left of two vases.")
-    assert (found.prefix, found.first, found.link, found.second) == (
+    parts = scene("A photo of a red book to the left of two vases.")
+    assert (parts.prefix, parts.first, parts.link, parts.second) == (
         *("A photo of", "a red book", "to the left of"),
         "two vases",
     )

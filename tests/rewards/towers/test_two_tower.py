@@ -38,13 +38,13 @@ class Letters(Tower):
     def __init__(self) -> None:
         super().__init__("letters")
         self.scale = nn.Parameter(torch.ones(64), requires_grad=False)
-        self.asked: list[list[str]] = []
+        self.calls: list[list[str]] = []
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return nn.functional.normalize(pixels.flatten(1)[:, :64], dim=-1)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
-        self.asked.append(prompts)
+        self.calls.append(prompts)
         hot = nn.functional.one_hot(torch.tensor([len(p) % 64 for p in prompts]), 64)
         return nn.functional.normalize(hot * self.scale, dim=-1)
 
@@ -108,24 +108,24 @@ def test_kept_embeddings_are_the_last_used_and_no_more_than_the_limit():
     tower.texts(["a"])
     for start in range(0, KEEP_TEXTS, TEXT_BATCH):
         tower.texts(["a", *(f"x{start + i}" for i in range(TEXT_BATCH))])
-    asked = len(tower.asked)
+    calls = len(tower.calls)
     tower.texts(["a"])  # used in every call, so never dropped
-    assert len(tower.asked) == asked
+    assert len(tower.calls) == calls
     tower.texts(["x0"])  # the oldest was dropped
-    assert tower.asked[-1] == ["x0"]
+    assert tower.calls[-1] == ["x0"]
 
 
 def test_texts_are_encoded_in_bounded_batches():
     tower = Letters()
     embedded = tower.texts([f"{'x' * (i % 60)}{i}" for i in range(600)])
-    assert [len(prompts) for prompts in tower.asked] == [256, 256, 88]
+    assert [len(prompts) for prompts in tower.calls] == [256, 256, 88]
     assert embedded.shape == (600, 64)
 
 
 def test_order_and_repetition_of_prompts_are_kept():
     tower = Letters()
     assert tower.texts(["bb", "a", "bb", "ccc"]).argmax(1).tolist() == [2, 1, 2, 3]
-    assert tower.asked == [["bb", "a", "ccc"]]
+    assert tower.calls == [["bb", "a", "ccc"]]
 
 
 def test_trainable_text_weights_are_used_as_they_are_now():
@@ -135,16 +135,16 @@ def test_trainable_text_weights_are_used_as_they_are_now():
     assert tower.scale.grad is not None
     with torch.no_grad():
         tower.texts(["a"])
-    assert len(tower.asked) == 2
+    assert len(tower.calls) == 2
     tower.scale.requires_grad_(False)
     tower.texts(["a"])
-    assert len(tower.asked) == 3
+    assert len(tower.calls) == 3
     tower.load_state_dict(tower.state_dict())
     tower.texts(["a"])
-    assert len(tower.asked) == 4
+    assert len(tower.calls) == 4
     nn.ModuleList([tower]).load_state_dict(nn.ModuleList([tower]).state_dict())  # as part of something larger
     tower.texts(["a"])
-    assert len(tower.asked) == 5
+    assert len(tower.calls) == 5
 
 
 def test_what_was_kept_in_one_precision_is_not_used_in_another():
@@ -152,10 +152,10 @@ def test_what_was_kept_in_one_precision_is_not_used_in_another():
     tower.texts(["a"])
     with torch.autocast("cpu", torch.bfloat16):
         tower.texts(["a"])
-    assert len(tower.asked) == 2
+    assert len(tower.calls) == 2
     tower.double()
     assert tower.texts(["a"]).dtype == torch.float64
-    assert len(tower.asked) == 3
+    assert len(tower.calls) == 3
 
 
 def test_embeddings_kept_under_inference_mode_serve_a_later_backward_pass():
@@ -175,12 +175,12 @@ def test_a_copy_keeps_and_forgets_for_itself():
     tower.texts(["a"])
     twin = copy.deepcopy(tower)
     twin.load_state_dict(twin.state_dict())
-    asked = len(tower.asked)
+    calls = len(tower.calls)
     tower.texts(["a"])
-    assert len(tower.asked) == asked
-    before = len(twin.asked)
+    assert len(tower.calls) == calls
+    before = len(twin.calls)
     twin.texts(["a"])
-    assert len(twin.asked) == before + 1
+    assert len(twin.calls) == before + 1
 
 
 def test_a_caller_cannot_change_what_is_kept():

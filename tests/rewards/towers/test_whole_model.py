@@ -54,12 +54,12 @@ def test_all_tensors_come_out_under_their_names(stranger, monkeypatch, tmp_path)
     torch.save(model, tmp_path / "model.pth")
     monkeypatch.delitem(sys.modules, "trainer.models")
     monkeypatch.delitem(sys.modules, "trainer")
-    found = read_module(tmp_path / "model.pth")
+    tensors = read_module(tmp_path / "model.pth")
     expected = dict(model.state_dict()) | {"pos_emb": model.pos_emb}
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
-    assert found["linear.weight"].dtype == torch.float16
-    assert not any(value.requires_grad for value in found.values())
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+    assert tensors["linear.weight"].dtype == torch.float16
+    assert not any(value.requires_grad for value in tensors.values())
 
 
 def test_what_the_file_names_is_not_run(stranger, monkeypatch, tmp_path):
@@ -197,12 +197,12 @@ def test_the_script_writes_safetensors(script, tmp_path, capsys):
     with pytest.raises(ValueError, match="convert_weights"):
         load_state(tmp_path / "model.pth")
     assert script.main([str(tmp_path / "model.pth"), str(tmp_path / "out.safetensors")]) == 0
-    found = load_file(tmp_path / "out.safetensors")
-    assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
+    tensors = load_file(tmp_path / "out.safetensors")
+    assert all(torch.equal(tensors[key], value) for key, value in model.state_dict().items())
     assert "6 tensors" in capsys.readouterr().out
     torch.save(model.state_dict(), tmp_path / "state.pt")
     assert script.main([str(tmp_path / "state.pt"), str(tmp_path / "again.safetensors")]) == 0
-    assert load_file(tmp_path / "again.safetensors").keys() == found.keys()
+    assert load_file(tmp_path / "again.safetensors").keys() == tensors.keys()
 
 
 def test_the_script_refuses_with_exit_code_1(script, tmp_path, capsys):

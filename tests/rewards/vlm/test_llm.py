@@ -213,8 +213,8 @@ def test_an_endpoint_gets_the_chat_and_keeps_the_order(no_proxy):
     assert cold == [f"{talk[-1]['content']}|0|None|9" for talk in TALKS]
     assert warm == [f"{talk[-1]['content']}|0.5|{10 + row}|9" for row, talk in enumerate(TALKS)]
     assert heard == list(enumerate(cold))
-    asked = [request["messages"] for request in server.requests]
-    assert TALKS[1] in asked and server.requests[0]["model"] == "tiny"
+    chats = [request["messages"] for request in server.requests]
+    assert TALKS[1] in chats and server.requests[0]["model"] == "tiny"
 
 
 def test_an_endpoint_is_asked_again_and_given_up(no_proxy):
@@ -237,8 +237,8 @@ def test_an_endpoint_is_asked_again_and_given_up(no_proxy):
 def test_an_endpoint_says_what_the_limit_broke_off(no_proxy):
     def answer(request):
         text = request["messages"][-1]["content"]
-        said = None if text == "yes" else "half"
-        return 200, says(said, "stop" if text == "a red circle" else "length"), {}
+        reply = None if text == "yes" else "half"
+        return 200, says(reply, "stop" if text == "a red circle" else "length"), {}
 
     cut: list[int] = []
     with ChatServer(answer) as server:

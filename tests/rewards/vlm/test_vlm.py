@@ -111,9 +111,9 @@ def test_the_prompt_begins_once(load, family):
 def test_several_questions_about_one_image(load):
     ours = load("qwen", batch=2)
     images = pictures(2)
-    rows, asked = [1, 0, 1], [QUESTIONS[0], QUESTIONS[0], QUESTIONS[3]]
-    answers = ours.answer(images, asked, rows)
-    for row, question, answer in zip(rows, asked, answers, strict=True):
+    rows, questions = [1, 0, 1], [QUESTIONS[0], QUESTIONS[0], QUESTIONS[3]]
+    answers = ours.answer(images, questions, rows)
+    for row, question, answer in zip(rows, questions, answers, strict=True):
         torch.testing.assert_close(
             ours.answer(images[row : row + 1], [question])[0], answer, atol=1e-5, rtol=0
         )
@@ -214,10 +214,10 @@ def test_gradients_reach_the_pixels(load, family):
     ours = load(family, pixels="float", dtype="float32")
     ours.double()
     images = pictures(2).mul(0.8).add(0.1)
-    asked = QUESTIONS[:2]
+    questions = QUESTIONS[:2]
 
     def value(x: Tensor) -> Tensor:
-        return log_odds(ours.answer(x, asked)).mul(torch.tensor([1.0, -2.0])).sum()
+        return log_odds(ours.answer(x, questions)).mul(torch.tensor([1.0, -2.0])).sum()
 
     leaf = images.clone().requires_grad_()
     value(leaf).backward()

@@ -57,8 +57,8 @@ def test_variants_are_summed():
 def test_what_is_asked():
     with ChatServer(replies(GOOD)) as server:
         judge(server, extra={"seed": 7}).answer(torch.full((1, 3, 2, 3), 0.7), ['is it "red"?'])
-    (asked,) = server.requests
-    assert asked["path"] == "/v1/chat/completions"
+    (request,) = server.requests
+    assert request["path"] == "/v1/chat/completions"
     wanted = {
         "model": "tiny",
         "temperature": 0,
@@ -67,10 +67,10 @@ def test_what_is_asked():
         "top_logprobs": 20,
         "seed": 7,
     }
-    assert {name: asked[name] for name in wanted} == wanted
-    assert question(asked) == 'is it "red"?'
-    assert picture(asked).size == (3, 2)
-    assert picture(asked).getpixel((0, 0)) == (178, 178, 178)  # .7 * 255 = 178.5, halves to even
+    assert {name: request[name] for name in wanted} == wanted
+    assert question(request) == 'is it "red"?'
+    assert picture(request).size == (3, 2)
+    assert picture(request).getpixel((0, 0)) == (178, 178, 178)  # .7 * 255 = 178.5, halves to even
     assert "Authorization" not in server.headers[0]
 
 
@@ -84,9 +84,9 @@ def test_answers_stay_with_their_questions():
 
     rows = [2, 0, 1, 2, 1, 0, 0, 2]
     with ChatServer(answer) as server:
-        found = judge(server, workers=4).answer(images(3), [str(j) for j in range(8)], rows)
+        answers = judge(server, workers=4).answer(images(3), [str(j) for j in range(8)], rows)
     wanted = [[-1 - round(row * 127.5) / 255, -1.0 - j] for j, row in enumerate(rows)]
-    torch.testing.assert_close(found, torch.tensor(wanted), atol=1e-5, rtol=0)
+    torch.testing.assert_close(answers, torch.tensor(wanted), atol=1e-5, rtol=0)
     assert 1 < server.most <= 4
 
 
@@ -287,10 +287,10 @@ def test_a_reply_that_drips_is_given_up(status):
     def answer(_):
         return status, (time.sleep(0.05) or b" " for _ in range(60)), {}
 
-    said = "TimeoutError" if status == 200 else r"status 500 \(Internal Server Error\)"
+    trouble = "TimeoutError" if status == 200 else r"status 500 \(Internal Server Error\)"
     with ChatServer(answer) as server:
         start = time.monotonic()
-        with pytest.raises(ValueError, match=rf"got {said}.* in the last of 2 tries"):
+        with pytest.raises(ValueError, match=rf"got {trouble}.* in the last of 2 tries"):
             judge(server, timeout=0.3, tries=2).answer(images(), ["a"])
         assert time.monotonic() - start < 1.5  # the whole drip takes 3 seconds
 
@@ -327,9 +327,9 @@ def test_the_key_goes_to_the_server_and_nowhere_else(monkeypatch):
 @pytest.mark.parametrize("before", [190, 195, 4090])
 def test_no_part_of_a_key_is_left_where_the_reply_is_cut(monkeypatch, before):
     monkeypatch.setenv("JUDGE_KEY", "sk-very-secret")
-    said = b"x" * min(before, 190) + b" " * (before - 190) + b"sk-very-secret and more"
+    body = b"x" * min(before, 190) + b" " * (before - 190) + b"sk-very-secret and more"
     with (
-        ChatServer(replies((401, said, {}))) as server,
+        ChatServer(replies((401, body, {}))) as server,
         pytest.raises(ValueError, match="got status 401") as caught,
     ):
         judge(server, key_env="JUDGE_KEY").answer(images(), ["a"])
