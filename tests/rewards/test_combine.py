@@ -52,9 +52,9 @@ def test_lsc_at_the_reference_is_half_for_each_property():
 
 
 def test_lsc_is_the_logarithm_of_a_product_of_sigmoids():
-    found = lsc(scales={"red.1": 0.1, "green": 2.0})(picture(0.6, 0.0, 0.0), PROMPTS).item()
+    scores = lsc(scales={"red.1": 0.1, "green": 2.0})(picture(0.6, 0.0, 0.0), PROMPTS).item()
     product = 1 / (1 + math.exp(-1.0)) * 1 / (1 + math.exp(0.125))
-    assert found == pytest.approx(math.log(product))
+    assert scores == pytest.approx(math.log(product))
 
 
 def test_lsc_slope_is_sigmoid_of_what_is_missing():
@@ -152,15 +152,15 @@ def test_parts_move_with_the_module():
 
 def test_reference_quantiles_by_hand():
     scores = torch.tensor([0.0, 10.0, 1.0, 2.0, 3.0, 4.0])
-    found = reference_quantiles(scores, ["a", "b", "a", "a", "a", "a"])
-    assert found == {"a": pytest.approx(3.4), "b": 10.0}  # 0.85 of the way through 0, 1, 2, 3, 4
+    quantiles = reference_quantiles(scores, ["a", "b", "a", "a", "a", "a"])
+    assert quantiles == {"a": pytest.approx(3.4), "b": 10.0}  # 0.85 of the way through 0, 1, 2, 3, 4
     with pytest.raises(ValueError, match=r"got scores \(6,\), 1 prompts"):
         reference_quantiles(scores, ["a"])
 
 
 def test_leave_one_out_quantile_by_hand():
-    found = leave_one_out_quantile(torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.0, 2.0]]), quantile=0.5)
-    assert found.tolist() == [[3.0, 2.5, 0.5], [2.0, 2.0, 2.0]]
+    quantiles = leave_one_out_quantile(torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.0, 2.0]]), quantile=0.5)
+    assert quantiles.tolist() == [[3.0, 2.5, 0.5], [2.0, 2.0, 2.0]]
     with pytest.raises(ValueError, match="got 1 image a group"):
         leave_one_out_quantile(torch.ones(3, 1))
 
@@ -171,8 +171,8 @@ def test_combinations_load_by_name(tmp_path):
     members = {"shapes-clip": 2.0, "shapes-clip-b": 0.5}
     with torch.no_grad():
         a, b = clip(images, prompts), other(images, prompts)
-        found = rewards.load("rewards.combine", members=members)(images, prompts)
-        assert torch.allclose(found, 2 * a + b / 2, atol=1e-6)
+        scores = rewards.load("rewards.combine", members=members)(images, prompts)
+        assert torch.allclose(scores, 2 * a + b / 2, atol=1e-6)
         gate = rewards.load("rewards.combine", rule="and", members={"shapes-clip": a.min().item() + 1e-4})
         assert gate(images, prompts).sum().item() == 1.0
         file = tmp_path / "references.json"

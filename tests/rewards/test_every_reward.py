@@ -119,14 +119,14 @@ def family(name: str) -> str:
 
 def drawn(side: int) -> list[Image.Image]:
     """A red circle and a blue square on noise."""
-    found = []
+    images = []
     for seed, colour in enumerate(("red", "blue")):
         noise = np.random.default_rng(seed).integers(200, 256, (side, side, 3), dtype=np.uint8)
         image = Image.fromarray(noise)
         box = (side // 5, side // 5, side // 2, side // 2)
         (ImageDraw.Draw(image).rectangle if seed else ImageDraw.Draw(image).ellipse)(box, fill=colour)
-        found.append(image)
-    return found
+        images.append(image)
+    return images
 
 
 @pytest.mark.parametrize("name", sorted(set(rewards.names()) - NO_IMAGES))

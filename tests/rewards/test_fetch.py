@@ -30,7 +30,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {"/whole": BODY, "/cut": BODY, "/unsized": BODY}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         if self.path in ("/elsewhere", "/again"):
             self.send_response(302)
             target = "ftp://127.0.0.1/whole" if self.path == "/elsewhere" else f"{self.server.url}/whole"
@@ -149,7 +149,7 @@ def test_offline_mode_asks_nobody(server, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"HF_HUB_OFFLINE is set\).* fetch it with: curl"):
         find("org/name", "file.pth", sha256=SHA256, url=f"{server.url}/whole")
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_home_is_the_users_cache_unless_set(tmp_path, monkeypatch):
@@ -179,7 +179,7 @@ def test_a_released_head_is_fetched_once(head, server, tmp_path, monkeypatch, on
     for _ in range(2):
         reward = rewards.load("aesthetic", head=head, clip=clip)
         assert torch.equal(reward.weight, aesthetic.affine(aesthetic.load_state(file_of(head)))[0])
-    assert server.asked == [path]
+    assert server.requests == [path]
     server.files[path] = b"another file"
     (tmp_path / "home" / known.repository / known.file).unlink()
     with pytest.raises(ValueError, match=r"it was not kept"):

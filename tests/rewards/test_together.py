@@ -51,10 +51,10 @@ def panel(geometry: Geometry | None = None) -> tuple[tiny_clip.TransformersClip,
 def test_each_reward_scores_as_if_alone():
     _, several = panel()
     images, prompts = torch.rand(5, 3, 40, 50), ["a", "bb", "a", "c d", "bb"]
-    found = rewards.score_all(several, images, prompts)
-    assert list(found) == list(several)
+    scores = rewards.score_all(several, images, prompts)
+    assert list(scores) == list(several)
     for name, reward in several.items():
-        assert torch.equal(found[name], reward(images, prompts)), name
+        assert torch.equal(scores[name], reward(images, prompts)), name
 
 
 def test_one_resize_a_geometry_and_one_forward_a_tower():
@@ -214,16 +214,16 @@ def test_a_reward_that_writes_into_its_input_changes_no_other_score(mode):
         alone = rewards.score_all(several, images, prompts)
         first = {"spoiler": Spoiler(), "squares": SpoilerOfSquares()}
         for order in ({**first, **several}, {**several, **first}):
-            found = rewards.score_all(order, images, prompts)
-            assert all(torch.equal(found[name], alone[name]) for name in several)
-            assert torch.equal(found["spoiler"], before[:, 1].mean((1, 2)))
+            scores = rewards.score_all(order, images, prompts)
+            assert all(torch.equal(scores[name], alone[name]) for name in several)
+            assert torch.equal(scores["spoiler"], before[:, 1].mean((1, 2)))
         nested = WeightedSum({"spoiler": Spoiler(), "red": Redness()}, {"spoiler": 0.0, "red": 1.0})
-        found = rewards.score_all({"nested": nested, "red": Redness()}, images, prompts)
-        assert torch.equal(found["nested"], found["red"])
+        scores = rewards.score_all({"nested": nested, "red": Redness()}, images, prompts)
+        assert torch.equal(scores["nested"], scores["red"])
     assert torch.equal(images, before) and prompts == ["a", "b"]
 
 
 def test_a_reward_that_paints_over_pil_images_changes_no_other_score():
     image = Image.new("RGB", (8, 8), (255, 0, 0))
-    found = rewards.score({"spoiler": Spoiler(), "red": Redness()}, [image], ["a"])
-    assert found["red"].tolist() == [1.0] and image.getpixel((0, 0)) == (255, 0, 0)
+    scores = rewards.score({"spoiler": Spoiler(), "red": Redness()}, [image], ["a"])
+    assert scores["red"].tolist() == [1.0] and image.getpixel((0, 0)) == (255, 0, 0)

@@ -130,10 +130,10 @@ def test_without_network_the_cache_is_tried_for_every_name(monkeypatch):
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    asked = []
+    downloads = []
 
     def download(repository, name, *, revision, local_files_only):
-        asked.append((repository, name, revision, local_files_only))
+        downloads.append((repository, name, revision, local_files_only))
         if name == "three.pt":
             return "/cache/three.pt"
         raise (EntryNotFoundError if name == "one.pt" else LocalEntryNotFoundError)(name)
@@ -141,7 +141,7 @@ def test_without_network_the_cache_is_tried_for_every_name(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr("rewards.weights.check_repository", lambda *_: None)  # a cached repository
     assert find("org/name@v2", ("one.pt", "two.pt", "three.pt")) == Path("/cache/three.pt")
-    assert asked == [
+    assert downloads == [
         ("org/name", "one.pt", "v2", False),
         ("org/name", "two.pt", "v2", False),
         ("org/name", "three.pt", "v2", True),

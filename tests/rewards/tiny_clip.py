@@ -87,7 +87,7 @@ def open_clip_tower(state: dict[str, Tensor], quick: bool, **options) -> OpenCli
 
 def to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a transformers CLIP under open_clip's names."""
-    found = {
+    converted = {
         "logit_scale": state["logit_scale"],
         "token_embedding.weight": state["text_model.embeddings.token_embedding.weight"],
         "positional_embedding": state["text_model.embeddings.position_embedding.weight"],
@@ -103,15 +103,15 @@ def to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
         "visual.ln_post": "vision_model.post_layernorm",
     }
     for kind in ("weight", "bias"):
-        found |= {f"{ours}.{kind}": state[f"{theirs}.{kind}"] for ours, theirs in norms.items()}
+        converted |= {f"{ours}.{kind}": state[f"{theirs}.{kind}"] for ours, theirs in norms.items()}
         for ours, theirs in (("transformer", "text_model"), ("visual.transformer", "vision_model")):
             for layer in range(LAYERS):
                 there, here = f"{theirs}.encoder.layers.{layer}", f"{ours}.resblocks.{layer}"
                 parts = [state[f"{there}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
-                found[f"{here}.attn.in_proj_{kind}"] = torch.cat(parts)
+                converted[f"{here}.attn.in_proj_{kind}"] = torch.cat(parts)
                 for one, other in BLOCK.items():
-                    found[f"{here}.{one}.{kind}"] = state[f"{there}.{other}.{kind}"]
-    return found
+                    converted[f"{here}.{one}.{kind}"] = state[f"{there}.{other}.{kind}"]
+    return converted
 
 
 BLOCK = {
