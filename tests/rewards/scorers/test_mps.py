@@ -176,7 +176,7 @@ def test_the_score_is_the_authors(twin, threshold):
     )
     assert torch.allclose(reward(pictures(3), PROMPTS), expected, atol=1e-9)
     assert expected.std() > 0.1, "a scorer that says the same to everything would pass"
-    mask = reward.encode_text(PROMPTS).kept
+    mask = reward.encode_text(PROMPTS).visible
     assert threshold == 0.3 or (mask.any(1).all() and not mask.all(1).any()), "some tokens, and not all"
 
 
