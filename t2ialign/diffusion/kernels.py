@@ -106,8 +106,8 @@ def flow_sde(a: float) -> Kernel:
     """The SDE whose marginals are the flow's, one Euler step of it; a from 0 on, 0.7 in the paper.
 
     mean = x + (v + g^2 / (2 sigma_t) eps) dt and std = g sqrt(-dt) with dt = sigma_s - sigma_t < 0 and
-    g = a sqrt(sigma_t / (1 - sigma_t)); at sigma_t = 1 the denominator has sigma_s. Liu et al. 2025
-    (Flow-GRPO, arXiv 2505.05470), as in its code.
+    g = a sqrt(sigma_t / (1 - sigma_t)); at sigma_t = 1 the denominator has sigma_s. A step into x_0 has noise
+    too, so trainers leave it out. Liu et al. 2025 (Flow-GRPO, arXiv 2505.05470), as in its code.
     """
     return Kernel("flow_sde", a)
 

@@ -91,6 +91,7 @@ def lpo_trainer(tmp_path: Path, policy: SD3Policy, **changes: object) -> lpo.Tra
 @pytest.mark.parametrize(("kernel", "eta"), NOISY)
 def test_lpo_by_images(tmp_path: Path, kernel: str, eta: float) -> None:
     trainer = lpo_trainer(tmp_path, tiny_sd3(), kernel=kernel, eta=eta)
+    assert list(trainer.sampler.judged) == [0, 1]  # the last of 3 ends in x_0
     row = ran(trainer, tmp_path)
     assert (
         trainer.data["t"].is_floating_point()

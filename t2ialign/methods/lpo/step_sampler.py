@@ -195,15 +195,16 @@ def judged_steps(
 ) -> dict[int, float]:
     """Step number -> std of p(x_s | x_t), of the steps that have noise and a t in range.
 
-    t_min and t_max are times of the policy. Which step has no noise depends on the path: the last one where
-    it ends in x_0 itself, and none on Stable Diffusion's own grid, whose last step goes to a state with a
-    little noise left.
+    t_min and t_max are times of the policy. A step into x_0 itself is left out, whatever noise a kernel adds
+    to it: the last one of a flow, but not of Stable Diffusion's own grid, whose last step goes to a state
+    with a little noise left.
     """
     stds = {}
+    zero = torch.zeros(1, 1, 1, 1, device=policy.device)
     for i, (t, s) in enumerate(pairwise(times)):
-        zero = torch.zeros(1, 1, 1, 1, device=policy.device)
         std = float(policy.transition(zero, zero, t.view(1), s.view(1), kernel=kernel).std)
-        if std > 0 and t_min <= float(t) <= t_max + 1:  # t = 951 is the step that the paper calls 950
+        ends_noisy = float(policy.path(s.view(1))[1]) > 0
+        if std > 0 and ends_noisy and t_min <= float(t) <= t_max + 1:  # the paper calls t = 951 950
             stds[i] = std
     if not stds:
         raise ValueError(

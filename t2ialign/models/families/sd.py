@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2ialign.diffusion.path import fp32
 from t2ialign.models.base import Cond, Policy
@@ -68,9 +68,8 @@ class UNetPolicy(PipelinePolicy):
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The UNet's raw output at x_t (B, C, h, w), t (B,) -> fp32 (B, C, h, w)."""
-        network: nn.Module = self.network
         with self.precision():
-            out = network(
+            out = self.network(
                 x_t.to(self.device, self.dtype),
                 t.to(self.device).long(),
                 encoder_hidden_states=cond["prompt_embeds"].to(self.device, self.dtype),
