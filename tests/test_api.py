@@ -1,5 +1,6 @@
 """The functions that people call from Python: what they take and give, and what they say of mistakes."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,6 +80,8 @@ def test_a_pipeline_a_policy_and_a_name_give_the_same_images(
     assert np.abs(pixels(theirs) - pixels(by_name[0])).max() <= 1
     assert by_name.folder == tmp_path / "out" and len(manifest.read(tmp_path / "out")) == 2
     assert by_name.grid().width > by_name[0].width
+    assert repr(by_name) == f"<Samples: 2 images of 2 prompts in {tmp_path / 'out'}>"
+    assert Image.open(io.BytesIO(by_name._repr_png_())).size == by_name.grid().size
 
 
 def test_an_sdxl_pipeline_in_half_precision_stays_as_it_was(tiny_sdxl: Path) -> None:
@@ -91,7 +94,7 @@ def test_an_sdxl_pipeline_in_half_precision_stays_as_it_was(tiny_sdxl: Path) -> 
 def test_what_a_loaded_model_cannot_take_is_said(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got loras for a StableDiffusionPipeline loaded in Python"):
         t2ialign.sample(pipeline, "a cat", loras={tmp_path: 0.5})
-    with pytest.raises(ValueError, match="got precision, attention or options"):
+    with pytest.raises(ValueError, match="got precision, attention or model_options"):
         t2ialign.sample(pipeline, "a cat", precision="bf16", **FAST)
     with pytest.raises(ValueError, match="got a model of type int; expected a name, a diffusers pipeline"):
         t2ialign.sample(3, "a cat", **FAST)
@@ -104,6 +107,7 @@ def test_what_a_loaded_model_cannot_take_is_said(pipeline: StableDiffusionPipeli
         ({"guidance_scale": 0.5}, "got guidance_scale=0.5"),
         ({"num_images_per_prompt": 0}, "got num_images_per_prompt=0"),
         ({"loras": "nowhere"}, "got loras=nowhere; expected an existing file"),
+        ({"model_options": {"clip": 1}}, "got clip as an option of the model; expected one of variant"),
         ({"rewriter_options": {"preset": "general"}}, "got rewriter_options without rewriter"),
         ({"rewriter": "rules", "html": "page.txt"}, "got html=page.txt"),
     ],

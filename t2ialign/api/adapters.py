@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from t2ialign.io.paths import expand
-from t2ialign.models.options import AS_IT_IS, ModelOptions
+from t2ialign.models.options import options_from
 
 if TYPE_CHECKING:
     from t2ialign.tasks.mixing import Mixture
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 Place = str | Path
 """A file or a folder."""
 Precision = Literal["fp32", "bf16", "fp16"]
+Options = Mapping[str, Any]
+"""Settings by their names."""
 
 
 def mix(a: Place, b: Place, output: Place, *, alpha: float) -> Mixture:
@@ -33,7 +36,7 @@ def export(
     format: Literal["kohya", "diffusers", "merged"],
     *,
     model: Place | None = None,
-    options: ModelOptions = AS_IT_IS,
+    model_options: Options | None = None,
     precision: Precision = "fp32",
 ) -> Path:
     """Write a LoRA for ComfyUI and A1111 (kohya) or diffusers, or fold it into its base model -> the file.
@@ -55,7 +58,7 @@ def export(
         output=Path(output).expanduser(),
         format=format,
         model=None if model is None else str(model),
-        options=options,
+        options=options_from(model_options),
         precision=precision,
     )
     return exporting.run(how)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from t2ialign.models.options import AS_IT_IS, ModelOptions
+from t2ialign.models.options import options_from
 from t2ialign.rewriting.intensity import LONG
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def sample(
     loras: Loras = (),
     precision: Precision | None = None,
     attention: Literal["sdpa", "xformers"] = "sdpa",
-    options: ModelOptions = AS_IT_IS,
+    model_options: Options | None = None,
     rewriter: str | Choice | Rewriter | None = None,
     rewriter_options: Options | None = None,
     html: Place | None = None,
@@ -49,13 +49,13 @@ def sample(
     """Render images from prompts -> a sequence of PIL images with their prompts and seeds.
 
     model: a name (a diffusers folder, a file, a Hub id or the toy model, which None is too), a diffusers
-    pipeline or a `Policy`.
-    prompts: one, several, a file of them, or a pandas table. Image i has seed `seed + i`. eta: 0 is DDIM, 1
-    is DDPM. loras: paths, "PATH:SCALE", or a mapping of paths to scales. precision, attention, options: how a
-    named model is loaded. rewriter, rewriter_options: who rewrites the prompts, and its preset, url,
-    intensity, temperature or settings. html: a page of prompts and rewrites. output: a folder for the images
-    and manifest.jsonl, in which `resume` goes on; without one they stay in memory. Raises ValueError for a
-    setting out of range, a model that is not there, and a folder in use.
+    pipeline or a `Policy`. prompts: one, several, a file of them, or a pandas table. Image i has seed
+    `seed + i`. eta: 0 is DDIM, 1 is DDPM. loras: paths, "PATH:SCALE", or a mapping of paths to scales.
+    precision, attention, model_options (variant, revision, clip_skip, prediction_type,
+    rescale_betas_zero_snr): how a named model is loaded. rewriter, rewriter_options: who rewrites the
+    prompts, and its preset, url, intensity, temperature or settings. html: a page of prompts and rewrites.
+    output: a folder for the images and manifest.jsonl, in which `resume` goes on; without one they stay in
+    memory. Raises ValueError for a setting out of range, a model that is not there, and a folder in use.
     """
     from t2ialign.tasks import rendering
     from t2ialign.tasks.given import path_of, prompts_of
@@ -75,7 +75,7 @@ def sample(
         loras=lora_texts(loras),
         precision=precision,
         attention=attention,
-        options=options,
+        options=options_from(model_options),
     )
     rewriting = rewriting_of(model, rewriter, rewriter_options or {}, html=path_of(html), seed=seed)
     return rendering.run(how, prompts_of(prompts), path_of(output), resume=resume, rewriting=rewriting)
@@ -99,7 +99,7 @@ def best_of(
     loras: Loras = (),
     precision: Precision | None = None,
     attention: Literal["sdpa", "xformers"] = "sdpa",
-    options: ModelOptions = AS_IT_IS,
+    model_options: Options | None = None,
     rewriter: str | Choice | Rewriter | None = None,
     rewriter_options: Options | None = None,
     html: Place | None = None,
@@ -131,7 +131,7 @@ def best_of(
         loras=lora_texts(loras),
         precision=precision,
         attention=attention,
-        options=options,
+        options=options_from(model_options),
     )
     rewriting = rewriting_of(model, rewriter, rewriter_options or {}, html=path_of(html), seed=seed)
     judge = best.Judge(reward, reward_options or {})

@@ -55,5 +55,6 @@ def run(args: argparse.Namespace) -> None:
     """Write the LoRA as asked. Raises ValueError for bad arguments and LoRAs, and an output in use."""
     from t2ialign import api
 
-    how = {"model": args.model, "options": options.options_of(args), "precision": args.precision}
+    reading = options.options_of(args).given()
+    how = {"model": args.model, "model_options": reading, "precision": args.precision}
     print(f"wrote {api.export(args.lora, args.output, args.format, **how)}")

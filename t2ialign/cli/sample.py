@@ -113,7 +113,7 @@ def _rendering(args: argparse.Namespace) -> dict[str, Any]:
         "loras": args.lora,
         "precision": args.precision,
         "attention": args.attention,
-        "options": options.options_of(args),
+        "model_options": options.options_of(args).given(),
     }
 
 

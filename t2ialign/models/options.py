@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, BooleanOptionalAction
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -55,6 +56,15 @@ NAMES = tuple(field.name for field in fields(ModelOptions))
 def options_of(settings: object) -> ModelOptions:
     """The options among the attributes of a configuration or of parsed arguments."""
     return ModelOptions(**{name: getattr(settings, name) for name in NAMES})
+
+
+def options_from(values: Mapping[str, Any] | None) -> ModelOptions:
+    """The options of these names. Raises ValueError for a name that is none, and a value out of range."""
+    if stray := [name for name in values or {} if name not in NAMES]:
+        raise ValueError(
+            f"got {stray[0]} as an option of the model; expected one of {', '.join(NAMES)}; correct it"
+        )
+    return ModelOptions(**(values or {}))
 
 
 def add_arguments(parser: ArgumentParser) -> None:

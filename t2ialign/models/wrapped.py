@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import torch
 
-from t2ialign.models.advice import distilled
+from t2ialign.models.advice import distilled, not_followed
 from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.families.sdxl import SDXLPolicy
+
+log = logging.getLogger(__name__)
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
@@ -42,8 +45,8 @@ def wrap(pipe: Any) -> UNetPolicy:
     policy = policy_class(pipe, dtype=pipe.unet.dtype)
     if pipe.vae.config.force_upcast and pipe.vae.dtype != torch.float32:
         policy.latents.vae = copy.deepcopy(pipe.vae).float()
-    name = str(pipe.config.get("_name_or_path") or "")
-    policy.distilled = distilled(
-        name, {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
-    )
+    config = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
+    policy.distilled = distilled(str(pipe.config.get("_name_or_path") or ""), config)
+    if (line := not_followed(config)) is not None:
+        log.info("%s", line)
     return policy

@@ -27,7 +27,7 @@ STARTED = "evaluation_of.json"
 """Says from the start what the scores beside it are of."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What one reward says of some images: `mean` and `interval`, by category too, and each score."""
 
@@ -73,13 +73,13 @@ class Evaluation:
         scores = [row["score"] for row in [*self.rows, *(self.baseline_rows or ())] if "score" in row]
         return 100.0 if all(score in (0.0, 1.0) for score in scores) else 1.0
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """The table that the command line prints."""
         from rich.console import Console
 
         unit = " (per cent)" if self.scale == 100 else ""
         title = f"{self.reward}{unit}, mean [95 % interval, bootstrap by prompt]"
-        console = Console(markup=False)
+        console = Console(markup=False, force_jupyter=False)
         with console.capture() as captured:
             console.print(table(title, self.columns, scale=self.scale))
         return captured.get().rstrip("\n")

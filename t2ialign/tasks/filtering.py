@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,7 +51,7 @@ class Filtered:
     report: Path
     page: Path
     """Examples of what was kept and dropped."""
-    figures: dict[str, Any]
+    figures: dict[str, Any] = field(repr=False)
     """What the report holds: limits, counts, quantiles of the gaps."""
 
     @property

@@ -109,8 +109,8 @@ def policy_of(
         return load.load_policy(str(model), options=options, **how)
     if precision is not None or attention != "sdpa" or options.given():
         raise ValueError(
-            f"got precision, attention or options for {name_of(model)}; expected them with a model by name; "
-            "set them on the model itself"
+            f"got precision, attention or model_options for {name_of(model)}; expected them with a model by "
+            "name; set them on the model itself"
         )
     return loaded(model)
 

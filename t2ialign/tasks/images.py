@@ -93,8 +93,9 @@ class Place:
     def _list(self) -> tuple[list[Any], list[str | None]]:
         from rewards.inputs import listed
 
-        if isinstance(self.images, Samples) and self.prompts is None:
-            return self.images[:], list(self.images.prompts)
+        if isinstance(self.images, Samples):
+            images = list[Any](self.images.sources)
+            return images, list(self.images.prompts) if self.prompts is None else self._texts(len(images))
         images = listed(self.images)
         return images, self._texts(len(images))
 

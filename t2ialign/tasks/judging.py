@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,13 +62,13 @@ class Judging:
 
 @dataclass(frozen=True)
 class KeypointResult:
-    """What was judged: `accuracy` over all key points, figures by kind, and every verdict."""
+    """What was judged: figures over all key points and by kind, and every verdict."""
 
     output: Path
-    figures: dict[str, Any]
+    figures: dict[str, Any] = field(repr=False)
     """What keypoints.json holds."""
-    table: Table
-    rows: list[Row]
+    table: Table = field(repr=False)
+    rows: list[Row] = field(repr=False)
     """One for each image: file, prompt, its verdicts, and its error."""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ GRID_IMAGES = 64
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Samples(Sequence[Image.Image]):
     """Rendered images: `samples[0]` is a PIL image, `samples.prompts` and `samples.seeds` go with them."""
 
@@ -33,7 +34,7 @@ class Samples(Sequence[Image.Image]):
     """Lines that say what came of rewriting and judging."""
     errors: list[str] = field(default_factory=list)
     """Why candidates could not be judged, one line each."""
-    images: Mapping[str, Image.Image] = field(default_factory=dict, repr=False)
+    images: Mapping[str, Image.Image] = field(default_factory=dict)
     """The images in memory by their file, where there is no folder."""
 
     @property
@@ -45,6 +46,13 @@ class Samples(Sequence[Image.Image]):
     def seeds(self) -> list[int]:
         """The seed of each image."""
         return [row["seed"] for row in self.rows]
+
+    @property
+    def sources(self) -> list[Path | Image.Image]:
+        """The file of each image, or the image where it is in memory."""
+        if self.folder is None:
+            return list(self)
+        return [inside(self.folder, row["file"]) for row in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,6 +68,17 @@ class Samples(Sequence[Image.Image]):
         if isinstance(place, slice):
             return [self._open(row) for row in self.rows[place]]
         return self._open(self.rows[place])
+
+    def __repr__(self) -> str:
+        """How many images of how many prompts, and where they are."""
+        where = "in memory" if self.folder is None else f"in {self.folder}"
+        return f"<Samples: {len(self)} images of {len(set(self.prompts))} prompts {where}>"
+
+    def _repr_png_(self) -> bytes:
+        """The contact sheet, which a notebook shows for the samples."""
+        sheet = io.BytesIO()
+        self.grid().save(sheet, "PNG")
+        return sheet.getvalue()
 
     def grid(self, columns: int | None = None) -> Image.Image:
         """The first images on one contact sheet; `columns`: those of one prompt in a row, else a square."""
