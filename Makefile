@@ -1,4 +1,4 @@
-# make demo        align the embedded model and write runs/demo/report.html
+# make demo        align the toy model and write runs/demo/report.html
 # make test        the tests that give an answer within minutes (no network, no GPU)
 # make test-rest   the others: several processes, kills and resumes, whole trainings, and soak-short
 # make soak-short  kills, hostile images and configs, damaged files, two runs at once: a table of tries and faults

@@ -14,7 +14,7 @@ def root() -> Path:
 
 
 def folder(name: str) -> Path:
-    """The folder of one asset, such as "shapes". Raises ValueError, listing what is there, if absent."""
+    """The folder of one asset, such as "toy". Raises ValueError, listing what is there, if absent."""
     path = root() / name
     if not path.is_dir():
         there = sorted(p.name for p in root().glob("*") if p.is_dir()) or ["nothing"]

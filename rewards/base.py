@@ -30,7 +30,7 @@ class Reward(Part, ABC):
 
     needs_text: ClassVar[bool] = True
     """Whether the score depends on the prompt. Scorers of the image alone say False: any prompt will do, such
-    as "", and `t2ialign score` gives them pictures that have none."""
+    as "", and `t2ialign score` gives them images that have none."""
 
     @abstractmethod
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:

@@ -114,9 +114,9 @@ def _read(image: ImageLike, name: str) -> Item:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         return image
-    picture = _opened(image, name)
+    opened = _opened(image, name)
     try:
-        return on_white(ImageOps.exif_transpose(picture))
+        return on_white(ImageOps.exif_transpose(opened))
     except Exception as error:  # Pillow raises whatever broken metadata leads it to
         raise _unreadable(name, error) from error
 

@@ -1,4 +1,4 @@
-"""Tensors in [0, 1] to the eight-bit pictures that file formats, detectors and text readers work on."""
+"""Tensors in [0, 1] to the eight-bit images that file formats, detectors and text readers work on."""
 
 import numpy as np
 import torch
@@ -24,6 +24,6 @@ def arrays(images: Tensor) -> list[NDArray[np.uint8]]:
     return list(eight_bit(images).permute(0, 2, 3, 1).cpu().numpy())
 
 
-def pictures(images: Tensor) -> list[Image.Image]:
-    """images (B, 3, H, W) in [0, 1] -> B RGB pictures."""
+def pil_images(images: Tensor) -> list[Image.Image]:
+    """images (B, 3, H, W) in [0, 1] -> B RGB images."""
     return [Image.fromarray(array) for array in arrays(images)]

@@ -19,7 +19,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture becomes a square of `size` pixels; equal ones are shared by all scorers that name them.
+    """How an image becomes a square of `size` pixels; equal ones are shared by all scorers that name them.
 
     `fit`: "crop" scales the shorter side to `size` and cuts the centre, "pad" scales the longer side and
     puts zeros (black) around, "squash" ignores the aspect. `middle` is the side on which an odd margin of
@@ -56,7 +56,7 @@ class Geometry:
         return self._normalised(self._fitted(images))
 
     def reference(self, image: Image) -> Tensor:
-        """A picture of any mode -> (3, size, size), normalised fp32: the steps of the authors' own code."""
+        """An image of any mode -> (3, size, size), normalised fp32: the steps of the authors' own code."""
         import numpy as np
         from PIL.Image import Resampling
 

@@ -1,6 +1,6 @@
 """python scripts/bench_backprop.py [--device cuda] [--steps 50] [-o bench.json]
 
-What truncation saves in reward back-propagation, on the embedded model with recomputed steps, one training
+What truncation saves in reward back-propagation, on the toy model with recomputed steps, one training
 step a side, all sides in turn: the figure is the median over the rounds of the ratio of one round. Memory is
 the bytes kept for the backward pass (of all rows, weights left out), counted and not timed.
 
@@ -32,7 +32,7 @@ from t2ialign.methods.backprop.trainer import Batch, Config, Trainer
 
 def steps(trainer: Trainer) -> dict[str, Callable[[], Tensor]]:
     """Each side's loss, with its graph."""
-    batch, total = trainer.batch(0, 0), trainer.cfg.num_steps
+    batch, total = trainer.batch(0, 0), trainer.cfg.num_inference_steps
     middle = (total + 1) // 2  # the mean of K ~ U(1, T)
 
     def last(k: int) -> Callable[[], Tensor]:
@@ -55,7 +55,7 @@ def sampled(trainer: Trainer, batch: Batch, plan: Plan, *, recompute: bool) -> T
         trainer.times,
         plan,
         kernel=ODE,
-        guidance=trainer.cfg.guidance,
+        guidance_scale=trainer.cfg.guidance_scale,
         recompute=recompute,
     )
     return x_0
@@ -73,7 +73,7 @@ def recorded_and_detached(trainer: Trainer, batch: Batch) -> Tensor:
             x,
             t,
             batch.cond,
-            trainer.cfg.guidance,
+            trainer.cfg.guidance_scale,
             use_reentrant=False,
             preserve_rng_state=False,
         )
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         cfg = Config(
             preset="alignprop-k",
             prompts="a red circle",
-            num_steps=args.steps,
+            num_inference_steps=args.steps,
             batch_size=args.rows,
             output=Path(folder) / "run",
             trackers=(),

@@ -19,14 +19,14 @@ from t2ialign.scoring.sources import open_source
 
 B, L, H = CLIPS
 FILES = {"cpu": {B: (256, 32), L: (16, 8), H: (16, 4)}, "cuda": {B: (4096, 64), L: (2048, 64), H: (1024, 64)}}
-"""Pictures on disk and in a batch of the measure `end`."""
+"""Images on disk and in a batch of the measure `end`."""
 
 
 def end(bench: Bench) -> Iterator[Row]:
     """From files to a table, for each CLIP."""
     for clip in bench.clips:
         files, batch = FILES[bench.device.type][clip]
-        yield end_of(bench, clip, bench.pictures or files, 4 if bench.small else batch)
+        yield end_of(bench, clip, bench.images or files, 4 if bench.small else batch)
 
 
 def end_of(bench: Bench, clip: str, files: int, batch: int) -> Row:
@@ -46,7 +46,7 @@ def end_of(bench: Bench, clip: str, files: int, batch: int) -> Row:
             journal.push()
             scores = output.table(journal.rows(), list(engine.rewards))
         output.write(scores, path)
-        assert len(scores) == files and not output.broken(scores), "a picture has no score"
+        assert len(scores) == files and not output.broken(scores), "an image has no score"
 
     def bare() -> None:
         reward.tower.forget()
@@ -69,7 +69,7 @@ def engine_of(bench: Bench, reward: ClipScore, batch: int) -> Engine:
 
 
 def forwards(bench: Bench) -> Iterator[Row]:
-    """Of the engine, for 64 pictures of 4 prompts."""
+    """Of the engine, for 64 images of 4 prompts."""
     if B not in bench.clips:
         return
     reward, folder, batch = bench.score(B), bench.folder / "jpeg-forwards", 16
@@ -85,7 +85,7 @@ def forwards(bench: Bench) -> Iterator[Row]:
     scored = sum(len(rows) for rows in engine_of(bench, reward, batch).score(source.items()))
     for hook in hooks:
         hook.remove()
-    assert scored == 64, f"{scored} of 64 pictures were scored"
+    assert scored == 64, f"{scored} of 64 images were scored"
     on = f"{B}, 64 JPEGs of 4 prompts, batches of {batch}"
     yield number("image forwards", on, passed.count("image"), f"<= {64 // batch}")
     yield number("text forwards", on, passed.count("text"), "<= 1")

@@ -1,7 +1,7 @@
 """python scripts/bench_lpo.py [--device cuda] [-o bench.json]
 
-What one forward for two siblings and one encoding a prompt save in step-level preference optimisation, on the
-embedded model: the figure is the median over the rounds of the ratio of one round. Bytes and text forwards
+What one forward for two candidates and one encoding a prompt save in step-level preference optimisation, on the
+toy model: the figure is the median over the rounds of the ratio of one round. Bytes and text forwards
 are counted, not timed.
 
   shared     one policy and one reference forward a pair, the reference being the adapter switched off
@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from rewards.latent import lrm, saved, untrained
 from scripts.bench_parts import Row, kept_bytes, machine, number, ratio, rounds, say, table, write
-from t2ialign.diffusion.siblings import Step
+from t2ialign.diffusion.candidates import Step
 from t2ialign.io.paths import path
 from t2ialign.methods.lpo.step_scorers import Judge, LatentScorer
 from t2ialign.methods.lpo.trainer import Batch, Config, Trainer
 from t2ialign.models.base import Cond
-from t2ialign.objectives.stepwise import sibling_preference
+from t2ialign.objectives.stepwise import candidate_preference
 
 PROMPT = "a red circle above a blue square"
 
@@ -45,7 +45,7 @@ class Encoding(LatentScorer):
         @torch.no_grad()
         def scores(step: Step) -> Tensor:
             t = step.t.long().expand(len(numbers))
-            return torch.stack([self.reward(x, t, prompts) for x in step.siblings.unbind(1)], 1)
+            return torch.stack([self.reward(x, t, prompts) for x in step.candidates.unbind(1)], 1)
 
         return scores
 
@@ -53,7 +53,7 @@ class Encoding(LatentScorer):
 def four(trainer: Trainer, batch: Batch, reference: nn.Module) -> Tensor:
     """The loss of a batch by two forwards of the policy and two of a second network."""
     win, lose = (_ratio(trainer, batch, reference, x_s) for x_s in batch.x_s.unbind(1))
-    return sibling_preference(win, lose, beta=trainer.cfg.beta, clip=trainer.cfg.clip).mean()
+    return candidate_preference(win, lose, beta=trainer.cfg.beta, clip=trainer.cfg.clip).mean()
 
 
 def _ratio(trainer: Trainer, batch: Batch, reference: nn.Module, x_s: Tensor) -> Tensor:
@@ -62,7 +62,12 @@ def _ratio(trainer: Trainer, batch: Batch, reference: nn.Module, x_s: Tensor) ->
     def log_prob() -> Tensor:
         x_t = batch.x_t[:, 0]
         p = policy.step(
-            x_t, batch.t, batch.s, batch.cond, kernel=trainer.sampler.kernel, guidance=trainer.cfg.guidance
+            x_t,
+            batch.t,
+            batch.s,
+            batch.cond,
+            kernel=trainer.sampler.kernel,
+            guidance_scale=trainer.cfg.guidance_scale,
         )
         return p.log_prob(x_s)
 
@@ -152,7 +157,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str | int
     weights = {"shared": megabytes(policy.adapted), "four": megabytes(policy.adapted, reference)}
     rows += [Row(f"megabytes of denoisers: {name}", "", mb, mb, mb) for name, mb in weights.items()]
 
-    on = f"{args.prompts} paths, {args.steps} steps, {trainer.cfg.siblings} candidates"
+    on = f"{args.prompts} paths, {args.steps} steps, {trainer.cfg.candidates} candidates"
     reward = trainer.reward
     assert isinstance(reward, lrm.LRM), "the judge is the latent reward that `made` saved"
     scorers = {
@@ -178,12 +183,12 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str | int
 
 def made(args: argparse.Namespace, folder: Path) -> Trainer:
     """A trainer with an untrained judge and one round."""
-    saved.save(untrained.from_pipeline("shapes"), folder / "judge")
+    saved.save(untrained.from_pipeline("toy"), folder / "judge")
     cfg = Config(
         prompts=PROMPT,
         reward_options={"path": str(folder / "judge")},
         output=folder / "run",
-        num_steps=args.steps,
+        num_inference_steps=args.steps,
         collect_prompts=args.prompts,
         rollout_batch=args.prompts,
         threshold_low=0.0,

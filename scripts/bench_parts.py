@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: rounds and the table; checkpoints and pictures for bench_score.py."""
+"""What the benchmarks measure with: rounds and the table; checkpoints and images for bench_score.py."""
 
 import argparse
 import io
@@ -23,7 +23,7 @@ from rewards.scorers.clip import ClipScore
 from rewards.towers.clip_towers import ClipTower, load_tower
 
 SIDE = 512
-"""Of every picture, in pixels."""
+"""Of every image, in pixels."""
 CLIPS = "ViT-B-32-quickgelu", "ViT-L-14-quickgelu", "ViT-H-14"
 """Architectures that are timed, the smallest first."""
 TINY = {
@@ -70,13 +70,13 @@ class Counted:
 
 
 class Bench:
-    """Towers and pictures that the measures share, and how two sides are compared."""
+    """Towers and images that the measures share, and how two sides are compared."""
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.device, self.small, self.folder = torch.device(args.device), args.small, folder
         self.repeats, self.bf16, self.clips = args.repeats, args.precision == "bf16", args.clips.split(",")
         self.workers = 0 if args.small else args.workers
-        self.pictures = 4 if args.small else args.pictures
+        self.num_images = 4 if args.small else args.images
         self.towers: dict[str, ClipTower] = {}
 
     def checkpoint(self, clip: str) -> Path:

@@ -2,14 +2,14 @@
 
 How fast scoring is, on full-size CLIPs with random weights: up to 14 GB of memory and 7 GB of temporary
 files. The sides of a measure run in turn, once to warm up and then --repeats times; the figure is the median
-of the ratios of one round. All of it takes about 20 minutes on two cores: --only, --clips and --pictures make
+of the ratios of one round. All of it takes about 20 minutes on two cores: --only, --clips and --images make
 it shorter, and --small tries the script itself in seconds.
 
   end       JPEG files to a parquet table by t2ialign.scoring, against the bare batched forward of the tower
-  call      hpsv2, one picture a call, against reading the checkpoint in each call
-  batch     a call with a batch, against a call for each picture
+  call      hpsv2, one image a call, against reading the checkpoint in each call
+  batch     a call with a batch, against a call for each image
   together  aesthetic and CLIPScore on one tower, against CLIPScore alone
-  forwards  how many of images and of texts 64 pictures of 4 prompts take
+  forwards  how many of images and of texts 64 images of 4 prompts take
   textnorm  TextNorm with 32 contrasts, against its base
   start     `import rewards` and `t2ialign score --help`, in fresh processes
 """
@@ -58,7 +58,7 @@ from t2ialign.io.paths import path as path_type
 ROOT = Path(__file__).resolve().parents[1]
 B, L, H = CLIPS
 SAMPLES = {"cpu": 16, "cuda": 50}
-"""Pictures of a prompt in the measure `textnorm`. Fewer are harder: the texts are as many for any number."""
+"""Images of a prompt in the measure `textnorm`. Fewer are harder: the texts are as many for any number."""
 CALLS, BATCH, CONTRASTS = 2, 64, 32
 START = {
     "import rewards": ("import rewards", "<= 0.2"),
@@ -74,14 +74,14 @@ AROUND = (
 
 
 def call(bench: Bench) -> Iterator[Row]:
-    """hpsv2, one picture a call, two calls a prompt. The other side too keeps its module, as hpsv2 1.2 does:
+    """hpsv2, one image a call, two calls a prompt. The other side too keeps its module, as hpsv2 1.2 does:
     what it repeats is reading the checkpoint, filling the module with it, and tokenising to 77 positions.
     """
     if H not in bench.clips:
         return
     path, fresh = bench.checkpoint(H), {"ours": count(), "other": count()}
     other, tokenize = bench.tower(H).model, open_clip.get_tokenizer("ViT-H-14")
-    picture = Image.effect_noise((SIDE, SIDE), 80).convert("RGB")
+    pil_image = Image.effect_noise((SIDE, SIDE), 80).convert("RGB")
     found: dict[str, list[float]] = {"ours": [], "other": []}
     loads = Counted(load_state)
     with mock.patch.object(clip_towers, "load_state", loads):
@@ -94,13 +94,13 @@ def call(bench: Bench) -> Iterator[Row]:
 
         def ours() -> None:
             text = prompt(next(fresh["ours"]))
-            found["ours"] += [float(reward.reference([picture], [text])) for _ in range(CALLS)]
+            found["ours"] += [float(reward.reference([pil_image], [text])) for _ in range(CALLS)]
 
         def load_and_score(text: str) -> float:
             state = torch.load(path, map_location=bench.device, weights_only=True)["state_dict"]
             other.load_state_dict(state)
             other.to(bench.device).eval()
-            pixels = reward.geometry.reference(picture)[None].to(bench.device)
+            pixels = reward.geometry.reference(pil_image)[None].to(bench.device)
             image = other.encode_image(pixels, normalize=True)
             return float((image * other.encode_text(tokenize([text]).to(bench.device), normalize=True)).sum())
 
@@ -112,7 +112,7 @@ def call(bench: Bench) -> Iterator[Row]:
     assert np.allclose(found["ours"], found["other"], atol=1e-2 if bench.bf16 else 1e-4), "other scores"
     prompts, calls = next(fresh["ours"]), len(found["ours"])
     target = ">= 20" if bench.device.type == "cuda" else None
-    on = f"{H}, one picture a call"
+    on = f"{H}, one image a call"
     yield ratio("load and score each call: times as long", on, times, "other / ours", target)
     yield number("checkpoints read", f"{on}, {calls} calls", loads.calls, "<= 1")
     again = reads.calls - prompts
@@ -123,7 +123,7 @@ def batch(bench: Bench) -> Iterator[Row]:
     """A batch in one call, against as many calls; prompts new to the tower, and prompts that it knows."""
     if B not in bench.clips:
         return
-    reward, rows = bench.score(B), bench.pictures or BATCH
+    reward, rows = bench.score(B), bench.num_images or BATCH
     images, prompts = bench.images(rows), [prompt(index) for index in range(rows)]
 
     def run(size: int, new: bool) -> None:
@@ -138,7 +138,7 @@ def batch(bench: Bench) -> Iterator[Row]:
         "batched, known": lambda: run(rows, False),
         "single, known": lambda: run(1, False),
     }
-    times, on = bench.time(sides), f"{B}, {rows} pictures of {SIDE}x{SIDE}"
+    times, on = bench.time(sides), f"{B}, {rows} images of {SIDE}x{SIDE}"
     yield ratio("one by one: times as long, new prompts", on, times, "single / batched", ">= 1.3")
     sides_known = "single, known / batched, known"
     yield ratio("one by one: times as long, known prompts", on, times, sides_known, ">= 1.3")
@@ -151,7 +151,7 @@ def together(bench: Bench) -> Iterator[Row]:
     score = bench.score(L)
     size, device = score.tower.texts([prompt(0)]).shape[1], bench.device
     aesthetic = Aesthetic(score.tower, torch.randn(size), torch.zeros(()), score.geometry).to(device)
-    rows = bench.pictures or (64 if device.type == "cuda" else 8)
+    rows = bench.num_images or (64 if device.type == "cuda" else 8)
     images, prompts = bench.images(rows), [prompt(index // 4) for index in range(rows)]
     scorers: dict[str, TwoTower] = {"clipscore": score, "aesthetic": aesthetic}
     passed: list[int] = []
@@ -165,14 +165,14 @@ def together(bench: Bench) -> Iterator[Row]:
     with torch.no_grad():
         run(*scorers)
     hook.remove()
-    on = f"{L}, {rows} pictures of {SIDE}x{SIDE}"
+    on = f"{L}, {rows} images of {SIDE}x{SIDE}"
     yield number("image forwards for both", on, len(passed), "<= 1")
     times = bench.time({"both": lambda: run(*scorers), "clipscore": lambda: run("clipscore")})
     yield ratio("aesthetic and CLIPScore: times as long", on, times, "both / clipscore", "<= 1.05")
 
 
 def textnorm(bench: Bench) -> Iterator[Row]:
-    """TextNorm of each larger CLIP, for the pictures of one prompt."""
+    """TextNorm of each larger CLIP, for the images of one prompt."""
     for clip in bench.clips:
         if clip != B:
             yield from textnorm_of(bench, clip)
@@ -180,7 +180,7 @@ def textnorm(bench: Bench) -> Iterator[Row]:
 
 def textnorm_of(bench: Bench, clip: str) -> Iterator[Row]:
     """Against its base at its best: the base knows the prompt in every round."""
-    base, rows = bench.score(clip), bench.pictures or SAMPLES[bench.device.type]
+    base, rows = bench.score(clip), bench.num_images or SAMPLES[bench.device.type]
     images, prompts = bench.images(rows), [prompt(0)] * rows
     norm = TextNorm(base, {prompt(0): [prompt(index + 1) for index in range(CONTRASTS)]}, scale=100.0)
 
@@ -193,7 +193,7 @@ def textnorm_of(bench: Bench, clip: str) -> Iterator[Row]:
         "new texts": new,
         "known texts": lambda: norm(images, prompts),
     }
-    times, on = bench.time(sides), f"{clip}, {rows} pictures of {SIDE}x{SIDE}, {CONTRASTS} contrasts"
+    times, on = bench.time(sides), f"{clip}, {rows} images of {SIDE}x{SIDE}, {CONTRASTS} contrasts"
     for side in ("new texts", "known texts"):
         yield ratio(f"TextNorm, {side}: times as long", on, times, f"{side} / base", "<= 1.15")
 
@@ -227,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
         "--clips", default=",".join(CLIPS), help=f"architectures, by comma ({', '.join(CLIPS)})"
     )
     parser.add_argument("--repeats", type=int, default=5, help="rounds after the first (5)")
-    parser.add_argument("--pictures", type=int, help="of a measure that is timed (what suits the device)")
+    parser.add_argument("--images", type=int, help="of a measure that is timed (what suits the device)")
     parser.add_argument("--workers", type=int, help="that decode (what t2ialign score chooses)")
     parser.add_argument("--threads", type=int, help="of torch (its own choice)")
     parser.add_argument(
@@ -239,10 +239,8 @@ def main(argv: list[str] | None = None) -> int:
     for given, known in ((args.only, MEASURES), (args.clips, CLIPS)):
         if odd := set(given.split(",")) - set(known):
             parser.error(f"got {', '.join(sorted(odd))}; expected some of {','.join(known)}; change it")
-    if args.repeats < 1 or (args.pictures is not None and args.pictures < 1):
-        parser.error(
-            f"got --repeats {args.repeats} --pictures {args.pictures}; expected at least 1; change it"
-        )
+    if args.repeats < 1 or (args.images is not None and args.images < 1):
+        parser.error(f"got --repeats {args.repeats} --images {args.images}; expected at least 1; change it")
     if args.threads:
         torch.set_num_threads(args.threads)
     rows: list[Row] = []

@@ -1,4 +1,4 @@
-"""Train the embedded rewriter on CPU and write assets/shapes-rewriter: `python scripts/build_rewriter.py`.
+"""Train the toy rewriter on CPU and write assets/toy-rewriter: `python scripts/build_rewriter.py`.
 
 The rows, sizes and settings are those of `t2ialign prove rewrite --claim 1`, the seed is another one: a small
 Llama from scratch, SFT on the rows of a teacher with bad habits, GRPO with the oracle. A killed run goes on.
@@ -12,16 +12,16 @@ from t2ialign.io.paths import path
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 100
-README = """# shapes-rewriter
+README = """# toy-rewriter
 
-The embedded world's rewriter: it turns what users say ("a pair of crimson balls") into the captions that
-the embedded generator understands ("two red circles"), after a thought. A Llama of {parameters:,}
+The toy world's rewriter: it turns what users say ("a pair of crimson balls") into the captions that
+the toy generator understands ("two red circles"), after a thought. A Llama of {parameters:,}
 weights, trained from scratch by `python scripts/build_rewriter.py`: SFT on {rows} rows of a teacher with
-bad habits, then GRPO on pictures that the embedded oracle judged. On {heldout} prompts with words that
+bad habits, then GRPO on images that the toy oracle judged. On {heldout} prompts with words that
 training never showed in their turn of phrase it writes the very caption that is meant in {same:.1%};
-`t2ialign prove rewrite` measures it in pictures.
+`t2ialign prove rewrite` measures it in images.
 
-`t2ialign rewrite "a pair of crimson balls" --rewriter shapes`
+`t2ialign rewrite "a pair of crimson balls" --rewriter toy`
 """
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--output",
         type=path,
-        default=ROOT / "assets" / "shapes-rewriter",
+        default=ROOT / "assets" / "toy-rewriter",
         help="The folder to write the finished rewriter to.",
     )
     args = parser.parse_args()

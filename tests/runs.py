@@ -41,7 +41,7 @@ def toy_config(tiny_sd: Path, tmp_path: Path) -> Callable[..., toy.Config]:
 
 @pytest.fixture(scope="session")
 def sharp_sd(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with an image encoder whose latents tell pictures apart, as a trained one's do."""
+    """The tiny model with an image encoder whose latents tell images apart, as a trained one's do."""
     folder = tmp_path_factory.mktemp("sharp") / "sd"
     shutil.copytree(tiny_sd, folder)
     vae = AutoencoderKL.from_pretrained(folder / "vae")
@@ -54,7 +54,7 @@ def sharp_sd(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty prompts with two pairs each: the chosen pictures are bright, the rejected ones dark."""
+    """Twenty prompts with two pairs each: the chosen images are bright, the rejected ones dark."""
     folder, rng, rows = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0), []
     for side, brightness in (("chosen", 200), ("rejected", 40)):
         (folder / side).mkdir()
@@ -62,7 +62,7 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.clip(rng.normal(brightness, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / side / f"{i}.png")
     for i in range(40):
-        rows.append({"file_name": f"{i}.png", "text": f"picture {i // 2}"})
+        rows.append({"file_name": f"{i}.png", "text": f"image {i // 2}"})
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 

@@ -114,7 +114,7 @@ def test_what_a_loaded_model_cannot_take_is_said(pipeline: StableDiffusionPipeli
 )
 def test_mistakes_name_the_parameter(setting: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
-        t2ialign.sample("shapes", "a red circle", **setting)
+        t2ialign.sample("toy", "a red circle", **setting)
     assert "\n" not in str(caught.value) and "--" not in str(caught.value)
 
 
@@ -193,7 +193,7 @@ def test_samples_are_evaluated_by_their_own_prompts(tiny_sd: Path, tmp_path: Pat
 
 BACKPROP: dict[str, Any] = {
     "prompts": PROMPTS,
-    "num_steps": 2,
+    "num_inference_steps": 2,
     "batch_size": 1,
     "max_steps": 2,
     "evaluate_every": 1,
@@ -247,9 +247,7 @@ def test_trainers_are_classes_with_a_config(tiny_sd: Path, tmp_path: Path) -> No
     seen: list[int] = []
     metrics = t2ialign.BackpropTrainer(config).fit(on_step=lambda step, row: seen.append(step))
     assert seen == [1] and "reward" in metrics
-    with pytest.raises(
-        ValueError, match=r"^beta: got -1; expected a number greater than 0; --help says .*$"
-    ):
+    with pytest.raises(ValueError, match=r"^beta: got -1; expected a number greater than 0; --help says .*$"):
         t2ialign.DPOConfig(data="x", beta=-1)
     for method in ("DPO", "Dense", "LPO", "Reward", "LRM", "Evaluator", "RewriteSFT", "RewriteGRPO"):
         assert getattr(t2ialign, f"{method}Trainer").fit and getattr(t2ialign, f"{method}Config").model_fields
@@ -320,7 +318,7 @@ def test_prompts_are_rewritten_and_a_listener_follows(tmp_path: Path) -> None:
 
 
 def test_keypoints_of_samples_are_judged(tmp_path: Path) -> None:
-    samples = t2ialign.sample("shapes", "a red circle", output=tmp_path / "samples")
+    samples = t2ialign.sample("toy", "a red circle", output=tmp_path / "samples")
     judged = t2ialign.judge_keypoints(samples, output=tmp_path / "points")
     assert judged.errors == [] and [row["prompt"] for row in judged.rows] == ["a red circle"]
     assert (tmp_path / "points" / "keypoints.json").is_file()

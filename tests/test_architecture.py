@@ -162,7 +162,7 @@ def test_dependency_rule(file):
         ("cli", "t2ialign.toy.render", False),
         ("methods", "t2ialign.cli.main.main", True),
         ("rewards", "t2ialign.data", True),
-        ("rewards", "scripts.build_shapes", True),
+        ("rewards", "scripts.build_toy", True),
         ("models", "t2ialign.version.__version__", False),
         ("models", "t2ialign.sample", True),
     ],
@@ -302,7 +302,7 @@ def test_no_pickle(file):
 # Weights are written by rewards/tensor_files.py alone, so that equal ones are equal files.
 WRITERS = {"save_file", "save_lora_weights", "save_model", "save_state", "serialize", "serialize_file"}
 TORCH_SAVE = {
-    "t2ialign/toy/fit.py",  # where the builder of the embedded world goes on after a kill
+    "t2ialign/toy/fit.py",  # where the builder of the toy world goes on after a kill
     "scripts/bench_parts.py",  # an optimizer file whose opening is timed
 }
 
@@ -432,7 +432,7 @@ def test_rewards_work_without_t2ialign():
 
 
 def test_scoring_imports_without_diffusers():
-    """Scoring pictures must not cost an import of the sampling libraries, nor Ray unless it is asked for."""
+    """Scoring images must not cost an import of the sampling libraries, nor Ray unless it is asked for."""
     modules = [module(file) for file in SOURCES if layer(module(file)) == "scoring"] + ["t2ialign.cli.score"]
     import_blocked(modules, {"diffusers", "peft", "ray"}, unused=set())
 

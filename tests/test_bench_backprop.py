@@ -13,7 +13,18 @@ def test_every_row_comes_out_and_memory_is_counted(tmp_path, capsys):
     file = tmp_path / "bench.json"
     assert (
         bench_backprop.main(
-            ["--device", "cpu", "--steps", "4", "--rows", "1", "--repeats", "1", "-o", str(file)]
+            [
+                "--device",
+                "cpu",
+                "--num-inference-steps",
+                "4",
+                "--rows",
+                "1",
+                "--repeats",
+                "1",
+                "-o",
+                str(file),
+            ]
         )
         == 0
     )

@@ -71,7 +71,7 @@ def test_an_unknown_measure_is_an_error(capsys):
     assert "got speed; expected some of end,call" in capsys.readouterr().err
 
 
-def test_no_picture_is_an_error(capsys):
+def test_no_image_is_an_error(capsys):
     with pytest.raises(SystemExit):
-        bench_score.main(["--pictures", "0"])
+        bench_score.main(["--images", "0"])
     assert "expected at least 1" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = [file for package in ("t2ialign", "rewards") for file in sorted((ROOT / package).rglob("*.py"))]
 BUILDERS = ("toy",)
-"""Folders of what measures claims and builds the embedded world, on Linux."""
+"""Folders of what measures claims and builds the toy world, on Linux."""
 ABSENT = ("fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty")
 POSIX_ONLY = {
     "os": "chown chroot fork forkpty getegid geteuid getgid getgroups getloadavg getpgid getpriority getuid "
@@ -89,15 +89,26 @@ for argv in {commands!r}:
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is open is read from /proc")
 def test_train_sample_score_and_rewrite_need_nothing_that_is_posix_only(tmp_path):
     run, images = str(tmp_path / "run"), str(tmp_path / "images")
-    settings = """model=shapes reward=shapes-oracle collect_every=1 collect_prompts=1 rollouts=2 keep=2
-        compare=2 timesteps=1 num_steps=2 guidance=1 batch_size=1 lora_rank=2 checkpoint_every=1
+    settings = """model=toy reward=toy-oracle collect_every=1 collect_prompts=1 rollouts=2 keep=2
+        compare=2 timesteps=1 num_inference_steps=2 guidance_scale=1 batch_size=1 lora_rank=2 checkpoint_every=1
         checkpoint_limit=1 trackers=[] validation_prompts=[]"""
     train = ["train", "dense", "prompts=a red circle", f"output={run}", *settings.split()]
     commands = [
         [*train, "max_steps=2"],
         [*train, "max_steps=3", "resume=latest"],
-        ["sample", "a red circle", "--lora", run, "--steps", "2", "-n", "2", "--output", images],
-        ["score", images, "--rewards", "shapes-oracle,shapes-clip", "--output", str(tmp_path / "scores.csv")],
+        [
+            "sample",
+            "a red circle",
+            "--lora",
+            run,
+            "--num-inference-steps",
+            "2",
+            "-n",
+            "2",
+            "--output",
+            images,
+        ],
+        ["score", images, "--rewards", "toy-oracle,toy-clip", "--output", str(tmp_path / "scores.csv")],
         ["rewrite", "a crimson ball", "--output", str(tmp_path / "rewritten.jsonl")],
     ]
     code = CODE.format(root=str(tmp_path.resolve()), absent=ABSENT, commands=commands)

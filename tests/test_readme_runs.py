@@ -29,10 +29,10 @@ HUB_MODEL = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 QUICK = ["max_steps=1", "accumulate=1", "batch_size=2", "lora_rank=2", "lr_warmup=0", "trackers=[]"]
 SHORTER = {
     "dpo": [*QUICK, "resolution=32", "validation_prompts=a cat", "validation_steps=2", "evaluate_every=1"],
-    "backprop": [*QUICK, "num_steps=2", "monitor_steps=2", "monitor_images=2"],
+    "backprop": [*QUICK, "num_inference_steps=2", "monitor_steps=2", "monitor_images=2"],
 }
 """Appended to `t2ialign train METHOD`: one step on a small image."""
-SMALL = ["--height", "32", "--width", "32", "--steps", "2"]
+SMALL = ["--height", "32", "--width", "32", "--num-inference-steps", "2"]
 """Appended to `t2ialign sample --model`."""
 NOT_RUN = ("python -m venv", "source ", "pip install", "make ")
 """The lines of the README's plain blocks: what installs, and what the Makefile's own tests run."""

@@ -83,7 +83,7 @@ def run(line: str, root: Path) -> None:
 
 
 def pairs_of_the_demo(root: Path) -> None:
-    """What `make demo` leaves for `dpo_shapes`, small: renders of captions and of near misses."""
+    """What `make demo` leaves for `dpo_toy`, small: renders of captions and of near misses."""
     from scripts.experiments import labelled_pairs
 
     captions = ["a red circle", "two blue squares", "a green cross", "a small yellow circle"]

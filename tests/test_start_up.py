@@ -72,9 +72,9 @@ def test_the_names_of_rewards_are_read_once_a_process(monkeypatch):
     declared._served.cache_clear()
     first = rewards.names()
     once = len(parsed)
-    assert first["shapes-clip"] and once > 10
+    assert first["toy-clip"] and once > 10
     first.clear()  # a copy: what a caller does to it changes nothing
-    assert rewards.names()["shapes-clip"]
+    assert rewards.names()["toy-clip"]
     rewards.load("saturation")
-    rewards.load("shapes-oracle")
+    rewards.load("toy-oracle")
     assert len(parsed) == once

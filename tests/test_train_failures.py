@@ -31,7 +31,13 @@ def test_the_line_of_the_prompt_is_named(tmp_path: Path, monkeypatch, capsys, me
     monkeypatch.chdir(tmp_path)
     Path("picky.py").write_text(REWARD.format(fails=fails))
     Path("prompts.txt").write_text("\na red circle\ntwo blue squares\n")
-    words = ("prompts=prompts.txt", "output=run", "reward=./picky.py:Picky", "model=shapes", "num_steps=2")
+    words = (
+        "prompts=prompts.txt",
+        "output=run",
+        "reward=./picky.py:Picky",
+        "model=toy",
+        "num_inference_steps=2",
+    )
     size = (
         ("batch_size=2",)
         if method == "backprop"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rewards.detection.detect import Detection
-from rewards.pixels import pictures
+from rewards.pixels import pil_images
 from rewards.preprocess import CLIP_224, Geometry
 from rewards.towers.two_tower import Tower
 
@@ -48,7 +48,7 @@ class ClipColours(ColourClassifier):
         prompts = [t.format(colour=colour, label=label) for colour in COLOURS for t in TEMPLATES]
         embedded = self.tower.texts(prompts).reshape(len(COLOURS), len(TEMPLATES), -1)
         anchors = F.normalize(embedded.mean(1), dim=-1)
-        squares = [self.geometry.reference(pictures(crop[None])[0]) for crop in crops]
+        squares = [self.geometry.reference(pil_images(crop[None])[0]) for crop in crops]
         nearest = (self.tower.encode_image(torch.stack(squares).to(anchors)) @ anchors.T).argmax(-1)
         return [COLOURS[index] for index in nearest.tolist()]
 

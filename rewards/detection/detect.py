@@ -1,7 +1,7 @@
 """Object detectors behind one interface: images in, labelled boxes out.
 
 `TransformersDetector` runs any `AutoModelForObjectDetection`, `MaskDetector` the Mask2Former instance
-segmentation that GenEval uses, `rewards.toy.detector` the embedded world. Labels are GenEval's object
+segmentation that GenEval uses, `rewards.toy.detector` the toy world. Labels are GenEval's object
 names.
 """
 

@@ -1,4 +1,4 @@
-"""Loads a detector by name: the embedded world's oracle, a published one, or one of your own."""
+"""Loads a detector by name: the toy world's oracle, a published one, or one of your own."""
 
 import inspect
 from importlib import import_module
@@ -10,7 +10,7 @@ from rewards.foreign import reading
 from rewards.preprocess import Geometry
 from rewards.towers.clip_towers import load_tower
 from rewards.towers.two_tower import Tower
-from rewards.toy.detector import ShapesColours, ShapesDetector
+from rewards.toy.detector import ToyColours, ToyDetector
 from rewards.user_code import announce, refuse_recorded, returned
 from rewards.weights import align_weights, find
 
@@ -18,18 +18,18 @@ GENEVAL = "facebook/mask2former-swin-small-coco-instance"
 """GenEval's detector (Mask2Former, Swin-S, COCO instances; MIT) in `transformers` form."""
 
 GENEVAL_CLIP = "openai/clip-vit-large-patch14"
-SHAPES = "shapes"
+TOY = "toy"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_detector(source: str, sha256: str | None = None) -> Detector:
-    """A detector, by "shapes", by "package.module:Name", or by a folder or Hub id in `transformers` form.
+    """A detector, by "toy", by "package.module:Name", or by a folder or Hub id in `transformers` form.
 
     `Name` is called without arguments; `sha256` pins the weights file. A Mask2Former becomes a MaskDetector,
     any other checkpoint a TransformersDetector. Raises ValueError for what does not load or is no Detector.
     """
-    if source == SHAPES:
-        return ShapesDetector()
+    if source == TOY:
+        return ToyDetector()
     if ":" in source:
         return _called(source).eval()
     return _pretrained(source, sha256)
@@ -38,12 +38,12 @@ def load_detector(source: str, sha256: str | None = None) -> Detector:
 def load_colours(
     source: str | None = None, sha256: str | None = None, towers: dict[str, Tower] | None = None
 ) -> ColourClassifier:
-    """A colour classifier: "shapes", or a CLIP by file, folder or Hub id, by default GenEval's ViT-L/14.
+    """A colour classifier: "toy", or a CLIP by file, folder or Hub id, by default GenEval's ViT-L/14.
 
     An equal CLIP among `towers` is shared. Raises ValueError for what `load_tower` refuses.
     """
-    if source == SHAPES:
-        return ShapesColours()
+    if source == TOY:
+        return ToyColours()
     tower = load_tower(
         source or GENEVAL_CLIP, architecture="ViT-L-14-quickgelu", sha256=sha256, towers=towers
     )

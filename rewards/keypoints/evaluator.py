@@ -1,7 +1,7 @@
 """AlignEvaluator judges whether an image shows each key point of the prompt, and makes one reward of it.
 
 After PromptEnhancer (arXiv 2509.04545), whose evaluator was not released: key points of 24 kinds
-(`keypoints.py`), each judged on the picture, averaged. Always of the user's prompt, never of a rewritten one:
+(`keypoints.py`), each judged on the image, averaged. Always of the user's prompt, never of a rewritten one:
 a rewriter that drops a hard wish would be paid for it. The judge is any vision-language model, the embedded
 world's exact one, or a light head on CLIP.
 """
@@ -27,7 +27,7 @@ from rewards.vlm.base import UnreadableAnswer
 NAMES: dict[str, dict[str, str]] = {"evaluator": {}}
 TABLE = {
     "evaluator": (
-        "any VLM as for `vqascore`; a head fitted on a two-tower scorer; none for the embedded world | "
+        "any VLM as for `vqascore`; a head fitted on a two-tower scorer; none for the toy world | "
         "the judge's own | its key points, one by one | [0, 1] | no | the judge's"
     ),
 }
@@ -183,7 +183,7 @@ def build(
 
     backend: "yes_no" and "written" ask the vision-language model in `weights`, or served so at `url`;
     "head" is what `evaluator_head.save` wrote to the folder `weights`, on a scorer of yours with its name as
-    `reward`; "oracle" knows the embedded world, and by default its captions' points.
+    `reward`; "oracle" knows the toy world, and by default its captions' points.
     Other `options` are those of `vlm.judge`, `tokens` of "written" too.
     Raises ValueError for another backend, and as these do.
     """
@@ -215,9 +215,9 @@ def _checker(
             "or pass them"
         )
     if backend == "oracle":
-        from rewards.keypoints.oracle import ShapesChecker, shapes_points
+        from rewards.keypoints.oracle import ToyChecker, toy_points
 
-        return ShapesChecker(), shapes_points
+        return ToyChecker(), toy_points
     from rewards.keypoints.evaluator_head import load
 
     assert weights is not None, "checked above"

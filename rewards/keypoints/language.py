@@ -26,7 +26,7 @@ _PRONOUN = re.compile(
 _MEDIA = sorted(set(MEDIA) - {"picture", "image"})
 _BARE = re.compile(
     r"(?:(?:please|create|draw|design|generate|make|show|me|this|the|an?)\s+)*"
-    r"(?:photo|photograph|picture|image)s?(?:\s+(?:shows|presents|depicts))?",
+    r"(?:photo|photograph|image|image)s?(?:\s+(?:shows|presents|depicts))?",
     re.IGNORECASE,
 )
 """Words for a photo and nothing more, which every image is."""
@@ -218,7 +218,7 @@ _BEASTS_TOO = listed(
 
 
 def text(reading: Reading) -> Iterator[KeyPoint]:
-    """Quoted words that are to be read in the picture."""
+    """Quoted words that are to be read in the image."""
     if reading.quotes and (_CUE.search(reading.body) or any(" " in quote for quote in reading.quotes)):
         for quote in reading.quotes:
             yield KeyPoint("text_rendering", f'the text "{quote}" can be read, letter for letter', quote)

@@ -1,4 +1,4 @@
-"""Key points of the embedded world: one for each atom of a caption, and an exact judge of them.
+"""Key points of the toy world: one for each atom of a caption, and an exact judge of them.
 
 A description is a caption of its own ("a red circle left of a blue square"), "no circle", "nothing but ..."
 or "nothing unknown", so it can be judged without the prompt. None of the 24 kinds is for colour and shape: of
@@ -17,15 +17,15 @@ from rewards.keypoints.taxonomy import KeyPoint
 from rewards.keypoints.verdicts import Checker, PromptPoint, Verdict
 from rewards.toy.captions import NUMBERS, PLURALS, Caption, Noun, judge, parse
 from rewards.toy.vision import read_things
-from rewards.toy.world import SHAPES, Thing
+from rewards.toy.world import TOY, Thing
 
 NOTHING_BUT, NOTHING_UNKNOWN, NO = "nothing but ", "nothing unknown", "no "
 KIND_OF = {"relation": "entity_layout", "comparison": "comparative_relation"}
 """Category of a caption of two things -> kind of what it says of them."""
 
 
-def shapes_points(text: str) -> list[KeyPoint]:
-    """A caption of the embedded world -> its key points, one an atom of `shapes_captions.judge`, in order.
+def toy_points(text: str) -> list[KeyPoint]:
+    """A caption of the toy world -> its key points, one an atom of `toy_captions.judge`, in order.
 
     The evidence is the atom's name. Raises ValueError for a text that is no caption.
     """
@@ -45,7 +45,7 @@ def shapes_points(text: str) -> list[KeyPoint]:
 
 
 def shown(point: KeyPoint, things: Sequence[Thing]) -> bool:
-    """Whether the things on a canvas are as a description of `shapes_points` says, whatever the point's kind.
+    """Whether the things on a canvas are as a description of `toy_points` says, whatever the point's kind.
 
     Raises ValueError for another description.
     """
@@ -53,8 +53,8 @@ def shown(point: KeyPoint, things: Sequence[Thing]) -> bool:
     return judge(caption, things)[atom]
 
 
-class ShapesChecker(Checker):
-    """Exact verdicts on pictures of the embedded world: 1 or 0, with what lies there as the reason."""
+class ToyChecker(Checker):
+    """Exact verdicts on images of the toy world: 1 or 0, with what lies there as the reason."""
 
     def check(self, images: Tensor, pairs: Sequence[Sequence[PromptPoint]]) -> list[list[Verdict]]:
         """images (B, 3, H, W) in [0, 1] -> verdicts of 0 or 1; raises ValueError as `shown` does."""
@@ -99,8 +99,8 @@ def _a(noun: Noun) -> str:
 def _judged(description: str) -> tuple[Caption, str]:
     """The caption that has this description as an atom, and the atom's name."""
     if description == NOTHING_UNKNOWN:
-        return Caption("negation", (), absent=SHAPES[0]), NOTHING_UNKNOWN
-    if description.startswith(NO) and description.removeprefix(NO) in SHAPES:
+        return Caption("negation", (), absent=TOY[0]), NOTHING_UNKNOWN
+    if description.startswith(NO) and description.removeprefix(NO) in TOY:
         return Caption("negation", (), absent=description.removeprefix(NO)), description
     whole, rest = description.startswith(NOTHING_BUT), description.removeprefix(NOTHING_BUT)
     try:
@@ -119,8 +119,8 @@ def _judged(description: str) -> tuple[Caption, str]:
 
 def _refusal(description: str) -> ValueError:
     return ValueError(
-        f"got key point {description!r}, which the embedded world cannot judge; expected a description of "
-        "keypoint_oracle.shapes_points; take the points of a caption"
+        f"got key point {description!r}, which the toy world cannot judge; expected a description of "
+        "keypoint_oracle.toy_points; take the points of a caption"
     )
 
 

@@ -27,7 +27,7 @@ _PREDICATE = re.compile(
 
 
 def read(prompt: str) -> Reading:
-    """Read a prompt; words in quotation marks are no things of the picture."""
+    """Read a prompt; words in quotation marks are no things of the image."""
     quotes: list[str] = []
 
     def blank(match: re.Match[str]) -> str:

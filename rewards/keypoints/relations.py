@@ -24,10 +24,10 @@ _MORE_PLACES = listed(
 _PLACES = sorted({*CONVERSE}.difference(_NO_PLACE) | _MORE_PLACES, key=len, reverse=True)
 _PLACE = re.compile(rf"(?<![\w-])({'|'.join(_PLACES)})\s+(?=\w)", re.IGNORECASE)
 _SPOT = r"left|right|top|bottom|cent(?:er|re)|middle|background|foreground|corner|distance|front"
-_IN_PICTURE = re.compile(
+_IN_IMAGE = re.compile(
     r"\b(?:on|at|in|to|from)\s+(?:the\s+)?(?:(?:upper|lower|very|far|top|bottom|exact)[\s-]+)?"
     rf"(?:{_SPOT})(?:[\s-]+(?:left|right|half|side|corner))?"
-    r"(?:\s+(?:of|in)\s+(?:the\s+)?(?:picture|image|frame|screen|scene|composition|painting|poster|page))?"
+    r"(?:\s+(?:of|in)\s+(?:the\s+)?(?:image|image|frame|screen|scene|composition|painting|poster|page))?"
     r"\b(?!\s+of\b)"
     r"|\b(?:side by side|back to back|face to face|cent(?:er|re) stage|in a (?:row|line|circle))\b"
     r"|\b(?:above|below|behind|beneath|underneath|overhead)(?=\s*(?:[.,;]|$))",
@@ -84,7 +84,7 @@ def layout(reading: Reading) -> Iterator[KeyPoint]:
         who = first.says(link) if first else f"something is {link}"
         evidence = reading.prompt[first.start if first else match.start() : second.end]
         yield KeyPoint("entity_layout", f"{who} the {second.name}", evidence)
-    for match in _IN_PICTURE.finditer(reading.body):
+    for match in _IN_IMAGE.finditer(reading.body):
         if any(match.start() in span for span in taken):
             continue
         clause = reading.clause(*match.span())

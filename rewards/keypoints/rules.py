@@ -35,7 +35,7 @@ def extract(prompt: str) -> list[KeyPoint]:
     Raises ValueError for no text, and for one of more than `keypoints.LETTERS`.
     """
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"got {prompt!r}; expected a prompt; write what the picture shows")
+        raise ValueError(f"got {prompt!r}; expected a prompt; write what the image shows")
     if wrong := too_long(prompt, LETTERS):
         raise ValueError(wrong)
     reading = read(prompt)

@@ -40,7 +40,7 @@ class KeyPoint:
     kind: str
     """The id of a `Kind`."""
     description: str
-    """A concrete statement about the picture, such as "there are exactly three dogs"."""
+    """A concrete statement about the image, such as "there are exactly three dogs"."""
     evidence: str = ""
     """The words of the prompt that say so."""
 

@@ -1,4 +1,4 @@
-"""Verdicts on key points: whether a picture shows each thing that a prompt asks for, and one number of them.
+"""Verdicts on key points: whether an image shows each thing that a prompt asks for, and one number of them.
 
 `Checker` is the interface of what judges; its kinds are `evaluator_yes_no.py`, `evaluator_written.py`,
 `keypoint_oracle.py` and `evaluator_head.py`. `evaluator.py` makes a reward of one.
@@ -34,7 +34,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The verdicts on one picture for one prompt, and their aggregate; None if one could not be read."""
+    """The verdicts on one image for one prompt, and their aggregate; None if one could not be read."""
 
     prompt: str
     verdicts: tuple[Verdict, ...]
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 class Checker(nn.Module, ABC):
-    """Judges key points on pictures; a module, so that what it holds moves with the reward."""
+    """Judges key points on images; a module, so that what it holds moves with the reward."""
 
     @abstractmethod
     def check(self, images: Tensor, pairs: Sequence[Sequence[PromptPoint]]) -> list[list[Verdict]]:
@@ -65,7 +65,7 @@ def rarity(counts: Mapping[str, int] | None = None) -> dict[str, float]:
 
 
 def aggregate(verdicts: Sequence[Verdict], how: str, weight: Mapping[str, float]) -> float | None:
-    """Verdicts of one picture -> one number in [0, 1]; None if one of them could not be read.
+    """Verdicts of one image -> one number in [0, 1]; None if one of them could not be read.
 
     "plain": the mean match. "balanced": the mean weighted by `weight` of the kind, so that a prompt's rare
     kinds count more. "all": 1 where every match is above `SHOWN`, else 0. Raises ValueError without verdicts.

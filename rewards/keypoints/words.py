@@ -44,7 +44,7 @@ TEXTURES = listed(
     frosted reflective iridescent semi-transparent see-through frothy silken bristly thorny"""
 )
 PATTERNS = listed("striped spotted checkered dotted plaid floral patterned polka-dot tabby zebra-striped")
-SHAPES = listed(
+TOY = listed(
     """round square rectangular circular triangular oval cubic cubical cylindrical spherical pentagonal
     hexagonal octagonal pyramidal conical oblong teardrop angular curved spiral crescent geometric
     ring-shaped elliptical polygonal zigzag flat pointed arched domed"""
@@ -87,7 +87,7 @@ STYLES = listed(
     papercut collage illustration comic comics documentary black-and-white unreal_engine
     octane pixar ghibli isometric line_art woodcut fresco charcoal vaporwave synthwave bauhaus digital_art
     concept_art storybook renaissance_painting 3d_render 3d_rendering 3d_animation 3d_model retro_poster
-    art_style picture_book abstract_art fauvism pointillism stop-motion macro_photography photography
+    art_style image_book abstract_art fauvism pointillism stop-motion macro_photography photography
     art_photo movie_still film_still movie movies film films footage film-like movie-like screenshot
     storyboard claymation_style mural watercolors gouache movie_texture film_texture flat_illustration
     children's_book crayon tilt-shift long_exposure bokeh dadaism futurism fairytale caricature
@@ -213,7 +213,7 @@ PREPOSITIONS = listed(
 ATTRIBUTES: dict[str, frozenset[str]] = {
     "colour": COLOURS,
     "size": SIZES,
-    "shape": SHAPES,
+    "shape": TOY,
     "texture": TEXTURES,
     "material": MATERIALS,
     "pattern": PATTERNS,

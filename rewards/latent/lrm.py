@@ -31,12 +31,12 @@ class LRM(LatentReward):
     """
 
     def __init__(
-        self, backbone: Backbone, *, dim: int | None = None, guidance: float = GUIDANCE, seed: int = 0
+        self, backbone: Backbone, *, dim: int | None = None, guidance_scale: float = GUIDANCE, seed: int = 0
     ) -> None:
         super().__init__()
-        if guidance < 1:
-            raise ValueError(f"got guidance {guidance}; expected 1, which is none, or more")
-        self.backbone, self.guidance, self.dim = backbone, guidance, dim or backbone.text_width
+        if guidance_scale < 1:
+            raise ValueError(f"got guidance {guidance_scale}; expected 1, which is none, or more")
+        self.backbone, self.guidance_scale, self.dim = backbone, guidance_scale, dim or backbone.text_width
         self.visual_projection = nn.Linear(backbone.down_width + backbone.mid_width, self.dim, bias=False)
         draw = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.visual_projection.weight, std=STD, generator=draw)
@@ -55,7 +55,7 @@ class LRM(LatentReward):
         text = self.backbone.encode_prompts(prompts)
         embedded = text["pooled"] if self.text_projection is None else self.text_projection(text["pooled"])
         text["embedding"] = normalize(embedded, dim=1)
-        if self.guidance != 1:
+        if self.guidance_scale != 1:
             empty = self.backbone.encode_prompts([""])
             text |= {
                 f"empty_{key}": value.expand(len(prompts), *value.shape[1:]) for key, value in empty.items()
@@ -64,7 +64,7 @@ class LRM(LatentReward):
 
     def embed(self, latents: Tensor, t: Tensor, text: Text) -> Tensor:
         """latents (B, C, h, w), t (B,) -> unit embeddings (B, dim); one pass of B, or of 2B with guidance."""
-        if self.guidance == 1:
+        if self.guidance_scale == 1:
             down, middle = self.backbone.features(latents, t, text)
         else:
             both = {
@@ -72,13 +72,13 @@ class LRM(LatentReward):
             }
             downs, middles = self.backbone.features(latents.repeat(2, 1, 1, 1), t.repeat(2), both)
             down, (empty, full) = downs.chunk(2)[1], middles.chunk(2)
-            middle = empty + self.guidance * (full - empty)
+            middle = empty + self.guidance_scale * (full - empty)
         return normalize(self.visual_projection(torch.cat([down, middle], 1)), dim=1)
 
     def score_encoded(self, latents: Tensor, t: Tensor, text: Text) -> Tensor:
         """latents (B, C, h, w), t (B,), B encoded prompts -> (B,); no text encoder runs.
 
-        K siblings of B latents are one call: repeat the rows of `text`.
+        K candidates of B latents are one call: repeat the rows of `text`.
         """
         scores = self.log_scale.exp() * (self.embed(latents, t, text) * text["embedding"]).sum(1)
         return check_scores(self, scores, len(latents))

@@ -30,7 +30,7 @@ POSITIONS = "embeddings.position_ids"
 """The numbers 0, 1, 2, ..., which old versions of transformers save with a text encoder."""
 
 
-def build(folder: Path, *, guidance: float | None = None, sha256: str | None = None) -> LRM:
+def build(folder: Path, *, guidance_scale: float | None = None, sha256: str | None = None) -> LRM:
     """The latent reward in the folder, in fp32. Every tensor of its files has a place in it.
 
     Raises ValueError for a folder that lacks a part, or holds several such folders; for a sha256, which is of
@@ -45,7 +45,7 @@ def build(folder: Path, *, guidance: float | None = None, sha256: str | None = N
     stored, backbone = _projections(folder / STATE), _backbone(folder)
     visual = stored.get(VISUAL, torch.empty(0, 0))
     dim = visual.shape[0] if visual.ndim == 2 and not backbone.text_is_projected else None
-    reward = LRM(backbone, dim=dim, guidance=GUIDANCE if guidance is None else guidance)
+    reward = LRM(backbone, dim=dim, guidance_scale=GUIDANCE if guidance_scale is None else guidance_scale)
     places = {SCALE if name == "log_scale" else name: part for name, part in reward.named_parameters()}
     places = {name: part for name, part in places.items() if not name.startswith("backbone.")}
     _compare(folder / STATE, _shapes(stored), _shapes(places))

@@ -19,7 +19,7 @@ from rewards.weights import find, load_state, located
 NAMES: dict[str, dict[str, Any]] = {"latent": {}}
 TABLE = {
     "latent": (
-        "the output folder of `t2ialign train lrm`, or LRM as released | noisy latents, no pictures | "
+        "the output folder of `t2ialign train lrm`, or LRM as released | noisy latents, no images | "
         "the window of its text encoders | exp(tau) cosine | yes | base and data"
     ),
 }
@@ -45,7 +45,7 @@ def save(reward: LRM, folder: Path | str, about: Mapping[str, Any] | None = None
         kind: dict(network.config),
         **{name: encoder.config.to_dict() for name, encoder in encoders},
         "dim": reward.dim,
-        "guidance": reward.guidance,
+        "guidance": reward.guidance_scale,
         "about": dict(about or {}),
     }
     if isinstance(backbone, MMDiTBackbone):
@@ -59,7 +59,9 @@ def save(reward: LRM, folder: Path | str, about: Mapping[str, Any] | None = None
     return folder / WEIGHTS
 
 
-def build(path: str | Path | None = None, *, guidance: float | None = None, sha256: str | None = None) -> LRM:
+def build(
+    path: str | Path | None = None, *, guidance_scale: float | None = None, sha256: str | None = None
+) -> LRM:
     """The latent reward in the folder `path`, as `save` or `t2ialign train lrm` wrote it, or as released.
 
     guidance: in place of the one it was trained with. sha256: of `save`'s file of weights. Raises ValueError
@@ -72,11 +74,13 @@ def build(path: str | Path | None = None, *, guidance: float | None = None, sha2
         )
     folder = Path(path) if Path(path).is_dir() else Path(located(str(path))[0])
     if folder.is_dir() and not (folder / WEIGHTS).is_file():
-        return released.build(folder, guidance=guidance, sha256=sha256)
+        return released.build(folder, guidance_scale=guidance_scale, sha256=sha256)
     folder = find(path, WEIGHTS, sha256=sha256).parent
     facts = read_about(folder)
     with reading(folder, "the output of t2ialign train lrm"):
-        reward = LRM(new_backbone(facts, folder), dim=facts["dim"], guidance=guidance or facts["guidance"])
+        reward = LRM(
+            new_backbone(facts, folder), dim=facts["dim"], guidance_scale=guidance_scale or facts["guidance"]
+        )
     try:
         reward.load_state_dict(load_state(folder / WEIGHTS))
     except RuntimeError as error:

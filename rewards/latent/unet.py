@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Text = dict[str, Tensor]
-"""Encoded prompts; every value is batch-first, so siblings share one encoding by repeating its rows."""
+"""Encoded prompts; every value is batch-first, so candidates share one encoding by repeating its rows."""
 
 
 class UNetBackbone(nn.Module):
@@ -95,7 +95,7 @@ class UNetBackbone(nn.Module):
         return output
 
     def _added(self, text: Text, latents: Tensor) -> dict[str, Tensor] | None:
-        """SDXL's size conditioning: the picture is whole and has the size of its latents."""
+        """SDXL's size conditioning: the image is whole and has the size of its latents."""
         if self.text_encoder_2 is None:
             return None
         height, width = (8 * side for side in latents.shape[2:])

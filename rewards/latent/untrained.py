@@ -20,18 +20,18 @@ def from_pipeline(
     model: str | Path,
     *,
     dim: int | None = None,
-    guidance: float = GUIDANCE,
+    guidance_scale: float = GUIDANCE,
     text_projection: str | Path | None = None,
     seed: int = 0,
 ) -> LRM:
-    """An untrained LRM of a diffusion model: "shapes", a diffusers folder or a Hub id.
+    """An untrained LRM of a diffusion model: "toy", a diffusers folder or a Hub id.
 
     text_projection: a CLIP whose projection the pooled text starts from, as the released LRM-1.5 does with
     openai/clip-vit-large-patch14; the identity if None. Weights are fp32, whatever they are stored as. Raises
     ValueError for a model that is none of Stable Diffusion 1, 2, 3 and SDXL, and for a projection of another
     size, or of text that is projected already.
     """
-    source = str(assets.folder("shapes")) if model == "shapes" else str(model)
+    source = str(assets.folder("toy")) if model == "toy" else str(model)
     try:
         backbone = read_backbone(source)
     except Exception as error:  # a model's files lead libraries to errors of any kind
@@ -42,14 +42,14 @@ def from_pipeline(
             f"got model {str(model)!r}; expected Stable Diffusion 1, 2 or SDXL for diffusers, or Stable "
             f"Diffusion 3 ({reason})"
         ) from error
-    return _untrained(backbone, dim, guidance, text_projection, seed)
+    return _untrained(backbone, dim, guidance_scale, text_projection, seed)
 
 
 def from_networks(
     components: Mapping[str, Any],
     *,
     dim: int | None = None,
-    guidance: float = GUIDANCE,
+    guidance_scale: float = GUIDANCE,
     text_projection: str | Path | None = None,
     seed: int = 0,
 ) -> LRM:
@@ -62,13 +62,13 @@ def from_networks(
         backbone = UNetBackbone(components["unet"], tokenizers, *encoders)
     else:
         backbone = MMDiTBackbone(components["transformer"], tokenizers, *encoders)
-    return _untrained(backbone, dim, guidance, text_projection, seed)
+    return _untrained(backbone, dim, guidance_scale, text_projection, seed)
 
 
 def _untrained(
-    backbone: Backbone, dim: int | None, guidance: float, text_projection: str | Path | None, seed: int
+    backbone: Backbone, dim: int | None, guidance_scale: float, text_projection: str | Path | None, seed: int
 ) -> LRM:
-    reward = LRM(backbone, dim=dim, guidance=guidance, seed=seed).float()
+    reward = LRM(backbone, dim=dim, guidance_scale=guidance_scale, seed=seed).float()
     if text_projection is not None:
         _start_projection(reward, text_projection)
     return reward.eval()

@@ -1,7 +1,7 @@
 """HPSv2 and HPSv2.1: CLIP-H fine-tuned on rankings of generated images.
 
 Wu et al. 2023, "Human Preference Score v2: A Solid Benchmark for Evaluating Human Preferences of
-Text-to-Image Synthesis". Pictures are not cut: the longest side is scaled to 224 and black fills the rest.
+Text-to-Image Synthesis". Images are not cut: the longest side is scaled to 224 and black fills the rest.
 """
 
 from __future__ import annotations

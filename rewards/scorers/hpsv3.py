@@ -89,7 +89,7 @@ class HPSv3(Reward):
     def score_pil(self, images: list[Image], prompts: list[str]) -> Tensor:
         """B images of any size and mode, B prompts -> (B,), by the authors' own preprocessing."""
         scores = [
-            self._read(self.encode_image(self._resized_picture(image)), [prompt])[:, 0]
+            self._read(self.encode_image(self._resized_image(image)), [prompt])[:, 0]
             for image, prompt in zip(images, prompts, strict=True)
         ]
         return torch.cat(scores)
@@ -154,8 +154,8 @@ class HPSv3(Reward):
                 images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
         return _normalised(images)
 
-    def _resized_picture(self, image: Image) -> Tensor:
-        """A picture -> (1, 3, h, w), normalised, resized by PIL on whole numbers."""
+    def _resized_image(self, image: Image) -> Tensor:
+        """An image -> (1, 3, h, w), normalised, resized by PIL on whole numbers."""
         import numpy as np
         from PIL.Image import Resampling
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.base import Reward
-from rewards.pixels import pictures
+from rewards.pixels import pil_images
 
 NAMES: dict[str, dict[str, str | float]] = {
     "jpeg-compressibility": {"statistic": "jpeg", "scale": -1.0},
@@ -55,7 +55,7 @@ def jpeg_kilobytes(images: Tensor) -> Tensor:
     sizes = []
     for image in torch.split(images, 1):
         buffer = io.BytesIO()
-        pictures(image)[0].save(buffer, format="JPEG", quality=QUALITY)
+        pil_images(image)[0].save(buffer, format="JPEG", quality=QUALITY)
         sizes.append(buffer.tell() / 1000)
     return torch.tensor(sizes, device=images.device)
 
@@ -112,9 +112,7 @@ def grid_peak(images: Tensor) -> Tensor:
     """
     if min(images.shape[-2:]) < SMALLEST_SIDE:
         size = f"{images.shape[-2]}x{images.shape[-1]}"
-        raise ValueError(
-            f"got images of {size}; expected {SMALLEST_SIDE} pixels a side; score whole pictures"
-        )
+        raise ValueError(f"got images of {size}; expected {SMALLEST_SIDE} pixels a side; score whole images")
     grey = luma(images)[:, None]
     detail = (grey[..., 1:-1, 1:-1] - F.avg_pool2d(grey, 3, stride=1))[:, 0]
     del grey

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from rewards.base import Reward
 from rewards.text.contrast import LIMIT, near_misses, read_sets
-from rewards.text.contrast_words import SHAPES_WORLD
+from rewards.text.contrast_words import TOY_WORLD
 from rewards.toy.captions import parse
 
 NAMES: dict[str, dict[str, str | float]] = {
-    "shapes-textnorm": {"base": "shapes-clip", "contrast": "shapes", "scale": 24.0}
+    "toy-textnorm": {"base": "toy-clip", "contrast": "toy", "scale": 24.0}
 }
 TABLE = {
-    "shapes-textnorm": (
-        "in the package | as `shapes-clip` | and its near misses | probability, (0, 1) | yes | Apache-2.0"
+    "toy-textnorm": (
+        "in the package | as `toy-clip` | and its near misses | probability, (0, 1) | yes | Apache-2.0"
     ),
 }
 # The scale is what fit_scale gives on 720 renders of 90 training captions, half of them of a near miss.
@@ -262,7 +262,7 @@ def build(
 ) -> TextNorm:
     """TextNorm over `rewards.load(base, **options)`, at a scale that you fitted for it.
 
-    contrast: "rules", "shapes" for captions of the embedded world, or a JSON file of prompt sets. The base
+    contrast: "rules", "toy" for captions of the toy world, or a JSON file of prompt sets. The base
     shares equal towers.
     Raises ValueError without a base, a scale, or such a file.
     """
@@ -270,15 +270,15 @@ def build(
 
     if not base:
         raise ValueError("got no base; expected the name of a reward to normalise; pass base=")
-    named: dict[str, Contrast] = {"rules": near_misses, "shapes": shapes_near_misses}
+    named: dict[str, Contrast] = {"rules": near_misses, "toy": toy_near_misses}
     source = named[contrast] if contrast in named else read_sets(Path(contrast))
     reward = load_all([base], {base: options}, towers=towers)[base]
     return TextNorm(reward, source, scale=scale, form=form)
 
 
-def shapes_near_misses(prompt: str) -> list[str]:
-    """`near_misses` in the words of the embedded world, those that its grammar can say."""
-    return [text for text in near_misses(prompt, words=SHAPES_WORLD, limit=None) if _has_form(text)][:LIMIT]
+def toy_near_misses(prompt: str) -> list[str]:
+    """`near_misses` in the words of the toy world, those that its grammar can say."""
+    return [text for text in near_misses(prompt, words=TOY_WORLD, limit=None) if _has_form(text)][:LIMIT]
 
 
 def _has_form(text: str) -> bool:

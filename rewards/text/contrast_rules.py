@@ -1,4 +1,4 @@
-"""Seven ways to change one thing in a prompt so that its picture would be wrong for the changed prompt."""
+"""Seven ways to change one thing in a prompt so that its image would be wrong for the changed prompt."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rewards.toy.captions import COMPARISONS, RELATIONS, SIZES
-from rewards.toy.world import COLOURS, SHAPES
+from rewards.toy.world import COLOURS, TOY
 
 Family = tuple[str, ...]
 
@@ -75,7 +75,7 @@ BOUNDARIES = frozenset(
 NEGATORS = frozenset(("no", "not", "without", "never", "nor", "none", "nobody", "nothing", "isn't", "aren't"))
 NOUNS_IN_ING = frozenset(
     _words("""building painting drawing ceiling king ring string wing spring swing wedding clothing earring
-    evening morning lightning pudding dumpling duckling sibling thing rendering awning railing dressing""")
+    evening morning lightning pudding dumpling duckling candidate thing rendering awning railing dressing""")
 )
 QUANTITIES = frozenset(_words("lot few couple bit little kind type sort number variety bunch dozen"))
 
@@ -164,12 +164,12 @@ ENGLISH = Words(
 )
 """Everyday English."""
 
-SHAPES_WORLD = Words(
+TOY_WORLD = Words(
     colours=tuple(COLOURS),
-    groups=(("shape", SHAPES),),
+    groups=(("shape", TOY),),
     relations=(RELATIONS, COMPARISONS),
     attributes=(SIZES,),
     most=4,
     each=5,
 )
-"""The embedded world, whose captions know no other words."""
+"""The toy world, whose captions know no other words."""

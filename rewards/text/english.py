@@ -153,7 +153,7 @@ def _singular(word: str) -> str:
     if _same(word) and word != "people":
         return word
     for one, many in _IRREGULAR.items():
-        if word == many and word != "axes":  # of an axe, in pictures
+        if word == many and word != "axes":  # of an axe, in images
             return one
     if changed := _swap_ending(word, {many: one for one, many in _IRREGULAR_ENDINGS.items()}):
         return changed

@@ -1,4 +1,4 @@
-"""The embedded world's ground truth as a reward: 1 where the image shows what the caption says, else 0."""
+"""The toy world's ground truth as a reward: 1 where the image shows what the caption says, else 0."""
 
 from functools import lru_cache
 
@@ -9,21 +9,21 @@ from rewards.base import Reward
 from rewards.toy.captions import Caption, judge, parse
 from rewards.toy.vision import check_canvas, read_things
 
-NAMES: dict[str, dict[str, str]] = {"shapes-oracle": {}}
+NAMES: dict[str, dict[str, str]] = {"toy-oracle": {}}
 TABLE = {
-    "shapes-oracle": "none | all | a caption of the embedded world | 1 or 0 | no | no weights",
+    "toy-oracle": "none | all | a caption of the toy world | 1 or 0 | no | no weights",
 }
 
 _parse = lru_cache(maxsize=4096)(parse)
 
 
-class ShapesOracle(Reward):
-    """Exact pass/fail of images of the embedded world; not differentiable."""
+class ToyOracle(Reward):
+    """Exact pass/fail of images of the toy world; not differentiable."""
 
     differentiable = False
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
-        """images (B, 3, H, W) in [0, 1], B captions of the embedded world -> (B,), 1.0 pass or 0.0 fail.
+        """images (B, 3, H, W) in [0, 1], B captions of the toy world -> (B,), 1.0 pass or 0.0 fail.
 
         Raises ValueError for a prompt outside the world's grammar.
         """
@@ -42,6 +42,6 @@ class ShapesOracle(Reward):
         return _parse(prompt).category
 
 
-def build() -> ShapesOracle:
+def build() -> ToyOracle:
     """The oracle; it has no weights to load."""
-    return ShapesOracle()
+    return ToyOracle()

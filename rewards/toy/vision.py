@@ -1,4 +1,4 @@
-"""Image -> things: the embedded world read back with classical vision, exactly and without learning.
+"""Image -> things: the toy world read back with classical vision, exactly and without learning.
 
 Ink is whatever is not white. Each connected patch of ink is one thing: its colour is the nearest of the
 palette to the patch's core, its shape the one whose own antialiased drawing, of the same area and centroid,
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from rewards.failures import UnfitImage
-from rewards.toy.world import CANVAS, COLOURS, SHAPES, WHITE, Array, Thing, coverage, distance_map
+from rewards.toy.world import CANVAS, COLOURS, TOY, WHITE, Array, Thing, coverage, distance_map
 
 INK = 0.28  # how far from white (Euclidean, RGB in [0, 1]) a pixel must be to belong to a thing
 SPECK = 3.0  # patches with less ink than this many pixels are noise of the decoder, not things
@@ -30,7 +30,7 @@ def check_canvas(height: int, width: int) -> None:
     """Raises UnfitImage for an image that is too large to be read."""
     if height * width > LARGEST:
         raise UnfitImage(
-            f"got an image of {width}x{height} pixels; expected one of the embedded world, which has "
+            f"got an image of {width}x{height} pixels; expected one of the toy world, which has "
             f"{CANVAS}x{CANVAS}, and never more than {LARGEST} pixels; shrink it, or choose another reward"
         )
 
@@ -53,17 +53,17 @@ def _shape(ink: Array, x: float, y: float, size: float) -> str | None:
     height, width = ink.shape
     misfit = [
         np.abs(coverage(distance_map(Thing(shape, None, x, y, size), height, width)) - ink).sum() / ink.sum()
-        for shape in SHAPES
+        for shape in TOY
     ]
     best, second = np.argsort(misfit)[:2]
     clear = misfit[best] <= min(SHAPE_TOLERANCE, SHAPE_MARGIN * misfit[second])
-    return SHAPES[best] if clear else None
+    return TOY[best] if clear else None
 
 
 def read_things(image: Array) -> list[Thing]:
     """(H, W, 3) in [0, 1] -> the things on it, in reading order of scipy.ndimage.label.
 
-    Raises UnfitImage for one of more than `LARGEST` pixels, which is none of the embedded world.
+    Raises UnfitImage for one of more than `LARGEST` pixels, which is none of the toy world.
     """
     check_canvas(*image.shape[:2])
     strength = np.linalg.norm(WHITE - image, axis=2)

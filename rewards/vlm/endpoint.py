@@ -144,8 +144,8 @@ def _data_urls(images: Tensor, rows: Sequence[int]) -> dict[int, str]:
     """A PNG as a data URL for each image that is asked about, made once."""
     used = sorted(set(rows))
     urls = {}
-    for row, picture in zip(used, to_pil(images[used]) if used else [], strict=True):
+    for row, image in zip(used, to_pil(images[used]) if used else [], strict=True):
         file = io.BytesIO()
-        picture.save(file, "PNG")
+        image.save(file, "PNG")
         urls[row] = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
     return urls

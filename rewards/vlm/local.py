@@ -127,7 +127,7 @@ class LocalJudge(nn.Module, Judge):
     def _shared(self, image: Tensor, questions: Sequence[str]) -> Tensor:
         """image (1, 3, H, W) -> (Q, 2), what the prompts have in common being read once."""
         texts = [self._text(question) for question in questions]
-        first = self._placed(self._inputs(self._pictures(image), questions[:1]))
+        first = self._placed(self._inputs(self._pil_images(image), questions[:1]))
         ids = self.tokenizer(texts, **self._special(texts))["input_ids"]
         pad = self.tokenizer.pad_token_id or 0
         logits = shared_logits(self.model, first, ids, batch=self.batch, pad=pad, lean=self.lean)
@@ -184,27 +184,27 @@ class LocalJudge(nn.Module, Judge):
         known = torch.tensor([end for end in ends if end is not None], dtype=torch.long)
         return [bool(ended) for ended in torch.isin(ids.cpu(), known).any(1)]
 
-    def _pictures(self, images: Tensor) -> list[Any]:
+    def _pil_images(self, images: Tensor) -> list[Any]:
         return to_pil(images) if self.pixels == "uint8" else list(images.detach().clamp(0, 1))
 
     def _batches(
         self, images: Tensor, questions: Sequence[str], rows: Sequence[int]
     ) -> Iterator[tuple[list[int], Any]]:
         """(rows, processed inputs) of one forward each."""
-        pictures = self._pictures(images)
+        pil_images = self._pil_images(images)
         for start in range(0, len(questions), self.batch):
             part = list(rows[start : start + self.batch])
             texts = questions[start : start + self.batch]
-            yield part, self._inputs([pictures[row] for row in part], texts)
+            yield part, self._inputs([pil_images[row] for row in part], texts)
 
-    def _inputs(self, pictures: list[Any], questions: Sequence[str]) -> Any:
+    def _inputs(self, images: list[Any], questions: Sequence[str]) -> Any:
         texts = [self._text(question) for question in questions]
         side = "right" if self.decodes else "left"  # the next token follows the last, but not in an encoder
         text_options = {"padding": True, "padding_side": side, **self._special(texts)}
         rescale = {"do_rescale": False} if self.pixels == "float" else {}
         inputs = self.processor(
             text=texts,
-            images=[[picture] for picture in pictures],
+            images=[[image] for image in images],
             text_kwargs=text_options,
             images_kwargs=rescale,
             return_tensors="pt",

@@ -24,10 +24,10 @@ PRESETS = (
 )
 """Not alignprop-k, which at K = 1 is draft-k."""
 SIDES: dict[str, dict[str, Any]] = {
-    "raw": {"reward": "shapes-clip", "lr": 7e-4},
+    "raw": {"reward": "toy-clip", "lr": 7e-4},
     "textnorm": {
         "reward": "rewards.scorers.textnorm",
-        "reward_options": {"base": "shapes-clip", "contrast": "shapes", "scale": 50.0, "form": "log"},
+        "reward_options": {"base": "toy-clip", "contrast": "toy", "scale": 50.0, "form": "log"},
         "lr": 5e-4,
     },
 }
@@ -36,10 +36,10 @@ trials on another seed."""
 
 
 class OverOptimisationClaim(Claim):
-    """The monitor holds out shapes-clip-b and diversity; the oracle reads its images afterwards."""
+    """The monitor holds out toy-clip-b and diversity; the oracle reads its images afterwards."""
 
     text = (
-        "Training long on shapes-clip raises it while oracle accuracy falls: some checkpoint lies "
+        "Training long on toy-clip raises it while oracle accuracy falls: some checkpoint lies "
         "significantly below the oracle's peak with a higher score"
     )
     in_time = (
@@ -53,7 +53,7 @@ class OverOptimisationClaim(Claim):
     heldout_prompts: int = 140
     training: ClassVar[dict[str, Any]] = {
         **TRAINING,
-        **{"guidance": 4.0, "monitor_guidance": 4.0, "monitor_images": 5},
+        **{"guidance_scale": 4.0, "monitor_guidance_scale": 4.0, "monitor_images": 5},
         **{"max_steps": 240, "evaluate_every": 60},
     }
 
@@ -75,14 +75,14 @@ class OverOptimisationClaim(Claim):
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Trained and held-out score in units of the base's spread, and oracle accuracy, first seed."""
         journal = read(folders[0] / RUN)
-        labels = {TRAINED: "shapes-clip (trained)", "shapes-clip-b": "shapes-clip-b (held out)"}
+        labels = {TRAINED: "toy-clip (trained)", "toy-clip-b": "toy-clip-b (held out)"}
         changes: dict[str, Points] = {
             label: in_base_std(journal.series("scores", name)) or {} for name, label in labels.items()
         }
         accuracy = {step: average(passed) for step, passed in accuracies(folders[0]).items()}
         return [
             line_figure("Scores, change in standard deviations of the base", changes, "first seed"),
-            line_figure("Oracle accuracy on the monitor's pictures", {"oracle": accuracy}, "first seed"),
+            line_figure("Oracle accuracy on the monitor's images", {"oracle": accuracy}, "first seed"),
         ]
 
     def _seed(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,7 +119,7 @@ class TextNormRewardClaim(Claim):
     """The same prompts, seeds, number of updates and sampler; the oracle judges held-out captions."""
 
     text = (
-        "Climbing TextNorm(shapes-clip) ends at a higher oracle accuracy than climbing shapes-clip, 95 % "
+        "Climbing TextNorm(toy-clip) ends at a higher oracle accuracy than climbing toy-clip, 95 % "
         "intervals apart"
     )
     paper = "Kim et al., ICLR 2024, arXiv 2404.01863"
@@ -182,7 +182,11 @@ class PresetClaim(Claim):
         training = {name: value for name, value in self.training.items() if name != "k"}
         training["preset"] = self.preset
         if self.preset in ("refl", "drtune"):  # their hinges are in units of other rewards
-            training |= {"loss": "maximise", "target": None, "early_stop": training["num_steps"] // 3}
+            training |= {
+                "loss": "maximise",
+                "target": None,
+                "early_stop": training["num_inference_steps"] // 3,
+            }
         train_and_judge(folder, seed, training, self.train_prompts, self.heldout_prompts)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The demo's claim: DPO on the embedded model raises held-out oracle accuracy."""
+"""The demo's claim: DPO on the toy model raises held-out oracle accuracy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Demo(Claim):
     def measure(self, folder: Path, seed: int) -> None:
         """Run the demo, from where it was cut off, and measure its result at the suite's guidance too."""
         demo.make(folder, seed)
-        demo.measure(folder, seed, into=folder / AT_SUITE, guidance=GUIDANCE)
+        demo.measure(folder, seed, into=folder / AT_SUITE, guidance_scale=GUIDANCE)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Two rows: at the demo's guidance, and the same LoRA at the suite's."""
@@ -48,20 +48,20 @@ class Demo(Claim):
         """Accuracy by category at both guidances."""
         return [
             bar_figure(
-                f"Oracle accuracy at guidance {guidance:g}",
+                f"Oracle accuracy at guidance {guidance_scale:g}",
                 {name: (columns["baseline"][name], columns["scores"][name]) for name in columns["baseline"]},
                 before="base",
                 after="aligned",
             )
-            for guidance, runs in self._by_guidance(folders)
+            for guidance_scale, runs in self._by_guidance(folders)
             for columns in [_columns(runs)]
         ]
 
     def _by_guidance(self, folders: Sequence[Path]) -> list[tuple[float, list[Path]]]:
         at_suite = [folder / AT_SUITE for folder in folders]
-        return [(demo.SAMPLER["guidance"], list(folders)), (GUIDANCE, at_suite)]
+        return [(demo.SAMPLER["guidance_scale"], list(folders)), (GUIDANCE, at_suite)]
 
-    def _row(self, folders: Sequence[Path], guidance: float, more: dict[str, Any]) -> Row:
+    def _row(self, folders: Sequence[Path], guidance_scale: float, more: dict[str, Any]) -> Row:
         columns = _columns(folders)
         base, aligned, difference = (columns[name] for name in ("baseline", "scores", "difference"))
         measured = {
@@ -71,11 +71,11 @@ class Demo(Claim):
                 for name in aligned
                 if name != "all"
             },
-            "guidance": guidance,
+            "guidance_scale": guidance_scale,
             **more,
         }
         holds = difference["all"].mean >= GAIN and aligned["all"].low > base["all"].high
-        return judged(f"{self.text}, at guidance {guidance:g}", measured, difference["all"], holds)
+        return judged(f"{self.text}, at guidance {guidance_scale:g}", measured, difference["all"], holds)
 
 
 def _columns(folders: Sequence[Path]) -> dict[str, Summary]:
@@ -84,7 +84,7 @@ def _columns(folders: Sequence[Path]) -> dict[str, Summary]:
         name: [row for folder in folders for row in jsonl.read(folder / name / demo.SCORES)]
         for name in ("base", "aligned")
     }
-    return summarise(rewards.load("shapes-oracle"), scores["aligned"], scores["base"])
+    return summarise(rewards.load("toy-oracle"), scores["aligned"], scores["base"])
 
 
 CLAIMS: tuple[Claim, ...] = (Demo(),)

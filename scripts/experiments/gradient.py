@@ -34,21 +34,21 @@ Call = tuple[Tensor, Tensor]
 
 
 class GradientClaim(Claim):
-    """A directional derivative of each preset, all weights trainable, the reward shapes-clip."""
+    """A directional derivative of each preset, all weights trainable, the reward toy-clip."""
 
     text = (
         f"The gradient of every preset equals a finite difference in fp64 (relative error < {TOLERANCE:g}): "
         "of the full chain for draft, of its surrogate for the others"
     )
-    num_steps: int = 6
-    guidance: float = 2.0
+    num_inference_steps: int = 6
+    guidance_scale: float = 2.0
 
     def measure(self, folder: Path, seed: int) -> None:
         """A line a preset."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / SLOPES
         done = {row["preset"] for row in jsonl.read(file)}
-        problem = Problem(self.num_steps, self.guidance, seed)
+        problem = Problem(self.num_inference_steps, self.guidance_scale, seed)
         for preset in Progress(PRESETS, desc=f"gradients, seed {seed}", unit="preset"):
             if preset not in done:
                 slope, difference = problem.compare(preset)
@@ -61,18 +61,18 @@ class GradientClaim(Claim):
         for row in lines:
             error = abs(row["slope"] - row["difference"]) / abs(row["difference"])
             errors[row["preset"]] = max(error, errors.get(row["preset"], 0.0))
-        measured = {"largest_relative_error": errors, "steps": self.num_steps}
+        measured = {"largest_relative_error": errors, "steps": self.num_inference_steps}
         return [judged(self.text, measured, None, max(errors.values()) < TOLERANCE)]
 
 
 class Problem:
-    """The embedded model and its CLIP in fp64, two prompts, and the noise of one seed."""
+    """The toy model and its CLIP in fp64, two prompts, and the noise of one seed."""
 
-    def __init__(self, num_steps: int, guidance: float, seed: int) -> None:
-        self.num_steps, self.guidance, self.seed = num_steps, guidance, seed
-        self.policy = double(load_policy("shapes"))
-        self.reward = rewards.load("shapes-clip").double().requires_grad_(False)
-        self.times = self.policy.timesteps(num_steps)
+    def __init__(self, num_inference_steps: int, guidance_scale: float, seed: int) -> None:
+        self.num_inference_steps, self.guidance_scale, self.seed = num_inference_steps, guidance_scale, seed
+        self.policy = double(load_policy("toy"))
+        self.reward = rewards.load("toy-clip").double().requires_grad_(False)
+        self.times = self.policy.timesteps(num_inference_steps)
         self.shape = self.policy.latent_shape(*self.policy.native_size)
         cond = self.policy.encode_prompts(ROWS)
         self.cond: Cond = {name: value.double() for name, value in cond.items()}
@@ -86,9 +86,9 @@ class Problem:
             return self._compare(*self._low_variance(settings["lv_samples"]))
         plan = draw_plan(
             settings["record"],
-            self.num_steps,
+            self.num_inference_steps,
             k=settings["k"],
-            early_stop=min(settings.get("early_stop", 0), self.num_steps // 2),
+            early_stop=min(settings.get("early_stop", 0), self.num_inference_steps // 2),
             detach_input=settings.get("detach_input", False),
             generator=generator(1, self.seed),
         )
@@ -133,7 +133,7 @@ class Problem:
             self.times,
             plan,
             kernel=ddim(eta),
-            guidance=self.guidance,
+            guidance_scale=self.guidance_scale,
             noise=self.noise if eta else None,
             recompute=recompute,
         )
@@ -141,12 +141,18 @@ class Problem:
 
     def _low_variance(self, samples: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         with torch.no_grad():
-            x_0 = self._path(Plan((False,) * self.num_steps), 0.0, recompute=False)
+            x_0 = self._path(Plan((False,) * self.num_inference_steps), 0.0, recompute=False)
         eps = torch.stack([self.noise(100 + n) for n in range(samples)])
 
         def last(recompute: bool) -> Tensor:
             latents, _ = low_variance_sample(
-                self.policy, self.cond, x_0, self.times, eps, guidance=self.guidance, recompute=recompute
+                self.policy,
+                self.cond,
+                x_0,
+                self.times,
+                eps,
+                guidance_scale=self.guidance_scale,
+                recompute=recompute,
             )
             return self._score(latents)
 
@@ -172,8 +178,8 @@ def spied(policy: Policy) -> Iterator[list[Call]]:
     seen: list[Call] = []
     guided = policy.guided
 
-    def spy(x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
-        out = guided(x_t, t, cond, guidance)
+    def spy(x_t: Tensor, t: Tensor, cond: Cond, guidance_scale: float) -> Tensor:
+        out = guided(x_t, t, cond, guidance_scale)
         seen.append((x_t.detach(), out.detach()))
         return out
 
@@ -197,7 +203,7 @@ def surrogate(problem: Any, plan: Plan, eta: float, held: list[Call]) -> Tensor:
         t = problem.times[i].expand(len(x))
         x = held[i][0] if i == plan.detach_before else x
         shown = held[i][0] if plan.detach_input else x
-        out = policy.guided(shown, t, problem.cond, problem.guidance) if records else held[i][1]
+        out = policy.guided(shown, t, problem.cond, problem.guidance_scale) if records else held[i][1]
         now, then = table[i], table[i + 1]
         x_0 = (x - (1 - now).sqrt() * out) / now.sqrt()
         if plan.posterior and i == len(plan.recorded) - 1:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 import t2ialign
-from rewards.scorers.textnorm import shapes_near_misses
+from rewards.scorers.textnorm import toy_near_misses
 from rewards.toy.captions import parse
 from t2ialign.io import jsonl
 
@@ -27,7 +27,7 @@ def sampled(
     file = folder.with_suffix(".jsonl")
     if not file.exists():
         settings: dict[str, Any] = {"num_images_per_prompt": each, "seed": first_seed, **options}
-        t2ialign.sample("shapes", captions, output=folder, resume=folder.exists(), **settings)
+        t2ialign.sample("toy", captions, output=folder, resume=folder.exists(), **settings)
         write_pairs(folder, file)
     return file
 
@@ -69,6 +69,6 @@ def _near_misses(captions: Sequence[str], each: int, seed: int) -> list[tuple[st
     """(caption, near miss) up to `each` a caption, drawn from those that can be rendered."""
     rng, pairs = np.random.default_rng(seed), list[tuple[str, str]]()
     for caption in captions:
-        wrong = [text for text in shapes_near_misses(caption) if parse(text) is not None]
+        wrong = [text for text in toy_near_misses(caption) if parse(text) is not None]
         pairs += [(caption, wrong[place]) for place in rng.permutation(len(wrong))[:each]]
     return pairs

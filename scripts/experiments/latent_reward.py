@@ -30,12 +30,12 @@ MIDDLE, HIGH = 501, 751
 BATCH = 64
 LEAST, TREND = 0.85, -0.9
 TRAINING: dict[str, Any] = {
-    **{"model": "shapes", "vfe": 1, "lr": 3e-4, "lr_warmup": 30, "weight_decay": 0.1},
+    **{"model": "toy", "vfe": 1, "lr": 3e-4, "lr_warmup": 30, "weight_decay": 0.1},
     **{"max_steps": 1400, "batch_size": 64, "accumulate": 1, "holdout": 0.05, "heldout_timesteps": (1, 501)},
     **{"evaluate_every": 200, "checkpoint_every": 200, "trackers": ()},
 }
 FINE_TUNING: dict[str, Any] = {**trained.TRAINING, "holdout": 0.05, "trackers": ()}
-"""Of the CLIP that the latent reward is compared with, on the same pairs: the recipe reward_shapes.yaml."""
+"""Of the CLIP that the latent reward is compared with, on the same pairs: the recipe reward_toy.yaml."""
 
 
 class LatentRewardClaim(MeasuredOnce):
@@ -44,7 +44,7 @@ class LatentRewardClaim(MeasuredOnce):
     text = "A latent reward orders unseen pairs as the oracle does in >= 85 % at t = 1"
     falls = "Its accuracy falls with the timestep: Spearman <= -0.9"
     chance = "At t = 750 it is still above chance"
-    middle = "At mid noise it beats shapes-clip, trained on the same pairs, on the one-step prediction of x_0"
+    middle = "At mid noise it beats toy-clip, trained on the same pairs, on the one-step prediction of x_0"
     paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
     result = MARGINS
     sample_captions: tuple[int, int] = (500, 170)
@@ -147,7 +147,7 @@ def _margins(
     from t2ialign.models.load import load_policy
     from t2ialign.toy.suite import GUIDANCE
 
-    policy, margins = load_policy("shapes"), dict[str, list[float]]()
+    policy, margins = load_policy("toy"), dict[str, list[float]]()
     for start in Progress(range(0, len(rows), BATCH), desc="unseen pairs", unit="batch", delay=3):
         pairs = NoisyPairs(policy, folder, rows[start : start + BATCH], key=(seed, start))
         part = {f"t{t}": pairs.by_latent(judge, t) for t in TIMES}
@@ -176,11 +176,11 @@ class NoisyPairs:
         text = reward.encode_prompts(self.prompts)
         return self._margins(t, lambda x, times: reward.score_encoded(x, times, text))
 
-    def by_prediction(self, reward: rewards.Reward, t: int, guidance: float) -> list[float]:
+    def by_prediction(self, reward: rewards.Reward, t: int, guidance_scale: float) -> list[float]:
         """Margins of a reward of images on the one-step prediction of x_0 from t."""
 
         def score(x: Tensor, times: Tensor) -> Tensor:
-            out = self.policy.guided(x, times, self.cond, guidance)
+            out = self.policy.guided(x, times, self.cond, guidance_scale)
             return reward(self.policy.decode(self.policy.posterior_mean(out, x, times)), self.prompts)
 
         return self._margins(t, score)

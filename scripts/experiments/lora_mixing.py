@@ -30,7 +30,7 @@ class MixingClaim(MeasuredOnce):
     text = "Mixing the LoRAs of two rewards interpolates both rewards monotonically"
     paper = "Prabhudesai et al. 2023, arXiv 2310.03739; Clark et al., ICLR 2024, arXiv 2309.17400"
     result = SCORES
-    rewards: ClassVar[dict[str, float]] = {"shapes-clip": 7e-4, "saturation": 7e-5}
+    rewards: ClassVar[dict[str, float]] = {"toy-clip": 7e-4, "saturation": 7e-5}
     """Reward -> learning rate. At ten times its own, saturation paints every image over."""
     max_steps: int = 60
     train_prompts: int = 400
@@ -80,9 +80,12 @@ class MixingClaim(MeasuredOnce):
         place = folder / f"mix-{alpha:g}"
         place.mkdir(exist_ok=True)
         write_diffusers(mix_layers(first, second, alpha), place / FILE, {})
-        policy = load_policy("shapes")
+        policy = load_policy("toy")
         load_lora(policy, place)
-        sampler = {"num_steps": TRAINING["num_steps"], "guidance": TRAINING["guidance"]}
+        sampler = {
+            "num_inference_steps": TRAINING["num_inference_steps"],
+            "guidance": TRAINING["guidance_scale"],
+        }
         images = generate(policy, captions, range(len(captions)), **sampler)
         with torch.no_grad():
             return {name: judge(images, captions).tolist() for name, judge in judges.items()}

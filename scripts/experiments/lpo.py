@@ -55,7 +55,7 @@ class Method:
 
 DPO: dict[str, Any] = {
     **stepwise.TOY_LORA,
-    **{"gamma": 0.9, "discount": "sample", "num_steps": 20, "beta": 500.0, "safeguard": 0.5},
+    **{"gamma": 0.9, "discount": "sample", "num_inference_steps": 20, "beta": 500.0, "safeguard": 0.5},
     **{"lr": 2e-3, "lr_warmup": 20, "batch_size": 32, "accumulate": 1},
 }
 SPO: dict[str, Any] = {**stepwise.STEPWISE, "preset": "spo", "reward_scale": 30.0}

@@ -106,7 +106,7 @@ def in_new_process(steps: int, batch_size: int, recompute: bool, seed: int) -> d
 
 
 def peak(steps: int, batch_size: int, recompute: bool, seed: int) -> dict[str, Any]:
-    """Bytes that one step of DRaFT on the embedded model takes above what is held before it.
+    """Bytes that one step of DRaFT on the toy model takes above what is held before it.
 
     Of the GPU's allocator where there is one, else of the process (its peak resident set; Linux).
     """
@@ -119,7 +119,7 @@ def peak(steps: int, batch_size: int, recompute: bool, seed: int) -> dict[str, A
             preset="draft",
             prompts="a red circle",
             output=Path(folder) / "run",
-            num_steps=steps,
+            num_inference_steps=steps,
             batch_size=batch_size,
             checkpoint_steps=recompute,
             seed=seed,

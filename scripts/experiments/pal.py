@@ -16,7 +16,7 @@ from tqdm import trange
 import rewards
 from rewards.scorers.pal import PalA, PalB, Votes
 from rewards.toy.captions import parse
-from rewards.toy.world import COLOURS, SHAPES
+from rewards.toy.world import COLOURS, TOY
 from scripts.experiments.claim import Claim, Figure, Row
 from scripts.experiments.estimates import Table, average, bar_figure, judged
 from t2ialign.io import jsonl
@@ -40,12 +40,12 @@ class PalClaim(Claim):
     paper = "Chen et al., ICLR 2025, arXiv 2406.08469"
     populations: int = 8
     """For each seed and kind."""
-    pictures: int = 600
+    images: int = 600
     options: ClassVar[dict[str, int]] = {}
     """For `recover`, so that a test can make it smaller."""
 
     def measure(self, folder: Path, seed: int) -> None:
-        """Draw images of one thing each, embed them with shapes-clip, and let each population vote."""
+        """Draw images of one thing each, embed them with toy-clip, and let each population vote."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / JOURNAL
         rows = jsonl.read(file)
@@ -69,14 +69,14 @@ class PalClaim(Claim):
         from t2ialign.toy.render import render
 
         rng = np.random.default_rng(seed)
-        captions = [write(draw_caption(rng, "attribute")) for _ in range(self.pictures)]
+        captions = [write(draw_caption(rng, "attribute")) for _ in range(self.images)]
         pixels = torch.from_numpy(render(captions, seed)).permute(0, 3, 1, 2).float() / 255
-        scorer = rewards.load("shapes-clip")
-        assert isinstance(scorer, rewards.TwoTower), "shapes-clip has two towers"
+        scorer = rewards.load("toy-clip")
+        assert isinstance(scorer, rewards.TwoTower), "toy-clip has two towers"
         with torch.no_grad():
             images = torch.cat([scorer.encode_image(scorer.preprocess(part)) for part in pixels.split(256)])
-            text = scorer.encode_text(["a shape", "a picture of one thing", "something small"])
-        return images, shapes_tastes(captions), text
+            text = scorer.encode_text(["a shape", "an image of one thing", "something small"])
+        return images, toy_tastes(captions), text
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """A row for each kind; it holds if both intervals lie beyond their limits."""
@@ -234,15 +234,15 @@ def recover(
     )
 
 
-def shapes_tastes(captions: Sequence[str]) -> Tensor:
-    """Two tastes (2, N) for images of one thing each in the embedded world.
+def toy_tastes(captions: Sequence[str]) -> Tensor:
+    """Two tastes (2, N) for images of one thing each in the toy world.
 
     They want the colours in opposite order and, among equals, the shapes in the same one. Raises ValueError
     for a caption outside its grammar.
     """
     nouns = [parse(caption).nouns[0] for caption in captions]
     colour = torch.tensor([float(list(COLOURS).index(noun.colour)) for noun in nouns])
-    shape = torch.tensor([float(SHAPES.index(noun.shape)) for noun in nouns])
+    shape = torch.tensor([float(TOY.index(noun.shape)) for noun in nouns])
     return torch.stack([colour + shape / 10, -colour + shape / 10])
 
 

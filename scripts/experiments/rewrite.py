@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rewards.keypoints.oracle import shapes_points
+from rewards.keypoints.oracle import toy_points
 from rewards.keypoints.taxonomy import kinds
 from scripts.experiments import rewriter_runs as runs
 from scripts.experiments.claim import Claim, Figure, MeasuredOnce, Row
@@ -41,7 +41,7 @@ ONE, REWRITES, SEEDS = "one rewrite", "best of rewrites", "best of seeds of one 
 
 
 class RewriterClaim(MeasuredOnce):
-    """What claims on the embedded rewriter share: how it is trained, and the prompts held out."""
+    """What claims on the toy rewriter share: how it is trained, and the prompts held out."""
 
     paper = "PromptEnhancer, arXiv 2509.04545"
     result = RESULT
@@ -140,7 +140,7 @@ class BestOfClaim(RewriterClaim):
     """The first rewrite is greedy, the others are drawn; beside it as many seeds of the first one."""
 
     text = "The best of 4 rewrites, judged on the user's prompt, beats one rewrite"
-    more = "It also beats the best of 4 pictures of the one rewrite"
+    more = "It also beats the best of 4 images of the one rewrite"
     heldout = 300
     n: int = 4
 
@@ -227,7 +227,7 @@ def _by_kind(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Estimate]
         spots = [
             (place, spot, kinds()[point.kind].name)
             for place, caption in enumerate(result["captions"])
-            for spot, point in enumerate(shapes_points(caption))
+            for spot, point in enumerate(toy_points(caption))
         ]
         columns = {
             name: [matches[place][spot] for place, spot, _ in spots]

@@ -1,4 +1,4 @@
-"""The embedded rewriter trained for a claim, and what its texts give: images that the oracle judges.
+"""The toy rewriter trained for a claim, and what its texts give: images that the oracle judges.
 
 Rows, the untrained model, SFT with and without thought and GRPO are made once for each seed, in a folder that
 claims share; a second call goes on with what a kill left.
@@ -15,7 +15,7 @@ import torch
 
 import rewards
 from rewards.keypoints.evaluator import AlignEvaluator
-from rewards.keypoints.oracle import shapes_points
+from rewards.keypoints.oracle import toy_points
 from rewards.keypoints.taxonomy import to_json
 from rewards.tensor_files import save_pretrained
 from scripts.experiments.training import finish_rewriter
@@ -39,8 +39,13 @@ SFT_SETTINGS: dict[str, Any] = {
 GRPO_SETTINGS: dict[str, Any] = {
     **COMMON,
     **{"max_steps": 60, "batch_size": 128, "group": 8, "lr": 3e-4, "tokens": TOKENS, "checkpoint_every": 10},
-    **{"num_steps": 8, "guidance": 4.0, "image_batch": BATCH, "reward_options": {"backend": "oracle"}},
-    **{"preset": "shapes", "generator": "shapes"},
+    **{
+        "num_inference_steps": 8,
+        "guidance_scale": 4.0,
+        "image_batch": BATCH,
+        "reward_options": {"backend": "oracle"},
+    },
+    **{"preset": "toy", "generator": "toy"},
 }
 
 
@@ -76,7 +81,7 @@ def write_rows(folder: Path, rows: Sequence[Phrasing], prompts: Sequence[Phrasin
     """What SFT and GRPO read: answers for the first, key points of what is meant for the second."""
     answers = [{"prompt": p.prompt, "thought": p.thought, "rewrite": p.caption} for p in rows]
     jsonl.rewrite(folder / ROWS, answers)
-    points = [{"prompt": p.prompt, "points": to_json(shapes_points(p.caption))} for p in prompts]
+    points = [{"prompt": p.prompt, "points": to_json(toy_points(p.caption))} for p in prompts]
     jsonl.rewrite(folder / PROMPTS, points)
 
 
@@ -119,7 +124,7 @@ class JudgedImages:
 
     def __init__(self, captions: Sequence[str], *, first_seed: int) -> None:
         self.captions, self.first_seed = list(captions), first_seed
-        self.policy = load_policy("shapes")
+        self.policy = load_policy("toy")
         evaluator = rewards.load("evaluator", backend="oracle")
         assert isinstance(evaluator, AlignEvaluator), "the oracle is a backend of it"
         self.evaluator = evaluator
@@ -140,8 +145,12 @@ class JudgedImages:
     def _judge(self, keys: Sequence[tuple[int, str, int]]) -> None:
         captions = [self.captions[place] for place, _, _ in keys]
         seeds = [self.first_seed + place + draw * len(self.captions) for place, _, draw in keys]
-        sampler: dict[str, Any] = {"num_steps": STEPS, "guidance": GUIDANCE, "batch_size": BATCH}
+        sampler: dict[str, Any] = {
+            "num_inference_steps": STEPS,
+            "guidance_scale": GUIDANCE,
+            "batch_size": BATCH,
+        }
         images = generate(self.policy, [text for _, text, _ in keys], seeds, **sampler)
-        results = self.evaluator.judge(images, captions, [shapes_points(text) for text in captions])
+        results = self.evaluator.judge(images, captions, [toy_points(text) for text in captions])
         for key, result in zip(keys, results, strict=True):
             self.judged[key] = [float(verdict.match or 0.0) for verdict in result.verdicts]

@@ -23,12 +23,12 @@ PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
 SIZES = {"captions": 480, "samples": 6, "renders": 4000, "near_misses": 8}
 """captions, renders: drawn for samples and for renders. samples, near_misses: of each."""
-TOY_LORA: dict[str, Any] = {**LORA, "model": "shapes", "evaluate_every": 10_000, "checkpoint_limit": 0}
+TOY_LORA: dict[str, Any] = {**LORA, "model": "toy", "evaluate_every": 10_000, "checkpoint_limit": 0}
 STEPWISE: dict[str, Any] = {
     **TOY_LORA,
     **{
-        "num_steps": STEPS,
-        "guidance": GUIDANCE,
+        "num_inference_steps": STEPS,
+        "guidance_scale": GUIDANCE,
         "collect_prompts": 32,
         "rollout_batch": 32,
         "batch_size": 32,
@@ -81,14 +81,16 @@ def oracle_on(lora: Path | None, prompts: list[str], seed: int) -> list[float]:
     from t2ialign.models.load import load_policy
     from t2ialign.models.lora_apply import load_lora
 
-    policy = load_policy("shapes")
+    policy = load_policy("toy")
     if lora is not None:
         load_lora(policy, lora)
     first = 9_000_000 + 100_000 * seed
     seeds = range(first, first + len(prompts))
     with torch.no_grad():
-        images = generate(policy, prompts, seeds, num_steps=STEPS, guidance=GUIDANCE, batch_size=128)
-        passed: list[float] = rewards.load("shapes-oracle")(images, prompts).tolist()
+        images = generate(
+            policy, prompts, seeds, num_inference_steps=STEPS, guidance_scale=GUIDANCE, batch_size=128
+        )
+        passed: list[float] = rewards.load("toy-oracle")(images, prompts).tolist()
     return passed
 
 

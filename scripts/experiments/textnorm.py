@@ -1,6 +1,6 @@
 """TextNorm against the raw scorer under TIA2's protocol, with the oracle as the annotator.
 
-For each prompt 50 images of the embedded model; per prompt the AUROC of the score against the oracle's
+For each prompt 50 images of the toy model; per prompt the AUROC of the score against the oracle's
 verdict, averaged over the prompts whose images do not all pass or all fail. One scale a scorer, the one of a
 grid with the best AUROC on prompts that are not tested. As in the paper there is an ensemble too: "both".
 """
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import rewards
-from rewards.scorers.textnorm import TextNorm, normalised, pooled, shapes_near_misses
+from rewards.scorers.textnorm import TextNorm, normalised, pooled, toy_near_misses
 from rewards.toy.captions import RELATIONS, Caption, Noun, parse
 from scripts.experiments.claim import Claim, Figure, Row
 from scripts.experiments.estimates import Table, bar_figure, judged
@@ -26,7 +26,7 @@ from t2ialign.progress import Progress
 
 JOURNAL = "prompts.jsonl"
 NAMES = {"count": "counting", "pair": "composition", "relation": "relation"}
-"""Caption categories of the embedded world, and what TIA2 calls such sets (it has no relations)."""
+"""Caption categories of the toy world, and what TIA2 calls such sets (it has no relations)."""
 BOTH = "both"
 """Mean of the scorers' TextNorms, against the sum of their raw scores."""
 SIDES = ("raw", "textnorm")
@@ -45,7 +45,7 @@ class TextNormClaim(Claim):
 
     text = "TextNorm's AUROC against the oracle beats the raw scorer's on counting, composition and relations"
     paper = "Kim et al., ICLR 2024, arXiv 2404.01863, table 1"
-    scorers: tuple[str, ...] = ("shapes-clip", "shapes-clip-b")
+    scorers: tuple[str, ...] = ("toy-clip", "toy-clip-b")
     tested: int = 36
     """Prompts of each set that are tested."""
     fitted: int = 10
@@ -55,7 +55,7 @@ class TextNormClaim(Claim):
 
     def measure(self, folder: Path, seed: int) -> None:
         """Sample, judge and score prompt by prompt, a journal line each."""
-        from rewards.toy.oracle import ShapesOracle
+        from rewards.toy.oracle import ToyOracle
         from t2ialign.models.generate import generate
         from t2ialign.models.load import load_policy
         from t2ialign.toy.suite import GUIDANCE, STEPS
@@ -69,7 +69,7 @@ class TextNormClaim(Claim):
         missing = [prompt for prompt in prompts if prompt[1] not in done]
         if not missing:
             return
-        policy, oracle = load_policy("shapes", device="cpu"), ShapesOracle()
+        policy, oracle = load_policy("toy", device="cpu"), ToyOracle()
         scorers = {name: TextNorm(rewards.load(name), contrasts, scale=1.0) for name in self.scorers}
         at_once = max(1, self.batch // self.images)
         bar = Progress(total=len(prompts), initial=len(done), desc=f"TextNorm, seed {seed}", unit="prompt")
@@ -79,7 +79,11 @@ class TextNormClaim(Claim):
                 texts = [text for _, text, _ in part for _ in range(self.images)]
                 first_seeds = [1_000_000 * seed + 100 * number for *_, number in part]
                 seeds = [first + i for first in first_seeds for i in range(self.images)]
-                sampler: dict[str, Any] = {"num_steps": STEPS, "guidance": GUIDANCE, "batch_size": self.batch}
+                sampler: dict[str, Any] = {
+                    "num_inference_steps": STEPS,
+                    "guidance_scale": GUIDANCE,
+                    "batch_size": self.batch,
+                }
                 images = generate(policy, texts, seeds, **sampler)
                 jsonl.append(file, self._lines(part, images, oracle(images, texts), scorers))
                 bar.update(len(part))
@@ -180,14 +184,14 @@ class TextNormClaim(Claim):
 
 
 def contrasts(prompt: str) -> list[str]:
-    """Contrasts of a caption of the embedded world, after TIA2's recipes.
+    """Contrasts of a caption of the toy world, after TIA2's recipes.
 
     Counting: near misses by rule. Composition: either thing alone, two of either, colours exchanged, and one
     colour or shape taken from the other thing; for relations also the other relations and the reverse.
     """
     caption = parse(prompt)
     if caption.category == "count":
-        return shapes_near_misses(prompt)
+        return toy_near_misses(prompt)
     from t2ialign.toy.captions import write
 
     a, b = caption.nouns

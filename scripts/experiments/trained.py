@@ -21,11 +21,11 @@ from t2ialign.web.charts import curves
 SCORES = "heldout.json"
 SAMPLER: dict[str, Any] = {"num_inference_steps": 8, "guidance_scale": 4.0, "batch_size": 128}
 TRAINING: dict[str, Any] = {
-    **{"reward": "shapes-clip", "holdout": 0.1, "scale": 30.0},
+    **{"reward": "toy-clip", "holdout": 0.1, "scale": 30.0},
     **{"lr": 2e-4, "lr_schedule": "cosine", "lr_warmup": 20, "weight_decay": 0.01},
     **{"max_steps": 200, "batch_size": 64, "accumulate": 1, "evaluate_every": 50, "checkpoint_every": 50},
 }
-"""The recipe reward_shapes.yaml."""
+"""The recipe reward_toy.yaml."""
 
 
 class TrainedClaim(MeasuredOnce):
@@ -33,7 +33,7 @@ class TrainedClaim(MeasuredOnce):
 
     text = (
         "A scorer trained by t2ialign train reward orders held-out pairs as the oracle does more often than "
-        "shapes-clip, 95 % intervals apart"
+        "toy-clip, 95 % intervals apart"
     )
     paper = "Kirstain et al., NeurIPS 2023, arXiv 2305.01569 (the recipe)"
     result = SCORES
@@ -90,13 +90,13 @@ class TrainedClaim(MeasuredOnce):
         }
         chance = "50 % is chance"
         return [
-            bar_figure("Held-out accuracy", pairs, before="shapes-clip", after="trained", note=chance),
+            bar_figure("Held-out accuracy", pairs, before="toy-clip", after="trained", note=chance),
             line_figure("Accuracy while training, first seed", drawn),
         ]
 
     def _right(self, folders: Sequence[Path]) -> tuple[Table, dict[str, dict[str, Estimate]]]:
         """Whether each scorer is right on each pair of all seeds, and its accuracy by category of prompts."""
-        results, oracle = self.results(folders), rewards.load("shapes-oracle")
+        results, oracle = self.results(folders), rewards.load("toy-oracle")
         tables = [
             Table(
                 seed["prompts"],

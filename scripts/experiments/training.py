@@ -1,6 +1,6 @@
 """Training within a claim: a run that was cut off goes on, and one that is finished is left alone.
 
-A judged run is one of reward back-propagation on captions of the embedded world, with the oracle's verdicts
+A judged run is one of reward back-propagation on captions of the toy world, with the oracle's verdicts
 on the images that its monitor drew.
 """
 
@@ -26,18 +26,18 @@ LORA: dict[str, Any] = {
     "lora_targets": ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
     "trackers": (),
 }
-"""Of the embedded model, whatever the method."""
+"""Of the toy model, whatever the method."""
 ORACLE, RUN = "oracle.json", "run"
 TRAINING: dict[str, Any] = {
     **LORA,
-    **{"preset": "draft-k", "reward": "shapes-clip", "num_steps": 8, "guidance": 1.0, "k": 3},
+    **{"preset": "draft-k", "reward": "toy-clip", "num_inference_steps": 8, "guidance_scale": 1.0, "k": 3},
     **{"lr": 7e-4, "weight_decay": 0.01, "batch_size": 16, "max_steps": 400},
     **{"evaluate_every": 50, "checkpoint_every": 50},
     **{
-        "monitor_rewards": ("shapes-clip-b",),
+        "monitor_rewards": ("toy-clip-b",),
         "monitor_images": 4,
         "monitor_steps": 8,
-        "monitor_guidance": 1.0,
+        "monitor_guidance_scale": 1.0,
     },
 }
 
@@ -89,7 +89,7 @@ def train_and_judge(
 def train(
     folder: Path, seed: int, training: dict[str, Any], train_prompts: int, heldout_prompts: int
 ) -> None:
-    """A run of reward back-propagation on captions of the embedded world in `folder/run`, resumed if cut."""
+    """A run of reward back-propagation on captions of the toy world in `folder/run`, resumed if cut."""
     from t2ialign.toy.captions import draw_captions
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def train(
         drawn = draw_captions(count, 7000 + 10 * seed + place, held_out=name == "heldout")
         files[name].write_text("".join(f"{caption}\n" for caption in dict.fromkeys(drawn)))
     watched = {"monitor_prompts": str(files["heldout"])} if training.get("monitor_rewards") else {}
-    values = {"model": "shapes", **training, **watched, "prompts": str(files["train"])}
+    values = {"model": "toy", **training, **watched, "prompts": str(files["train"])}
     fit("backprop", values, folder / RUN, seed)
 
 
@@ -111,7 +111,7 @@ def accuracies(folder: Path) -> dict[int, list[float]]:
 
 def _judged(journal: Journal) -> dict[str, list[float]]:
     """Step -> whether the oracle passes each image of the monitor, in the journal's order."""
-    oracle, passed = rewards.load("shapes-oracle"), {}
+    oracle, passed = rewards.load("toy-oracle"), {}
     for step in Progress(journal.steps, desc="oracle", unit="step", delay=3):
         rows = journal.at(step)
         images = torch.stack([read_image(inside(journal.folder, row["file"])) for row in rows])

@@ -1,4 +1,4 @@
-"""t2ialign demo: the main job on the embedded model, made of the other verbs.
+"""t2ialign demo: the main job on the toy model, made of the other verbs.
 
 Sample the base model on training prompts, let the oracle turn the samples into preference pairs, train
 Diffusion-DPO with temporal discounting, and measure base and aligned on held-out prompts with new seeds.
@@ -35,7 +35,7 @@ EVAL_SEED = 1_000_000
 TRAINING = {
     "gamma": 0.9,
     "discount": "sample",
-    "num_steps": 20,
+    "num_inference_steps": 20,
     "beta": 500.0,
     "safeguard": 0.5,
     "lora_rank": 16,
@@ -115,7 +115,7 @@ def train(output: Path, seed: int) -> None:
 
 
 def measure(
-    output: Path, seed: int, *, into: Path | None = None, guidance: float = SAMPLER["guidance"]
+    output: Path, seed: int, *, into: Path | None = None, guidance_scale: float = SAMPLER["guidance"]
 ) -> dict[str, Summary]:
     """Sample base and aligned on the same held-out prompts and seeds, `into` a folder, and ask the oracle."""
     import rewards
@@ -125,12 +125,12 @@ def measure(
 
     prompts = draw_captions(HELD_OUT, 2000 + seed, held_out=True)
     first = EVAL_SEED + seed * 100_000
-    oracle, scores = rewards.load("shapes-oracle"), {}
+    oracle, scores = rewards.load("toy-oracle"), {}
     for name, lora in (("base", None), ("aligned", output / "training")):
         folder = (into or output) / name
-        _sample(folder, prompts, first_seed=first, lora=lora, guidance=guidance)
+        _sample(folder, prompts, first_seed=first, lora=lora, guidance_scale=guidance_scale)
         rows = manifest.read(folder)
-        scores[name] = score_manifest(oracle, "shapes-oracle", rows, folder / SCORES)
+        scores[name] = score_manifest(oracle, "toy-oracle", rows, folder / SCORES)
     columns = summarise(oracle, scores["aligned"], scores["base"])
     return {"base": columns["baseline"], "aligned": columns["scores"], "difference": columns["difference"]}
 
@@ -179,7 +179,7 @@ def _interval(value: dict[str, Any]) -> str:
 
 
 def write_report(output: Path, columns: dict[str, Summary]) -> None:
-    """The page for people: pictures side by side, accuracies by category, training curves."""
+    """The page for people: images side by side, accuracies by category, training curves."""
     from t2ialign.web.charts import Bar, Chart, curves
     from t2ialign.web.report import Headline, Report, count_outcomes, write
 
@@ -196,9 +196,9 @@ def write_report(output: Path, columns: dict[str, Summary]) -> None:
     report = Report(
         title="t2ialign demo: a tiny Stable Diffusion, aligned",
         summary=(
-            "The embedded model before and after Diffusion-DPO with temporal discounting, trained on pairs "
+            "The toy model before and after Diffusion-DPO with temporal discounting, trained on pairs "
             "of its own samples that the oracle passed and failed. Both drew the same held-out prompts from "
-            "the same seeds; the oracle reads each picture back into things and checks the caption."
+            "the same seeds; the oracle reads each image back into things and checks the caption."
         ),
         outcomes=count_outcomes(*(_verdicts(output / name) for name in ("base", "aligned"))),
         headlines=[Headline("Oracle accuracy", base["all"], aligned["all"], difference["all"])],
@@ -272,7 +272,7 @@ def _sample(
     first_seed: int,
     per_prompt: int = 1,
     lora: Path | None = None,
-    guidance: float = SAMPLER["guidance"],
+    guidance_scale: float = SAMPLER["guidance"],
 ) -> None:
     """Render the prompts with the toy model, going on with what a killed run left."""
     api.sample(
@@ -281,7 +281,7 @@ def _sample(
         num_images_per_prompt=per_prompt,
         seed=first_seed,
         num_inference_steps=int(SAMPLER["steps"]),
-        guidance_scale=guidance,
+        guidance_scale=guidance_scale,
         batch_size=int(SAMPLER["batch-size"]),
         loras=[] if lora is None else lora,
         output=folder,

@@ -11,7 +11,7 @@ EXAMPLES = {
 """,
     "evaluate": r"""
   Score the images of t2ialign sample with the exact judge of the toy model:
-    t2ialign evaluate runs/sample --reward shapes-oracle
+    t2ialign evaluate runs/sample --reward toy-oracle
   Compare an aligned model with its base model, image by image:
     t2ialign evaluate runs/aligned --baseline runs/base --reward hpsv2.1 --output runs/aligned_vs_base
   Continue an evaluation that was interrupted:
@@ -88,7 +88,7 @@ EXAMPLES = {
 """,
     "sample": r"""
   Render one image with the toy model:
-    t2ialign sample "a red circle left of a blue square" --model shapes
+    t2ialign sample "a red circle left of a blue square" --model toy
   Render four images of a prompt with a LoRA at 80 % of its strength:
     t2ialign sample "a lighthouse at dusk" --model my_model.safetensors --lora runs/mine:0.8 -n 4
   Render a file of prompts, each as the best of four rewrites:

@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
     def check_words(self, args: argparse.Namespace) -> None:
-        """Raises ValueError for steps=20 in the place of a prompt, where --steps 20 is meant."""
+        """Raises ValueError for steps=20 in the place of a prompt, where --num-inference-steps 20 is meant."""
         for word in (str(word) for name in FREE_WORDS for word in getattr(args, name, [])):
             if (option := self._assigned(word)) is not None:
                 raise ValueError(
@@ -99,7 +99,7 @@ class Parser(argparse.ArgumentParser):
         return f"write -{word}, with two dashes" if short else "drop it, or quote what belongs together"
 
     def _assigned(self, word: str) -> str | None:
-        """--steps for steps=20, if there is such an option."""
+        """--num-inference-steps for steps=20, if there is such an option."""
         name, equals, _ = word.partition("=")
         option = "--" + name.replace("_", "-")
         return option if equals and option in self._options() else None

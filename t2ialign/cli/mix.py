@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from t2ialign import api
 
     mixed = api.mix(args.a, args.b, args.output, alpha=args.alpha)
-    base = mixed.bases[0] if mixed.bases and mixed.bases[0] != "shapes" else None
+    base = mixed.bases[0] if mixed.bases and mixed.bases[0] != "toy" else None
     use = shlex.join(["--lora", str(args.output), *(["--model", base] if base else [])])
     count = f"{mixed.layers} layers ({mixed.shared} in both)"
     line = f'{mixed.file}: {mixed.what}, rank {mixed.rank}, {count}; t2ialign sample "a prompt" {use}'

@@ -10,10 +10,13 @@ from t2ialign.scoring.budget import add_max_batch_pixels
 def add_rendering(parser: argparse.ArgumentParser) -> None:
     """How images are rendered."""
     parser.add_argument(
-        "--steps", type=int, default=20, help="The number of denoising steps per image (default: 20)."
+        "--num-inference-steps",
+        type=int,
+        default=20,
+        help="The number of denoising steps per image (default: 20).",
     )
     parser.add_argument(
-        "--guidance",
+        "--guidance-scale",
         type=float,
         default=5.0,
         help="The scale of classifier-free guidance; 1 is off (default: 5).",

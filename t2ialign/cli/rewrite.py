@@ -30,7 +30,7 @@ rewriters (--rewriter NAME):
                       instruction models are Qwen/Qwen2.5-0.5B-Instruct and
                       HuggingFaceTB/SmolLM2-1.7B-Instruct (both Apache-2.0)
   NAME with --url     the model of that name on an OpenAI-compatible server
-  shapes              the rewriter of the embedded toy model, which knows nothing
+  toy                 the rewriter of the toy model, which knows nothing
                       but coloured shapes
 
 presets (--preset NAME), each for its kind of language model:
@@ -42,7 +42,7 @@ presets (--preset NAME), each for its kind of language model:
   promptist           microsoft/Promptist
   trained             a model that t2ialign train rewrite_sft or rewrite_grpo has
                       fine-tuned
-  shapes              the rewriter of the embedded toy model
+  toy                 the rewriter of the toy model
 """
 """The description of --help, which keeps its lines."""
 

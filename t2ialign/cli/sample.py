@@ -15,8 +15,8 @@ from t2ialign.toy import default as toy
 
 FLAGS = {
     "num_images_per_prompt": "-n",
-    "num_inference_steps": "--steps",
-    "guidance_scale": "--guidance",
+    "num_inference_steps": "--num-inference-steps",
+    "guidance_scale": "--guidance-scale",
     "loras": "--lora",
     "rewriter_options": "--rewriter-option",
     "reward_options": "--option",
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         help="The model that renders: a diffusers folder, a .safetensors or .ckpt file, a Hub id, or shapes "
-        "(the embedded toy model).",
+        "(the toy model).",
     )
     options.add_arguments(parser)
     parser.add_argument(
@@ -104,8 +104,8 @@ def _rendering(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "num_images_per_prompt": args.n,
         "seed": args.seed,
-        "num_inference_steps": args.steps,
-        "guidance_scale": args.guidance,
+        "num_inference_steps": args.num_inference_steps,
+        "guidance_scale": args.guidance_scale,
         "eta": args.eta,
         "height": args.height,
         "width": args.width,
@@ -131,13 +131,13 @@ def _rewriting(args: argparse.Namespace) -> dict[str, Any]:
 
 def _rewriter(args: argparse.Namespace) -> str:
     """The rewriter by name. Raises ValueError where none is named for a model that has none of its own."""
-    from t2ialign.rewriting.fit import is_embedded
-    from t2ialign.rewriting.load import SHAPES, SMALL
+    from t2ialign.rewriting.fit import is_toy
+    from t2ialign.rewriting.load import SMALL, TOY
 
     if args.rewrite != sampling.UNNAMED:
         return str(args.rewrite)
-    if is_embedded(args.model or toy.NAME):
-        return SHAPES
+    if is_toy(args.model or toy.NAME):
+        return TOY
     raise ValueError(
         f"got --rewrite without a rewriter for --model {args.model}; expected its name after --rewrite; "
         f"try an instruction model, such as {', '.join(SMALL[:-1])} or {SMALL[-1]}, or rules, which needs "

@@ -30,7 +30,7 @@ def folder_rows(root: Path) -> Iterator[Row]:
     The prompt comes from captions.jsonl or metadata.jsonl (or .json, .csv, .tsv; columns file_name and one of
     prompt, caption, text) in `root` or in either side, else from NAME.txt or NAME.caption beside the image.
     What `image_folder` skips is noted. Names with something wrong come first, with a ValueError that
-    `picture_of` raises: two images of one name, an image without a partner, a pair without a prompt. Raises
+    `image_of` raises: two images of one name, an image without a partner, a pair without a prompt. Raises
     ValueError for no images at all.
     """
     sides = [image_folder(_side(root, side)) for side in SIDES]

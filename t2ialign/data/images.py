@@ -17,7 +17,7 @@ from t2ialign.data.remote import Remote
 from t2ialign.io.messages import quoted
 
 ImageSource = bytes | Path | Image.Image | Remote
-"""Encoded bytes, a file, an open picture, or an address to fetch it from."""
+"""Encoded bytes, a file, an open image, or an address to fetch it from."""
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -61,12 +61,12 @@ class OverBudget(Exception):
 
 
 def open_rgb(source: ImageSource, *, name: str = "", admit: Admit | None = None) -> Image.Image:
-    """The picture as 8-bit RGB: EXIF orientation applied, transparency over white, animations' first frame.
+    """The image as 8-bit RGB: EXIF orientation applied, transparency over white, animations' first frame.
 
     16-bit, 32-bit and float grey levels are scaled to [0, 255]; colour profiles are not applied. `name` says
-    in messages where the picture came from. Where `admit` names a size, a JPEG is decoded at a half, a
+    in messages where the image came from. Where `admit` names a size, a JPEG is decoded at a half, a
     quarter or an eighth, as long as both sides stay no smaller than that. Raises ValueError if it is
-    missing, truncated, no picture, of none of the `FORMATS`, larger than Pillow's decompression-bomb limit,
+    missing, truncated, no image, of none of the `FORMATS`, larger than Pillow's decompression-bomb limit,
     or at an address that gives none.
     """
     place = source if isinstance(source, Path | Remote) else ""
@@ -86,7 +86,7 @@ def open_rgb(source: ImageSource, *, name: str = "", admit: Admit | None = None)
         raise
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
         raise ValueError(
-            f"{label or 'image'}: got {_reason(error)}; expected a whole picture (JPEG, PNG, WebP, ...); "
+            f"{label or 'image'}: got {_reason(error)}; expected a whole image (JPEG, PNG, WebP, ...); "
             "replace the file or drop its row"
         ) from error
 
@@ -103,12 +103,12 @@ def levels(image: Image.Image) -> np.ndarray:
     return whole
 
 
-def picture_of(where: str, value: Any, base: Path) -> ImageSource:
-    """What a table's cell holds: bytes, {"bytes", "path"}, a path from `base`, an address, an open picture.
+def image_of(where: str, value: Any, base: Path) -> ImageSource:
+    """What a table's cell holds: bytes, {"bytes", "path"}, a path from `base`, an address, an open image.
 
-    `where` says in messages which cell. An address is fetched when the picture is opened; a path may be
+    `where` says in messages which cell. An address is fetched when the image is opened; a path may be
     written in any way that `located` knows. Raises ValueError for anything else, and one that stands there
-    instead of a picture: what the reader of a folder found wrong with it.
+    instead of an image: what the reader of a folder found wrong with it.
     """
     if isinstance(value, ValueError):
         raise value
@@ -121,12 +121,12 @@ def picture_of(where: str, value: Any, base: Path) -> ImageSource:
     if isinstance(value, bytes | Image.Image):
         return value
     raise ValueError(
-        f"{where}: got {quoted(value)}; expected a path, bytes or a picture; drop the row or fill it in"
+        f"{where}: got {quoted(value)}; expected a path, bytes or an image; drop the row or fill it in"
     )
 
 
 def _load(source: bytes | Path | Image.Image, admit: Admit | None) -> Image.Image:
-    """The picture with its pixels in memory and its file closed."""
+    """The image with its pixels in memory and its file closed."""
     if isinstance(source, Image.Image):
         if admit is not None:
             admit(source.height, source.width)
@@ -223,5 +223,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "bytes of no known picture format"
+        return "bytes of no known image format"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""Preference pairs into a file that `read_pairs` reads: JSON lines name pictures, parquet holds them."""
+"""Preference pairs into a file that `read_pairs` reads: JSON lines name images, parquet holds them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def check_output(path: Path) -> None:
 
 
 def check_record(record: PairRecord, path: Path) -> PairRecord:
-    """The record. Raises ValueError if it has a picture without a path or an address, for JSON lines."""
-    files = all(isinstance(picture, Path | Remote) for picture in (record.win, record.lose))
+    """The record. Raises ValueError if it has an image without a path or an address, for JSON lines."""
+    files = all(isinstance(image, Path | Remote) for image in (record.win, record.lose))
     if not files and path.suffix.lower() == ".jsonl":
         raise ValueError(
-            f"{record.name}: got a picture that is no file for {path}, which names files; expected an output "
-            "that holds pictures; name it .parquet"
+            f"{record.name}: got an image that is no file for {path}, which names files; expected an output "
+            "that holds images; name it .parquet"
         )
     return record
 
@@ -43,10 +43,10 @@ def check_record(record: PairRecord, path: Path) -> PairRecord:
 def write_pairs(path: Path, rows: Iterable[tuple[PairRecord, Figures]], figures: Sequence[str] = ()) -> None:
     """Write pairs, each with its numbers called `figures`, by the ending of `path`; whole or not at all.
 
-    In JSON lines pictures are paths relative to the file, so that both may move together, or addresses;
-    parquet holds the pictures' bytes. Columns are prompt, jpg_0 (the winner), jpg_1, label_0, label_1, then
+    In JSON lines images are paths relative to the file, so that both may move together, or addresses;
+    parquet holds the images' bytes. Columns are prompt, jpg_0 (the winner), jpg_1, label_0, label_1, then
     the figures.
-    Raises ValueError for another ending and for a picture that does not fit it; OSError where a picture
+    Raises ValueError for another ending and for an image that does not fit it; OSError where an image
     cannot be read or the file not be written.
     """
     check_output(path)
@@ -60,29 +60,29 @@ def write_pairs(path: Path, rows: Iterable[tuple[PairRecord, Figures]], figures:
             # A file's name may hold bytes that are no text: they become escapes, which JSON reads back.
             with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 for row in named:
-                    content = _row(*row, lambda picture: _named(picture, folder))
+                    content = _row(*row, lambda image: _named(image, folder))
                     file.write(json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def _row(record: PairRecord, figures: Figures, shown: Any) -> dict[str, Any]:
-    pictures = shown(record.win), shown(record.lose)
+    images = shown(record.win), shown(record.lose)
     labels = record.preference, 1 - record.preference
-    return {"prompt": record.prompt, **dict(zip(LABELLED, (*pictures, *labels), strict=True)), **figures}
+    return {"prompt": record.prompt, **dict(zip(LABELLED, (*images, *labels), strict=True)), **figures}
 
 
-def _named(picture: Path | Remote, folder: Path) -> str:
-    return picture.address if isinstance(picture, Remote) else os.path.relpath(picture.resolve(), folder)
+def _named(image: Path | Remote, folder: Path) -> str:
+    return image.address if isinstance(image, Remote) else os.path.relpath(image.resolve(), folder)
 
 
-def _bytes(picture: ImageSource) -> bytes:
-    if isinstance(picture, bytes):
-        return picture
-    if isinstance(picture, Path):
-        return picture.read_bytes()
-    if isinstance(picture, Remote):
-        return picture.fetch()
+def _bytes(image: ImageSource) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Path):
+        return image.read_bytes()
+    if isinstance(image, Remote):
+        return image.fetch()
     stream = io.BytesIO()
-    open_rgb(picture).save(stream, "PNG")
+    open_rgb(image).save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Preference pairs, two pictures of one prompt of which one is preferred, from every layout users have."""
+"""Preference pairs, two images of one prompt of which one is preferred, from every layout users have."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from t2ialign.data.files.tables import first_of
-from t2ialign.data.images import ImageSource, picture_of
+from t2ialign.data.images import ImageSource, image_of
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_text
 from t2ialign.data.remote import Remote
 from t2ialign.data.skipped import NO_IMAGE, Fault, Skipped
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PairRecord:
-    """One comparison; pictures stay as they came (bytes, a file, an open picture) until pixels are needed."""
+    """One comparison; images stay as they came (bytes, a file, an open image) until pixels are needed."""
 
     prompt: str
     win: ImageSource
@@ -51,12 +51,12 @@ def read_pairs(
     """Stream the pairs of `source`: a file, a folder or a Hub name, see `sources.read_rows`.
 
     Columns are either Pick-a-Pic's jpg_0, jpg_1, label_0, label_1, caption, or prompt, chosen, rejected
-    (pictures as bytes, {"bytes", "path"}, or paths relative to the file). The larger label wins; equal
+    (images as bytes, {"bytes", "path"}, or paths relative to the file). The larger label wins; equal
     labels are a tie, which "drop" leaves out, "half" gives in both orders with weight 1/2, and "soft" once,
     with preference 1/2. Rows whose has_label is false are left out. At most `limit` records. `streaming`
     concerns the Hub alone. A row that cannot be used goes to `skipped`; without it the first one is an error.
-    Raises ValueError for a missing source or column, a row without prompt, label or picture or with the same
-    picture twice, no rows, none that can be used, only ties.
+    Raises ValueError for a missing source or column, a row without prompt, label or image or with the same
+    image twice, no rows, none that can be used, only ties.
     """
     if ties not in get_args(Ties):
         raise ValueError(f"got ties={ties!r}; expected one of {', '.join(get_args(Ties))}")
@@ -112,7 +112,7 @@ def _nothing(source: str, read: int, tied: int, skipped: Skipped) -> str:
         return f"got no pair in {source}: {skipped.summary()}; expected at least one; correct the rows"
     return (
         f"got {read} rows in {source}, {tied} of them ties and none with a preference; expected at least "
-        "one preference; label the pictures, or keep ties with ties=half"
+        "one preference; label the images, or keep ties with ties=half"
     )
 
 
@@ -122,15 +122,13 @@ def _pairs(where: str, row: dict[str, Any], base: Path) -> list[PairRecord]:
     order = [RANKED] if set(RANKED) <= row.keys() else _ranking(where, row)
     prompt = prompt_text(where, row["prompt"]) if order else ""
     weight, preference = 1.0 / max(len(order), 1), _share(row) if len(order) == 1 else 1.0
-    pictures = {name: _picture(f"{where} {name}", row[name], base) for pair in order for name in pair}
-    return [
-        PairRecord(prompt, pictures[win], pictures[lose], weight, where, preference) for win, lose in order
-    ]
+    images = {name: _image(f"{where} {name}", row[name], base) for pair in order for name in pair}
+    return [PairRecord(prompt, images[win], images[lose], weight, where, preference) for win, lose in order]
 
 
-def _picture(where: str, value: Any, base: Path) -> ImageSource:
+def _image(where: str, value: Any, base: Path) -> ImageSource:
     try:
-        return picture_of(where, value, base)
+        return image_of(where, value, base)
     except Fault:
         raise
     except ValueError as error:
@@ -164,7 +162,7 @@ def _tie(both: list[PairRecord], ties: Ties) -> list[PairRecord]:
 
 
 def _share(row: Mapping[str, Any]) -> float:
-    """The larger label's share of the two; 1 for rows that name the chosen picture."""
+    """The larger label's share of the two; 1 for rows that name the chosen image."""
     if set(RANKED) <= row.keys():
         return 1.0
     labels = float(row["label_0"]), float(row["label_1"])
@@ -174,10 +172,10 @@ def _share(row: Mapping[str, Any]) -> float:
 def _columns(where: str, columns: list[str]) -> dict[str, str]:
     """Our name of each column that matters -> the table's, letter case and blanks around it aside."""
     prompt = first_of(columns, PROMPT_COLUMNS)
-    for pictures in (RANKED, LABELLED):
-        known = {name: first_of(columns, [name]) for name in (*pictures, "has_label")}
+    for images in (RANKED, LABELLED):
+        known = {name: first_of(columns, [name]) for name in (*images, "has_label")}
         named = {name: column for name, column in known.items() if column is not None}
-        if prompt is not None and set(pictures) <= named.keys():
+        if prompt is not None and set(images) <= named.keys():
             return {"prompt": prompt, **named}
     raise Fault(
         "without a column that is needed",

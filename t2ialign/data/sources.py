@@ -140,7 +140,7 @@ def _library_rows(name: str, split: str, streaming: bool) -> Iterator[Row]:
 
 
 def _encoded(name: str, data: Any) -> Iterator[Row]:
-    """Rows with pictures and the like still encoded: `datasets` would open them as any format there is.
+    """Rows with images and the like still encoded: `datasets` would open them as any format there is.
 
     Columns that hold them within lists or mappings, which nothing here reads, are left out.
     """

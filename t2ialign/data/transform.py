@@ -1,4 +1,4 @@
-"""Pictures of a pair -> tensors of one size: one bucket, one crop, one mirroring for both."""
+"""Images of a pair -> tensors of one size: one bucket, one crop, one mirroring for both."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Framed:
     original: Size
     """(H, W) of the source."""
     crop: Size
-    """(y, x) of the crop's top left corner, in pixels of the resized picture, mirrored if it is."""
+    """(y, x) of the crop's top left corner, in pixels of the resized image, mirrored if it is."""
     target: Size
     """(H, W) of `pixels`."""
 
@@ -43,19 +43,19 @@ def bucket_sizes(resolution: int, image_factor: int, *, ratio: float = 2.0) -> l
 
 
 def nearest_bucket(pair: tuple[Image.Image, Image.Image], sizes: list[Size]) -> Size:
-    """The size whose aspect is nearest to the pair's, the geometric mean of both pictures' aspects."""
+    """The size whose aspect is nearest to the pair's, the geometric mean of both images' aspects."""
     aspect = sum(math.log(image.width / image.height) for image in pair) / 2
     return min(sizes, key=lambda size: abs(math.log(size[1] / size[0]) - aspect))
 
 
 def frame(image: Image.Image, target: Size, *, mirror: bool = False) -> Framed:
-    """Resize an RGB picture to cover `target` (Lanczos), crop its centre, mirror it if asked."""
+    """Resize an RGB image to cover `target` (Lanczos), crop its centre, mirror it if asked."""
     height, width = target
     scale = max(height / image.height, width / image.width)
     covered = max(round(image.height * scale), height), max(round(image.width * scale), width)
     top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
     y, x = image.height / covered[0], image.width / covered[1]
-    # Only the crop's own box is resized: a 10 x 100,000 picture must not become 512 x 5,000,000 first.
+    # Only the crop's own box is resized: a 10 x 100,000 image must not become 512 x 5,000,000 first.
     box = (left * x, top * y, (left + width) * x, (top + height) * y)
     cut = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
     if mirror:

@@ -35,7 +35,7 @@ CUT_MEAN, CUT_STD = 42 / 50, 5 / 50
 class Differentiable(Protocol):
     """What the loop needs of a model: its guided output, what a step makes of it, the frozen reference."""
 
-    def guided(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], guidance: float) -> Tensor:
+    def guided(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], guidance_scale: float) -> Tensor:
         """The network's output (B, C, h, w) at x_t (B, C, h, w), t (B,)."""
         ...
 
@@ -72,7 +72,7 @@ class Plan:
 
 def draw_plan(
     rule: Rule,
-    num_steps: int,
+    num_inference_steps: int,
     *,
     k: int = 1,
     early_stop: int = 0,
@@ -81,28 +81,28 @@ def draw_plan(
     detach_latent: int | None = None,
     generator: torch.Generator,
 ) -> Plan:
-    """One draw of a rule over T = `num_steps` steps.
+    """One draw of a rule over T = `num_inference_steps` steps.
 
     k: of `last` and `spaced`. early_stop: the path ends after one of its last so many steps, drawn evenly,
     and its posterior mean is the result; 0 runs all. detach_latent: cut the latent's gradient before the last
     so many steps that run. Raises ValueError if T < k, early_stop > T, or `normal` may run a single step.
     """
-    if rule in ("last", "spaced") and not 1 <= k <= num_steps - max(0, early_stop - 1):
+    if rule in ("last", "spaced") and not 1 <= k <= num_inference_steps - max(0, early_stop - 1):
         raise ValueError(
-            f"got k={k} recorded steps of num_steps={num_steps} with early_stop={early_stop}; expected "
-            "1 <= k <= the fewest steps that run; lower k or raise num_steps"
+            f"got k={k} recorded steps of num_inference_steps={num_inference_steps} with early_stop={early_stop}; expected "
+            "1 <= k <= the fewest steps that run; lower k or raise num_inference_steps"
         )
-    if not 0 <= early_stop <= num_steps:
+    if not 0 <= early_stop <= num_inference_steps:
         raise ValueError(
-            f"got early_stop={early_stop}; expected 0 to num_steps={num_steps}; it counts steps from the end"
+            f"got early_stop={early_stop}; expected 0 to num_inference_steps={num_inference_steps}; it counts steps from the end"
         )
-    if rule == "normal" and num_steps - max(0, early_stop - 1) < 2:
+    if rule == "normal" and num_inference_steps - max(0, early_stop - 1) < 2:
         raise ValueError(
-            f"got record=normal for num_steps={num_steps} with early_stop={early_stop}; expected 2 steps or "
-            "more that run, as the cut falls after the first; raise num_steps"
+            f"got record=normal for num_inference_steps={num_inference_steps} with early_stop={early_stop}; expected 2 steps or "
+            "more that run, as the cut falls after the first; raise num_inference_steps"
         )
     dropped = _integer(early_stop, generator) if early_stop else 0
-    runs = num_steps - dropped
+    runs = num_inference_steps - dropped
     recorded = _recorded(rule, runs, k, generator)
     before = 0 if detach_latent is None else max(0, runs - detach_latent)
     return Plan(tuple(recorded), posterior or early_stop > 0, detach_input, before)
@@ -158,7 +158,7 @@ def differentiable_sample(
     plan: Plan,
     *,
     kernel: Kernel,
-    guidance: float,
+    guidance_scale: float,
     noise: Noise | None = None,
     recompute: bool = True,
     penalty: Penalty | None = None,
@@ -177,10 +177,10 @@ def differentiable_sample(
             x = x.detach()
         seen = x.detach() if plan.detach_input else x
         with torch.set_grad_enabled(records and torch.is_grad_enabled()):
-            out = _guided(policy, seen, t, cond, guidance, recompute=records and recompute)
+            out = _guided(policy, seen, t, cond, guidance_scale, recompute=records and recompute)
         if records and penalty is not None:
             with policy.reference():
-                frozen = policy.guided(seen.detach(), t, cond, guidance)
+                frozen = policy.guided(seen.detach(), t, cond, guidance_scale)
             costs = costs + penalty(out, frozen, seen.detach(), t, s)
         if plan.posterior and i == len(plan.recorded) - 1:
             x = policy.posterior_mean(out, x, t)
@@ -197,7 +197,7 @@ def low_variance_sample(
     times: Tensor,
     eps: Tensor,
     *,
-    guidance: float,
+    guidance_scale: float,
     recompute: bool = True,
     penalty: Penalty | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -215,19 +215,25 @@ def low_variance_sample(
         times[-2:],
         Plan((True,)),
         kernel=ODE,
-        guidance=guidance,
+        guidance_scale=guidance_scale,
         recompute=recompute,
         penalty=penalty,
     )
 
 
 def _guided(
-    policy: Differentiable, x: Tensor, t: Tensor, cond: dict[str, Tensor], guidance: float, *, recompute: bool
+    policy: Differentiable,
+    x: Tensor,
+    t: Tensor,
+    cond: dict[str, Tensor],
+    guidance_scale: float,
+    *,
+    recompute: bool,
 ) -> Tensor:
     if not (recompute and torch.is_grad_enabled()):
-        return policy.guided(x, t, cond, guidance)
+        return policy.guided(x, t, cond, guidance_scale)
     # No dropout is active, so there is no random state to restore.
     out: Tensor = checkpoint(
-        policy.guided, x, t, cond, guidance, use_reentrant=False, preserve_rng_state=False
+        policy.guided, x, t, cond, guidance_scale, use_reentrant=False, preserve_rng_state=False
     )
     return out

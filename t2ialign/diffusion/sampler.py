@@ -18,7 +18,14 @@ class Denoiser(Protocol):
     """The part of a model that the loop needs: one reverse step."""
 
     def step(
-        self, x_t: Tensor, t: Tensor, s: Tensor, cond: dict[str, Tensor], *, kernel: Kernel, guidance: float
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: dict[str, Tensor],
+        *,
+        kernel: Kernel,
+        guidance_scale: float,
     ) -> Gaussian:
         """p(x_s | x_t, cond) for x_t (B, C, h, w) and t, s (B,)."""
         ...
@@ -43,7 +50,7 @@ def rollout(
     times: Tensor,
     *,
     kernel: Kernel,
-    guidance: float,
+    guidance_scale: float,
     noise: Noise | None = None,
 ) -> Trajectory:
     """Denoise x_T (B, C, h, w) and keep the whole path; nothing records gradients.
@@ -52,7 +59,7 @@ def rollout(
     and missing.
     """
     latents, log_probs = [x_T.float()], []
-    for p, x in _walk(policy, cond, x_T, times, kernel=kernel, guidance=guidance, noise=noise):
+    for p, x in _walk(policy, cond, x_T, times, kernel=kernel, guidance_scale=guidance_scale, noise=noise):
         latents.append(x)
         log_probs.append(p.log_prob(x))
     return Trajectory(torch.stack(latents, 1), torch.stack(log_probs, 1), times)
@@ -65,12 +72,12 @@ def sample(
     times: Tensor,
     *,
     kernel: Kernel,
-    guidance: float,
+    guidance_scale: float,
     noise: Noise | None = None,
 ) -> Tensor:
     """Denoise x_T (B, C, h, w) to x_0, keeping the current latent only; otherwise as `rollout`."""
     x_0 = x_T.float()
-    for _, x in _walk(policy, cond, x_T, times, kernel=kernel, guidance=guidance, noise=noise):
+    for _, x in _walk(policy, cond, x_T, times, kernel=kernel, guidance_scale=guidance_scale, noise=noise):
         x_0 = x
     return x_0
 
@@ -91,7 +98,7 @@ def _walk(
     times: Tensor,
     *,
     kernel: Kernel,
-    guidance: float,
+    guidance_scale: float,
     noise: Noise | None,
 ) -> Iterator[tuple[Gaussian, Tensor]]:
     """Yield each step's distribution and the latent drawn from it, fp32."""
@@ -100,6 +107,6 @@ def _walk(
     for i in range(len(times) - 1):
         with torch.no_grad():  # left before each yield: held across it, it would leak into the caller
             t, s = times[i].expand(len(x)), times[i + 1].expand(len(x))
-            p = policy.step(x, t, s, cond, kernel=kernel, guidance=guidance)
+            p = policy.step(x, t, s, cond, kernel=kernel, guidance_scale=guidance_scale)
             x = p.sample(noise(i).to(x)) if noise is not None and kernel.noisy else p.mean
         yield p, x

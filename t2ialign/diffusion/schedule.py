@@ -34,24 +34,26 @@ def path_table(config: Mapping[str, Any]) -> Tensor:
     return torch.cat([table, final])
 
 
-def timesteps(config: Mapping[str, Any], num_steps: int) -> Tensor:
+def timesteps(config: Mapping[str, Any], num_inference_steps: int) -> Tensor:
     """The sampling grid, long (T + 1,): noise first, END last. Raises ValueError if the grid does not fit."""
     total, spacing = int(config.get("num_train_timesteps", 1000)), config.get("timestep_spacing", "leading")
     offset = int(config.get("steps_offset", 0)) if spacing == "leading" else 0
-    if not 1 <= num_steps <= total:
-        raise ValueError(f"got num_steps={num_steps}; expected 1 to {total} sampling steps")
-    index = torch.arange(num_steps, dtype=torch.float64)
+    if not 1 <= num_inference_steps <= total:
+        raise ValueError(
+            f"got num_inference_steps={num_inference_steps}; expected 1 to {total} sampling steps"
+        )
+    index = torch.arange(num_inference_steps, dtype=torch.float64)
     if spacing == "leading":
-        grid = (index * (total // num_steps)).flip(0) + offset
+        grid = (index * (total // num_inference_steps)).flip(0) + offset
     elif spacing == "trailing":
-        grid = (total - index * (total / num_steps)).round() - 1
+        grid = (total - index * (total / num_inference_steps)).round() - 1
     elif spacing == "linspace":
-        grid = torch.linspace(0, total - 1, num_steps, dtype=torch.float64).round().flip(0)
+        grid = torch.linspace(0, total - 1, num_inference_steps, dtype=torch.float64).round().flip(0)
     else:
         raise ValueError(f"got timestep_spacing={spacing!r}; expected leading, trailing or linspace")
     if grid[0] >= total:
         raise ValueError(
-            f"got num_steps={num_steps}; expected fewer, as steps_offset={offset} passes t={total - 1}"
+            f"got num_inference_steps={num_inference_steps}; expected fewer, as steps_offset={offset} passes t={total - 1}"
         )
     return torch.cat([grid.long(), torch.tensor([END])])
 

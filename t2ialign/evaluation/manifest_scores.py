@@ -72,7 +72,7 @@ def score_manifest(
 
 
 def read_image(path: Path) -> Tensor:
-    """One picture -> (3, H, W) fp32 in [0, 1]. Raises ValueError if it cannot be read whole."""
+    """One image -> (3, H, W) fp32 in [0, 1]. Raises ValueError if it cannot be read whole."""
     pixels = torch.from_numpy(np.asarray(open_rgb(path), np.float32))
     return pixels.div_(255).permute(2, 0, 1)
 

@@ -127,29 +127,29 @@ class Policy(ABC):
         """
         return cond
 
-    def guided(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
+    def guided(self, x_t: Tensor, t: Tensor, cond: Cond, guidance_scale: float) -> Tensor:
         """The output that sampling and training follow at this guidance scale, fp32 (B, C, h, w).
 
         Here it is classifier-free guidance (Ho and Salimans 2022): one forward of 2B, whose first half has
         the prompts of `null_cond`, or of B when guidance is 1. A family that tells its network the scale
         (FLUX) overrides this; one that combines the two outputs otherwise overrides `combine`.
         """
-        if guidance == 1:
+        if guidance_scale == 1:
             return self.predict(x_t, t, cond)
         null = self.null_cond(cond)
         both = {name: torch.cat([null[name], value]) for name, value in cond.items()}
         empty, full = self.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
-        return self.combine(empty, full, guidance)
+        return self.combine(empty, full, guidance_scale)
 
-    def combine(self, empty: Tensor, full: Tensor, guidance: float) -> Tensor:
+    def combine(self, empty: Tensor, full: Tensor, guidance_scale: float) -> Tensor:
         """The guided output of those without and with the prompt, (B, C, h, w) each."""
-        return empty + guidance * (full - empty)
+        return empty + guidance_scale * (full - empty)
 
     def step(
-        self, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, *, kernel: Kernel, guidance: float
+        self, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, *, kernel: Kernel, guidance_scale: float
     ) -> Gaussian:
         """p(x_s | x_t, cond), fp32; t, s (B,). Raises ValueError for a kernel that does not fit the path."""
-        return self.transition(self.guided(x_t, t, cond, guidance), x_t, t, s, kernel=kernel)
+        return self.transition(self.guided(x_t, t, cond, guidance_scale), x_t, t, s, kernel=kernel)
 
     def transition(self, out: Tensor, x_t: Tensor, t: Tensor, s: Tensor, *, kernel: Kernel) -> Gaussian:
         """p(x_s | x_t), fp32, from the network's output (B, C, h, w) at x_t; its mean is linear in both.

@@ -17,8 +17,8 @@ def generate(
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
-    num_steps: int,
-    guidance: float | None = None,
+    num_inference_steps: int,
+    guidance_scale: float | None = None,
     eta: float = 0.0,
     height: int | None = None,
     width: int | None = None,
@@ -39,11 +39,11 @@ def generate(
         )
     if batch_size < 1:
         raise ValueError(f"got batch_size={batch_size}; expected at least 1")
-    scale = policy.default_guidance_scale if guidance is None else guidance
+    scale = policy.default_guidance_scale if guidance_scale is None else guidance_scale
     size = (height or policy.native_size[0], width or policy.native_size[1])
     shape, times, texts, images = (
         policy.latent_shape(*size),
-        policy.timesteps(num_steps, size),
+        policy.timesteps(num_inference_steps, size),
         _Texts(policy, prompts),
         [],
     )
@@ -53,7 +53,7 @@ def generate(
         cond = policy.with_size(texts.rows(rows), size, (0, 0), size)
         draws = SeededRows(shape, keys, policy.dtype)
         x_T, noise = draws.draw().to(policy.device), _in_order(draws) if eta > 0 else None
-        x_0 = sample(policy, cond, x_T, times, kernel=ddim(eta), guidance=scale, noise=noise)
+        x_0 = sample(policy, cond, x_T, times, kernel=ddim(eta), guidance_scale=scale, noise=noise)
         images.append(_finite(policy.decode(x_0).cpu(), [prompts[row] for row in rows], keys))
         if progress is not None:
             progress(len(rows))

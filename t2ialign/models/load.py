@@ -1,4 +1,4 @@
-"""From a name to a policy: the embedded model, a folder, one file of weights, or a model on the Hub."""
+"""From a name to a policy: the toy model, a folder, one file of weights, or a model on the Hub."""
 
 import importlib.metadata
 import logging
@@ -34,7 +34,7 @@ def load_policy(
 ) -> Policy:
     """Load a model of one of the families as a policy; nothing that could run code is opened.
 
-    model: "shapes" (the embedded model), a diffusers folder, a single file of Stable Diffusion 1, 2 or XL, a
+    model: "toy" (the toy model), a diffusers folder, a single file of Stable Diffusion 1, 2 or XL, a
     Hub id, or the output of a run that trained all weights: its base model with those weights. device: the
     GPU if there is one. A VAE that asks for it (SDXL's) stays in fp32. master_weights: keep the network's
     weights in fp32 and compute in `precision`, which training all of them needs. options: how to read the

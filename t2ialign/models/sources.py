@@ -14,7 +14,7 @@ WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 READABLE = (".safetensors", ".ckpt")
 COMPONENTS = ("unet", "transformer")
 """What diffusers calls the network that is trained."""
-EXPECTED = '"shapes", a diffusers folder, a .safetensors or .ckpt file, or a Hub id org/name'
+EXPECTED = '"toy", a diffusers folder, a .safetensors or .ckpt file, or a Hub id org/name'
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Source:
 
 def locate(model: str) -> Source:
     """Find what `model` names; only a Hub id may be elsewhere. Raises ValueError for what is not there."""
-    if model == "shapes":
+    if model == "toy":
         from rewards.assets import folder
 
-        return Source(str(folder("shapes")))
+        return Source(str(folder("toy")))
     path = Path(model).expanduser()
     if path.is_dir():
         return Source(str(path)) if (path / "model_index.json").is_file() else _run_folder(model, path)
@@ -63,7 +63,7 @@ def locate(model: str) -> Source:
 
 def check_model(model: str, what: str) -> None:
     """Raises ValueError, naming `what`, for a model on this machine that is not there."""
-    if model != "shapes" and is_path(model) and not Path(model).expanduser().exists():
+    if model != "toy" and is_path(model) and not Path(model).expanduser().exists():
         raise ValueError(f"got {what} {model}: no such folder or file; expected {EXPECTED}; check the path")
 
 

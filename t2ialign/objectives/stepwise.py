@@ -1,4 +1,4 @@
-"""Losses on siblings: states x_s drawn from one p(x_s | x_t), judged one sampling step at a time.
+"""Losses on candidates: states x_s drawn from one p(x_s | x_t), judged one sampling step at a time.
 
 Every log-ratio is log pi / pi_ref of one step, the MEAN over the latent: the published clip ranges and betas
 are calibrated to that. Zhang et al., NeurIPS 2025, arXiv 2502.01051 (LPO); Liang et al., arXiv 2406.04314
@@ -55,20 +55,20 @@ def clipped(ratio: Tensor, clip: float) -> Tensor:
     return ratio.clamp(math.log(1 - clip), math.log(1 + clip))
 
 
-def sibling_preference(r_win: Tensor, r_lose: Tensor, *, beta: float, clip: float) -> Tensor:
+def candidate_preference(r_win: Tensor, r_lose: Tensor, *, beta: float, clip: float) -> Tensor:
     """-log sigmoid(beta (clipped r_win - clipped r_lose)), (B,) -> (B,); ln 2 when policy = reference."""
     return -logsigmoid(beta * (clipped(r_win, clip) - clipped(r_lose, clip)))
 
 
 def group_advantages(scores: Tensor, *, least_std: float = 1e-6) -> Tensor:
-    """Scores (B, K) of siblings -> their standard scores within each row; 0 where all are alike."""
+    """Scores (B, K) of candidates -> their standard scores within each row; 0 where all are alike."""
     centred = scores - scores.mean(1, keepdim=True)
     std = centred.square().mean(1, keepdim=True).sqrt()
     return torch.where(std > least_std, centred / std.clamp_min(least_std), 0.0)
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
-    """PPO's loss, log-ratios to the sampling policy and advantages (B, K) -> (B,): the mean over siblings."""
+    """PPO's loss, log-ratios to the sampling policy and advantages (B, K) -> (B,): the mean over candidates."""
     r = ratio.exp()
     gain = torch.minimum(r * advantages, r.clamp(1 - clip, 1 + clip) * advantages)
     return -gain.mean(1)

@@ -23,12 +23,12 @@ def steps_taken(t: Tensor, edges: Tensor) -> Tensor:
     return (t[..., None] <= edges[1:-1].to(t.device)).sum(-1)
 
 
-def discount_probabilities(num_steps: int, gamma: float) -> Tensor:
+def discount_probabilities(num_inference_steps: int, gamma: float) -> Tensor:
     """gamma^k / sum of gamma^j, fp64 (T,); entry 0 is the NOISIEST step. Raises ValueError outside 0 < gamma
     <= 1.
     """
-    _check(num_steps, gamma)
-    powers = torch.tensor(gamma, dtype=torch.float64) ** torch.arange(num_steps)
+    _check(num_inference_steps, gamma)
+    powers = torch.tensor(gamma, dtype=torch.float64) ** torch.arange(num_inference_steps)
     return powers / powers.sum()
 
 
@@ -75,8 +75,8 @@ class Discount:
         return self.draw(self._starts.to(u.device)[k] + inside.clamp_min(0).minimum(width))
 
 
-def _check(num_steps: int, gamma: float) -> None:
+def _check(num_inference_steps: int, gamma: float) -> None:
     if not 0 < gamma <= 1:
         raise ValueError(f"got gamma={gamma}; expected 0 < gamma <= 1, where 1 is no discounting")
-    if num_steps < 1:
-        raise ValueError(f"got num_steps={num_steps}; expected at least 1")
+    if num_inference_steps < 1:
+        raise ValueError(f"got num_inference_steps={num_inference_steps}; expected at least 1")

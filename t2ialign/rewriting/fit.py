@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-EMBEDDED = "shapes"
+TOY = "toy"
 
 
 def budget_of(model: str) -> tuple[Any, int]:
@@ -19,7 +19,7 @@ def budget_of(model: str) -> tuple[Any, int]:
     from t2ialign.models.sources import locate
 
     place = _base_of(model) or model
-    if place == EMBEDDED or not Path(place).is_dir():
+    if place == TOY or not Path(place).is_dir():
         source = locate(place)
         if source.file is not None:
             return _budget_of_file(source.file)
@@ -33,20 +33,20 @@ def budget_of(model: str) -> tuple[Any, int]:
     except Exception as error:  # a model's files lead libraries to errors of any kind
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"got model {model!r} without a tokenizer that loads ({reason}); expected shapes, a diffusers "
+            f"got model {model!r} without a tokenizer that loads ({reason}); expected toy, a diffusers "
             "folder, a single file of weights or a Hub id; check the name"
         ) from error
 
 
-def is_embedded(model: str) -> bool:
-    """Whether a model is the embedded one, or a run on it."""
-    return EMBEDDED in (model, _base_of(model))
+def is_toy(model: str) -> bool:
+    """Whether a model is the toy one, or a run on it."""
+    return TOY in (model, _base_of(model))
 
 
 def _base_of(name: str) -> str | None:
     """The folder of a pipeline, or the base model of a run in it; None for what is no folder here."""
     path = Path(name).expanduser()
-    if name == EMBEDDED or not path.is_dir():
+    if name == TOY or not path.is_dir():
         return None
     settings = path / "config.yaml"
     if settings.is_file() and not (path / "model_index.json").is_file():

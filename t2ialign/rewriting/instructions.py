@@ -41,10 +41,10 @@ Your new prompt
 {STRENGTH}
 
 {_FORM}"""
-_SIX = f"""You turn a user's prompt for an image generator into a detailed description of the picture.
+_SIX = f"""You turn a user's prompt for an image generator into a detailed description of the image.
 1. Keep all that the user means: the subject, the action, the number, the style, the layout, the relations, \
-the attributes, and the words of any text in the picture.
-2. Begin with the picture as a whole, go on to the details, and come back to the whole.
+the attributes, and the words of any text in the image.
+2. Begin with the image as a whole, go on to the details, and come back to the whole.
 3. Describe what is to be seen, objectively, without feelings or judgements.
 4. Take the main subject first, then what is secondary, then the background.
 5. Place things by one consistent spatial logic.
@@ -52,7 +52,7 @@ the attributes, and the words of any text in the picture.
 {STRENGTH}
 {_FORM}"""
 _SHORT = (
-    "Think step by step about what the picture of the user's prompt has to show, then rewrite the prompt so "
+    "Think step by step about what the image of the user's prompt has to show, then rewrite the prompt so "
     f"that an image generator shows it. {STRENGTH} The user's prompt:\n"
 )
 
@@ -104,10 +104,10 @@ PRESETS = {
         suffix=REPHRASE, convention="rephrase", tokens=75, raw={"beams": 8, "length_penalty": -1.0}
     ),
     "trained": Preset(),
-    # The embedded rewriter knows 192 positions, of prompt and output together.
-    "shapes": Preset(tokens=128, survival=False),
+    # The toy rewriter knows 192 positions, of prompt and output together.
+    "toy": Preset(tokens=128, survival=False),
 }
 """general: any instruction model. magicprompt, promptist: those prompt-expansion models. trained: the prompt
-alone, as `train` leaves a model. shapes: the embedded world's, whose task is to put the generator's words in
+alone, as `train` leaves a model. toy: the toy world's, whose task is to put the generator's words in
 place of the user's.
 """

@@ -1,4 +1,4 @@
-"""From a name to a rewriter: rules, the embedded one, a folder, a Hub id, or a model behind an endpoint."""
+"""From a name to a rewriter: rules, the toy one, a folder, a Hub id, or a model behind an endpoint."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from t2ialign.rewriting.rules import Rules
 if TYPE_CHECKING:
     from rewards.llm.base import Heard
 
-RULES, SHAPES = "rules", "shapes"
-ASSET = "shapes-rewriter"
+RULES, TOY = "rules", "toy"
+ASSET = "toy-rewriter"
 DEFAULT = "medium"
 """The intensity where none is named."""
 SMALL = (
@@ -109,11 +109,11 @@ def choose(
     seed: int = 0,
     **options: Any,
 ) -> Choice:
-    """A rewriter by name: "rules", "shapes", a folder or Hub id, or with `url` the model served so there.
+    """A rewriter by name: "rules", "toy", a folder or Hub id, or with `url` the model served so there.
 
     preset: of `PRESETS`, by default "general". strength: an intensity. temperature: of the first try.
     options: tokens (the longest output), and those of `llm.writer`. Nothing is loaded. Raises ValueError for
-    what does not fit together, an unknown name, preset or intensity, and an embedded rewriter that is not
+    what does not fit together, an unknown name, preset or intensity, and a toy rewriter that is not
     there.
     """
     for key in MAPPINGS:
@@ -123,14 +123,14 @@ def choose(
         _refuse(name, given)
         intensity(strength or DEFAULT)
         return Choice(name, strength=strength or DEFAULT, seed=seed)
-    if name == SHAPES:
+    if name == TOY:
         _refuse(name, {"preset": preset, "url": url})
-        preset = SHAPES
+        preset = TOY
     preset = preset or "general"
     if preset not in PRESETS:
         raise ValueError(f"got preset {preset!r}; expected one of {', '.join(PRESETS)}; choose one")
     if strength is not None and not PRESETS[preset].takes_intensity:
-        _refuse(name if name == SHAPES else f"preset {preset}", {"intensity": strength})
+        _refuse(name if name == TOY else f"preset {preset}", {"intensity": strength})
     if PRESETS[preset].raw is not None:
         _refuse(f"preset {preset}", {"url": url, "chat": options.get("chat")})
     intensity(strength or DEFAULT)
@@ -139,7 +139,7 @@ def choose(
         name,
         url,
         _with_tokens(PRESETS[preset], options.get("tokens")),
-        None if name == SHAPES else preset,
+        None if name == TOY else preset,
         strength or DEFAULT,
         temperature,
         seed,
@@ -169,7 +169,7 @@ def _folder(name: str, url: str | None) -> str:
     """The name by which the writer is opened. Raises ValueError for a name that nothing here can have."""
     if url is not None:
         return name
-    if name == SHAPES:
+    if name == TOY:
         from rewards.assets import folder
 
         return str(folder(ASSET))
@@ -178,7 +178,7 @@ def _folder(name: str, url: str | None) -> str:
     path, _ = located(name)
     if not Path(path).is_dir() and not HUB_ID.fullmatch(name):
         raise ValueError(
-            f"got rewriter {name!r}; expected rules, shapes, a folder of transformers or a Hub id org/name; "
+            f"got rewriter {name!r}; expected rules, toy, a folder of transformers or a Hub id org/name; "
             "check the spelling, or name with url= who serves it"
         )
     return name

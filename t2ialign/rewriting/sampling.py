@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--reward",
         help="The reward that judges the images of --best-of. The toy model needs none: its oracle judges "
-        "captions such as 'a red circle left of a blue square', and shapes-clip judges other prompts.",
+        "captions such as 'a red circle left of a blue square', and toy-clip judges other prompts.",
     )
     group.add_argument(
         "--option",

@@ -1,1 +1,1 @@
-"""Scoring pictures by the million: sources, decoding, batches, a journal, tables and a gallery."""
+"""Scoring images by the million: sources, decoding, batches, a journal, tables and a gallery."""

@@ -1,4 +1,4 @@
-"""Pictures in batches, read by worker processes: one decode a picture, one resize a picture and geometry."""
+"""Images in batches, read by worker processes: one decode an image, one resize an image and geometry."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 AHEAD = 2
 """Batches that each worker decodes in advance."""
 FETCHED = 8
-"""Pictures that each worker fetches from addresses at a time."""
+"""Images that each worker fetches from addresses at a time."""
 SPARE = 2
 """A large JPEG is decoded at this multiple of a scorer's size, so that the resize still averages."""
 
 
 @dataclass
-class Pictures:
+class Images:
     """A decoded batch. `items` are all rows without their bytes; the rest has the `good` ones, in order."""
 
     items: list[Item]
@@ -44,13 +44,13 @@ class Pictures:
     rest: list[Item] = field(default_factory=list)
     """Items that follow and were not decoded, since the batch is full."""
 
-    def pin_memory(self) -> Pictures:
+    def pin_memory(self) -> Images:
         """The same batch in memory that a GPU copies from at once; the loader calls it."""
         prepared = {geometry: pixels.pin_memory() for geometry, pixels in self.prepared.items()}
         return replace(self, prepared=prepared, raw=[pixels.pin_memory() for pixels in self.raw])
 
 
-class Decoder(data.Dataset[Pictures]):
+class Decoder(data.Dataset[Images]):
     """A data set whose indices are lists of items: nothing but them travels to a worker process."""
 
     def __init__(
@@ -64,11 +64,11 @@ class Decoder(data.Dataset[Pictures]):
         self.geometries, self.raw, self.max_pixels = list(geometries), raw, max_pixels
         self.fitting: int | None = None
 
-    def __getitem__(self, items: Sequence[Item]) -> Pictures:
+    def __getitem__(self, items: Sequence[Item]) -> Images:
         """Called by the loader: an image above the budget is left to the process that scores."""
         return self.decode(items, alone=False)
 
-    def parts(self, items: Sequence[Item]) -> Iterator[Pictures]:
+    def parts(self, items: Sequence[Item]) -> Iterator[Images]:
         """All items decoded, in order: batches within the budget, and an image above it alone."""
         rest = list(items)
         while rest:
@@ -76,7 +76,7 @@ class Decoder(data.Dataset[Pictures]):
             rest = batch.rest
             yield batch
 
-    def learn(self, batch: Pictures) -> None:
+    def learn(self, batch: Images) -> None:
         """Note of a batch how many images like its own are within the budget, so that no more are drawn."""
         if batch.raw:
             pixels = sum(image.shape[0] * image.shape[1] for image in batch.raw)
@@ -86,13 +86,13 @@ class Decoder(data.Dataset[Pictures]):
         """The number of items for the next batch of at most `size`."""
         return size if self.fitting is None else min(size, self.fitting)
 
-    def decode(self, items: Sequence[Item], *, alone: bool = True) -> Pictures:
+    def decode(self, items: Sequence[Item], *, alone: bool = True) -> Images:
         """Decode and resize, up to the first item that is beyond the budget; it begins `rest`.
 
         A row that cannot be decoded gets an error text. Rows of one file are decoded once. `alone`: the first
         image may be larger than the budget.
         """
-        batch, left = Pictures([]), self.max_pixels
+        batch, left = Images([]), self.max_pixels
         tensors: dict[Geometry, list[Tensor]] = {geometry: [] for geometry in self.geometries}
         known: dict[tuple[int, str], tuple[dict[Geometry, Tensor], Tensor | None] | str] = {}
         items = _fetched(items)
@@ -128,7 +128,7 @@ class Decoder(data.Dataset[Pictures]):
     def _one(self, item: Item, most: int | None) -> tuple[dict[Geometry, Tensor], Tensor | None] | str:
         """The decoded image, or the reason why there is none. Raises OverBudget for one of more pixels."""
         try:
-            image = read_picture(item, admit=self._admit(most))
+            image = read_image(item, admit=self._admit(most))
             for geometry in self.geometries:
                 _check_strip(item, image, geometry)
         except ValueError as error:
@@ -148,14 +148,14 @@ class Decoder(data.Dataset[Pictures]):
         return admit
 
 
-def read_picture(item: Item, *, admit: Admit | None = None) -> Image.Image:
-    """The item's picture as upright 8-bit RGB, over white; `admit` as in `open_rgb`.
+def read_image(item: Item, *, admit: Admit | None = None) -> Image.Image:
+    """The item's image as upright 8-bit RGB, over white; `admit` as in `open_rgb`.
 
-    Raises ValueError for one that is missing, empty, torn, no picture, or of more pixels than
+    Raises ValueError for one that is missing, empty, torn, no image, or of more pixels than
     `PIL.Image.MAX_IMAGE_PIXELS`, which Pillow itself would only warn of up to twice that.
     """
     if item.image is None:
-        raise ValueError(item.error or f"{item.file}: got no picture; expected one; drop the row")
+        raise ValueError(item.error or f"{item.file}: got no image; expected one; drop the row")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         name = item.file if isinstance(item.image, bytes | Image.Image) else ""  # others name themselves
@@ -184,19 +184,19 @@ def _content(remote: Remote) -> dict[str, Any]:
 
 
 def _check_strip(item: Item, image: Image.Image, geometry: Geometry) -> None:
-    """A picture of few pixels can be so long that scaling its short side up makes a bomb of it."""
+    """An image of few pixels can be so long that scaling its short side up makes a bomb of it."""
     height, width = geometry.scaled(image.height, image.width)
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and height * width > most:
         raise ValueError(
             f"{item.file}: got {image.width}x{image.height} pixels, {width}x{height} when scaled; expected "
-            f"at most {most} pixels; crop the picture or drop its row"
+            f"at most {most} pixels; crop the image or drop its row"
         )
 
 
 def load(
     batches: Iterable[list[Item]], decoder: Decoder, *, workers: int, pin: bool = False
-) -> Iterator[Pictures]:
+) -> Iterator[Images]:
     """Batches of items -> decoded, in order, by `workers` processes that stay `AHEAD` batches ahead; 0: here.
 
     `batches` is drawn from in this process, no further than that. What a worker has left for want of room is

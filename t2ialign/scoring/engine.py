@@ -17,24 +17,24 @@ from rewards.preprocess import Geometry
 from rewards.vlm.base import UnreadableAnswer
 from t2ialign.io.messages import one_line
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
-from t2ialign.scoring.decode import Decoder, Pictures, load
+from t2ialign.scoring.decode import Decoder, Images, load
 from t2ialign.scoring.items import Item
 from t2ialign.scoring.scorable import NO_PROMPT, check_some_prompt, needing, within_length, without_prompt
 
 WINDOW = 256
-"""Rows whose prompts are encoded together, before their pictures are scored."""
+"""Rows whose prompts are encoded together, before their images are scored."""
 PATIENCE = 16
-"""Pictures that a reward may fail on before its first score."""
+"""Images that a reward may fail on before its first score."""
 
 Row = dict[str, Any]
 """{"id", "shard", "row", "file", "prompt", "scores": {name: number}, "error": text or None}."""
 Wrong = dict[tuple[str, int], str]
-"""(reward, place among the good pictures) -> why there is no score."""
+"""(reward, place among the good images) -> why there is no score."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What rewards are given of the good pictures at `places`: B prompts, and tensors or squares of B."""
+    """What rewards are given of the good images at `places`: B prompts, and tensors or squares of B."""
 
     places: Sequence[int]
     prompts: list[str]
@@ -67,7 +67,7 @@ class Engine:
 
         A reward without a `geometry` reads every pixel: with one of those a batch has at most
         `max_batch_pixels` pixels, or one image.
-        Unless `proven` (an earlier run gave scores), a reward that fails on the first `PATIENCE` pictures is
+        Unless `proven` (an earlier run gave scores), a reward that fails on the first `PATIENCE` images is
         taken to be set up wrongly, and raises.
         """
         self.device, self.batch_size, self.workers = torch.device(device), batch_size, workers
@@ -90,10 +90,10 @@ class Engine:
         """Items -> rows in the same order, batch by batch; a batch is read back while the next one runs.
 
         Raises ValueError if the source does, if none of the first rows has a prompt and one is needed, if a
-        reward fails on picture after picture from the start, and if memory is short.
+        reward fails on image after image from the start, and if memory is short.
         """
         pin = self.device.type == "cuda"
-        waiting: tuple[Pictures, dict[str, Tensor], Wrong] | None = None
+        waiting: tuple[Images, dict[str, Tensor], Wrong] | None = None
         for batch in load(self._batches(items), self.decoder, workers=self.workers, pin=pin):
             self._encode_texts()
             launched = (batch, *self.launch(batch))
@@ -103,8 +103,8 @@ class Engine:
         if waiting is not None:
             yield rows_of(*waiting)
 
-    def launch(self, batch: Pictures) -> tuple[dict[str, Tensor], Wrong]:
-        """{reward: (G,) on the device, NaN where it failed} of the batch's G good pictures, and why.
+    def launch(self, batch: Images) -> tuple[dict[str, Tensor], Wrong]:
+        """{reward: (G,) on the device, NaN where it failed} of the batch's G good images, and why.
 
         The batch gives up its images, since nothing else reads them.
         """
@@ -141,7 +141,7 @@ class Engine:
             yield [name for name in self.rewards if name not in self.needing], bare
 
     def _inputs(
-        self, batch: Pictures, names: Sequence[str], places: Sequence[int], texts: list[str]
+        self, batch: Images, names: Sequence[str], places: Sequence[int], texts: list[str]
     ) -> Iterator[tuple[list[str], Inputs]]:
         """(rewards, what they are given): those of squares together, the others one by one and by size."""
         if fixed := [name for name in names if name in self.fixed]:
@@ -190,7 +190,7 @@ class Engine:
             return {name: self._nothing(1)}
 
     def _note(self, name: str, place: int, reason: str, wrong: Wrong, error: Exception) -> None:
-        """Keep why a reward failed on a picture. Raises ValueError if it has failed on all of many so far."""
+        """Keep why a reward failed on an image. Raises ValueError if it has failed on all of many so far."""
         wrong[name, place] = reason
         self.failed[name] += 1
         if name not in self.worked and self.failed[name] >= PATIENCE:
@@ -219,7 +219,7 @@ class Engine:
     def _encode_texts(self) -> None:
         """Prompts of windows that have been drawn into their towers' memory, in one go a window.
 
-        Not when they are drawn: the first pictures are decoded meanwhile.
+        Not when they are drawn: the first images are decoded meanwhile.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             while self.texts:
@@ -234,22 +234,22 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__} ({text})"
 
 
-def floats(pictures: Sequence[Tensor], device: torch.device | str) -> Tensor:
+def floats(arrays: Sequence[Tensor], device: torch.device | str) -> Tensor:
     """B images (H, W, 3) of one size in uint8 -> (B, 3, H, W) fp32 in [0, 1], made once and in place."""
-    stacked = pictures[0][None] if len(pictures) == 1 else torch.stack(list(pictures))
+    stacked = arrays[0][None] if len(arrays) == 1 else torch.stack(list(arrays))
     images = stacked.to(device).permute(0, 3, 1, 2)
     return images.to(torch.float32, memory_format=torch.contiguous_format, copy=True).div_(255)
 
 
-def _sizes(pictures: Sequence[Tensor], places: Iterable[int]) -> list[list[int]]:
-    """Places of pictures of one size together, in order of the first of each."""
+def _sizes(images: Sequence[Tensor], places: Iterable[int]) -> list[list[int]]:
+    """Places of images of one size together, in order of the first of each."""
     groups: dict[torch.Size, list[int]] = {}
     for place in places:
-        groups.setdefault(pictures[place].shape, []).append(place)
+        groups.setdefault(images[place].shape, []).append(place)
     return list(groups.values())
 
 
-def rows_of(batch: Pictures, scores: Mapping[str, Tensor], wrong: Wrong) -> list[Row]:
+def rows_of(batch: Images, scores: Mapping[str, Tensor], wrong: Wrong) -> list[Row]:
     """A batch and what `Engine.launch` made of it -> its rows, in order; waits for the device."""
     columns = {name: values.tolist() for name, values in scores.items()}
     rank = {place: index for index, place in enumerate(batch.good)}

@@ -1,4 +1,4 @@
-"""One picture and its prompt, wherever they lie, and the shards of a source that hold them."""
+"""One image and its prompt, wherever they lie, and the shards of a source that hold them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from t2ialign.data.images import ImageSource
 class Item:
     """One row to score. `shard` and `row` are its place in the source, `file` its name there.
 
-    `prompt` is None where the source has none. `stamp` changes when the file that holds the picture does;
-    `repeat` counts earlier rows of the same file and prompt. `error` says why there is no picture.
+    `prompt` is None where the source has none. `stamp` changes when the file that holds the image does;
+    `repeat` counts earlier rows of the same file and prompt. `error` says why there is no image.
     """
 
     shard: int
@@ -36,7 +36,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A set of pictures: the names of its shards, how to read one in order, and the total if known.
+    """A set of images: the names of its shards, how to read one in order, and the total if known.
 
     `root` is the folder that the source is, which may come from others: a page shows no image from outside
     it. None where the user names the images, by a table or one by one.
@@ -58,7 +58,7 @@ class Source:
 
 
 def stamp(path: Path) -> str:
-    """Size and date of a file, "" if there is none: another picture of the same name has another one."""
+    """Size and date of a file, "" if there is none: another image of the same name has another one."""
     try:
         stat = path.stat()
     except (OSError, ValueError):  # reading it will say what is wrong, even with a name that no file can have

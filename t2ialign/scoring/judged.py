@@ -25,38 +25,38 @@ Points = Mapping[str, Sequence[KeyPoint] | None]
 def judged_rows(
     evaluator: AlignEvaluator, items: Sequence[Item], points: Points, max_pixels: int = MAX_BATCH_PIXELS
 ) -> Iterator[list[Row]]:
-    """Items -> journal rows, pictures of one size together; what cannot be opened has an error, no verdict.
+    """Items -> journal rows, images of one size together; what cannot be opened has an error, no verdict.
 
     At most `max_pixels` of a batch, or one image, are in memory. Raises ValueError as the judge does: a
-    server that is down is no fault of a picture.
+    server that is down is no fault of an image.
     """
-    for pictures in Decoder([], raw=True, max_pixels=max_pixels).parts(items):
+    for images in Decoder([], raw=True, max_pixels=max_pixels).parts(items):
         rows: list[Row] = [
             {
                 **{"id": item.identity, "shard": item.shard, "row": item.row},
                 **{"file": item.file, "prompt": item.prompt, "verdicts": [], "error": item.error},
             }
-            for item in pictures.items
+            for item in images.items
         ]
         if broken := [row for row in rows if row["error"] is not None]:
             yield broken
         sizes: dict[Any, list[int]] = {}
-        for rank, pixels in enumerate(pictures.raw):
+        for rank, pixels in enumerate(images.raw):
             sizes.setdefault(pixels.shape, []).append(rank)
         for alike in sizes.values():
-            some = [rows[pictures.good[rank]] for rank in alike]
-            _judge_alike(evaluator, [pictures.raw[rank] for rank in alike], some, points)
+            some = [rows[images.good[rank]] for rank in alike]
+            _judge_alike(evaluator, [images.raw[rank] for rank in alike], some, points)
             yield some
 
 
 def _judge_alike(
-    evaluator: AlignEvaluator, pictures: Sequence[Tensor], rows: Sequence[Row], points: Points
+    evaluator: AlignEvaluator, images: Sequence[Tensor], rows: Sequence[Row], points: Points
 ) -> None:
     """Verdicts on images of one size into their rows, or why the judge takes none of that size."""
     prompts = [row["prompt"] for row in rows]
     points_of_rows = [points[prompt] or [] for prompt in prompts]
     try:
-        evaluations = evaluator.judge(floats(pictures, default_device()), prompts, points_of_rows)
+        evaluations = evaluator.judge(floats(images, default_device()), prompts, points_of_rows)
     except UnfitImage as error:
         for row in rows:
             row["error"] = f"{row['file']}: {error}"

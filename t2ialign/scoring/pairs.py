@@ -1,4 +1,4 @@
-"""Gaps of preference pairs: each picture scored once with its prompt, into a journal that survives a kill."""
+"""Gaps of preference pairs: each image scored once with its prompt, into a journal that survives a kill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rewards import Reward
 from rewards.device import default_device
-from t2ialign.data.cache.keys import picture_key, text_key
+from t2ialign.data.cache.keys import image_key, text_key
 from t2ialign.data.images import ImageSource
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Fault, Skipped
@@ -22,17 +22,17 @@ from t2ialign.io import jsonl
 from t2ialign.io.messages import listed
 from t2ialign.progress import Progress
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
-from t2ialign.scoring.decode import Decoder, Pictures, default_workers, load
+from t2ialign.scoring.decode import Decoder, Images, default_workers, load
 from t2ialign.scoring.engine import Engine
 from t2ialign.scoring.items import Item
 
 Scores = dict[str, list[float]]
-"""Key of a picture with its prompt -> its scores, in the order of the rewards."""
+"""Key of an image with its prompt -> its scores, in the order of the rewards."""
 
 
 @dataclass
 class PairScores:
-    """Pairs in the order they were read, and the scores of their pictures."""
+    """Pairs in the order they were read, and the scores of their images."""
 
     scores: Scores
     keys: list[tuple[str, str]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class PairScores:
         return np.array(self.shares, np.float64)
 
     def gaps(self, rewards: int) -> NDArray[np.float64]:
-        """(N, rewards): S(win) - S(lose), NaN for a pair with a picture that could not be read."""
+        """(N, rewards): S(win) - S(lose), NaN for a pair with an image that could not be read."""
         nothing = [np.nan] * rewards
         win, lose = (
             np.array([self.scores.get(pair[side], nothing) for pair in self.keys], np.float64)
@@ -76,7 +76,7 @@ def score_pairs(
     max_batch_pixels: int = MAX_BATCH_PIXELS,
     skipped: Skipped | None = None,
 ) -> PairScores:
-    """Score what `journal` lacks, a batch at a time, and give all pairs with the scores of their pictures.
+    """Score what `journal` lacks, a batch at a time, and give all pairs with the scores of their images.
 
     `rewards` loads those called `names`, if there is anything to score. An image that cannot be read or has
     no score stops the run, or with `skipped` is counted there. Raises ValueError for it, for a reward that
@@ -90,7 +90,7 @@ def score_pairs(
     device = default_device()
     engine = Engine(rewards(), device=device, batch_size=batch_size, max_batch_pixels=max_batch_pixels)
     batches, pin = _batches(chain([first], items), batch_size, engine.decoder), device.type == "cuda"
-    with Progress(desc="scoring pictures", unit="picture", delay=3) as bar:
+    with Progress(desc="scoring images", unit="image", delay=3) as bar:
         for batch in load(batches, engine.decoder, workers=default_workers(), pin=pin):
             scores, failures = _scored(engine, batch)
             jsonl.append(journal, ({"id": key, "scores": row} for key, row in scores.items()))
@@ -132,7 +132,7 @@ def _is_whole(row: Mapping[str, Any], names: Sequence[str]) -> bool:
 
 
 def _items(records: Iterable[PairRecord], result: PairScores) -> Iterator[Item]:
-    """Pictures that have no score, each once for a prompt; the pairs are noted on the way."""
+    """Images that have no score, each once for a prompt; the pairs are noted on the way."""
     seen = set(result.scores)
     for record in records:
         keys = _keys(record)
@@ -150,8 +150,8 @@ def _batches(items: Iterator[Item], size: int, decoder: Decoder) -> Iterator[lis
         yield batch
 
 
-def _scored(engine: Engine, batch: Pictures) -> tuple[Scores, dict[str, str]]:
-    """Scores of the batch's good pictures, and of the others, by name, why there are none."""
+def _scored(engine: Engine, batch: Images) -> tuple[Scores, dict[str, str]]:
+    """Scores of the batch's good images, and of the others, by name, why there are none."""
     columns, wrong = engine.launch(batch)
     rows = torch.stack(list(columns.values()), dim=1).tolist() if columns else []
     scores, failures = Scores(), dict[str, str]()
@@ -173,9 +173,9 @@ def _keys(record: PairRecord) -> tuple[str, str]:
     return _key(record.win, record.prompt), _key(record.lose, record.prompt)
 
 
-def _key(picture: ImageSource, prompt: str) -> str:
-    """32 hex digits that stand for a picture with a prompt."""
-    return "".join(f"{number % 2**64:016x}" for number in (picture_key(picture), text_key(prompt)))
+def _key(image: ImageSource, prompt: str) -> str:
+    """32 hex digits that stand for an image with a prompt."""
+    return "".join(f"{number % 2**64:016x}" for number in (image_key(image), text_key(prompt)))
 
 
 def _changed(what: str) -> ValueError:

@@ -16,12 +16,12 @@ from t2ialign.data.sources import read_rows
 from t2ialign.io.messages import listed, quoted
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image_path", "file_path", "path", "image", "img", "key")
-"""Names that a column of picture files goes by, in order of preference, letter case aside."""
+"""Names that a column of image files goes by, in order of preference, letter case aside."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """A rule for prompts; the first part that is set decides, then the text that lies beside a picture."""
+    """A rule for prompts; the first part that is set decides, then the text that lies beside an image."""
 
     table: Mapping[str, Sequence[str]] | None = None
     """File as written in the table -> its prompts, in order."""
@@ -39,7 +39,7 @@ class Prompts:
         return self.literal is not None or self.names
 
     def of(self, file: str, beside: str | None = None) -> list[str | None]:
-        """The prompts of one picture by its name in the source (with "/"); [None] if there is none."""
+        """The prompts of one image by its name in the source (with "/"); [None] if there is none."""
         if self.table is not None:
             return [text or None for text in lookup(self.table, file) or [None]]
         if self.literal is not None:
@@ -65,7 +65,7 @@ def parse_prompts(text: str | None, *, names: bool, text_column: str | None = No
         return Prompts(table=read_prompt_table(path, text_column))
     if path.suffix.lower() == ".txt":
         raise ValueError(
-            f"got --prompts {text}, which names no pictures; expected a table ({', '.join(TABLES)}) with a "
+            f"got --prompts {text}, which names no images; expected a table ({', '.join(TABLES)}) with a "
             'file name and a prompt in each row; write {"file_name": ..., "prompt": ...} lines'
         )
     if not text.strip():

@@ -18,7 +18,7 @@ from rewards.device import default_device
 from rewards.preprocess import Geometry
 from t2ialign.data.remote import Remote
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
-from t2ialign.scoring.decode import Decoder, Pictures
+from t2ialign.scoring.decode import Decoder, Images
 from t2ialign.scoring.engine import WINDOW, Engine, Row, rows_of
 from t2ialign.scoring.items import Item, Source
 from t2ialign.scoring.journal import Journal
@@ -148,32 +148,32 @@ class _Decode:
     def __call__(self, batch: Batch) -> Iterator[Batch]:
         items, todo = _items(batch), _todo(batch)
         start = done = 0
-        for pictures in self.decoder.parts([items[place] for place in todo]):
-            places = todo[done : done + len(pictures.items)]
+        for images in self.decoder.parts([items[place] for place in todo]):
+            places = todo[done : done + len(images.items)]
             done += len(places)
             end = places[-1] + 1 if done < len(todo) else len(items)
             part = {name: column[start:end] for name, column in batch.items()}
-            yield self._rows(part, pictures, [place - start for place in places])
+            yield self._rows(part, images, [place - start for place in places])
             start = end
         if not todo:
-            yield self._rows(batch, Pictures([]), [])
+            yield self._rows(batch, Images([]), [])
 
-    def _rows(self, batch: Batch, pictures: Pictures, todo: Sequence[int]) -> Batch:
+    def _rows(self, batch: Batch, images: Images, todo: Sequence[int]) -> Batch:
         """Rows, and what was decoded of those at the places `todo`."""
-        good, count = [todo[place] for place in pictures.good], len(batch["row"])
+        good, count = [todo[place] for place in images.good], len(batch["row"])
         errors = [str(error) for error in batch["error"]]
-        for place, item in zip(todo, pictures.items, strict=True):
+        for place, item in zip(todo, images.items, strict=True):
             errors[place] = item.error or ""
         out = {name: batch[name] for name in batch if name not in ("data", "error")}
         out |= {"error": np.array(errors, object), "good": np.isin(np.arange(count), good)}
         for index, geometry in enumerate(self.decoder.geometries):
             squares = np.zeros((count, 3, geometry.size, geometry.size), np.float32)
             if good:
-                squares[good] = pictures.prepared[geometry].numpy()
+                squares[good] = images.prepared[geometry].numpy()
             out[f"square{index}"] = squares
         pixels, shape = [b""] * count, np.zeros((count, 2), np.int64)
-        for place, picture in zip(good, pictures.raw, strict=False):
-            pixels[place], shape[place] = picture.numpy().tobytes(), picture.shape[:2]
+        for place, image in zip(good, images.raw, strict=False):
+            pixels[place], shape[place] = image.numpy().tobytes(), image.shape[:2]
         return {**out, "pixels": np.array(pixels, object), "shape": shape}
 
 
@@ -197,8 +197,8 @@ class _Score:
         ]
         try:
             for places in self._runs(batch):
-                pictures = self._pictures(batch, items, places)
-                lines += [("row", row) for row in rows_of(pictures, *self.engine.launch(pictures))]
+                images = self._images(batch, items, places)
+                lines += [("row", row) for row in rows_of(images, *self.engine.launch(images))]
         except ValueError as error:  # as a line, since Ray would wrap it in pages of its own
             lines.append(("fatal", {"error": str(error)}))
         return {"line": np.array([json.dumps(line) for line in lines], object)}
@@ -216,16 +216,16 @@ class _Score:
         if run:
             yield run
 
-    def _pictures(self, batch: Batch, items: list[Item], todo: Sequence[int]) -> Pictures:
+    def _images(self, batch: Batch, items: list[Item], todo: Sequence[int]) -> Images:
         good = [place for place in todo if batch["good"][place]]
-        pictures = Pictures([items[place] for place in todo], [todo.index(place) for place in good])
+        images = Images([items[place] for place in todo], [todo.index(place) for place in good])
         for index, geometry in enumerate(self.geometries):
-            pictures.prepared[geometry] = torch.from_numpy(batch[f"square{index}"][good])
+            images.prepared[geometry] = torch.from_numpy(batch[f"square{index}"][good])
         if self.engine.decoder.raw:
             for place in good:
                 flat = torch.frombuffer(bytearray(batch["pixels"][place]), dtype=torch.uint8)
-                pictures.raw.append(flat.view(*map(int, batch["shape"][place]), 3))
-        return pictures
+                images.raw.append(flat.view(*map(int, batch["shape"][place]), 3))
+        return images
 
 
 def _todo(batch: Batch) -> list[int]:

@@ -1,4 +1,4 @@
-"""Pictures in tables: parquet with image bytes, tables that name files, data sets on the Hub."""
+"""Images in tables: parquet with image bytes, tables that name files, data sets on the Hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ialign.data.files.tables import first_of
-from t2ialign.data.images import LONGEST_PATH, picture_of
+from t2ialign.data.images import LONGEST_PATH, image_of
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.sources import parquet_files, read_rows
 from t2ialign.io.messages import listed
@@ -17,7 +17,7 @@ from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import FILE_COLUMNS, Prompts, normal
 
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp", *FILE_COLUMNS)
-"""Names that a column of pictures goes by, in order of preference, letter case aside."""
+"""Names that a column of images goes by, in order of preference, letter case aside."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Columns:
 
 
 def files(name: str, paths: Sequence[Path], prompts: Prompts, columns: Columns) -> Source:
-    """Tables (.parquet, .jsonl, .json, .csv, .tsv), one shard each; pictures are bytes or paths.
+    """Tables (.parquet, .jsonl, .json, .csv, .tsv), one shard each; images are bytes or paths.
 
     Of several, one that breaks off is a row with an error. Raises ValueError for a table of prompts.
     """
@@ -80,7 +80,7 @@ def _items(source: str, shard: int, label: str, prompts: Prompts, columns: Colum
         name = file or f"{label}#{number}"
         try:
             prompt = _prompt(where, name, row[text[0]] if text else None, prompts)
-            picture = picture_of(where, row[image], base)
+            content = image_of(where, row[image], base)
         except ValueError as error:
             yield Item(shard, number, name, None, None, mark, error=str(error))
             continue
@@ -88,14 +88,14 @@ def _items(source: str, shard: int, label: str, prompts: Prompts, columns: Colum
         if file:
             repeat, seen[file, prompt] = seen[file, prompt], seen[file, prompt] + 1
         yield Item(
-            *(shard, number, name, prompt, picture),
-            stamp=stamp(picture) if isinstance(picture, Path) else mark,
+            *(shard, number, name, prompt, content),
+            stamp=stamp(content) if isinstance(content, Path) else mark,
             repeat=repeat,
         )
 
 
 def _select(where: str, names: list[str], prompts: Prompts, columns: Columns) -> list[str]:
-    """The picture's column, and the prompt's if it is needed and there. Raises ValueError if one is not."""
+    """The image's column, and the prompt's if it is needed and there. Raises ValueError if one is not."""
     image = first_of(names, [columns.image] if columns.image else IMAGE_COLUMNS)
     text = first_of(names, [columns.prompt] if columns.prompt else PROMPT_COLUMNS)
     if image is None or (columns.prompt and text is None):

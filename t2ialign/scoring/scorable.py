@@ -13,16 +13,16 @@ NO_PROMPT = "got no prompt; expected NAME.txt beside it or a row in the table of
 
 
 def needing(rewards: Mapping[str, Reward]) -> list[str]:
-    """Names of the rewards that cannot score a picture without a prompt."""
+    """Names of the rewards that cannot score an image without a prompt."""
     return [name for name, reward in rewards.items() if reward.needs_text]
 
 
 def check_some_prompt(items: Sequence[Item], names: Sequence[str]) -> None:
-    """Raises ValueError if there are pictures and none has a prompt, which rewards of these names need."""
-    pictures = [item for item in items if item.error is None]
-    if pictures and not any(item.prompt for item in pictures):
+    """Raises ValueError if there are images and none has a prompt, which rewards of these names need."""
+    images = [item for item in items if item.error is None]
+    if images and not any(item.prompt for item in images):
         raise ValueError(
-            f"got no prompt for any of the first {len(pictures)} pictures; expected one each for "
+            f"got no prompt for any of the first {len(images)} images; expected one each for "
             f"{', '.join(names)}: a .txt beside each, --prompts with a table or a text, or "
             "--prompts-from-names"
         )

@@ -1,4 +1,4 @@
-"""Pictures to score, wherever they lie: folders, manifests, tables, webdataset shards, the Hub."""
+"""Images to score, wherever they lie: folders, manifests, tables, webdataset shards, the Hub."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def open_source(text: str, prompts: Prompts, columns: Columns) -> Source:
     """A folder, a manifest or other table, a .tar shard or a pattern of them, or a name on the Hub.
 
     A folder is scored by its manifest.jsonl if it has one and `prompts` says nothing, by its .tar shards or
-    parquet files if it has no pictures, else picture by picture; what `image_folder` skips is noted. Patterns
+    parquet files if it has no images, else image by image; what `image_folder` skips is noted. Patterns
     are "a-*.tar", "a-{000..127}.tar" and "images/*.png". Raises ValueError for what does not exist and for a
-    folder without pictures.
+    folder without images.
     """
     path = Path(text).expanduser()
     if shards := tars.expand(text):
@@ -73,7 +73,7 @@ def _file(path: Path, prompts: Prompts, columns: Columns) -> Source:
     if ending(path) in FILES:
         return _table(path, prompts, columns)
     if ending(path) in ENDINGS:
-        return _picture(path, prompts)
+        return _image(path, prompts)
     how = FOREIGN.get(ending(path), "convert the file")
     raise ValueError(f"got {path}; expected an image, a .tar shard or a table ({', '.join(FILES)}); {how}")
 
@@ -91,17 +91,17 @@ def _table(path: Path, prompts: Prompts, columns: Columns) -> Source:
     return rows.files(str(path), [path], prompts, columns)
 
 
-def _folder(folder: ImageFolder, pictures: Sequence[Path], prompts: Prompts) -> Source:
-    """Pictures one by one, or the rows of a table of prompts, which may name a picture more than once."""
+def _folder(folder: ImageFolder, images: Sequence[Path], prompts: Prompts) -> Source:
+    """Images one by one, or the rows of a table of prompts, which may name an image more than once."""
     root, prompts = folder.root, _with_captions(folder.root, prompts)
     if prompts.table is None:
-        return Source(str(root), [root.name], lambda _: _pictures(folder, pictures, prompts), len(pictures))
-    listed = _listed(root, pictures, prompts.table)
+        return Source(str(root), [root.name], lambda _: _images(folder, images, prompts), len(images))
+    listed = _listed(root, images, prompts.table)
     return Source(str(root), [root.name], lambda _: iter(_items(listed)), len(listed))
 
 
-def _picture(path: Path, prompts: Prompts) -> Source:
-    """One picture, once for each prompt that a table has for it; what else the table lists is left alone."""
+def _image(path: Path, prompts: Prompts) -> Source:
+    """One image, once for each prompt that a table has for it; what else the table lists is left alone."""
     root = path.parent
     table = _with_captions(root, prompts).table or {}
     names = table_key(path.name), table_key(stem(path.name))
@@ -111,7 +111,7 @@ def _picture(path: Path, prompts: Prompts) -> Source:
     listed = [(path.name, text, path) for file in files for text in table[file]]
     if not listed and prompts.table is None:
         folder = image_folder(root, deep=False)
-        return Source(str(path), [path.name], lambda _: _pictures(folder, [path], prompts), 1)
+        return Source(str(path), [path.name], lambda _: _images(folder, [path], prompts), 1)
     listed = listed or [(path.name, "", path)]
     return Source(str(path), [path.name], lambda _: iter(_items(listed)), len(listed))
 
@@ -129,9 +129,9 @@ def _with_captions(root: Path, prompts: Prompts) -> Prompts:
     return Prompts(table=table) if table else prompts
 
 
-def _pictures(folder: ImageFolder, pictures: Sequence[Path], prompts: Prompts) -> Iterator[Item]:
+def _images(folder: ImageFolder, images: Sequence[Path], prompts: Prompts) -> Iterator[Item]:
     beside = not prompts.given
-    for row, path in enumerate(pictures):
+    for row, path in enumerate(images):
         file = path.relative_to(folder.root).as_posix()
         try:
             text = folder.caption(path) if beside else None
@@ -143,25 +143,25 @@ def _pictures(folder: ImageFolder, pictures: Sequence[Path], prompts: Prompts) -
 
 
 def _listed(
-    root: Path, pictures: Sequence[Path], table: Mapping[str, Sequence[str]]
+    root: Path, images: Sequence[Path], table: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, str, Path | str]]:
-    """(file, prompt, picture or what is wrong) of each row of a table of prompts; unlisted ones are noted."""
-    known = _known(root, pictures)
+    """(file, prompt, image or what is wrong) of each row of a table of prompts; unlisted ones are noted."""
+    known = _known(root, images)
     listing: list[tuple[str, str, Path | str]] = []
     used: set[Path] = set()
     for file, texts in table.items():
-        picture = _find(root, file, known)
-        used |= {picture} if isinstance(picture, Path) else set()
-        listing += [(file, text, picture) for text in texts]
-    if left := len(set(pictures) - used):
-        log.warning("%s: %d pictures have no row in the table of prompts and are not scored", root, left)
+        image = _find(root, file, known)
+        used |= {image} if isinstance(image, Path) else set()
+        listing += [(file, text, image) for text in texts]
+    if left := len(set(images) - used):
+        log.warning("%s: %d images have no row in the table of prompts and are not scored", root, left)
     return listing
 
 
-def _known(root: Path, pictures: Sequence[Path]) -> dict[str, list[Path]]:
-    """Name as a table of prompts has it, with and without its ending -> pictures."""
+def _known(root: Path, images: Sequence[Path]) -> dict[str, list[Path]]:
+    """Name as a table of prompts has it, with and without its ending -> images."""
     known: dict[str, list[Path]] = {}
-    for path in pictures:
+    for path in images:
         name = normal(path.relative_to(root).as_posix())
         for key in dict.fromkeys((name, stem(name))):
             known.setdefault(key, []).append(path)
@@ -179,17 +179,15 @@ def _find(root: Path, file: str, known: dict[str, list[Path]]) -> Path | str:
         return root.parent / file if above else under
     if len(paths) > 1:
         both = " and ".join(str(path.relative_to(root)) for path in paths[:2])
-        return (
-            f"{file}: got {both}; expected one picture of that name; add the ending to the table of prompts"
-        )
+        return f"{file}: got {both}; expected one image of that name; add the ending to the table of prompts"
     return paths[0]
 
 
 def _items(listed: Sequence[tuple[str, str, Path | str]]) -> Iterator[Item]:
     seen: Counter[tuple[str, str]] = Counter()
-    for row, (file, prompt, picture) in enumerate(listed):
+    for row, (file, prompt, image) in enumerate(listed):
         repeat, seen[file, prompt] = seen[file, prompt], seen[file, prompt] + 1
-        if isinstance(picture, Path):
-            yield Item(0, row, file, prompt or None, picture, stamp(picture), repeat)
+        if isinstance(image, Path):
+            yield Item(0, row, file, prompt or None, image, stamp(image), repeat)
         else:
-            yield Item(0, row, file, prompt or None, None, "", repeat, error=picture)
+            yield Item(0, row, file, prompt or None, None, "", repeat, error=image)

@@ -99,7 +99,7 @@ def expand(text: str) -> list[Path]:
 
 
 def source(name: str, shards: Sequence[Path], prompts: Prompts) -> Source:
-    """Pictures of .tar files, compressed or not, streamed; one that breaks off is a row with an error."""
+    """Images of .tar files, compressed or not, streamed; one that breaks off is a row with an error."""
     labels = _labels(shards)
 
     def read(shard: int) -> Iterator[Item]:
@@ -155,7 +155,7 @@ def _items(path: Path, shard: int, label: str, prompts: Prompts) -> Iterator[Ite
             row += 1
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        message = f"{path}: got {reason} after {row} pictures; expected a whole archive; fetch it again"
+        message = f"{path}: got {reason} after {row} images; expected a whole archive; fetch it again"
         yield Item(shard, row, label, None, None, mark, error=message)
 
 

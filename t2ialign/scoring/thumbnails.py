@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t2ialign.io.inside import lies_within
 from t2ialign.scoring import output
-from t2ialign.scoring.decode import read_picture
+from t2ialign.scoring.decode import read_image
 from t2ialign.scoring.items import Item, Source
 from t2ialign.web.embedded import Shown, shown
 
@@ -38,7 +38,7 @@ def thumbnails(source: Source, wanted: Mapping[Place, str]) -> Iterator[tuple[Pl
             else:
                 with suppress(ValueError):
                     if output.text(item.file) == wanted[place]:
-                        yield place, shown(read_picture(item), item.prompt or item.file)
+                        yield place, shown(read_image(item), item.prompt or item.file)
             if not left:
                 break
     if outside:

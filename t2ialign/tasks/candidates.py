@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FOLDER, LIST, SCORES = "candidates", "candidates.jsonl", "scores.jsonl"
 """In the run's folder: that of all candidates, and their list with scores; in theirs: the scores' journal."""
 ORACLE = {"backend", "weights", "url"}
-"""Options of the evaluator without which the embedded model is judged by the oracle."""
+"""Options of the evaluator without which the toy model is judged by the oracle."""
 KNOWN = ORACLE | {"points"}
 """Options by which the evaluator is meant, where no reward is named."""
 
@@ -48,15 +48,15 @@ def candidates(rows: Sequence[Row], texts: Sequence[dict[str, str]]) -> list[Row
 def default_reward(model: str, options: Mapping[str, Any], prompts: Sequence[str]) -> str:
     """The name of the reward that judges where none is named.
 
-    That is the evaluator, if the options say how it judges, or if the model is the embedded one and all
-    prompts are captions that its oracle reads; the embedded CLIP for other prompts of that model. Raises
+    That is the evaluator, if the options say how it judges, or if the model is the toy one and all
+    prompts are captions that its oracle reads; the toy CLIP for other prompts of that model. Raises
     ValueError for any other model, which nothing here can judge by default.
     """
-    if KNOWN & options.keys() or (model == "shapes" and all(map(_is_caption, prompts))):
+    if KNOWN & options.keys() or (model == "toy" and all(map(_is_caption, prompts))):
         return "evaluator"
-    if model == "shapes":
-        log.info("--best-of is judged by shapes-clip, since a prompt is no caption that the oracle reads")
-        return "shapes-clip"
+    if model == "toy":
+        log.info("--best-of is judged by toy-clip, since a prompt is no caption that the oracle reads")
+        return "toy-clip"
     names = [naming.given("reward", name) for name in ("imagereward", "hpsv2.1", "evaluator")]
     raise ValueError(
         f"got {naming.name('best_of')} without {naming.name('reward')}; expected the name of what judges the "
@@ -66,14 +66,14 @@ def default_reward(model: str, options: Mapping[str, Any], prompts: Sequence[str
 
 
 def load_reward(name: str, options: dict[str, Any], model: str, prompts: Sequence[str]) -> Reward:
-    """The reward that judges; the embedded model's evaluator is the oracle unless `options` say otherwise.
+    """The reward that judges; the toy model's evaluator is the oracle unless `options` say otherwise.
 
     Raises ValueError as `rewards.load` does, and if the evaluator finds nothing to judge in a prompt.
     """
     import rewards
     from rewards.keypoints.evaluator import AlignEvaluator
 
-    if name == "evaluator" and model == "shapes" and not ORACLE & options.keys():
+    if name == "evaluator" and model == "toy" and not ORACLE & options.keys():
         options = {"backend": "oracle", **options}
     reward = rewards.load_all([name], {name: options})[name]
     if isinstance(reward, AlignEvaluator):
@@ -149,11 +149,11 @@ def summary(scored: Sequence[Row], rows: Sequence[Row], reward: str) -> str:
 
 
 def _is_caption(prompt: str) -> bool:
-    """Whether the oracle of the embedded world reads it."""
-    from rewards.keypoints.oracle import shapes_points
+    """Whether the oracle of the toy world reads it."""
+    from rewards.keypoints.oracle import toy_points
 
     try:
-        return bool(shapes_points(prompt))
+        return bool(toy_points(prompt))
     except ValueError:
         return False
 

@@ -126,7 +126,7 @@ def _source(row: int, image: Any) -> ImageSource:
     from torch import Tensor
 
     from rewards import inputs
-    from t2ialign.data.images import picture_of
+    from t2ialign.data.images import image_of
 
     if isinstance(image, np.ndarray | Tensor):
         (item,) = inputs.read([image], first=row, count=row + 2)
@@ -135,4 +135,4 @@ def _source(row: int, image: Any) -> ImageSource:
         from t2ialign.tasks.rendering import to_pil
 
         return to_pil(item.detach().cpu().float())
-    return picture_of(f"image {row}", image, Path())
+    return image_of(f"image {row}", image, Path())

@@ -139,7 +139,7 @@ def has_verdicts(row: Row) -> bool:
 
 
 def _judge(how: Judging, journal: Journal, items: Iterable[Item], points: Points, total: int) -> None:
-    """Rows into the journal for every picture without verdicts."""
+    """Rows into the journal for every image without verdicts."""
     from t2ialign.progress import Progress
 
     todo = journal.todo(items)

@@ -53,7 +53,7 @@ class Wishes(Protocol):
 
 
 def wanted(source: Source, find: Finder) -> tuple[Points, int]:
-    """The key points of every prompt of a source, before any picture is opened, and how many rows to judge.
+    """The key points of every prompt of a source, before any image is opened, and how many rows to judge.
 
     Raises ValueError as `find` does, and if there is no prompt or no key point at all.
     """
@@ -123,9 +123,9 @@ def _extracted(how: Wishes, prompts: Sequence[str]) -> Points:
 
 
 def _captioned(prompt: str) -> list[KeyPoint]:
-    from rewards.keypoints.oracle import shapes_points
+    from rewards.keypoints.oracle import toy_points
 
     try:
-        return shapes_points(prompt)
+        return toy_points(prompt)
     except ValueError as error:
-        raise ValueError(f"{error}; or judge other pictures with another {naming.name('backend')}") from error
+        raise ValueError(f"{error}; or judge other images with another {naming.name('backend')}") from error

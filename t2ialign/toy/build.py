@@ -1,4 +1,4 @@
-"""Builds the embedded model from nothing: the stages of `scripts/build_shapes.py`, each on the last."""
+"""Builds the toy model from nothing: the stages of `scripts/build_toy.py`, each on the last."""
 
 import json
 from pathlib import Path
@@ -126,8 +126,8 @@ def assemble(work: Path) -> StableDiffusionPipeline:
 
 
 def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
-    """Write `shapes`, `shapes-clip` and `shapes-clip-b` to `output` as fp16, measured, with a card."""
-    target = output / "shapes"
+    """Write `toy`, `toy-clip` and `toy-clip-b` to `output` as fp16, measured, with a card."""
+    target = output / "toy"
     tensor_files.save_pretrained(assemble(work).to(torch.float16), target)
     _load_as_float32(target / "text_encoder")
     for part in ("unet", "vae"):  # diffusers notes the folder on this machine that it read them from
@@ -138,7 +138,7 @@ def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     for name in ("clip", "clip-b"):
         clip = CLIPModel.from_pretrained(work / name)
-        folder = output / f"shapes-{name}"
+        folder = output / f"toy-{name}"
         tensor_files.save_pretrained(clip.half(), folder)
         tensor_files.save_pretrained(tokenizer, folder)
         _load_as_float32(folder)

@@ -1,4 +1,4 @@
-"""The abilities of the embedded model, measured by the oracle, and the card that states them."""
+"""The abilities of the toy model, measured by the oracle, and the card that states them."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from rewards.toy.captions import parse
-from rewards.toy.oracle import ShapesOracle
+from rewards.toy.oracle import ToyOracle
 from t2ialign.evaluation.statistics import by_category
 from t2ialign.models.base import Policy
 from t2ialign.toy.captions import draw_captions, has_new_combination
@@ -45,7 +45,7 @@ def measure(policy: Policy) -> dict[str, object]:
 
 
 def _rates(texts: list[str], images: torch.Tensor) -> dict[str, float]:
-    oracle = ShapesOracle()
+    oracle = ToyOracle()
     passed = oracle(images, texts).tolist()
     rates = by_category(passed, texts, [oracle.category(text) for text in texts])
     return {name: round(value.mean, 4) for name, value in rates.items()}
@@ -85,14 +85,14 @@ library_name: diffusers
 pipeline_tag: text-to-image
 tags: [text-to-image, diffusers, stable-diffusion]
 ---
-# The embedded world of t2ialign: a tiny Stable Diffusion
+# The toy world of t2ialign: a tiny Stable Diffusion
 
-An ordinary `StableDiffusionPipeline` folder: 32 x 32 pixel pictures of coloured shapes on white, made so that
+An ordinary `StableDiffusionPipeline` folder: 32 x 32 pixel images of coloured shapes on white, made so that
 methods for alignment can be tried, tested and measured on a laptop CPU, with an exact oracle
-(`rewards.load("shapes-oracle")`) as the judge. It is mediocre on purpose: single things mostly come out
-right, counts and relations often do not, and 15 % of its training captions belonged to another picture.
+(`rewards.load("toy-oracle")`) as the judge. It is mediocre on purpose: single things mostly come out
+right, counts and relations often do not, and 15 % of its training captions belonged to another image.
 
-Made by `python scripts/build_shapes.py` (seed {seed}) from {images} rendered pictures of the training split.
+Made by `python scripts/build_toy.py` (seed {seed}) from {images} rendered images of the training split.
 Two colour-shape pairs and sixteen relation triples (`t2ialign/toy/captions.py`) never occur in it; of the
 other captions a quarter (one thing) or half (two things) are kept out whole.
 

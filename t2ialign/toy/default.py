@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-NAME = "shapes"
+NAME = "toy"
 log = logging.getLogger(__name__)
 
 
@@ -14,7 +14,7 @@ def announce(key: str) -> None:
     if os.environ.get("RANK", "0") != "0":  # of several processes only the first one says it
         return
     log.warning(
-        "WARNING: NO MODEL WAS NAMED, so this uses the embedded TOY MODEL, which draws coloured shapes of 32 "
+        "WARNING: NO MODEL WAS NAMED, so this uses the TOY MODEL, which draws coloured shapes of 32 "
         f"pixels and nothing else; name your own with {key}PATH_OR_HUB_ID, for example "
         f"{key}stable-diffusion-v1-5/stable-diffusion-v1-5 ({key}{NAME} hides this line)"
     )

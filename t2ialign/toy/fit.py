@@ -1,4 +1,4 @@
-"""The embedded world's own training loop: seeded by step, resumable, cosine schedule, a loss log.
+"""The toy world's own training loop: seeded by step, resumable, cosine schedule, a loss log.
 
 Started by `torchrun` it averages gradients over the processes; each then takes its `share` of every batch.
 """

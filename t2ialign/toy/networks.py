@@ -1,4 +1,4 @@
-"""The networks of the embedded world, ordinary diffusers and transformers classes, and their training."""
+"""The networks of the toy world, ordinary diffusers and transformers classes, and their training."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def new_clip(tokenizer: CLIPTokenizer, *, text_layers: int, vision_layers: int) 
 
 
 def new_denoiser() -> UNet2DConditionModel:
-    """The denoiser of the embedded Stable Diffusion."""
+    """The denoiser of the toy Stable Diffusion."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=LATENT_CHANNELS,

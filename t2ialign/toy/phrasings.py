@@ -1,6 +1,6 @@
-"""User phrasings of captions of the embedded world: words and turns that its generator never saw.
+"""User phrasings of captions of the toy world: words and turns that its generator never saw.
 
-A phrasing keeps the caption's meaning exactly, so the oracle can judge a picture of it. Of every turn of
+A phrasing keeps the caption's meaning exactly, so the oracle can judge an image of it. Of every turn of
 phrase some words are kept out of training: each turn and each word is seen there, but not that pair.
 """
 

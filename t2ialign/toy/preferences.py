@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from rewards.toy.oracle import ShapesOracle
+from rewards.toy.oracle import ToyOracle
 from t2ialign.evaluation.manifest_scores import read_image
 from t2ialign.io import jsonl, manifest
 
@@ -15,7 +15,7 @@ PER_PROMPT = 4  # at most so many pairs of one prompt, or the easy prompts would
 
 def judge_samples(folder: Path) -> list[bool]:
     """Pass or fail of every image in a folder that `t2ialign sample` wrote, in the order of its manifest."""
-    rows, oracle = manifest.read(folder), ShapesOracle()
+    rows, oracle = manifest.read(folder), ToyOracle()
     images = torch.stack([read_image(row.path) for row in rows])
     return [score == 1 for score in oracle(images, [row.prompt for row in rows]).tolist()]
 

@@ -1,4 +1,4 @@
-"""The embedded world's rewriter before it has learnt anything: a small Llama and its byte-level tokenizer.
+"""The toy world's rewriter before it has learnt anything: a small Llama and its byte-level tokenizer.
 
 It speaks through a chat template like any instruction model, and marks what it writes with <think> and
 <answer>, so every tool for language models runs on it as it is.

@@ -1,4 +1,4 @@
-"""Measures a model in the embedded world: sample captions, let the oracle judge, count."""
+"""Measures a model in the toy world: sample captions, let the oracle judge, count."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rewards.toy.oracle import ShapesOracle
+from rewards.toy.oracle import ToyOracle
 from t2ialign.evaluation.statistics import Estimate, bootstrap_ci, by_category
 from t2ialign.models.base import Policy
 from t2ialign.models.generate import generate
 
-STEPS, GUIDANCE = 20, 4.0  # how the embedded model is sampled wherever a figure of it is stated
+STEPS, GUIDANCE = 20, 4.0  # how the toy model is sampled wherever a figure of it is stated
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Outcome:
 
     def by_category(self) -> dict[str, Estimate]:
         """`accuracy` within each of the six caption categories."""
-        oracle = ShapesOracle()
+        oracle = ToyOracle()
         return by_category(self.passed, self.prompts, [oracle.category(prompt) for prompt in self.prompts])
 
 
@@ -38,14 +38,20 @@ def ask(
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
-    guidance: float = GUIDANCE,
+    guidance_scale: float = GUIDANCE,
     progress: Callable[[int], object] | None = None,
 ) -> Outcome:
     """Sample one image per (prompt, seed) with 20 DDIM steps and let the oracle judge it."""
     images = generate(
-        policy, prompts, seeds, num_steps=STEPS, guidance=guidance, batch_size=128, progress=progress
+        policy,
+        prompts,
+        seeds,
+        num_inference_steps=STEPS,
+        guidance_scale=guidance_scale,
+        batch_size=128,
+        progress=progress,
     )
-    return Outcome(list(prompts), list(seeds), images, ShapesOracle()(images, list(prompts)).tolist())
+    return Outcome(list(prompts), list(seeds), images, ToyOracle()(images, list(prompts)).tolist())
 
 
 @torch.no_grad()

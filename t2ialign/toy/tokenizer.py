@@ -1,4 +1,4 @@
-"""A true CLIP byte-pair tokenizer for the embedded world.
+"""A true CLIP byte-pair tokenizer for the toy world.
 
 Every word of the world is one token, built by a chain of merges; every byte is a token too, so an unknown
 word ("crimson") is spelled out instead of becoming the end token, which would truncate the prompt.
@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from rewards.tensor_files import save_pretrained
 from rewards.toy.captions import COMPARISONS, NUMBERS, PLURALS, RELATIONS, SIZES
-from rewards.toy.world import COLOURS, SHAPES
+from rewards.toy.world import COLOURS, TOY
 
 POSITIONS = 32
 BOS, EOS, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
@@ -30,7 +30,7 @@ def words() -> list[str]:
         *NUMBERS,
         *SIZES,
         *COLOURS,
-        *SHAPES,
+        *TOY,
         *PLURALS.values(),
     ]
     return list(dict.fromkeys(word for phrase in phrases for word in phrase.split()))

@@ -101,14 +101,14 @@ class Log:
         self._bar.set_postfix(self._shown)
         self._bar.update()
 
-    def images(self, step: int, picture: Image.Image) -> None:
-        """Hand one picture to every tracker that takes pictures."""
+    def images(self, step: int, image: Image.Image) -> None:
+        """Hand one image to every tracker that takes images."""
         import numpy as np
 
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
                 layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                tracker.log_images({"validation": np.asarray(picture)[None]}, step=step, **layout)
+                tracker.log_images({"validation": np.asarray(image)[None]}, step=step, **layout)
 
     def note(self, text: str) -> None:
         """Print a note, which is neither a result nor a warning, unless the command is to be quiet."""

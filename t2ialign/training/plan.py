@@ -172,7 +172,7 @@ def image_facts(cfg: TrainConfig, policy: Policy, prompts: int) -> Facts:
     validation = (
         f"{counted(prompts, 'prompt')} x {counted(cfg.num_validation_images, 'image')} "
         f"every {cfg.validate_every} steps, "
-        f"{cfg.validation_steps} sampling steps, guidance {cfg.validation_guidance:g}"
+        f"{cfg.validation_steps} sampling steps, guidance {cfg.validation_guidance_scale:g}"
     )
     return Facts(model, more={"validation": validation} if prompts else {}, numbers=C * h * w)
 

@@ -76,14 +76,14 @@ class TrainConfig(LoopConfig):
 
     FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {
         *("attention", "gradient_checkpointing", "validate_every", "validation_prompts"),
-        *("num_validation_images", "validation_steps", "validation_guidance"),
+        *("num_validation_images", "validation_steps", "validation_guidance_scale"),
         # Of the weights; the monitor's own journal says what of these may change.
-        *("monitor_prompts", "monitor_rewards", "monitor_images", "monitor_steps", "monitor_guidance"),
+        *("monitor_prompts", "monitor_rewards", "monitor_images", "monitor_steps", "monitor_guidance_scale"),
         *("stop_on_hack", "keep_best"),
     }
 
-    model: str = "shapes"
-    """The model to align: shapes (the embedded toy model), a diffusers folder, a single .safetensors or .ckpt
+    model: str = "toy"
+    """The model to align: shapes (the toy model), a diffusers folder, a single .safetensors or .ckpt
     file, or a Hub id."""
     variant: str | None = None
     """The variant of the weight files to read, such as fp16, where a folder or a Hub repository has
@@ -119,7 +119,7 @@ class TrainConfig(LoopConfig):
     """The number of images per validation prompt, with the same seeds each time."""
     validation_steps: int = Field(default=20, ge=1)
     """The number of denoising steps of a validation image."""
-    validation_guidance: float = Field(default=5.0, ge=1)
+    validation_guidance_scale: float = Field(default=5.0, ge=1)
     """The scale of classifier-free guidance for validation images; 1 is off."""
 
     monitor_prompts: str | None = None
@@ -132,7 +132,7 @@ class TrainConfig(LoopConfig):
     """The number of images per monitor prompt, with the same seeds each time."""
     monitor_steps: int = Field(default=20, ge=1)
     """The number of denoising steps of a monitor image."""
-    monitor_guidance: float = Field(default=5.0, ge=1)
+    monitor_guidance_scale: float = Field(default=5.0, ge=1)
     """The scale of classifier-free guidance for monitor images; 1 is off."""
     stop_on_hack: bool = False
     """Stop the run once a held-out reward falls significantly while the trained reward still rises."""

@@ -77,7 +77,7 @@ scores = reward.score(latents, t, prompts)  # (B, C, h, w), (B,) and B texts -> 
 
 
 def hub_id(model: str) -> str | None:
-    """The model's name on the Hub; None for the embedded model, a file or a folder."""
+    """The model's name on the Hub; None for the toy model, a file or a folder."""
     return model if HUB_ID.fullmatch(model) and not is_path(model) else None
 
 

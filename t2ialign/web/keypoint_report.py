@@ -26,7 +26,7 @@ IMAGES = 48
 LONE = {
     "points": "all key points",
     "over_kinds": "mean over kinds",
-    "pictures": "pictures with all correct",
+    "pictures": "images with all correct",
 }
 
 
@@ -62,7 +62,7 @@ def write(
 ) -> tuple[dict[str, Any], Table]:
     """Write all three files; the contents of keypoints.json, and the table.
 
-    `of` says what was judged by what. A row is a picture: id, file, prompt, error or None, and verdicts, each
+    `of` says what was judged by what. A row is an image: id, file, prompt, error or None, and verdicts, each
     with kind, description, match (None if unreadable) and reason. `images` are those of `missing`, by id.
     """
     flat, judged = [], []
@@ -76,7 +76,7 @@ def write(
     unreadable = sum(one.match is None for one in judged)
     result = {
         **of,
-        "pictures": len({one.picture for one in judged}),
+        "pictures": len({one.image for one in judged}),
         "key_points": len(judged),
         "accuracy": left_out.to_json(),
         "unreadable": unreadable,
@@ -95,8 +95,8 @@ def lead(result: Mapping[str, Any]) -> str:
     """What was judged and what could not be, as a sentence without its full stop."""
     judge = f"{result['backend']} ({result['weights']})" if result["weights"] else result["backend"]
     return (
-        f"{result['key_points']} key points of {result['pictures']} pictures judged by {judge}; "
-        f"{result['unreadable']} answers unreadable, {len(result['errors'])} pictures not judged, "
+        f"{result['key_points']} key points of {result['pictures']} images judged by {judge}; "
+        f"{result['unreadable']} answers unreadable, {len(result['errors'])} images not judged, "
         f"{result['prompts_without_key_points']} prompts without a key point left out"
     )
 

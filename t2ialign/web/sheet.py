@@ -1,4 +1,4 @@
-"""A contact sheet: many pictures as one."""
+"""A contact sheet: many images as one."""
 
 from __future__ import annotations
 

@@ -124,8 +124,14 @@ def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
             ["train", "dpo", "-lr", "1"],
             r"got -lr 1; expected an option of t2ialign train; write --lr, with two dashes",
         ),
-        (["sample", "x", "steps=20"], r"got steps=20; expected an option with dashes.*; write --steps 20"),
-        (["sample", "x", "--stesp", "20"], r"got --stesp.*; expected an option .*; did you mean --steps\?"),
+        (
+            ["sample", "x", "steps=20"],
+            r"got steps=20; expected an option with dashes.*; write --num-inference-steps 20",
+        ),
+        (
+            ["sample", "x", "--stesp", "20"],
+            r"got --stesp.*; expected an option .*; did you mean --num-inference-steps\?",
+        ),
         (["recipes", "a", "output=b"], r"got output=b; expected an option of t2ialign recipes; drop it"),
         (
             ["score", "README.md", "README.md", "-o", "x.csv"],
@@ -135,15 +141,18 @@ def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "./my_method.py"], r"got method './my_method.py'.*package.module, not as a file"),
         (["train", "json.decoder", "lr=1"], r"got method 'json.decoder' without Config and Trainer"),
         (["train", "rewards.base", "lr=1"], r"got method 'rewards.base' without Config and Trainer"),
-        (["sample", "x", "--guidance", "inf"], r"got --guidance inf; expected a number from 1"),
+        (["sample", "x", "--guidance-scale", "inf"], r"got --guidance-scale inf; expected a number from 1"),
         (["sample"], r"got no prompt"),
         (["sample", "x", "-n", "0"], r"got -n 0; expected a number from 1"),
-        (["sample", "x", "--steps", "many"], r"invalid int value: 'many'; see t2ialign sample --help"),
+        (
+            ["sample", "x", "--num-inference-steps", "many"],
+            r"invalid int value: 'many'; see t2ialign sample --help",
+        ),
         (["sample", "--prompts", "no-such.txt"], r"no-such.txt"),
         (["sample", "x", "--lora", "no/such"], r"got --lora no/such; expected an existing file or folder"),
         (["sample", "x", "--model", "./no-such-model"], r"got model './no-such-model'"),
         (["evaluate", "x"], r"--reward"),
-        (["evaluate", "no-such", "--reward", "shapes-oracle"], r"got no no-such.*t2ialign sample"),
+        (["evaluate", "no-such", "--reward", "toy-oracle"], r"got no no-such.*t2ialign sample"),
     ],
 )
 def test_user_errors_are_one_line(
@@ -257,7 +266,7 @@ def test_a_prompt_that_is_too_long_is_said_once_however_many_batches(
     tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompt = "a red circle and forty more letters than fit"
-    options = ["--model", str(tiny_sd), "--steps", "1", "--output", str(tmp_path / "out")]
+    options = ["--model", str(tiny_sd), "--num-inference-steps", "1", "--output", str(tmp_path / "out")]
     assert cli.main(["sample", prompt, "-n", "3", "--batch-size", "1", *options]) == 0
     cut = [line for line in capsys.readouterr().err.splitlines() if "cut: " in line]
     assert len(cut) == 1 and f"t2ialign: prompt {prompt!r} has" in cut[0]
@@ -291,7 +300,7 @@ TIE = {"caption": "x", "jpg_0": "a.png", "jpg_1": "b.png", "label_0": 0.5, "labe
         ),
         ([], r"got no rows"),
         ([TIE, TIE], r"2 of them ties.*ties=half"),
-        ([PAIR, PAIR | {"rejected": "broken.png"}], r"broken.png.*expected a whole picture"),
+        ([PAIR, PAIR | {"rejected": "broken.png"}], r"broken.png.*expected a whole image"),
         ([PAIR | {"chosen": "missing.png"}], r"missing.png"),
         ([PAIR | {"prompt": 7}], r"got prompt 7; expected text"),
     ],
@@ -372,7 +381,7 @@ def test_a_mended_image_lets_the_same_command_pass(
     data, output = pairs_file(tmp_path, [PAIR, PAIR | {"rejected": "broken.png"}]), tmp_path / "out"
     settings = ["max_steps=1", "accumulate=1", "batch_size=2", "lora_rank=2", "holdout=0", "trackers=[]"]
     command = ["train", "dpo", f"data={data}", f"model={tiny_sd}", f"output={output}", *settings]
-    assert re.search(r"broken.png.*; expected a whole picture", fails(capsys, *command))
+    assert re.search(r"broken.png.*; expected a whole image", fails(capsys, *command))
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "broken.png")
     assert cli.main(command) == 0
     assert (output / "pytorch_lora_weights.safetensors").is_file()

@@ -70,7 +70,7 @@ def test_pairs_are_in_the_format_that_users_bring(finished: Path) -> None:
         assert isinstance(record.win, Path) and record.win.is_file() and record.win != record.lose
 
 
-def test_the_report_is_one_file_with_pictures_and_marks(finished: Path) -> None:
+def test_the_report_is_one_file_with_images_and_marks(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png") == 24 and "http" not in page.replace("http://www.w3.org", "")
     assert "pass" in page and "fail" in page and "<svg" in page
@@ -95,7 +95,7 @@ def test_a_second_run_reuses_everything(finished: Path, capsys: pytest.CaptureFi
 
 
 def test_a_demo_cut_off_goes_on(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without its result and half of its last pictures, only what is missing is made again."""
+    """Without its result and half of its last images, only what is missing is made again."""
     kept = finished / "samples" / "00000.png"
     lost = finished / "aligned" / "00003.png"
     pixels, made = lost.read_bytes(), kept.stat().st_mtime_ns
@@ -115,7 +115,7 @@ def test_another_seed_or_another_folder_is_refused(finished: Path, tmp_path: Pat
 def test_prove_pools_the_seeds(finished: Path, tmp_path: Path) -> None:
     first, other = tmp_path / "first", tmp_path / "other"
     shutil.copytree(finished, first)
-    for name in ("base", "aligned"):  # as if the suite's guidance gave the same pictures
+    for name in ("base", "aligned"):  # as if the suite's guidance gave the same images
         shutil.copytree(first / name, first / AT_SUITE / name)
     shutil.copytree(first, other)
     for file in other.rglob("scores.jsonl"):

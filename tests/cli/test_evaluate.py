@@ -35,7 +35,7 @@ def reward_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(folder: Path, reds: dict[str, list[int]], seed: int = 0) -> Path:
-    """A sample folder with plain pictures: prompt -> the red value (0 .. 255) of each of its images."""
+    """A sample folder with plain images: prompt -> the red value (0 .. 255) of each of its images."""
     folder.mkdir()
     rows = [(prompt, red) for prompt, values in reds.items() for red in values]
     for i, (_, red) in enumerate(rows):
@@ -80,7 +80,7 @@ def test_means_by_category_and_paired_difference(tmp_path: Path, capsys: pytest.
 
 def test_oracle_rates_are_shown_in_per_cent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make(tmp_path / "blank", {"a red circle": [0], "two blue squares": [0]})
-    assert cli.main(["evaluate", str(folder), "--reward", "shapes-oracle"]) == 0
+    assert cli.main(["evaluate", str(folder), "--reward", "toy-oracle"]) == 0
     out = capsys.readouterr().out
     assert "per cent" in out and "attribute" in out and "count" in out
     assert result(folder)["scores"]["all"]["mean"] == 0
@@ -178,6 +178,6 @@ def test_a_prompt_the_oracle_cannot_judge_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make(tmp_path / "x", {"a portrait of a lady": [9]})
-    assert cli.main(["evaluate", str(folder), "--reward", "shapes-oracle"]) == 2
+    assert cli.main(["evaluate", str(folder), "--reward", "toy-oracle"]) == 2
     err = capsys.readouterr().err
     assert "t2ialign: error: got caption 'a portrait of a lady'" in err and "Traceback" not in err

@@ -1,4 +1,4 @@
-"""t2ialign filter: pairs in, the consistent ones out, every picture scored once, whatever stops the run."""
+"""t2ialign filter: pairs in, the consistent ones out, every image scored once, whatever stops the run."""
 
 import json
 import os
@@ -20,16 +20,16 @@ from t2ialign.data.consistent_filter import Limits, consistent
 from t2ialign.data.images import open_rgb
 from t2ialign.data.pairs import PairRecord, read_pairs
 from t2ialign.data.sources import identity
-from tests.scoring.pictures import Counting, png
+from tests.scoring.images import Counting, png
 
-RED = "tests.scoring.pictures:Counting"
-REAL = ("shapes-clip", "shapes-clip-b", RED)
+RED = "tests.scoring.images:Counting"
+REAL = ("toy-clip", "toy-clip-b", RED)
 TRIO = ("tests.training.brightness", "tests.training.redness", RED)
 """Without weights to load, where any three do."""
 ALL = ("--floor", "-9", "-9", "-9", "--tie", "9", "9", "9")
 PROMPTS = ("a red circle", "a blue square", "a red circle", "two green crosses")
 LABELS = [(1, 0), (0, 1), (0.5, 0.5), (0.75, 0.25), (1, 0), (0.5, 0.5), (1, 0), (0, 1)]
-"""Pair i compares picture i with picture i + 1 under one of the prompts."""
+"""Pair i compares image i with image i + 1 under one of the prompts."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,20 +40,20 @@ def here(monkeypatch):
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Eight pairs of nine pictures of several sizes, in a file that names them."""
+    """Eight pairs of nine images of several sizes, in a file that names them."""
     folder = tmp_path / "data"
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     for i in range(9):
-        picture(i).save(folder / "pictures" / f"{i}.png")
+        make_image(i).save(folder / "images" / f"{i}.png")
     rows = [
-        {"caption": PROMPTS[i % 4], "jpg_0": f"pictures/{i}.png", "jpg_1": f"pictures/{i + 1}.png"}
+        {"caption": PROMPTS[i % 4], "jpg_0": f"images/{i}.png", "jpg_1": f"images/{i + 1}.png"}
         | {"label_0": LABELS[i][0], "label_1": LABELS[i][1]}
         for i in range(8)
     ]
     return lines(folder / "pairs.jsonl", rows)
 
 
-def picture(i: int) -> Image.Image:
+def make_image(i: int) -> Image.Image:
     pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((32 + 8 * (i % 2), 32), Image.Resampling.NEAREST)
 
@@ -84,7 +84,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object, **options: tup
 
 
 def expected_gaps(records: list[PairRecord]) -> np.ndarray:
-    """By each reward's own preprocessing, a picture at a time; (N, 3)."""
+    """By each reward's own preprocessing, an image at a time; (N, 3)."""
 
     def score(name: str, reward: rewards.Reward, source: object, prompt: str) -> float:
         image = open_rgb(source)  # type: ignore[arg-type]
@@ -101,10 +101,10 @@ def expected_gaps(records: list[PairRecord]) -> np.ndarray:
     return np.array(rows)
 
 
-def test_gaps_are_those_of_the_rewards_and_each_picture_is_scored_once(pairs, tmp_path, capsys):
+def test_gaps_are_those_of_the_rewards_and_each_image_is_scored_once(pairs, tmp_path, capsys):
     out = tmp_path / "kept.jsonl"
     assert run(pairs, out, "--batch-size", "4", *ALL, trio=REAL) == 0
-    assert Counting.seen == 16, "two pictures a pair, and no two pairs share picture and prompt"
+    assert Counting.seen == 16, "two images a pair, and no two pairs share image and prompt"
     source, kept = list(read_pairs(str(pairs), ties="soft")), held(out)
     gaps = gaps_in(out, REAL)
     np.testing.assert_allclose(gaps, expected_gaps(source), atol=1e-5)
@@ -118,7 +118,7 @@ def test_gaps_are_those_of_the_rewards_and_each_picture_is_scored_once(pairs, tm
     ]
 
 
-def test_a_picture_in_several_pairs_of_a_prompt_is_scored_once(pairs, tmp_path):
+def test_an_image_in_several_pairs_of_a_prompt_is_scored_once(pairs, tmp_path):
     rows = [row | {"caption": "a red circle"} for row in held(pairs)]
     same = lines(pairs.with_name("same.jsonl"), [*rows, rows[0]])
     assert run(same, tmp_path / "kept.jsonl", *ALL) == 0
@@ -167,7 +167,7 @@ def test_the_trainers_loader_reads_what_was_kept_wherever_it_moved(pairs, tmp_pa
     (tmp_path / "data").rename(world / "data")
     monkeypatch.chdir(world)
     assert run("data/pairs.jsonl", "lists/deep/kept.jsonl", *ALL, trio=REAL) == 0
-    assert held(world / "lists" / "deep" / "kept.jsonl")[0]["jpg_0"] == "../../data/pictures/0.png"
+    assert held(world / "lists" / "deep" / "kept.jsonl")[0]["jpg_0"] == "../../data/images/0.png"
     world.rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
     kept = str(tmp_path / "moved" / "lists" / "deep" / "kept.jsonl")
@@ -190,13 +190,13 @@ def check_read(records: list[PairRecord], rows: list[int]) -> None:
         first, second = (i, i + 1) if LABELS[i][0] >= LABELS[i][1] else (i + 1, i)
         assert record.prompt == PROMPTS[i % 4] and record.preference == max(LABELS[i])
         for source, number in ((record.win, first), (record.lose, second)):
-            assert np.array_equal(np.asarray(open_rgb(source)), np.asarray(picture(number)))
+            assert np.array_equal(np.asarray(open_rgb(source)), np.asarray(make_image(number)))
 
 
-def test_pictures_in_parquet_stay_in_parquet(tmp_path, capsys):
+def test_images_in_parquet_stay_in_parquet(tmp_path, capsys):
     columns = {
-        "jpg_0": [png(picture(i)) for i in range(8)],
-        "jpg_1": [png(picture(i + 1)) for i in range(8)],
+        "jpg_0": [png(make_image(i)) for i in range(8)],
+        "jpg_1": [png(make_image(i + 1)) for i in range(8)],
         "label_0": [float(a) for a, _ in LABELS],
         "label_1": [float(b) for _, b in LABELS],
         "caption": [PROMPTS[i % 4] for i in range(8)],
@@ -204,7 +204,7 @@ def test_pictures_in_parquet_stay_in_parquet(tmp_path, capsys):
     source = tmp_path / "pairs.parquet"
     pq.write_table(pa.table(columns), source)
     line = fails(capsys, source, tmp_path / "kept.jsonl", *ALL)
-    assert "pairs.parquet row 0: got a picture that is no file" in line and ".parquet" in line
+    assert "pairs.parquet row 0: got an image that is no file" in line and ".parquet" in line
     assert Counting.seen == 0
     out = tmp_path / "out" / "kept.parquet"
     assert run(source, out, *ALL) == 0
@@ -214,7 +214,7 @@ def test_pictures_in_parquet_stay_in_parquet(tmp_path, capsys):
     assert Counting.seen == 16
 
 
-def test_named_pictures_can_be_held_in_parquet(pairs, tmp_path):
+def test_named_images_can_be_held_in_parquet(pairs, tmp_path):
     out = tmp_path / "kept.parquet"
     assert run(pairs, out, "--limit", "3", *ALL) == 0
     (tmp_path / "data").rename(tmp_path / "gone")
@@ -225,11 +225,11 @@ def test_a_folder_of_chosen_and_rejected(tmp_path):
     for side, first in (("chosen", 0), ("rejected", 1)):
         (tmp_path / "pairs" / side).mkdir(parents=True)
         for i in range(4):
-            picture(i + first).save(tmp_path / "pairs" / side / f"{i}.png")
+            make_image(i + first).save(tmp_path / "pairs" / side / f"{i}.png")
             (tmp_path / "pairs" / side / f"{i}.txt").write_text("a red circle")
     out = tmp_path / "kept.jsonl"
     assert run(tmp_path / "pairs", out, *ALL) == 0
-    assert Counting.seen == 8, "files of other names are other pictures"
+    assert Counting.seen == 8, "files of other names are other images"
     records = list(read_pairs(str(out)))
     assert len(records) == 4 and {record.preference for record in records} == {1.0}
 
@@ -254,7 +254,7 @@ KILLED = """
 import os, signal, sys
 from t2ialign.cli import main as cli
 from t2ialign.scoring import pairs
-from tests.scoring.pictures import Counting
+from tests.scoring.images import Counting
 pairs.default_workers = lambda: 0
 inner, left = Counting.score, [2]
 def score(self, images, prompts):
@@ -281,12 +281,12 @@ def test_a_killed_run_goes_on(pairs, tmp_path):
     assert Counting.seen == 16 - before and len(held(out)) == 8
 
 
-def test_a_broken_picture_stops_or_is_left_out_with_its_pairs(pairs, tmp_path, capsys):
+def test_a_broken_image_stops_or_is_left_out_with_its_pairs(pairs, tmp_path, capsys):
     out = tmp_path / "kept.jsonl"
-    broken = tmp_path / "data" / "pictures" / "3.png"
+    broken = tmp_path / "data" / "images" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
     line = fails(capsys, pairs, out, "--batch-size", "4", *ALL)
-    assert "pictures/3.png: got" in line and "expected a whole picture" in line and not out.exists()
+    assert "images/3.png: got" in line and "expected a whole image" in line and not out.exists()
     assert run(pairs, out, "--unreadable", "skip", "--resume", "latest", *ALL) == 0
     said = capsys.readouterr()
     assert (
@@ -297,7 +297,7 @@ def test_a_broken_picture_stops_or_is_left_out_with_its_pairs(pairs, tmp_path, c
     assert found["pairs"] == 8 and found["kept"] == 6 and found["unreadable"]["pairs"] == 2
     assert all("3.png" in text for text in found["unreadable"]["pictures"])
 
-    picture(3).save(broken)
+    make_image(3).save(broken)
     assert run(pairs, out, "--resume", "latest", *ALL) == 0
     check_read(list(read_pairs(str(out), ties="soft")), list(range(8)))
 
@@ -336,9 +336,9 @@ def test_a_reward_that_raises_everywhere_leaves_no_pair_and_one_line(pairs, tmp_
 
 def test_a_reward_that_fails_names_the_pair(pairs, tmp_path, capsys):
     lines(pairs, [row | {"caption": "what?"} if i == 2 else row for i, row in enumerate(held(pairs))])
-    trio = ("tests.training.redness", "tests.training.brightness", "tests.scoring.pictures:Fussy")
+    trio = ("tests.training.redness", "tests.training.brightness", "tests.scoring.images:Fussy")
     line = fails(capsys, pairs, tmp_path / "kept.jsonl", *ALL, trio=trio)
-    assert "line 3 win: got no score of tests.scoring.pictures:Fussy (got prompt 'what?'" in line
+    assert "line 3 win: got no score of tests.scoring.images:Fussy (got prompt 'what?'" in line
 
 
 def test_published_limits_are_not_passed_over_in_silence(pairs, tmp_path, capsys):
@@ -387,9 +387,9 @@ def test_ties_alone_can_be_filtered(pairs, tmp_path, capsys):
 def test_users_errors_are_one_line(pairs, tmp_path, capsys):
     out = tmp_path / "kept.jsonl"
     for arguments, options, words in (
-        ((pairs, out), {"trio": (RED, "shapes-clip", RED)}, "expected three different ones"),
+        ((pairs, out), {"trio": (RED, "toy-clip", RED)}, "expected three different ones"),
         ((pairs, out), {"trio": TRIO[:2]}, "expected 3 arguments"),
-        ((pairs, out), {"trio": ("shapes-clip", "nonsense", RED)}, "got reward 'nonsense'"),
+        ((pairs, out), {"trio": ("toy-clip", "nonsense", RED)}, "got reward 'nonsense'"),
         ((pairs, out, "--strategy", "1", "--floor", "0", "0", "0"), {}, "got both --strategy and --floor"),
         ((pairs, out, "--tie", "1", "-1", "1"), {}, "widths of at least 0"),
         ((pairs, out, "--floor", "nan", "0", "0"), {}, "expected finite numbers"),

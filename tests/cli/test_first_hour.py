@@ -92,7 +92,7 @@ def test_from_one_file_and_photographs_to_images_in_every_program(family, tmp_pa
 
 def sampled(model: str, output: Path, *lora: str) -> torch.Tensor:
     """Levels, 0 to 255, of one image by `t2ialign sample`."""
-    size = ["--height", str(SIZE), "--width", str(SIZE), "--steps", "3", "--seed", "7"]
+    size = ["--height", str(SIZE), "--width", str(SIZE), "--num-inference-steps", "3", "--seed", "7"]
     assert main(["sample", "a photo, coffee", "--model", model, *lora, *size, "--output", str(output)]) == 0
     return levels(Image.open(output / "00000.png"))
 

@@ -72,27 +72,27 @@ VERBS = [
     "mix lora.safetensors no/such/thing --alpha 0.5 -o out",
     "export no/such/thing --format kohya -o out",
     "export lora.safetensors --format merged --model no/such/thing -o out",
-    "score no/such/thing --rewards shapes-clip -o out.jsonl --workers 0",
-    "score samples --rewards shapes-clip --prompts no/such/thing.jsonl -o out.jsonl --workers 0",
-    "score samples --rewards shapes-clip,pickscore --option pickscore:weights=no/such/thing -o out.jsonl",
-    "score samples --rewards shapes-clip,no/such/thing -o out.jsonl --workers 0",
-    "score samples --rewards shapes-clip -o file/no/such/thing.jsonl --workers 0",
-    "evaluate no/such/thing --reward shapes-clip",
+    "score no/such/thing --rewards toy-clip -o out.jsonl --workers 0",
+    "score samples --rewards toy-clip --prompts no/such/thing.jsonl -o out.jsonl --workers 0",
+    "score samples --rewards toy-clip,pickscore --option pickscore:weights=no/such/thing -o out.jsonl",
+    "score samples --rewards toy-clip,no/such/thing -o out.jsonl --workers 0",
+    "score samples --rewards toy-clip -o file/no/such/thing.jsonl --workers 0",
+    "evaluate no/such/thing --reward toy-clip",
     "evaluate samples --reward no/such/thing",
-    "evaluate samples --reward shapes-clip --baseline no/such/thing",
-    "evaluate samples --reward shapes-clip --output file/no/such/thing",
-    "rewrite --prompts no/such/thing.txt --rewriter shapes",
+    "evaluate samples --reward toy-clip --baseline no/such/thing",
+    "evaluate samples --reward toy-clip --output file/no/such/thing",
+    "rewrite --prompts no/such/thing.txt --rewriter toy",
     "rewrite x --rewriter no/such/thing",
-    "rewrite x --rewriter shapes --fit no/such/thing",
-    "rewrite x --rewriter shapes -o file/no/such/thing.txt",
+    "rewrite x --rewriter toy --fit no/such/thing",
+    "rewrite x --rewriter toy -o file/no/such/thing.txt",
     "keypoints no/such/thing --backend yes_no --weights file",
     "keypoints samples --backend yes_no --weights no/such/thing",
     "keypoints samples --extract no/such/thing",
     "keypoints samples --points no/such/thing",
     "keypoints samples --output file/no/such/thing",
-    "filter no/such/thing -o out.jsonl --rewards shapes-clip shapes-oracle shapes-clip-b",
-    "filter pairs.jsonl -o out.jsonl --rewards shapes-clip shapes-oracle no/such/thing",
-    "filter pairs.jsonl -o file/no/such/thing.jsonl --rewards shapes-clip shapes-oracle shapes-clip-b",
+    "filter no/such/thing -o out.jsonl --rewards toy-clip toy-oracle toy-clip-b",
+    "filter pairs.jsonl -o out.jsonl --rewards toy-clip toy-oracle no/such/thing",
+    "filter pairs.jsonl -o file/no/such/thing.jsonl --rewards toy-clip toy-oracle toy-clip-b",
     "monitor no/such/thing -o out.html",
     "recipes no/such/thing",
     "demo --output file/no/such/thing",
@@ -107,14 +107,14 @@ def test_no_verb_loads_anything_before_a_wrong_path_is_refused(line, place, noth
 
 
 RIGHT = [
-    "sample x --model shapes",
-    "score samples --rewards shapes-clip -o out.jsonl --workers 0",
-    "evaluate samples --reward shapes-clip --output out",
-    "rewrite x --rewriter shapes",
-    "filter pairs.jsonl -o out.jsonl --rewards shapes-clip shapes-oracle shapes-clip-b",
+    "sample x --model toy",
+    "score samples --rewards toy-clip -o out.jsonl --workers 0",
+    "evaluate samples --reward toy-clip --output out",
+    "rewrite x --rewriter toy",
+    "filter pairs.jsonl -o out.jsonl --rewards toy-clip toy-oracle toy-clip-b",
     "train dpo data=pairs.jsonl trackers=[]",
     "train backprop prompts=prompts.txt trackers=[]",
-    "train reward reward=shapes-clip data=pairs.jsonl trackers=[]",
+    "train reward reward=toy-clip data=pairs.jsonl trackers=[]",
 ]
 
 
@@ -125,7 +125,7 @@ def test_with_right_paths_something_is_loaded(line, place, nothing_loads):
         cli.main(line.split())
 
 
-GOOD = {"prompts": "prompts.txt", "data": "pairs.jsonl", "reward": "shapes-clip", "model": "shapes"}
+GOOD = {"prompts": "prompts.txt", "data": "pairs.jsonl", "reward": "toy-clip", "model": "toy"}
 LISTS = ("data", "model", "generator", "prompts", "heldout_prompts", "monitor_prompts", "validation_prompts")
 PATHS = (*LISTS, "reward", "weights", "output", "cache", "text_projection", "resume")
 
@@ -200,7 +200,7 @@ def test_a_hub_id_is_no_missing_path(weights, there, tmp_path, monkeypatch):
         (tmp_path / "org").mkdir()  # now it is the folder of that name that is meant
     with pytest.raises(ValueError, match="of clipscore, which does not exist"):
         rewards.check("clipscore", weights=weights)
-    rewards.check("shapes-clip", path="shapes-clip-b")  # a name, and no path
+    rewards.check("toy-clip", path="toy-clip-b")  # a name, and no path
     home = tmp_path / "home"
     (home / "org" / "name").mkdir(parents=True)
     monkeypatch.setenv("T2IALIGN_WEIGHTS", str(home))

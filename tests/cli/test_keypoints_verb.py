@@ -1,4 +1,4 @@
-"""t2ialign keypoints: pictures and prompts in, accuracy by kind out, whoever judges and whatever stops it."""
+"""t2ialign keypoints: images and prompts in, accuracy by kind out, whoever judges and whatever stops it."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rewards.keypoints import evaluator_head
-from rewards.keypoints.oracle import ShapesChecker
+from rewards.keypoints.oracle import ToyChecker
 from t2ialign.cli import main as cli
 from t2ialign.data.rewrites import read_wishes
 from t2ialign.toy.render import render
@@ -21,7 +21,7 @@ RIGHT, LEFT = "a red circle left of a blue square", "a blue square left of a red
 THREE, TWO = "three green crosses", "two green crosses"
 
 
-def pictures(folder: Path, pairs: list[tuple[str, str]]) -> Path:
+def make_images(folder: Path, pairs: list[tuple[str, str]]) -> Path:
     """A manifest of (prompt, what is drawn)."""
     folder.mkdir(parents=True)
     rows = []
@@ -39,8 +39,8 @@ def no_proxy(monkeypatch):
 
 @pytest.fixture
 def samples(tmp_path) -> Path:
-    """Two prompts, two pictures each, one of them wrong in one thing."""
-    return pictures(tmp_path / "samples", [(RIGHT, RIGHT), (RIGHT, LEFT), (THREE, THREE), (THREE, TWO)])
+    """Two prompts, two images each, one of them wrong in one thing."""
+    return make_images(tmp_path / "samples", [(RIGHT, RIGHT), (RIGHT, LEFT), (THREE, THREE), (THREE, TWO)])
 
 
 def judge(samples: Path, output: Path, *more: str) -> int:
@@ -107,7 +107,7 @@ def test_the_oracle_finds_what_is_wrong_and_nothing_else(samples, tmp_path, caps
 
 def test_a_stopped_run_goes_on_and_ends_as_a_whole_one(samples, tmp_path, monkeypatch, capsys):
     asked: list[int] = []
-    check = ShapesChecker.check
+    check = ToyChecker.check
 
     def stopping(self, images, points):
         if stop and sum(asked) >= 2:
@@ -115,7 +115,7 @@ def test_a_stopped_run_goes_on_and_ends_as_a_whole_one(samples, tmp_path, monkey
         asked.append(len(images))
         return check(self, images, points)
 
-    monkeypatch.setattr(ShapesChecker, "check", stopping)
+    monkeypatch.setattr(ToyChecker, "check", stopping)
     stop = True
     assert judge(samples, tmp_path / "out", "--batch-size", "1") == 130
     journal = tmp_path / "out" / "journal.jsonl"
@@ -126,7 +126,7 @@ def test_a_stopped_run_goes_on_and_ends_as_a_whole_one(samples, tmp_path, monkey
     with journal.open("a") as file:
         file.write('{"id": "torn')
     assert judge(samples, tmp_path / "out", "--resume", "latest") == 0
-    assert sum(asked) == 4, "no picture is judged twice"
+    assert sum(asked) == 4, "no image is judged twice"
     assert judge(samples, tmp_path / "whole") == 0
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
     assert result(tmp_path / "out") == result(tmp_path / "whole")
@@ -145,7 +145,7 @@ def test_a_stopped_run_goes_on_and_ends_as_a_whole_one(samples, tmp_path, monkey
     assert "which holds scores with backend 'oracle'; expected the same" in capsys.readouterr().err
 
 
-def test_a_broken_picture_is_an_error_and_no_wrong_answer(samples, tmp_path, capsys):
+def test_a_broken_image_is_an_error_and_no_wrong_answer(samples, tmp_path, capsys):
     whole = (samples / "0.png").read_bytes()
     (samples / "0.png").write_bytes(whole[:50])
     assert judge(samples, tmp_path / "out") == BROKEN
@@ -161,7 +161,7 @@ def test_a_broken_picture_is_an_error_and_no_wrong_answer(samples, tmp_path, cap
     assert result(tmp_path / "out")["accuracy"]["points"]["count"] == 12
 
 
-def test_pictures_without_prompt_or_key_point_are_told_apart(tmp_path):
+def test_images_without_prompt_or_key_point_are_told_apart(tmp_path):
     folder = tmp_path / "samples"
     folder.mkdir()
     for name, pixels in zip("abc", render([THREE] * 3, 0), strict=True):
@@ -218,7 +218,7 @@ def test_the_written_protocol_counts_unreadable_answers_both_ways(samples, tmp_p
     found = result(tmp_path / "out")
     assert found["unreadable"] == 2
     assert means(found["accuracy"]["kinds"]) == {"counting": (0.0, 2), "cross_entity_binding": (1.0, 2)}
-    assert found["accuracy"]["pictures"]["count"] == 2, "of two pictures nobody can say"
+    assert found["accuracy"]["pictures"]["count"] == 2, "of two images nobody can say"
     official = found["unreadable_as_wrong"]
     assert means(official["kinds"])["entity_layout"] == (0.0, 2)
     assert (official["pictures"]["mean"], official["pictures"]["count"]) == (0.0, 4)
@@ -268,15 +268,15 @@ def test_arguments_that_do_not_fit(samples, tmp_path, capsys, more, said):
 
 
 def test_a_prompt_that_the_oracle_does_not_know_names_the_way_out(tmp_path, capsys):
-    samples = pictures(tmp_path / "samples", [("a photo of a dog", THREE)])
+    samples = make_images(tmp_path / "samples", [("a photo of a dog", THREE)])
     assert judge(samples, tmp_path / "out") == 2
-    assert "judge other pictures with another --backend" in capsys.readouterr().err
+    assert "judge other images with another --backend" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_continuous_match_is_counted_above_a_half(samples, tmp_path):
     """A head of random weights: rows hold the match, figures the share above 1/2."""
-    evaluator_head.save(evaluator_head.MatchHead(64), tmp_path / "head", reward="shapes-clip")
+    evaluator_head.save(evaluator_head.MatchHead(64), tmp_path / "head", reward="toy-clip")
     more = ("--backend", "head", "--weights", str(tmp_path / "head"))
     assert judge(samples, tmp_path / "out", *more) == 0
     found = rows(tmp_path / "out")

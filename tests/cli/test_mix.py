@@ -26,7 +26,7 @@ from t2ialign.models.lora_targets import UNET as TARGETS
 from t2ialign.models.mixing import mix_layers
 from tests import loras
 
-SHAPES = str(assets.folder("shapes"))
+TOY = str(assets.folder("toy"))
 CONVS = (*TARGETS, "conv1", "conv2")
 
 
@@ -90,15 +90,15 @@ def check(model: str, a: Path, b: Path, alpha: float, output: Path) -> None:
 @pytest.fixture(scope="module")
 def a(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Attention only, and a strength of 3; a run's folder, which says its model."""
-    folder = lora(SHAPES, tmp_path_factory.mktemp("a"), rank=4, alpha=12, seed=1)
-    (folder / "config.yaml").write_text("model: shapes\n")
+    folder = lora(TOY, tmp_path_factory.mktemp("a"), rank=4, alpha=12, seed=1)
+    (folder / "config.yaml").write_text("model: toy\n")
     return folder
 
 
 @pytest.fixture(scope="module")
 def b(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Convolutions too, and a strength of 2/3."""
-    return lora(SHAPES, tmp_path_factory.mktemp("b"), rank=3, alpha=2, seed=2, targets=CONVS)
+    return lora(TOY, tmp_path_factory.mktemp("b"), rank=3, alpha=2, seed=2, targets=CONVS)
 
 
 def test_a_layer_worked_out_by_hand() -> None:
@@ -126,7 +126,7 @@ def test_a_layer_of_one_of_them_keeps_its_share() -> None:
 
 @pytest.mark.parametrize("alpha", [0, 0.3, 1])
 def test_weights_in_diffusers_lie_between(a: Path, b: Path, alpha: float, tmp_path: Path) -> None:
-    check(SHAPES, a, b, alpha, tmp_path / "out")
+    check(TOY, a, b, alpha, tmp_path / "out")
 
 
 def test_weights_of_sdxl_lie_between(tiny_sdxl: Path, tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_weights_of_sdxl_lie_between(tiny_sdxl: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("root", [False, True])
 def test_ranks_and_alphas_of_single_layers_count(a: Path, root: bool, tmp_path: Path) -> None:
     """As peft reads them, and with the square root of the rank where the file asks for it."""
-    other = patterned(SHAPES, tmp_path / "b", 3, use_rslora=root)
-    check(SHAPES, a, other, 0.3, tmp_path / "out")
+    other = patterned(TOY, tmp_path / "b", 3, use_rslora=root)
+    check(TOY, a, other, 0.3, tmp_path / "out")
 
 
 def test_one_rank_and_alpha_is_true_of_every_layer(a: Path, b: Path, tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_one_rank_and_alpha_is_true_of_every_layer(a: Path, b: Path, tmp_path: P
     assert {t.dtype for t in state.values()} == {torch.float32}
     save_file(state, tmp_path / "plain.safetensors")  # drops the metadata
     for with_it, without in zip(
-        weights(SHAPES, tmp_path / "out").values(),
-        weights(SHAPES, tmp_path / "plain.safetensors").values(),
+        weights(TOY, tmp_path / "out").values(),
+        weights(TOY, tmp_path / "plain.safetensors").values(),
         strict=True,
     ):
         torch.testing.assert_close(with_it, without, rtol=1e-6, atol=1e-7)
@@ -166,7 +166,7 @@ def test_old_half_precision_files_are_read(a: Path, b: Path, tmp_path: Path) -> 
         for key, tensor in load_file(b / FILE).items()
     }
     save_file(state, tmp_path / "old.safetensors")
-    check(SHAPES, tmp_path / "old.safetensors", a, 0.3, tmp_path / "out")
+    check(TOY, tmp_path / "old.safetensors", a, 0.3, tmp_path / "out")
 
 
 def test_kohya_files_with_text_encoders_are_mixed(tiny_sd: Path, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_loras_that_share_no_layer_are_refused(
 def test_a_mixture_can_be_mixed(a: Path, b: Path, tmp_path: Path) -> None:
     assert run(a, b, 0.5, tmp_path / "half") == 0
     assert run(tmp_path / "half", a, 0.5, tmp_path / "out") == 0
-    base, one, other, mixed = (weights(SHAPES, path) for path in (None, a, b, tmp_path / "out"))
+    base, one, other, mixed = (weights(TOY, path) for path in (None, a, b, tmp_path / "out"))
     for name in base:
         expected = 0.75 * one[name] + 0.25 * other[name]
         torch.testing.assert_close(mixed[name], expected, rtol=1e-5, atol=2e-6)
@@ -221,26 +221,28 @@ def test_what_is_written_is_read_back(b: Path, tmp_path: Path) -> None:
         )
 
 
-def pictures(*loras: tuple[Path, float]) -> torch.Tensor:
-    policy = load_policy("shapes", device="cpu")
+def make_images(*loras: tuple[Path, float]) -> torch.Tensor:
+    policy = load_policy("toy", device="cpu")
     for path, weight in loras:
         load_lora(policy, path, weight=weight)
-    return generate(policy, ["a red circle", "two blue squares"], [0, 1], num_steps=4, guidance=3.0)
+    return generate(
+        policy, ["a red circle", "two blue squares"], [0, 1], num_inference_steps=4, guidance_scale=3.0
+    )
 
 
 def test_all_of_a_renders_as_a_does(a: Path, b: Path, tmp_path: Path) -> None:
     assert run(a, b, 1, tmp_path / "out") == 0
-    one = pictures((a, 1.0))
-    assert (one - pictures()).abs().max() > 0.1
-    torch.testing.assert_close(pictures((tmp_path / "out", 1.0)), one, rtol=0, atol=1e-3)
+    one = make_images((a, 1.0))
+    assert (one - make_images()).abs().max() > 0.1
+    torch.testing.assert_close(make_images((tmp_path / "out", 1.0)), one, rtol=0, atol=1e-3)
 
 
 def test_a_mixture_renders_as_the_two_side_by_side(a: Path, b: Path, tmp_path: Path) -> None:
     """As docs/training.md says of `sample --lora A:0.3 --lora B:0.7`."""
     assert run(a, b, 0.3, tmp_path / "out") == 0
-    both = pictures((a, 0.3), (b, 0.7))
-    assert (both - pictures((a, 0.7), (b, 0.3))).abs().max() > 0.1
-    torch.testing.assert_close(pictures((tmp_path / "out", 1.0)), both, rtol=0, atol=1e-3)
+    both = make_images((a, 0.3), (b, 0.7))
+    assert (both - make_images((a, 0.7), (b, 0.3))).abs().max() > 0.1
+    torch.testing.assert_close(make_images((tmp_path / "out", 1.0)), both, rtol=0, atol=1e-3)
 
 
 def test_what_the_card_and_the_last_line_say_works(
@@ -256,7 +258,7 @@ def test_what_the_card_and_the_last_line_say_works(
     )
     assert f"({shared} in both)" in line and len(line.splitlines()) == 1
     command = shlex.split(line.partition("; t2ialign ")[2])
-    assert cli.main([*command, "--steps", "1", "--output", str(tmp_path / "sample")]) == 0
+    assert cli.main([*command, "--num-inference-steps", "1", "--output", str(tmp_path / "sample")]) == 0
     card = (output / "README.md").read_text()
     assert (
         "base_model" not in card
@@ -266,7 +268,7 @@ def test_what_the_card_and_the_last_line_say_works(
     found = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert found is not None
     scope: dict[str, object] = {}
-    exec(found[1].replace('"BASE"', repr(SHAPES)), scope)
+    exec(found[1].replace('"BASE"', repr(TOY)), scope)
     assert scope["pipe"].get_active_adapters() == ["default_0"]  # type: ignore[attr-defined]
     assert sorted(p.name for p in output.iterdir()) == sorted(["README.md", FILE])
     convert = re.search(r"```bash\nt2ialign (.*?)\n```", card)
@@ -370,7 +372,7 @@ def test_the_metadata_says_what_the_weights_are(a: Path, b: Path, tmp_path: Path
 def test_a_base_model_that_a_shared_lora_names_is_only_a_name(tmp_path, capsys):
     """It comes from a stranger's config.yaml, and goes to the terminal, a command and code to copy."""
     evil = 'x/y"); __import__("os").system("true") #\x1b]0;title\x07<script>\n# heading'
-    folder = lora(SHAPES, tmp_path / "lora", rank=2, alpha=2, seed=0)
+    folder = lora(TOY, tmp_path / "lora", rank=2, alpha=2, seed=0)
     (folder / "config.yaml").write_text(json.dumps({"model": evil}), encoding="utf-8")
     mixed = tmp_path / "mixed"
     assert cli.main(["mix", str(folder), str(folder), "--alpha", "0.5", "-o", str(mixed)]) == 0

@@ -32,9 +32,9 @@ def make(
     diversity: Scores | None = None,
     **about: object,
 ) -> Path:
-    """A run with a journal and pictures, plain ones whose red is the step; statistics are step / 100."""
+    """A run with a journal and images, plain ones whose red is the step; statistics are step / 100."""
     journal = Journal(run)
-    settings: dict[str, object] = {"method": "toy", "model": "shapes", "embedding": "clipscore"}
+    settings: dict[str, object] = {"method": "toy", "model": "toy", "embedding": "clipscore"}
     settings |= {"trained": trained, "prompts": list(PROMPTS), "images": 2, "steps": 3, "guidance": 2.0}
     journal.about = {**settings, **about}
     for step in next(iter(scores.values())):
@@ -57,7 +57,7 @@ def monitor(*arguments: object) -> int:
     return cli.main(["monitor", *map(str, arguments)])
 
 
-def test_a_run_that_over_optimises_is_shown_in_words_curves_and_pictures(tmp_path, capsys):
+def test_a_run_that_over_optimises_is_shown_in_words_curves_and_images(tmp_path, capsys):
     run, page = make(tmp_path / "run", {"trained": TRAINED, "hpsv2.1": FALLS}), tmp_path / "out" / "page.html"
     assert monitor(run, "-o", page) == 0
     words = (
@@ -71,8 +71,8 @@ def test_a_run_that_over_optimises_is_shown_in_words_curves_and_pictures(tmp_pat
     assert not {"link", "iframe"} & {name for name, _ in shown.tags}
     assert shown.scripts == [OUR_SCRIPT]
     assert "http:" not in html and "https:" not in html and "url(" not in html
-    pictures = [np.asarray(decoded(image["src"]))[0, 0].tolist() for image in shown.all("img")]
-    assert pictures == [[step, seed, 0] for seed in (0, 2) for step in (0, 10, 20)]
+    images = [np.asarray(decoded(image["src"]))[0, 0].tolist() for image in shown.all("img")]
+    assert images == [[step, seed, 0] for seed in (0, 2) for step in (0, 10, 20)]
     assert "base; best, step 10; last, step 20" in shown.text
     numbers = json.loads(page.with_suffix(".json").read_text())[str(run)]
     assert numbers["fired"]["usable"] == 2 and numbers["fired"]["best_step"] == 10

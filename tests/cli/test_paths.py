@@ -61,9 +61,9 @@ def test_a_row_of_a_table_may_name_an_image_below_the_home_folder(home):
     (record,) = read_pairs(str(table))
     assert {record.win, record.lose} == {folder / "a.png", folder / "b.png"}
     table.write_text(json.dumps({"prompt": "a red circle", "file": "~/some where/a.png"}) + "\n")
-    argv = ["score", "~/elsewhere/pairs.jsonl", "--rewards=shapes-oracle", "--output=~/scores.jsonl"]
+    argv = ["score", "~/elsewhere/pairs.jsonl", "--rewards=toy-oracle", "--output=~/scores.jsonl"]
     assert main([*argv, "--workers=0"]) == 0
-    assert json.loads((home / "scores.jsonl").read_text())["shapes-oracle"] == 0
+    assert json.loads((home / "scores.jsonl").read_text())["toy-oracle"] == 0
 
 
 def test_the_type_for_scripts(home):

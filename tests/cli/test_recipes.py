@@ -30,11 +30,11 @@ def method_of(recipe: Path) -> str:
 def test_there_is_a_recipe_for_every_method_and_family() -> None:
     names = {recipe.stem for recipe in RECIPES}
     assert {
-        *(f"{name}_{family}" for name in IMAGE_METHODS for family in ("shapes", "sd15", "sdxl")),
+        *(f"{name}_{family}" for name in IMAGE_METHODS for family in ("toy", "sd15", "sdxl")),
         "dpo_sd15_small",
         "dpo_sdxl_small",
         "dpo_small_model",
-        "reward_shapes",
+        "reward_toy",
         "rewrite_sft_llm",
         "rewrite_grpo_sd15",
     } <= names
@@ -85,7 +85,7 @@ def test_the_command_of_a_recipe_is_one_that_works(recipe: Path, start) -> None:
 
 
 def test_the_shapes_recipe_trains_as_the_demo_does() -> None:
-    recipe = yaml.safe_load((ROOT / "scripts" / "configs" / "dpo_shapes.yaml").read_text())
+    recipe = yaml.safe_load((ROOT / "scripts" / "configs" / "dpo_toy.yaml").read_text())
     settings = {key: value for key, value in recipe.items() if key not in ("model", "data", "output")}
     assert settings == {k: list(v) if isinstance(v, tuple) else v for k, v in demo.TRAINING.items()}
 
@@ -95,7 +95,7 @@ def test_prompts_of_the_shapes_recipe_hold_nothing_out_by_mistake() -> None:
 
     train, held = (
         read_prompts(ROOT / "scripts" / "configs" / f"{name}.txt")
-        for name in ("shapes_prompts", "shapes_heldout_prompts")
+        for name in ("toy_prompts", "toy_heldout_prompts")
     )
     assert not set(train) & set(held)
     assert {parse(prompt).category for prompt in train} == {parse(prompt).category for prompt in held}
@@ -125,15 +125,15 @@ def test_the_launcher_is_the_verb() -> None:
 
 def test_prompts_beside_a_recipe_are_found_from_anywhere(start, tmp_path: Path) -> None:
     """Those of the shipped recipes, of a copy of one, and first of all a file of that name in the folder."""
-    shipped = recipe_files.folder() / "shapes_prompts.txt"
-    settings = start("backprop", "-c", "backprop_shapes")
+    shipped = recipe_files.folder() / "toy_prompts.txt"
+    settings = start("backprop", "-c", "backprop_toy")
     assert settings.prompts == str(shipped) and len(read_prompts(shipped)) > 50
-    assert settings.monitor_prompts == str(recipe_files.folder() / "shapes_heldout_prompts.txt")
-    (tmp_path / "copy.yaml").write_text(recipe_files.find("backprop_shapes").read_text())
+    assert settings.monitor_prompts == str(recipe_files.folder() / "toy_heldout_prompts.txt")
+    (tmp_path / "copy.yaml").write_text(recipe_files.find("backprop_toy").read_text())
     assert start("backprop", "-c", "copy").prompts == str(shipped)
-    (tmp_path / "shapes_prompts.txt").write_text("a red circle\n")
-    assert start("backprop", "-c", "backprop_shapes").prompts == "shapes_prompts.txt"
-    assert start("backprop", "-c", "backprop_shapes", "prompts=a blue cross").prompts == "a blue cross"
+    (tmp_path / "toy_prompts.txt").write_text("a red circle\n")
+    assert start("backprop", "-c", "backprop_toy").prompts == "toy_prompts.txt"
+    assert start("backprop", "-c", "backprop_toy", "prompts=a blue cross").prompts == "a blue cross"
 
 
 def test_a_name_is_a_file_here_or_else_a_recipe(tmp_path: Path, monkeypatch) -> None:
@@ -192,5 +192,6 @@ def test_values_of_other_latents_are_converted() -> None:
     small, large = values("dense_sd15"), values("dense_sdxl")
     assert large["temperature"] == 4 * small["temperature"] and large["clip"] == small["clip"] / 4
     assert (
-        large["gamma"] == pytest.approx(small["gamma"] ** 2) and large["num_steps"] == small["num_steps"] / 2
+        large["gamma"] == pytest.approx(small["gamma"] ** 2)
+        and large["num_inference_steps"] == small["num_inference_steps"] / 2
     )

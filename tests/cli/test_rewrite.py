@@ -88,8 +88,8 @@ def test_prompts_of_arguments_and_a_text_file_come_out_as_lines(tmp_path):
 
 def test_rewrites_fit_the_window_of_the_embedded_model(tmp_path, source):
     output = tmp_path / "out.jsonl"
-    assert rewrite("--prompts", source, "--rewriter", "rules", "--fit", "shapes", "-o", output) == 0
-    rows, (tokenizer, limit) = jsonl.read(output), budget_of("shapes")
+    assert rewrite("--prompts", source, "--rewriter", "rules", "--fit", "toy", "-o", output) == 0
+    rows, (tokenizer, limit) = jsonl.read(output), budget_of("toy")
     used = [row for row in rows if row["used"] == "rewrite"]
     assert used and all(len(tokenizer(row["rewrite"]).input_ids) <= limit for row in used)
     assert any(row["dropped"] for row in used)

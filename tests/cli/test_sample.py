@@ -22,7 +22,17 @@ PROMPTS = ["a red circle", "two blue squares"]
 
 
 def sample(model: Path, output: Path, *more: str) -> int:
-    argv = ["sample", *PROMPTS, "--model", str(model), "--steps", "2", "--output", str(output), *more]
+    argv = [
+        "sample",
+        *PROMPTS,
+        "--model",
+        str(model),
+        "--num-inference-steps",
+        "2",
+        "--output",
+        str(output),
+        *more,
+    ]
     return cli.main(argv)
 
 
@@ -71,7 +81,7 @@ def test_manifest_says_what_made_each_image(whole: Path, tiny_sd: Path) -> None:
 
 def test_images_are_those_of_the_library_call(whole: Path, tiny_sd: Path) -> None:
     policy = load_policy(str(tiny_sd), device="cpu")
-    image = generate(policy, PROMPTS[1:], [9], num_steps=2, guidance=5.0)[0]
+    image = generate(policy, PROMPTS[1:], [9], num_inference_steps=2, guidance_scale=5.0)[0]
     expected = (image * 255).round().byte().permute(1, 2, 0).numpy()
     found = pixels(whole)["00004.png"].astype(int)
     assert np.abs(found - expected.astype(int)).max() <= 1  # another batch size rounds another way
@@ -81,7 +91,7 @@ def test_a_prompt_file_adds_prompts_and_one_image_can_be_repeated_by_its_seed(
     whole: Path, tiny_sd: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "prompts.txt").write_text(f"{PROMPTS[1]}\n")
-    argv = ["sample", "--prompts", str(tmp_path / "prompts.txt"), "--seed", "9", "--steps", "2"]
+    argv = ["sample", "--prompts", str(tmp_path / "prompts.txt"), "--seed", "9", "--num-inference-steps", "2"]
     assert cli.main([*argv, "--model", str(tiny_sd), "--output", str(tmp_path / "one")]) == 0
     one = pixels(tmp_path / "one")["00000.png"].astype(int)
     assert np.abs(one - pixels(whole)["00004.png"]).max() <= 1
@@ -133,7 +143,7 @@ def test_resume_renders_only_what_is_missing(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("--steps", "3"), "got steps=2 for 00000.png"),
+        (("--num-inference-steps", "3"), "got steps=2 for 00000.png"),
         (("--seed", "6"), "got seed=5"),
         (("-n", "2"), "got prompt='a red circle' for 00002.png"),
     ],
@@ -193,7 +203,7 @@ def test_resume_sees_another_lora_at_the_path_and_other_kernels(
 def test_pixels_that_are_not_finite_are_never_saved(
     tiny_sd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sample(tiny_sd, tmp_path / "out", "--seed", "5", "--guidance", "1e38") == 2
+    assert sample(tiny_sd, tmp_path / "out", "--seed", "5", "--guidance-scale", "1e38") == 2
     assert "pixels that are not finite for prompt 'a red circle', seed 5" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.png"))
 

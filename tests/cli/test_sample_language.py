@@ -25,14 +25,16 @@ CONVENTIONS = {
 
 
 def sample(model: Path, output: Path, *argv: object) -> list[manifest.Rendered]:
-    few = ["--steps", 2, "-n", 2, "--seed", 5, "--model", model, "--output", output]
+    few = ["--num-inference-steps", 2, "-n", 2, "--seed", 5, "--model", model, "--output", output]
     assert cli.main(["sample", PROMPT, *map(str, [*few, *argv])]) == 0
     return manifest.read(output)
 
 
 def rendered(model: Path, text: str) -> list[np.ndarray]:
     """Images of a text at the seeds of the run, by the model itself."""
-    images = generate(load_policy(str(model), device="cpu"), [text] * 2, [5, 6], num_steps=2, guidance=5.0)
+    images = generate(
+        load_policy(str(model), device="cpu"), [text] * 2, [5, 6], num_inference_steps=2, guidance_scale=5.0
+    )
     return [image.mul(255).round().permute(1, 2, 0).numpy() for image in images]
 
 

@@ -62,7 +62,7 @@ def rules(tiny_sd, tmp_path_factory):
 
 
 def settings(model: Path, output: Path) -> list[object]:
-    return ["-n", 2, "--seed", 5, "--model", model, "--steps", 2, "--output", output]
+    return ["-n", 2, "--seed", 5, "--model", model, "--num-inference-steps", 2, "--output", output]
 
 
 def test_the_rewrite_is_rendered_and_the_prompt_is_the_user_s(rules, tiny_sd):
@@ -75,7 +75,11 @@ def test_the_rewrite_is_rendered_and_the_prompt_is_the_user_s(rules, tiny_sd):
     assert rows[0].settings["rewriter"] == f"rules intensity=medium tries=2 longest=80 fit={tiny_sd}"
     policy = load_policy(str(tiny_sd), device="cpu")
     said, meant = (
-        generate(policy, [text], [5], num_steps=2, guidance=5.0)[0].mul(255).round().permute(1, 2, 0).numpy()
+        generate(policy, [text], [5], num_inference_steps=2, guidance_scale=5.0)[0]
+        .mul(255)
+        .round()
+        .permute(1, 2, 0)
+        .numpy()
         for text in (texts["a red cat"], "a red cat")
     )
     found = pixels(rows[0].path)
@@ -84,7 +88,7 @@ def test_the_rewrite_is_rendered_and_the_prompt_is_the_user_s(rules, tiny_sd):
 
 def test_other_verbs_judge_the_user_s_prompt(rules, tmp_path):
     output = tmp_path / "scores"
-    reward = "tests.scoring.pictures:build_match"
+    reward = "tests.scoring.images:build_match"
     assert cli.main(["evaluate", str(rules), "--reward", reward, "--output", str(output)]) == 0
     assert {row["prompt"] for row in jsonl.read(output / "scores.jsonl")} == set(PROMPTS)
     table = tmp_path / "scores.jsonl"
@@ -156,7 +160,7 @@ def test_the_best_is_judged_for_the_user_s_prompt_on_the_embedded_model(tmp_path
     assert (row.prompt, row.seed, row.settings["rewritten"]) == (RIGHT, 2, RIGHT)
     assert (row.settings["score"], row.settings["reward"], row.settings["best_of"]) == (1, "evaluator", 2)
     assert row.path.read_bytes() == (output / listed[1]["file"]).read_bytes()
-    own = load_reward("evaluator", {}, "shapes", [WRONG])
+    own = load_reward("evaluator", {}, "toy", [WRONG])
     image = np.asarray(Image.open(output / listed[0]["file"]), np.float32) / 255
     assert own(torch.from_numpy(image).permute(2, 0, 1)[None], [WRONG]).item() == 1
     assert {file.name: file.read_bytes() for file in output.glob("*.*")} == before
@@ -174,7 +178,7 @@ def cut_short(output: Path) -> None:
 def test_what_cannot_be_judged_is_kept_without_a_score(tiny_sd, tmp_path, capsys):
     """A reward that knows some prompts only: the others' first candidate is the image, and the code is 3."""
     argv = ["a red cat?", "a red cat", *settings(tiny_sd, tmp_path / "out"), "--rewrite", "rules"]
-    assert sample(*argv, "--best-of", 3, "--reward", "tests.scoring.pictures:Fussy") == 3
+    assert sample(*argv, "--best-of", 3, "--reward", "tests.scoring.images:Fussy") == 3
     rows, listed = manifest.read(tmp_path / "out"), jsonl.read(tmp_path / "out" / "candidates.jsonl")
     assert [row.settings["score"] is None for row in rows] == [True, True, False, False]
     assert [row.settings["candidate"] for row in rows[:2]] == [0, 0]
@@ -218,10 +222,10 @@ def test_what_the_oracle_cannot_read_is_said_before_anything_is_made(tmp_path, c
     points = tmp_path / "points.json"
     point = {"kind": "counting", "description": "two red circles"}
     points.write_text(json.dumps({"a pair of crimson balls": [point]}))
-    reward = load_reward("evaluator", {"points": str(points)}, "shapes", ["a pair of crimson balls"])
+    reward = load_reward("evaluator", {"points": str(points)}, "toy", ["a pair of crimson balls"])
     assert not reward.differentiable
     with pytest.raises(ValueError, match=r"got 'a cat', which .* lacks"):
-        load_reward("evaluator", {"points": str(points)}, "shapes", ["a cat"])
+        load_reward("evaluator", {"points": str(points)}, "toy", ["a cat"])
     assert not (tmp_path / "out").exists()
 
 
@@ -241,14 +245,14 @@ def test_without_a_name_a_real_model_asks_for_a_rewriter_before_it_is_loaded(tmp
 
 @pytest.mark.parametrize("run", [False, True], ids=["the toy model", "a run on it"])
 def test_without_a_name_the_toy_model_takes_its_own_rewriter(tmp_path, run):
-    (tmp_path / "config.yaml").write_text("model: shapes\n")
+    (tmp_path / "config.yaml").write_text("model: toy\n")
     parser = argparse.ArgumentParser()
     sample_verb.add_arguments(parser)
-    args = parser.parse_args(["--model", str(tmp_path) if run else "shapes", "--rewrite"])
+    args = parser.parse_args(["--model", str(tmp_path) if run else "toy", "--rewrite"])
     how = sample_verb._rewriting(args)
     rewriting = rewriting_of(args.model, how["rewriter"], how["rewriter_options"])
     assert rewriting is not None
-    assert rewriting.job.name == f"shapes tries=2 longest=80 fit={args.model}"
+    assert rewriting.job.name == f"toy tries=2 longest=80 fit={args.model}"
 
 
 def test_the_page_shows_the_images_of_the_prompt_and_of_its_rewrite(tiny_sd, tmp_path, capsys, monkeypatch):
@@ -272,16 +276,16 @@ def test_the_page_shows_the_images_of_the_prompt_and_of_its_rewrite(tiny_sd, tmp
     for row in originals:
         assert np.abs(pixels(row.path) - pixels(plain[row.prompt, row.seed])).max() <= 1
     output.rename(tmp_path / "moved")
-    pictures = links(tmp_path / "moved" / "page.html")
-    assert {file.name for file in pictures} == {row.file for row in rows}
-    assert len(pictures) == len(rows) + len(originals) and all(file.is_file() for file in pictures)
+    images = links(tmp_path / "moved" / "page.html")
+    assert {file.name for file in images} == {row.file for row in rows}
+    assert len(images) == len(rows) + len(originals) and all(file.is_file() for file in images)
 
 
 def test_the_page_of_the_best_has_the_rewrite_and_the_seed_that_were_kept(tmp_path, no_proxy):
     output = tmp_path / "out"
     with ChatServer(misled) as server:
         argv = ["a red cross", "--seed", 1, "--output", output, "--url", server.url, "--rewrite", "m"]
-        argv += ["--steps", 2, "--best-of", 2, "--html", output / "page.html"]
+        argv += ["--num-inference-steps", 2, "--best-of", 2, "--html", output / "page.html"]
         assert sample(*argv) == 0
         before = (output / "page.html").read_bytes()
         assert sample(*argv, "--resume", "latest") == 0
@@ -297,21 +301,19 @@ def test_the_page_of_the_best_has_the_rewrite_and_the_seed_that_were_kept(tmp_pa
 
 def test_the_readme_s_command_runs_as_it_is_printed(tmp_path, capsys):
     """Without a model, a rewriter or a reward by name, for a prompt that is no caption of the toy."""
-    few = ["--steps", 2, "--output", tmp_path / "out"]
+    few = ["--num-inference-steps", 2, "--output", tmp_path / "out"]
     assert sample("a prompt", "--rewrite", "--best-of", 4, *few) == 0
     said = capsys.readouterr()
-    assert (
-        "best of 4 by shapes-clip" in said.out and "judged by shapes-clip, since a prompt is no" in said.err
-    )
+    assert "best of 4 by toy-clip" in said.out and "judged by toy-clip, since a prompt is no" in said.err
     assert len(jsonl.read(tmp_path / "out" / "candidates.jsonl")) == 4
 
 
 @pytest.mark.parametrize(
     ("model", "options", "prompts", "name"),
     [
-        ("shapes", {}, [RIGHT], "evaluator"),
-        ("shapes", {}, [RIGHT, "a prompt"], "shapes-clip"),
-        ("shapes", {"points": "points.json"}, ["a prompt"], "evaluator"),
+        ("toy", {}, [RIGHT], "evaluator"),
+        ("toy", {}, [RIGHT, "a prompt"], "toy-clip"),
+        ("toy", {"points": "points.json"}, ["a prompt"], "evaluator"),
         ("org/model", {"weights": "org/judge"}, ["a prompt"], "evaluator"),
     ],
 )

@@ -1,4 +1,4 @@
-"""t2ialign score: pictures in, a table out, whatever their kind and whatever stops the run in between."""
+"""t2ialign score: images in, a table out, whatever their kind and whatever stops the run in between."""
 
 import io
 import os
@@ -16,11 +16,11 @@ from PIL import Image
 
 from t2ialign.cli import main as cli
 from t2ialign.scoring import output
-from tests.scoring.pictures import Counting, folder, plain, png, reds, tar
+from tests.scoring.images import Counting, folder, plain, png, reds, tar
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))
-RED, MATCH = "tests.scoring.pictures:build_redness", "tests.scoring.pictures:build_match"
+RED, MATCH = "tests.scoring.images:build_redness", "tests.scoring.images:build_match"
 BROKEN = 3
 
 
@@ -61,7 +61,7 @@ def test_from_a_folder_to_a_table(tmp_path, suffix, capsys, monkeypatch):
     found = rows(tmp_path / f"s{suffix}")
     assert [row["file"] for row in found] == [f"{i:03d}.png" for i in range(9)]
     assert [row[RED] for row in found] == pytest.approx([i / 255 for i in range(9)])
-    assert all(row[MATCH] == pytest.approx(1, abs=1e-3) for row in found[1:]), "red pictures and red prompts"
+    assert all(row[MATCH] == pytest.approx(1, abs=1e-3) for row in found[1:]), "red images and red prompts"
     out = capsys.readouterr()
     assert "9 rows in" in out.out and "mean" in out.out and "image/s" in out.err
 
@@ -78,7 +78,7 @@ def test_a_mapping_and_a_gallery(tmp_path):
     assert 2 <= page.read_text().count("<figure") <= 4
 
 
-def test_broken_pictures_become_error_rows_and_exit_code_3(tmp_path, capsys):
+def test_broken_images_become_error_rows_and_exit_code_3(tmp_path, capsys):
     reds(tmp_path / "i", 6)
     whole = (tmp_path / "i" / "001.png").read_bytes()
     (tmp_path / "i" / "001.png").write_bytes(b"")
@@ -96,7 +96,7 @@ def test_broken_pictures_become_error_rows_and_exit_code_3(tmp_path, capsys):
     assert [row["error"] for row in rows(tmp_path / "s.parquet")] == [None] * 6
 
 
-COUNTING = "tests.scoring.pictures:Counting"
+COUNTING = "tests.scoring.images:Counting"
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, capsys):
     folder(tmp_path / "i", {name: (plain(99, size=(30, 7)), "new") for name in ("000a.png", "019.png")})
     (tmp_path / "i" / "005.png").unlink()
     assert score(*args, "--resume", "latest", rewards=COUNTING) == 0
-    assert Counting.seen - before == 2, "one picture more, and one that was replaced"
+    assert Counting.seen - before == 2, "one image more, and one that was replaced"
     found = rows(tmp_path / "s.csv")
     assert [row["row"] for row in found] == list(range(20)) and found[1]["file"] == "000a.png"
     assert [row["file"] for row in found if row[COUNTING] == pytest.approx(99 / 255)] == [
@@ -135,7 +135,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, capsys):
 KILLER = """
 import os, signal
 from t2ialign.scoring import journal
-from tests.scoring.pictures import Redness
+from tests.scoring.images import Redness
 
 journal.EVERY = 0.0
 
@@ -255,14 +255,14 @@ def test_options_reach_their_reward(tmp_path, capsys):
             tmp_path / "i",
             tmp_path / "s.csv",
             "--option",
-            "shapes-clip:path=shapes-clip-b",
-            rewards="shapes-clip",
+            "toy-clip:path=toy-clip-b",
+            rewards="toy-clip",
         )
         == 0
     )
-    assert score(tmp_path / "i", tmp_path / "t.csv", rewards="shapes-clip-b") == 0
-    assert [r["shapes-clip"] for r in rows(tmp_path / "s.csv")] == [
-        r["shapes-clip-b"] for r in rows(tmp_path / "t.csv")
+    assert score(tmp_path / "i", tmp_path / "t.csv", rewards="toy-clip-b") == 0
+    assert [r["toy-clip"] for r in rows(tmp_path / "s.csv")] == [
+        r["toy-clip-b"] for r in rows(tmp_path / "t.csv")
     ]
     line = fails(
         capsys, str(tmp_path / "i"), "--rewards", RED, "-o", str(tmp_path / "u.csv"), "--option", "x=1"
@@ -288,7 +288,7 @@ def test_options_reach_their_reward(tmp_path, capsys):
         (["--merge", "{tmp}/s.rank*.csv", "-o", "{tmp}/s.csv"], "which fits no file"),
         (
             ["{bare}", "--rewards", MATCH, "-o", "{tmp}/s.csv"],
-            "got no prompt for any of the first 1 pictures",
+            "got no prompt for any of the first 1 images",
         ),
     ],
 )
@@ -304,13 +304,13 @@ BAD = {
     "cut.jpg": "truncated",
     "cut.webp": "",
     "empty.png": "zero bytes",
-    "page.png": "no known picture format",
+    "page.png": "no known image format",
     "bomb.png": "decompression bomb",
 }
 
 
-def real_pictures() -> dict[str, bytes]:
-    """Every picture file of the shared data, and broken ones made of them."""
+def real_images() -> dict[str, bytes]:
+    """Every image file of the shared data, and broken ones made of them."""
     endings = {".jpg", ".jpeg", ".png", ".webp", ".gif"}
     found = {
         str(p.relative_to(DATA)): p.read_bytes()
@@ -335,10 +335,10 @@ def real_pictures() -> dict[str, bytes]:
     return found | dict(zip(BAD, bad, strict=True))
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no pictures in {DATA}; set T2IALIGN_DATA")
-def test_real_pictures_of_every_kind_go_through_one_run(tmp_path, capsys):
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no images in {DATA}; set T2IALIGN_DATA")
+def test_real_images_of_every_kind_go_through_one_run(tmp_path, capsys):
     """JPEG, WebP, PNG with alpha, palette, grey and one bit, emoji out of their .tar.gz, and broken files."""
-    found = real_pictures()
+    found = real_images()
     (tmp_path / "in").mkdir()
     tar(tmp_path / "in" / "a.tar", found)
     with tarfile.open(DATA / "images/noto-emoji/png32.tar.gz") as archive:
@@ -346,7 +346,7 @@ def test_real_pictures_of_every_kind_go_through_one_run(tmp_path, capsys):
         emoji = {name: file.read() for name, file in list(files.items())[::10] if file is not None}
     tar(tmp_path / "in" / "emoji.tar.gz", emoji, "w:gz")
     more = ("--prompts-from-names", "--workers", "2", "--html", str(tmp_path / "g.html"), "--top", "6")
-    rewards = "shapes-clip,contrast,jpeg-compressibility"
+    rewards = "toy-clip,contrast,jpeg-compressibility"
     assert score(tmp_path / "in", tmp_path / "s.parquet", *more, rewards=rewards) == BROKEN
     table = pq.read_table(tmp_path / "s.parquet").to_pylist()
     assert len(table) == len(found) + len(emoji) > 300
@@ -357,7 +357,7 @@ def test_real_pictures_of_every_kind_go_through_one_run(tmp_path, capsys):
         numbers = [row[name] for name in rewards.split(",")]
         assert all(n is None for n in numbers) if row["error"] else all(isinstance(n, float) for n in numbers)
     whole = [row for row in table if not row["error"]]
-    assert all(-1 <= row["shapes-clip"] <= 1 and 0 <= row["contrast"] <= 0.5 for row in whole)
+    assert all(-1 <= row["toy-clip"] <= 1 and 0 <= row["contrast"] <= 0.5 for row in whole)
     assert f"5 of {len(table)} rows could not be scored" in capsys.readouterr().out
     assert (tmp_path / "g.html").read_text().count("<figure") >= 6
 

@@ -86,7 +86,7 @@ def no_foreign_bars():
 
 @pytest.mark.parametrize("flag", ["-q", "--quiet"])
 def test_quiet_leaves_results_and_warnings(flag, no_foreign_bars, tiny_sd, tmp_path, capsys):
-    options = ["--steps", "1", "--model", str(tiny_sd), "--output"]
+    options = ["--num-inference-steps", "1", "--model", str(tiny_sd), "--output"]
     assert cli.main(["sample", "a", *options, str(tmp_path / "out"), flag]) == 0
     said = capsys.readouterr()
     assert said.err == "" and said.out.startswith("1 images and manifest.jsonl in ")
@@ -114,11 +114,11 @@ SEVERAL = """
 import sys
 from t2ialign.cli import main
 folder = sys.argv[1]
-code = main(["sample", "a red circle", "-n", "2", "--steps", "2", "--output", folder + "/images"])
-code |= main(["score", folder + "/images", "--rewards", "shapes-clip", "-o", folder + "/scores.jsonl"])
+code = main(["sample", "a red circle", "-n", "2", "--num-inference-steps", "2", "--output", folder + "/images"])
+code |= main(["score", folder + "/images", "--rewards", "toy-clip", "-o", folder + "/scores.jsonl"])
 code |= main(["train", "backprop", "prompts=a red circle", "output=" + folder + "/run", "max_steps=2",
-              "num_steps=2", "batch_size=1", "validation_prompts=a red circle", "validation_steps=2"])
-code |= main(["rewrite", "a pair of crimson balls", "--rewriter", "shapes", "-o", folder + "/rewrites.jsonl"])
+              "num_inference_steps=2", "batch_size=1", "validation_prompts=a red circle", "validation_steps=2"])
+code |= main(["rewrite", "a pair of crimson balls", "--rewriter", "toy", "-o", folder + "/rewrites.jsonl"])
 code |= main(["train", "rewrite_sft", "data=" + folder + "/rows.jsonl", "output=" + folder + "/rewriter",
               "max_steps=1", "batch_size=1", "holdout=0.5"])
 sys.exit(code)

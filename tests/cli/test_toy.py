@@ -45,7 +45,7 @@ def train(monkeypatch, capfd):
 def test_training_without_a_model_says_so_once_and_goes_on(train, method):
     (line,) = train(method)
     assert "model=PATH_OR_HUB_ID" in line and line.startswith("t2ialign: WARNING: NO MODEL WAS NAMED")
-    assert train(method, "model=shapes") == []
+    assert train(method, "model=toy") == []
 
 
 def test_these_are_the_trainers_of_image_models():
@@ -60,11 +60,11 @@ def test_lrm_cannot_be_started_without_a_model(capfd):
 def test_a_rewriter_is_told_of_the_model_that_renders(train):
     (line,) = train("rewrite_grpo", "model=some/llm")
     assert "generator=PATH_OR_HUB_ID" in line
-    assert train("rewrite_grpo", "generator=shapes") == train("rewrite_sft") == train("reward") == []
+    assert train("rewrite_grpo", "generator=toy") == train("rewrite_sft") == train("reward") == []
 
 
 def test_a_recipe_that_names_the_model_is_enough(train, tmp_path):
-    (tmp_path / "a.yaml").write_text("model: shapes\n")
+    (tmp_path / "a.yaml").write_text("model: toy\n")
     (tmp_path / "b.yaml").write_text("lr: 1.0e-3\n")
     assert train("dpo", "-c", str(tmp_path / "a.yaml")) == []
     assert len(train("dpo", "-c", str(tmp_path / "b.yaml"))) == 1
@@ -76,10 +76,10 @@ def test_of_several_processes_one_speaks(train, monkeypatch):
 
 
 def test_sampling_without_a_model_says_so_and_renders_the_toy(capfd, tmp_path):
-    argv = ["sample", "a red circle", "--steps", "1", "--output"]
+    argv = ["sample", "a red circle", "--num-inference-steps", "1", "--output"]
     (line,) = told(capfd, *argv, str(tmp_path / "a"))
     assert "--model PATH_OR_HUB_ID" in line
-    assert told(capfd, *argv, str(tmp_path / "b"), "--model", "shapes") == []
+    assert told(capfd, *argv, str(tmp_path / "b"), "--model", "toy") == []
     assert (tmp_path / "a" / "00000.png").read_bytes() == (tmp_path / "b" / "00000.png").read_bytes()
 
 
@@ -90,4 +90,4 @@ def test_the_demo_and_the_proofs_name_it_themselves(monkeypatch, tmp_path: Path)
     monkeypatch.setattr("t2ialign.toy.preferences.write_pairs", lambda folder, file: 0)
     demo._sample(tmp_path / "demo", ["a red circle"], first_seed=0)
     labelled_pairs.sampled(tmp_path / "pairs", ["a red circle"], 2, first_seed=0, options={})
-    assert models == ["shapes", "shapes"]
+    assert models == ["toy", "toy"]

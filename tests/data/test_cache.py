@@ -43,7 +43,7 @@ def sd(tiny_sd) -> Policy:
 
 @pytest.fixture(scope="module")
 def sharp(tiny_sd) -> Policy:
-    """A VAE whose posterior is narrow, as a trained one's is: a latent tells which picture it is of."""
+    """A VAE whose posterior is narrow, as a trained one's is: a latent tells which image it is of."""
     policy = load_policy(str(tiny_sd), device="cpu")
     policy.latents.vae.quant_conv.bias.data[4:] -= 10  # log variance
     return policy
@@ -74,7 +74,7 @@ def moments(policy: Policy, image, size=(32, 32), mirror=False) -> tuple[Tensor,
 
 
 def shows(latents: Tensor, policy: Policy, image, size=(32, 32), mirror=False) -> bool:
-    """Whether latents (C, h, w) are a plausible draw for the picture; half precision blurs z a little."""
+    """Whether latents (C, h, w) are a plausible draw for the image; half precision blurs z a little."""
     mean, std = moments(policy, image, size, mirror)
     return bool(((latents - mean) / std).square().mean() < 1.5)
 
@@ -101,7 +101,7 @@ class CountCalls:
 
 
 class TestContents:
-    def test_latents_are_the_posterior_of_each_picture(self, cache, records, sd):
+    def test_latents_are_the_posterior_of_each_image(self, cache, records, sd):
         """std is multiplied by each row's own noise; many draws average to the mean at the right rate."""
         draws, indices = 400, [0, 5, 20]
         wins = torch.stack([cache.batch(indices, keys(3, epoch)).win for epoch in range(draws)])
@@ -120,7 +120,7 @@ class TestContents:
             assert not shows(batch.win[i], sharp, record.lose)
             assert not shows(batch.lose[i], sharp, records[i - 1].lose)
 
-    def test_both_pictures_are_drawn_independently(self, cache, records, sd):
+    def test_both_images_are_drawn_independently(self, cache, records, sd):
         batch = cache.batch([3], keys(1))
         (mean_win, std_win), (mean, std) = moments(sd, records[3].win), moments(sd, records[3].lose)
         z = torch.stack([((batch.win - mean_win) / std_win).flatten(), ((batch.lose - mean) / std).flatten()])
@@ -159,7 +159,7 @@ class TestContents:
 
 
 class TestForwards:
-    def test_each_picture_and_each_prompt_is_encoded_once_and_never_again(self, records, sd, tmp_path):
+    def test_each_image_and_each_prompt_is_encoded_once_and_never_again(self, records, sd, tmp_path):
         options = {"resolution": 32, "batch_size": 4, "shard_size": 6}
         with CountCalls(sd.vae.encoder, sd.pipe.text_encoder) as built:
             cache = build_cache(tmp_path / "c", records, sd, **options)
@@ -179,10 +179,10 @@ class TestForwards:
 
 
 class TestBuckets:
-    SHAPES = ((32, 32), (32, 50), (60, 36))
+    TOY = ((32, 32), (32, 50), (60, 36))
 
     def test_pairs_share_a_size_and_batches_a_bucket(self, sharp, tmp_path):
-        records = make_records(24, 3, self.SHAPES)
+        records = make_records(24, 3, self.TOY)
         cache = build_cache(tmp_path / "c", records, sharp, resolution=32, buckets=True, batch_size=3)
         sizes, seen = bucket_sizes(32, 4), set()
         for i, record in enumerate(records):
@@ -193,7 +193,7 @@ class TestBuckets:
                 pairs.lose[0], sharp, record.lose, size
             )
             seen.add(size)
-        assert len(seen) >= 3, "the test's pictures fall into several buckets"
+        assert len(seen) >= 3, "the test's images fall into several buckets"
         for rows in cache.plan(0, 0, 4):
             assert len(cache.batch(rows, keys(4)).win) == 4
 
@@ -260,7 +260,7 @@ class TestSplit:
 
 
 class TestFlip:
-    def test_both_pictures_are_mirrored_together_half_of_the_time(self, sharp, tmp_path):
+    def test_both_images_are_mirrored_together_half_of_the_time(self, sharp, tmp_path):
         record = PairRecord("a", noise((32, 40), 0), noise((32, 32), 1))
         cache = build_cache(tmp_path / "c", [record], sharp, resolution=32, flip=True)
         mirrored = []
@@ -276,7 +276,7 @@ class TestFlip:
 
 
 class TestSdxl:
-    def test_each_picture_tells_its_own_size_and_the_prompt_is_shared(self, sdxl, tmp_path):
+    def test_each_image_tells_its_own_size_and_the_prompt_is_shared(self, sdxl, tmp_path):
         record = PairRecord("a cat", noise((40, 60), 0), noise((64, 48), 1))
         cache = build_cache(tmp_path / "c", [record, record], sdxl, resolution=32)
         pairs = cache.batch([0, 1], keys(2))

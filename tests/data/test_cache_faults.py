@@ -180,14 +180,14 @@ class TestFolder:
         assert not (tmp_path / "c").exists()
 
 
-class TestPictures:
+class TestImages:
     def broken(self) -> list[PairRecord]:
         records = make_records()
-        records[6] = PairRecord("prompt 6", b"no picture", noise(1), name="set.parquet row 6")
+        records[6] = PairRecord("prompt 6", b"no image", noise(1), name="set.parquet row 6")
         return records
 
-    def test_an_unreadable_picture_stops_the_build_and_keeps_what_is_done(self, sd, whole, tmp_path):
-        with pytest.raises(ValueError, match=r"^set.parquet row 6 winner: got bytes of no known picture"):
+    def test_an_unreadable_image_stops_the_build_and_keeps_what_is_done(self, sd, whole, tmp_path):
+        with pytest.raises(ValueError, match=r"^set.parquet row 6 winner: got bytes of no known image"):
             build_cache(tmp_path / "c", self.broken(), sd, **OPTIONS)
         assert refuses(tmp_path / "c") and list((tmp_path / "c").glob("pairs-*"))
         assert_same(build_cache(tmp_path / "c", make_records(), sd, **OPTIONS), whole)
@@ -222,13 +222,13 @@ class TestMended:
     """What a build that stopped has encoded is kept when its rows are mended, and stays with its own row."""
 
     def stopped(self, sd, folder: Path, records: list[PairRecord]) -> None:
-        with pytest.raises(ValueError, match="winner: got bytes of no known picture"):
+        with pytest.raises(ValueError, match="winner: got bytes of no known image"):
             build_cache(folder, records, sd, fingerprint={"contents": "before", "ties": "drop"}, **OPTIONS)
         assert list(folder.glob("pairs-*"))
 
     def test_rows_may_be_mended_dropped_and_moved(self, sd, tmp_path):
         records = [PairRecord(f"p{i}", noise(2 * i), noise(2 * i + 1), name=f"row {i}") for i in range(13)]
-        broken = PairRecord("p8", b"no picture", noise(1))
+        broken = PairRecord("p8", b"no image", noise(1))
         self.stopped(sd, tmp_path / "c", [*records[:8], broken, *records[9:]])
         new = PairRecord("first", noise(100), noise(101), weight=0.5)
         mended = [new, *records[1:8], PairRecord("another caption", records[0].win, records[0].lose)]
@@ -256,7 +256,7 @@ class TestMended:
             noise(seed).save(file)
         records = [PairRecord("x", files[0], files[1]), PairRecord("y", files[2], files[3])]
         whole = noise(3).tobytes()
-        files[3].write_bytes(b"no picture")
+        files[3].write_bytes(b"no image")
         with pytest.raises(ValueError, match=r"d\.png"):
             build_cache(tmp_path / "c", [records[0], records[0], records[0], records[1]], sd, **OPTIONS)
         noise(50).save(files[0])

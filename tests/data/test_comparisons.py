@@ -1,4 +1,4 @@
-"""Comparisons: each picture prepared once, read back as it was, whatever interrupts the building."""
+"""Comparisons: each image prepared once, read back as it was, whatever interrupts the building."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Skipped
 
 
-def picture(seed: int) -> Image.Image:
+def make_image(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 
 
@@ -35,12 +35,12 @@ class Prepare:
 
 
 def records(count: int = 12) -> list[PairRecord]:
-    """A chain: picture i against picture i + 1, so that most serve twice; two prompts of unequal size."""
+    """A chain: image i against image i + 1, so that most serve twice; two prompts of unequal size."""
     return [
         PairRecord(
             "rare" if i % 4 == 0 else "common",
-            picture(i),
-            picture(i + 1),
+            make_image(i),
+            make_image(i + 1),
             name=f"row {i}",
             preference=0.5 + 0.5 * (i % 2),
         )
@@ -48,14 +48,14 @@ def records(count: int = 12) -> list[PairRecord]:
     ]
 
 
-def test_every_picture_is_prepared_once_and_read_back_as_it_was(tmp_path: Path) -> None:
+def test_every_image_is_prepared_once_and_read_back_as_it_was(tmp_path: Path) -> None:
     prepare, given = Prepare(), records()
     cache = build_comparisons(tmp_path / "c", given, prepare, shard_size=4)
     assert prepare.count == 13 and len(cache) == 12
     batch = cache.batch([3, 0, 7])
     for row, i in enumerate((3, 0, 7)):
-        assert torch.equal(batch.win[row], pixels(picture(i)))
-        assert torch.equal(batch.lose[row], pixels(picture(i + 1)))
+        assert torch.equal(batch.win[row], pixels(make_image(i)))
+        assert torch.equal(batch.lose[row], pixels(make_image(i + 1)))
         assert batch.prompts[row] == given[i].prompt == cache.prompt(i)
     assert batch.preference.tolist() == [1.0, 0.5, 1.0] and batch.weight.tolist() == [1.0] * 3
     again = build_comparisons(tmp_path / "c", given, prepare, shard_size=4)
@@ -81,12 +81,12 @@ def test_an_interrupted_build_goes_on_with_what_it_has(tmp_path: Path) -> None:
     assert stored == 0 or prepare.count < 10 + 13
 
 
-def test_an_unreadable_picture_stops_or_is_left_out_with_its_pairs(
+def test_an_unreadable_image_stops_or_is_left_out_with_its_pairs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = records(4)
-    given[2] = PairRecord("common", b"no picture", picture(3), name="row 2")
-    with pytest.raises(ValueError, match=r"row 2 win: got bytes of no known picture format"):
+    given[2] = PairRecord("common", b"no image", make_image(3), name="row 2")
+    with pytest.raises(ValueError, match=r"row 2 win: got bytes of no known image format"):
         build_comparisons(tmp_path / "a", given, Prepare())
     with caplog.at_level(logging.WARNING):
         cache = build_comparisons(tmp_path / "b", given, Prepare(), skipped=Skipped("set"))
@@ -95,7 +95,7 @@ def test_an_unreadable_picture_stops_or_is_left_out_with_its_pairs(
         "set: 1 rows left out: 1 with an image that cannot be read (first: row 2 win: got bytes of no known"
     )
     assert message in caplog.text
-    assert torch.equal(cache.batch([2]).win[0], pixels(picture(3)))
+    assert torch.equal(cache.batch([2]).win[0], pixels(make_image(3)))
     with pytest.raises(ValueError, match="no readable pairs"):
         build_comparisons(tmp_path / "c", given[2:3], Prepare(), skipped=Skipped("set"))
 
@@ -121,7 +121,7 @@ def test_even_weights_give_every_prompt_one_voice_and_keep_the_mean(tmp_path: Pa
 
 
 def test_held_out_prompts_share_no_pair_and_orders_are_shuffles(tmp_path: Path) -> None:
-    given = [PairRecord(f"p{i % 5}", picture(i), picture(i + 50)) for i in range(20)]
+    given = [PairRecord(f"p{i % 5}", make_image(i), make_image(i + 50)) for i in range(20)]
     cache = build_comparisons(tmp_path / "c", given, Prepare())
     train, held = cache.split(0.4, 0)
     sides = [{part.prompt(i) for i in range(len(part))} for part in (train, held)]

@@ -171,8 +171,8 @@ def test_comparisons_are_mended_likewise(tmp_path):
         prepared.clear()
         return build_comparisons(tmp_path, make_records(), prepare, shard_size=8)
 
-    def prepare(picture: Any) -> torch.Tensor:
-        prepared.append(picture)
+    def prepare(image: Any) -> torch.Tensor:
+        prepared.append(image)
         return torch.zeros(3, 8, 8)
 
     prepared: list[Any] = []

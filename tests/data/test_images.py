@@ -50,7 +50,7 @@ def png(width: int, height: int, *, data: bytes = b"") -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(orientation):
     upright = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
-    # Section 4.6.4 of EXIF 2.3: where the stored row 0 and column 0 lie in the upright picture.
+    # Section 4.6.4 of EXIF 2.3: where the stored row 0 and column 0 lie in the upright image.
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -157,7 +157,7 @@ def test_first_frame_of_an_animation():
     assert (pixels(data) == RED).all()
 
 
-def test_file_bytes_and_open_picture_agree(tmp_path):
+def test_file_bytes_and_open_image_agree(tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
     path = tmp_path / "a.png"
     image.save(path)
@@ -176,21 +176,21 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), d
         (encoded(NOISE, "WEBP")[:-900], ""),
         (encoded(NOISE, "TIFF", compression="tiff_lzw")[:5000], ""),
         (b"", "zero bytes"),
-        (b"<!DOCTYPE html><html>404</html>", "no known picture format"),
+        (b"<!DOCTYPE html><html>404</html>", "no known image format"),
         (png(20_000, 20_000), "decompression bomb"),
         (encoded(NOISE, "PNG")[:60] + b"\0" * 60 + encoded(NOISE, "PNG")[120:], ""),
     ],
     ids=["jpeg cut", "png cut", "webp cut", "tiff cut", "empty", "html", "bomb", "garbled"],
 )
-def test_unreadable_pictures_are_named_in_one_line(tmp_path, data, reason):
-    path = tmp_path / "broken picture.jpg"
+def test_unreadable_images_are_named_in_one_line(tmp_path, data, reason):
+    path = tmp_path / "broken image.jpg"
     path.write_bytes(data)
     for source, name in ((path, ""), (data, "set.parquet row 7 winner")):
         with pytest.raises(ValueError) as caught:
             open_rgb(source, name=name)
         message = str(caught.value)
         assert (name or str(path)) in message and reason in message and "\n" not in message
-        assert "expected a whole picture" in message
+        assert "expected a whole image" in message
 
 
 def test_missing_file_and_folder_are_named(tmp_path):
@@ -218,7 +218,7 @@ def test_formats_by_the_endings_they_go_by(tmp_path, form, suffix):
     assert abs(pixels(path)[9, 9].astype(int) - RED).max() < 8  # lossy formats
 
 
-def test_first_picture_of_an_mpo():
+def test_first_image_of_an_mpo():
     other = Image.new("RGB", (8, 8), (0, 0, 255))
     data = encoded(Image.new("RGB", (8, 8), RED), "MPO", save_all=True, append_images=[other])
     assert abs(pixels(data)[4, 4].astype(int) - RED).max() < 8
@@ -226,7 +226,7 @@ def test_first_picture_of_an_mpo():
 
 @pytest.mark.parametrize("form", ["EPS", "PDF", "ICO", "PCX"])
 def test_formats_that_are_not_named_are_not_opened(form):
-    with pytest.raises(ValueError, match="bytes of no known picture format"):
+    with pytest.raises(ValueError, match="bytes of no known image format"):
         open_rgb(encoded(Image.new("RGB", (32, 32)), form))
 
 

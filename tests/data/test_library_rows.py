@@ -1,4 +1,4 @@
-"""What `datasets` opens: pictures stay encoded at any depth, so that Pillow's other formats are not tried."""
+"""What `datasets` opens: images stay encoded at any depth, so that Pillow's other formats are not tried."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ from t2ialign.data.sources import read_rows
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(%pipe%touch ran) (w) file\n%%EOF\n"
 
 
-def test_no_program_starts_for_a_picture_within_a_list(tmp_path: Path, monkeypatch) -> None:
+def test_no_program_starts_for_an_image_within_a_list(tmp_path: Path, monkeypatch) -> None:
     def no_program(*_: object, **__: object) -> None:
         raise AssertionError("a program was started")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from t2ialign.data.cache.keys import picture_key
+from t2ialign.data.cache.keys import image_key
 from t2ialign.data.located import located
 from t2ialign.data.pairs import read_pairs
-from t2ialign.scoring.decode import read_picture
+from t2ialign.scoring.decode import read_image
 from t2ialign.scoring.prompts import Prompts, lookup
 from t2ialign.scoring.rows import Columns
 from t2ialign.scoring.sources import open_source
@@ -59,7 +59,7 @@ def test_unicode_forms(base, forms):
 
 
 @posix
-@pytest.mark.parametrize("text", ["C:\\pictures\\a.png", "c:/pictures/a.png", "\\\\server\\share\\a.png"])
+@pytest.mark.parametrize("text", ["C:\\images\\a.png", "c:/images/a.png", "\\\\server\\share\\a.png"])
 def test_an_absolute_path_of_another_computer_is_refused(base, text):
     with pytest.raises(ValueError, match=r"row 1: got .*, an absolute path of a Windows computer; expected"):
         located("row 1", text, base)
@@ -76,8 +76,8 @@ def test_a_name_that_no_file_can_have_is_an_error_of_its_row_alone(base):
     first, nul, half = open_source(str(base / "t.jsonl"), Prompts(), Columns()).items()
     assert first.error is None and nul.error is not None and "NUL" in nul.error
     with pytest.raises(ValueError, match="got"):
-        read_picture(half)
-    assert isinstance(half.image, Path) and picture_key(half.image) != picture_key(base / "img" / "a.png")
+        read_image(half)
+    assert isinstance(half.image, Path) and image_key(half.image) != image_key(base / "img" / "a.png")
 
 
 def test_what_is_not_there_is_given_for_the_reader_to_name(base):

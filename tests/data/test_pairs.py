@@ -23,7 +23,7 @@ def own_library_cache(tmp_path, monkeypatch):
     datasets.disable_progress_bars()
 
 
-def picture(level: int) -> bytes:
+def make_image(level: int) -> bytes:
     """A grey PNG that says which one it is."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (level, level, level)).save(buffer, "PNG")
@@ -51,8 +51,8 @@ def pick_a_pic(path: Path, labels: list[tuple], **extra) -> Path:
     return write_parquet(
         path,
         are_different=[True for _ in rows],
-        jpg_0=[picture(2 * i) for i in rows],
-        jpg_1=[picture(2 * i + 1) for i in rows],
+        jpg_0=[make_image(2 * i) for i in rows],
+        jpg_1=[make_image(2 * i + 1) for i in rows],
         label_0=[float(a) for a, _ in labels],
         label_1=[float(b) for _, b in labels],
         caption=[f"prompt {i}" for i in rows],
@@ -66,7 +66,7 @@ PROMPTS = [row[0] for row in RANKED]
 
 
 def structs(levels: list[int]) -> list[dict]:
-    return [{"bytes": picture(v), "path": f"{v}.png"} for v in levels]
+    return [{"bytes": make_image(v), "path": f"{v}.png"} for v in levels]
 
 
 class TestPickAPic:
@@ -84,7 +84,7 @@ class TestPickAPic:
         rng = np.random.default_rng(0)
         labels = [[(1, 0), (0, 1), (0.5, 0.5)][i] for i in rng.integers(0, 3, 60)]
         file = pick_a_pic(tmp_path / "p.parquet", labels)
-        net: dict[str, float] = {}  # winner's weight minus loser's, of the first picture
+        net: dict[str, float] = {}  # winner's weight minus loser's, of the first image
         for prompt, win, _, weight in summary(file, ties=ties):
             net[prompt] = net.get(prompt, 0.0) + (weight if win % 2 == 0 else -weight)
         assert [net.get(f"prompt {i}", 0.0) for i in range(60)] == [a - b for a, b in labels]
@@ -140,7 +140,7 @@ class TestPickAPic:
 
 class TestRanked:
     @pytest.mark.parametrize("column", ["prompt", "caption", "text"])
-    @pytest.mark.parametrize("wrap", [structs, lambda levels: [picture(v) for v in levels]])
+    @pytest.mark.parametrize("wrap", [structs, lambda levels: [make_image(v) for v in levels]])
     def test_parquet_of_bytes_and_of_structs(self, tmp_path, column, wrap):
         columns = {column: PROMPTS, "chosen": wrap(CHOSEN), "rejected": wrap(REJECTED)}
         assert summary(write_parquet(tmp_path / "p.parquet", **columns)) == RANKED
@@ -149,7 +149,7 @@ class TestRanked:
     def test_text_files_with_paths_relative_to_the_file(self, tmp_path, suffix, monkeypatch):
         (tmp_path / "set" / "images").mkdir(parents=True)
         for v in (*CHOSEN, *REJECTED):
-            (tmp_path / "set" / "images" / f"{v}.png").write_bytes(picture(v))
+            (tmp_path / "set" / "images" / f"{v}.png").write_bytes(make_image(v))
         rows = [
             {"prompt": p, "chosen": f"images/{w}.png", "rejected": f"images/{n}.png"} for p, w, n, _ in RANKED
         ]
@@ -199,7 +199,7 @@ def pair_folder(root: Path, names: list[str] | None = None) -> Path:
         for name, v in zip(names or ["a", "b", "sub/c.v2"], levels, strict=True):
             path = root / side / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture(v))
+            path.write_bytes(make_image(v))
     return root
 
 
@@ -222,7 +222,7 @@ class TestFolder:
         assert summary(tmp_path) == RANKED
 
     @pytest.mark.parametrize("place", ["", "chosen", "rejected"])
-    def test_text_file_beside_the_picture(self, tmp_path, place):
+    def test_text_file_beside_the_image(self, tmp_path, place):
         pair_folder(tmp_path)
         for name, prompt in zip(NAMES, PROMPTS, strict=True):
             path = tmp_path / place / name.replace(".png", ".txt")
@@ -230,7 +230,7 @@ class TestFolder:
             path.write_text(prompt + "\n", encoding="utf-8-sig")
         assert summary(tmp_path) == RANKED
 
-    def test_kinds_of_picture_may_differ_within_a_pair(self, tmp_path):
+    def test_kinds_of_image_may_differ_within_a_pair(self, tmp_path):
         pair_folder(tmp_path)
         (tmp_path / "captions.jsonl").write_text(
             "\n".join(json.dumps({"file_name": n, "text": p}) for n, p in zip(NAMES, PROMPTS, strict=True))
@@ -246,7 +246,7 @@ class TestFolder:
             (lambda root: (root / "rejected" / "b.png").unlink(), "1 images without a partner"),
             (lambda root: (root / "captions.jsonl").unlink(), "3 pairs without a caption"),
             (
-                lambda root: (root / "chosen" / "a.jpg").write_bytes(picture(1)),
+                lambda root: (root / "chosen" / "a.jpg").write_bytes(make_image(1)),
                 "expected one image of each name",
             ),
             (
@@ -347,7 +347,7 @@ class TestLibrary:
                 {"prompt": prompt, "chosen_file_name": f"{win}.png", "rejected_file_name": f"{lose}.png"}
             )
             for v in (win, lose):
-                (tmp_path / f"{v}.png").write_bytes(picture(v))
+                (tmp_path / f"{v}.png").write_bytes(make_image(v))
         (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
         assert summary(tmp_path) == RANKED
 
@@ -383,9 +383,9 @@ def test_wrong_options_are_refused_before_reading(options):
         read_pairs("anything", **options)
 
 
-def test_pictures_behind_an_address_are_fetched(tmp_path):
+def test_images_behind_an_address_are_fetched(tmp_path):
     for name, value in (("a.png", 7), ("b.png", 8)):
-        (tmp_path / name).write_bytes(picture(value))
+        (tmp_path / name).write_bytes(make_image(value))
     other = {"bytes": None, "path": str(tmp_path / "b.png")}
     row = {"prompt": "a", "chosen": (tmp_path / "a.png").as_uri(), "rejected": other}
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
@@ -420,9 +420,9 @@ def write_lines(file: Path, rows: list[dict]) -> str:
 
 @pytest.fixture
 def good(tmp_path):
-    """A row of two pictures that are there."""
+    """A row of two images that are there."""
     for name, value in (("a.png", 1), ("b.png", 2)):
-        (tmp_path / name).write_bytes(picture(value))
+        (tmp_path / name).write_bytes(make_image(value))
     return {"prompt": "p", "chosen": "a.png", "rejected": "b.png"}
 
 
@@ -489,7 +489,7 @@ class TestRowsThatCannotBeUsed:
             list(read_pairs(str(write_lines(tmp_path / "p.jsonl", [good | twice]))))
 
     def test_an_image_may_tie_with_itself(self, tmp_path):
-        image = [picture(1)]
+        image = [make_image(1)]
         columns = {"caption": ["p"], "jpg_0": image, "jpg_1": image, "label_0": [0.5], "label_1": [0.5]}
         file = write_parquet(tmp_path / "p.parquet", **columns)
         assert [record.preference for record in read_pairs(str(file), ties="soft")] == [0.5]

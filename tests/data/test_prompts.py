@@ -135,9 +135,9 @@ def test_literal_prompt(text):
 
 
 def test_folder_of_that_name_does_not_turn_a_prompt_into_a_path(tmp_path, monkeypatch):
-    (tmp_path / "shapes").mkdir()
+    (tmp_path / "toy").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert read_prompts("shapes") == ["shapes"]
+    assert read_prompts("toy") == ["toy"]
 
 
 @pytest.mark.parametrize(

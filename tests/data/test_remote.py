@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from t2ialign.data import remote
-from t2ialign.data.cache.keys import picture_key
+from t2ialign.data.cache.keys import image_key
 from t2ialign.data.images import open_rgb
 from t2ialign.data.pair_writer import write_pairs
 from t2ialign.data.pairs import read_pairs
@@ -121,7 +121,7 @@ def test_an_image_is_fetched_also_after_a_redirection_or_a_short_failure(address
         ("/429", 3, "got HTTP 429 Too Many Requests in 3 tries"),
         ("/hangs", 3, "got no answer within 0.2 s in 3 tries"),
         ("/page", 1, "got a web page (text/html)"),
-        ("/text", 1, "got bytes of no known picture format"),
+        ("/text", 1, "got bytes of no known image format"),
         ("/large", 1, "got more than 256 MiB"),
     ],
 )
@@ -175,9 +175,9 @@ def test_storage_without_its_package_says_what_to_install(monkeypatch, address, 
 def test_other_storage_is_read_through_fsspec(tmp_path):
     import fsspec
 
-    with fsspec.open("memory://pictures/a.png", "wb") as file:
+    with fsspec.open("memory://images/a.png", "wb") as file:
         file.write(png())
-    assert open_rgb(Remote("memory://pictures/a.png")).size == (4, 4)
+    assert open_rgb(Remote("memory://images/a.png")).size == (4, 4)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_rows_of_pairs_are_read_without_fetching_and_a_key_is_of_the_address(add
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
     (record,) = read_pairs(str(tmp_path / "p.jsonl"))
     assert (record.win, record.lose) == (Remote(f"{address}/a.png"), Remote(f"{address}/b.png"))
-    assert picture_key(record.win) == picture_key(Remote(f"{address}/a.png")) != picture_key(record.lose)
+    assert image_key(record.win) == image_key(Remote(f"{address}/a.png")) != image_key(record.lose)
     assert not fetched
     write_pairs(tmp_path / "o.jsonl", [(record, {})])
     assert json.loads((tmp_path / "o.jsonl").read_text())["jpg_0"] == f"{address}/a.png"

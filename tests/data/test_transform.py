@@ -58,7 +58,7 @@ class TestBuckets:
 
 
 class TestFrame:
-    def test_identical_pictures_give_identical_tensors(self):
+    def test_identical_images_give_identical_tensors(self):
         for mirror in (False, True):
             framed = [frame(noise(37, 53), (32, 40), mirror=mirror) for _ in range(2)]
             assert torch.equal(framed[0].pixels, framed[1].pixels)
@@ -88,7 +88,7 @@ class TestFrame:
         assert plain.crop[0] == mirrored.crop[0]
 
     def test_numbers_for_sdxl(self):
-        """A 600 x 1200 picture in a 512 square: resized to 512 x 1024, cut 256 from the left."""
+        """A 600 x 1200 image in a 512 square: resized to 512 x 1024, cut 256 from the left."""
         framed = frame(blank(600, 1200), (512, 512))
         assert (framed.original, framed.crop, framed.target) == ((600, 1200), (0, 256), (512, 512))
 

@@ -15,7 +15,7 @@ from PIL import Image
 from t2ialign.data.files.walk import CLUTTER, LENGTH, walk
 from t2ialign.data.folder import folder_rows
 from t2ialign.data.image_folder import image_folder
-from t2ialign.data.images import picture_of
+from t2ialign.data.images import image_of
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.skipped import Skipped
 from t2ialign.data.sources import identity
@@ -42,9 +42,9 @@ def names(root: Path) -> list[str]:
 def pairs(root: Path) -> list[tuple[str, str, str]]:
     """(prompt, winner's and loser's place below the folder) of every pair."""
 
-    def place(picture: object) -> str:
-        assert isinstance(picture, Path)
-        return picture.relative_to(root).as_posix()
+    def place(source: object) -> str:
+        assert isinstance(source, Path)
+        return source.relative_to(root).as_posix()
 
     return [(r.prompt, place(r.win), place(r.lose)) for r in read_pairs(str(root))]
 
@@ -123,10 +123,10 @@ class TestWalk:
 
 class TestCaptions:
     @pytest.mark.parametrize(
-        ("picture", "caption"), [("a.PNG", "a.TXT"), ("a.Jpg", "a.txt"), ("a.b.png", "a.b.Caption")]
+        ("name", "caption"), [("a.PNG", "a.TXT"), ("a.Jpg", "a.txt"), ("a.b.png", "a.b.Caption")]
     )
-    def test_letter_case_of_endings_does_not_matter(self, tmp_path, picture, caption):
-        image(tmp_path / picture)
+    def test_letter_case_of_endings_does_not_matter(self, tmp_path, name, caption):
+        image(tmp_path / name)
         text(tmp_path / caption, "hello")
         folder = image_folder(tmp_path)
         assert [folder.caption(path) for path in folder.images] == ["hello"]
@@ -261,7 +261,7 @@ class TestPairs:
         for where, row in rows.items():
             if where != f"{root} pair 0":
                 with pytest.raises(ValueError, match="got"):
-                    picture_of(where, row["rejected"], root)
+                    image_of(where, row["rejected"], root)
 
     @pytest.mark.parametrize("extra", [None, "README.md", "captions.jsonl"])
     def test_folders_of_other_names_are_told_the_expected_ones(self, tmp_path, extra):

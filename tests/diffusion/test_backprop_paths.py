@@ -20,8 +20,8 @@ SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"
 SD = {**SD, "timestep_spacing": "leading", "set_alpha_to_one": False}
 
 
-def draws(rule, num_steps, count, **options):
-    return [draw_plan(rule, num_steps, generator=generator(7, i), **options) for i in range(count)]
+def draws(rule, num_inference_steps, count, **options):
+    return [draw_plan(rule, num_inference_steps, generator=generator(7, i), **options) for i in range(count)]
 
 
 def test_all_and_last_are_what_they_say():
@@ -104,15 +104,17 @@ def test_an_early_stop_falls_evenly_on_the_last_m_steps_and_records_the_step_it_
 
 def test_impossible_plans_are_one_line():
     for options, words in (
-        ({"k": 6}, "got k=6 recorded steps of num_steps=5"),
-        ({"k": 4, "early_stop": 3}, "got k=4 recorded steps of num_steps=5 with early_stop=3"),
+        ({"k": 6}, "got k=6 recorded steps of num_inference_steps=5"),
+        ({"k": 4, "early_stop": 3}, "got k=4 recorded steps of num_inference_steps=5 with early_stop=3"),
         ({"early_stop": 6, "k": 1}, "got k=1|got early_stop=6"),
     ):
         with pytest.raises(ValueError, match=words):
             draw_plan("last", T, generator=generator(0), **options)
-    with pytest.raises(ValueError, match="got early_stop=6; expected 0 to num_steps=5"):
+    with pytest.raises(ValueError, match="got early_stop=6; expected 0 to num_inference_steps=5"):
         draw_plan("mask", T, early_stop=6, generator=generator(0))
-    with pytest.raises(ValueError, match="got record=normal for num_steps=1 with early_stop=0; expected 2"):
+    with pytest.raises(
+        ValueError, match="got record=normal for num_inference_steps=1 with early_stop=0; expected 2"
+    ):
         draw_plan("normal", 1, generator=generator(0))
 
 
@@ -121,16 +123,16 @@ class Constants:
 
     kind = "eps"
 
-    def __init__(self, num_steps: int) -> None:
+    def __init__(self, num_inference_steps: int) -> None:
         self.table = path_table(SD).double()
-        self.outputs = torch.zeros(num_steps, dtype=torch.float64, requires_grad=True)
+        self.outputs = torch.zeros(num_inference_steps, dtype=torch.float64, requires_grad=True)
         self.calls = 0
 
     def path(self, t):
         squared = self.table[t].view(-1, 1, 1, 1)
         return squared.sqrt(), (1 - squared).sqrt()
 
-    def guided(self, x_t, t, cond, guidance):
+    def guided(self, x_t, t, cond, guidance_scale):
         out = self.outputs[self.calls].expand_as(x_t)
         self.calls += 1
         return out
@@ -145,7 +147,7 @@ def test_the_linear_path_s_weights_are_those_derived_by_hand():
     x_T = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     plan = draw_plan("all", 50, generator=generator(0))
     x_0, _ = differentiable_sample(
-        policy, {}, x_T, timesteps(SD, 50), plan, kernel=ODE, guidance=1.0, recompute=False
+        policy, {}, x_T, timesteps(SD, 50), plan, kernel=ODE, guidance_scale=1.0, recompute=False
     )
     x_0.sum().backward()
     weights = -policy.outputs.grad
@@ -173,7 +175,13 @@ def problem(policy):
     x_T = normal_rows(shape, [(0, row) for row in range(2)]).double()
     pixels = torch.randn(2, 3, *policy.native_size, generator=generator(3), dtype=torch.float64)
     return SimpleNamespace(
-        policy=policy, cond=cond, x_T=x_T, times=policy.timesteps(T), guidance=2.0, noise=noise, pixels=pixels
+        policy=policy,
+        cond=cond,
+        x_T=x_T,
+        times=policy.timesteps(T),
+        guidance_scale=2.0,
+        noise=noise,
+        pixels=pixels,
     )
 
 
@@ -197,7 +205,7 @@ def path(problem, plan, eta, **options):
         problem.times,
         plan,
         kernel=ddim(eta),
-        guidance=problem.guidance,
+        guidance_scale=problem.guidance_scale,
         noise=problem.noise if eta else None,
         **options,
     )
@@ -239,14 +247,14 @@ def test_low_variance_records_the_last_step_only_from_each_new_noise(policy, pro
         normal_rows(shape, [(5, n, row) for n in range(3) for row in range(2)]).double().unflatten(0, (3, 2))
     )
     with spied(policy) as seen:
-        found, _ = low_variance_sample(policy, cond, x_0, times, eps, guidance=2.0, recompute=False)
+        found, _ = low_variance_sample(policy, cond, x_0, times, eps, guidance_scale=2.0, recompute=False)
     assert found.shape == (6, *shape) and len(seen) == 1 and found.requires_grad
     alpha = policy.latents.table[times[-2].long()]
     x_t = alpha.sqrt() * x_0 + (1 - alpha).sqrt() * eps[1]  # the second noise is the rows 2 and 3
     torch.testing.assert_close(seen[0][0][2:4], x_t)
     t, s = (times[i].expand(2) for i in (-2, -1))
     with torch.no_grad():
-        alone = policy.step(x_t, t, s, cond, kernel=ODE, guidance=2.0).mean
+        alone = policy.step(x_t, t, s, cond, kernel=ODE, guidance_scale=2.0).mean
     torch.testing.assert_close(found[2:4].detach(), alone)
 
 
@@ -261,7 +269,7 @@ def test_a_step_that_does_not_record_never_builds_a_graph(policy, problem):
     policy.unet.zero_grad()
 
 
-def saved_bytes(policy, problem, num_steps, **options):
+def saved_bytes(policy, problem, num_inference_steps, **options):
     """Bytes that a loss of all steps keeps for its backward pass."""
     cond, x_T = problem.cond, problem.x_T
     kept = {}
@@ -272,9 +280,16 @@ def saved_bytes(policy, problem, num_steps, **options):
 
     own = {p.untyped_storage().data_ptr() for p in (*policy.unet.parameters(), *policy.vae.parameters())}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        plan = draw_plan("all", num_steps, generator=generator(0))
+        plan = draw_plan("all", num_inference_steps, generator=generator(0))
         x_0, _ = differentiable_sample(
-            policy, cond, x_T, policy.timesteps(num_steps), plan, kernel=ODE, guidance=2.0, **options
+            policy,
+            cond,
+            x_T,
+            policy.timesteps(num_inference_steps),
+            plan,
+            kernel=ODE,
+            guidance_scale=2.0,
+            **options,
         )
         value = (x_0 * x_T).sum()
     del value
@@ -298,7 +313,7 @@ def test_the_penalty_is_of_recorded_steps_against_the_reference_at_the_same_late
 
     plan, times, cond, x_T = PLANS["draft-k"], problem.times, problem.cond, problem.x_T
     _, costs = differentiable_sample(
-        policy, cond, x_T, times, plan, kernel=ODE, guidance=2.0, penalty=penalty
+        policy, cond, x_T, times, plan, kernel=ODE, guidance_scale=2.0, penalty=penalty
     )
     assert calls == [(int(times[3]), False, False), (int(times[4]), False, False)]
     torch.testing.assert_close(costs.detach(), torch.full((2,), 2.0).double())  # no adapter: no difference
@@ -307,5 +322,11 @@ def test_the_penalty_is_of_recorded_steps_against_the_reference_at_the_same_late
 def test_noise_is_asked_for_where_eta_needs_it(policy, problem):
     with pytest.raises(ValueError, match=r"got the noisy kernel eta 0.5 and no noise"):
         differentiable_sample(
-            policy, problem.cond, problem.x_T, problem.times, PLANS["draft"], kernel=ddim(0.5), guidance=1.0
+            policy,
+            problem.cond,
+            problem.x_T,
+            problem.times,
+            PLANS["draft"],
+            kernel=ddim(0.5),
+            guidance_scale=1.0,
         )

@@ -27,22 +27,24 @@ def test_alphas_are_those_of_diffusers(betas, zero_snr, to_one):
     assert torch.equal(table[:-1], theirs.alphas_cumprod)
 
 
-@pytest.mark.parametrize("num_steps", [1, 3, 7, 20, 30, 50, 999])
+@pytest.mark.parametrize("num_inference_steps", [1, 3, 7, 20, 30, 50, 999])
 @pytest.mark.parametrize(("spacing", "offset"), SPACINGS)
-def test_timesteps_are_those_of_diffusers(spacing, offset, num_steps):
+def test_timesteps_are_those_of_diffusers(spacing, offset, num_inference_steps):
     config = {**SD, "timestep_spacing": spacing, "steps_offset": offset}
     theirs = DDIMScheduler(**config)
-    theirs.set_timesteps(num_steps)
-    ours = timesteps(config, num_steps)
+    theirs.set_timesteps(num_inference_steps)
+    ours = timesteps(config, num_inference_steps)
     assert ours.dtype == torch.long and ours[-1] == END
     assert torch.equal(ours[:-1], theirs.timesteps)
 
 
-@pytest.mark.parametrize(("spacing", "num_steps"), [("leading", 20), ("leading", 30), ("trailing", 20)])
-def test_each_step_ends_where_diffusers_ends_it(spacing, num_steps):
+@pytest.mark.parametrize(
+    ("spacing", "num_inference_steps"), [("leading", 20), ("leading", 30), ("trailing", 20)]
+)
+def test_each_step_ends_where_diffusers_ends_it(spacing, num_inference_steps):
     """diffusers steps to t - 1000 // T, below 0 meaning the end."""
-    grid = timesteps({**SD, "timestep_spacing": spacing, "steps_offset": 1}, num_steps)
-    assert torch.equal(grid[1:], (grid[:-1] - 1000 // num_steps).clamp_min(END))
+    grid = timesteps({**SD, "timestep_spacing": spacing, "steps_offset": 1}, num_inference_steps)
+    assert torch.equal(grid[1:], (grid[:-1] - 1000 // num_inference_steps).clamp_min(END))
 
 
 def test_sd_twenty_steps_start_at_951_and_end_at_1():
@@ -58,17 +60,17 @@ def test_sd_alphas_are_the_published_ones():
 
 
 @pytest.mark.parametrize(
-    ("config", "num_steps", "message"),
+    ("config", "num_inference_steps", "message"),
     [
-        (SD, 0, "got num_steps=0; expected 1 to 1000"),
-        (SD, 1001, "got num_steps=1001; expected 1 to 1000"),
-        ({**SD, "steps_offset": 1}, 1000, "got num_steps=1000; expected fewer, as steps_offset=1"),
+        (SD, 0, "got num_inference_steps=0; expected 1 to 1000"),
+        (SD, 1001, "got num_inference_steps=1001; expected 1 to 1000"),
+        ({**SD, "steps_offset": 1}, 1000, "got num_inference_steps=1000; expected fewer, as steps_offset=1"),
         ({**SD, "timestep_spacing": "karras"}, 5, "got timestep_spacing='karras'"),
     ],
 )
-def test_a_grid_that_does_not_fit_is_an_error(config, num_steps, message):
+def test_a_grid_that_does_not_fit_is_an_error(config, num_inference_steps, message):
     with pytest.raises(ValueError, match=message):
-        timesteps(config, num_steps)
+        timesteps(config, num_inference_steps)
 
 
 def test_unknown_betas_are_an_error():

@@ -86,7 +86,7 @@ def test_log_prob_of_a_deterministic_row_is_zero_without_nan():
     torch.testing.assert_close(mean.grad[1], torch.full((1, 3, 3), 4 / 9))
 
 
-def test_siblings_of_one_state_need_one_forward():
+def test_candidates_of_one_state_need_one_forward():
     """log-ratio of winner minus loser is <w - l, mu - mu_ref> / (D std^2) when both come from one x_t."""
     win, lose, mu, mu_ref = torch.randn(4, 3, 2, 4, 4, dtype=torch.float32)
     std = torch.full((3, 1, 1, 1), 0.4)

@@ -38,7 +38,7 @@ class Undefined(Reward):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four plain pictures: two of 8x8, then two of 8x6."""
+    """Four plain images: two of 8x8, then two of 8x6."""
     rows = []
     for i, colour in enumerate(COLOURS):
         Image.new("RGB", (8, 8 if i < 2 else 6), colour).save(tmp_path / f"{i}.png")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scripts.experiments.pal import planted_votes, recover, shapes_tastes
+from scripts.experiments.pal import planted_votes, recover, toy_tastes
 
 pytestmark = pytest.mark.rest
 
@@ -41,7 +41,7 @@ def test_planted_votes_follow_the_taste_and_have_no_ties():
 
 
 def test_tastes_of_the_embedded_world_disagree_on_colour_only():
-    first, second = shapes_tastes(["a red circle", "a small blue circle", "a red square"])
+    first, second = toy_tastes(["a red circle", "a small blue circle", "a red square"])
     assert first[1] > first[0]
     assert second[1] < second[0]
     assert first[2] > first[0]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.rest
 
 def test_the_gradient_of_every_preset_is_a_finite_difference(tmp_path):
     claim, folder = GradientClaim(), tmp_path / "seed-0"
-    claim.num_steps = 4
+    claim.num_inference_steps = 4
     claim.measure(folder, 0)
     before = (folder / SLOPES).read_text()
     claim.measure(folder, 0)  # nothing is left to do
@@ -70,7 +70,14 @@ def test_growth_is_judged_beyond_the_latents(tmp_path):
 
 TINY = {
     **TRAINING,
-    **{"num_steps": 2, "k": 1, "lora_rank": 2, "batch_size": 2, "max_steps": 2, "evaluate_every": 1},
+    **{
+        "num_inference_steps": 2,
+        "k": 1,
+        "lora_rank": 2,
+        "batch_size": 2,
+        "max_steps": 2,
+        "evaluate_every": 1,
+    },
     **{"monitor_images": 2, "monitor_steps": 2},
 }
 
@@ -98,8 +105,8 @@ def test_the_monitor_has_to_fire_in_time(tmp_path, monkeypatch, fired, holds):
     monitor = folder / "run" / "monitor"
     monitor.mkdir(parents=True)
     prompts = [f"caption {i}" for i in range(40)]
-    about = {"method": "backprop", "model": "shapes", "trained": "shapes-clip", "embedding": None}
-    about |= {"prompts": prompts, "images": 1, "steps": 20, "guidance": 4.0}
+    about = {"method": "backprop", "model": "toy", "trained": "toy-clip", "embedding": None}
+    about |= {"prompts": prompts, "images": 1, "steps": 20, "guidance_scale": 4.0}
     atomic.write_json(monitor / "about.json", about)
     rows = [
         {
@@ -107,7 +114,7 @@ def test_the_monitor_has_to_fire_in_time(tmp_path, monkeypatch, fired, holds):
             "prompt": prompt,
             "seed": i,
             "file": "",
-            "scores": {"trained": step + i / 100, "shapes-clip-b": i / 100 - (step >= fired)},
+            "scores": {"trained": step + i / 100, "toy-clip-b": i / 100 - (step >= fired)},
             "statistics": {},
         }
         for step in range(4)
@@ -141,7 +148,7 @@ def test_mixing_two_loras_is_rendered_at_every_share(tmp_path, monkeypatch):
     assert set(row.measured["by_alpha"]["saturation"]) == {"0", "0.25", "0.5", "0.75", "1"}
     found = json.loads((folder / SCORES).read_text())
     for alpha, column in found["scores"].items():  # rising and falling, as if each LoRA had done its work
-        column["shapes-clip"] = [float(alpha) + i / 10 for i in range(3)]
+        column["toy-clip"] = [float(alpha) + i / 10 for i in range(3)]
         column["saturation"] = [1 - float(alpha) + i / 10 for i in range(3)]
     atomic.write_json(folder / SCORES, found)
     assert claim.rows([folder])[0].holds
@@ -153,7 +160,7 @@ def test_mixing_two_loras_is_rendered_at_every_share(tmp_path, monkeypatch):
 @pytest.mark.parametrize("preset", ["draft-lv", "refl"])
 def test_a_preset_is_a_line_of_the_table(tmp_path, preset):
     claim, folder = PresetClaim(preset), tmp_path / "seed-0"
-    claim.training, claim.train_prompts, claim.heldout_prompts = {**TINY, "num_steps": 3}, 4, 3
+    claim.training, claim.train_prompts, claim.heldout_prompts = {**TINY, "num_inference_steps": 3}, 4, 3
     claim.measure(folder, 0)
     (row,) = claim.rows([folder])
     assert row.measured["images"] == 4 and len(row.measured["reward"]) == 2

@@ -57,7 +57,7 @@ def test_rendered_pairs_are_right_and_wrong_by_the_oracle(tmp_path):
     from t2ialign.evaluation.manifest_scores import read_image
 
     file = labelled_pairs.rendered(tmp_path / "renders", CAPTIONS, 2, seed=3)
-    rows, oracle = jsonl.read(file), rewards.load("shapes-oracle")
+    rows, oracle = jsonl.read(file), rewards.load("toy-oracle")
     assert len(rows) == 6 and {row["prompt"] for row in rows} == set(CAPTIONS)
     prompts = [row["prompt"] for row in rows]
     for side, expected in (("chosen", 1.0), ("rejected", 0.0)):
@@ -66,7 +66,7 @@ def test_rendered_pairs_are_right_and_wrong_by_the_oracle(tmp_path):
 
 
 TINY_ROUNDS = {
-    "num_steps": 2,
+    "num_inference_steps": 2,
     "collect_prompts": 2,
     "t_max": 999,
     "threshold_low": 0,

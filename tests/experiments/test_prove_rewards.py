@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class SmallTextNorm(TextNormClaim):
-    seeds, scorers, tested, fitted, images, batch = (0,), ("shapes-clip",), 2, 1, 6, 18
+    seeds, scorers, tested, fitted, images, batch = (0,), ("toy-clip",), 2, 1, 6, 18
 
 
 class SmallPal(PalClaim):
-    seeds, populations, pictures = (0, 1), 1, 60
+    seeds, populations, images = (0, 1), 1, 60
     options: ClassVar = {"users": 4, "votes": 10, "width": 8}
 
 
@@ -64,7 +64,7 @@ def test_textnorm_samples_every_prompt_of_every_set_once(textnorm_run: Path) -> 
     for line in lines:
         assert parse(line["prompt"]).category == line["category"]
         assert len(line["labels"]) == 6 and set(line["labels"]) <= {0.0, 1.0}
-        assert {len(row) for row in line["shapes-clip"]} == {1 + len(textnorm.contrasts(line["prompt"]))}
+        assert {len(row) for row in line["toy-clip"]} == {1 + len(textnorm.contrasts(line["prompt"]))}
 
 
 def test_textnorm_goes_on_and_is_the_same_whatever_was_there(textnorm_run: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_textnorm_goes_on_and_is_the_same_whatever_was_there(textnorm_run: Path,
     ours, theirs = jsonl.read(file), jsonl.read(textnorm_run / textnorm.JOURNAL)
     for a, b in zip(ours, theirs, strict=True):
         assert (a["prompt"], a["labels"]) == (b["prompt"], b["labels"])
-        np.testing.assert_allclose(a["shapes-clip"], b["shapes-clip"], atol=1e-5)
+        np.testing.assert_allclose(a["toy-clip"], b["toy-clip"], atol=1e-5)
 
 
 def test_textnorm_is_judged_by_hand(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_textnorm_is_judged_by_hand(tmp_path: Path) -> None:
     for category, prompt, _ in claim.prompts(0):
         labels = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
         raw = [[0.1 + i / 100 + 0.3 * (1 - y), 0.05 + i / 100 + 0.6 * (1 - y)] for i, y in enumerate(labels)]
-        jsonl.append(file, [{"category": category, "prompt": prompt, "labels": labels, "shapes-clip": raw}])
+        jsonl.append(file, [{"category": category, "prompt": prompt, "labels": labels, "toy-clip": raw}])
     found = claim.rows([tmp_path])
     assert [row.claim.split(" ")[7] for row in found[:3]] == ["counting", "composition", "relation"]
     assert len(found) == 6  # of one scorer, and of the ensemble, which is it alone
@@ -169,13 +169,13 @@ def test_a_second_call_makes_nothing_again(trained_run: Path) -> None:
 
 
 def test_the_recipe_trains_as_the_proof_does() -> None:
-    recipe = yaml.safe_load((ROOT / "scripts" / "configs" / "reward_shapes.yaml").read_text())
+    recipe = yaml.safe_load((ROOT / "scripts" / "configs" / "reward_toy.yaml").read_text())
     assert {key: value for key, value in recipe.items() if key not in ("data", "output")} == TRAINING
 
 
-def test_contrasts_are_captions_that_the_prompts_own_pictures_fail() -> None:
+def test_contrasts_are_captions_that_the_prompts_own_images_fail() -> None:
     """Drawn scenes of a caption pass it and fail every contrast, by the oracle."""
-    oracle = rewards.load("shapes-oracle")
+    oracle = rewards.load("toy-oracle")
     prompts = ["a red circle and a blue square", "a red circle above a blue circle", "two green crosses"]
     for prompt in prompts:
         image = torch.from_numpy(render([prompt], 0)).permute(0, 3, 1, 2).float() / 255
@@ -188,9 +188,9 @@ def test_contrasts_are_captions_that_the_prompts_own_pictures_fail() -> None:
 def test_the_journal_has_what_textnorm_gives(textnorm_run: Path) -> None:
     """The journal's rows are those of TextNorm.raw, the prompt's own score first."""
     line = jsonl.read(textnorm_run / textnorm.JOURNAL)[0]
-    scorer = TextNorm(rewards.load("shapes-clip"), textnorm.contrasts, scale=1.0)
+    scorer = TextNorm(rewards.load("toy-clip"), textnorm.contrasts, scale=1.0)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     raw = scorer.raw(images, [line["prompt"]] * 2)
-    plain = rewards.load("shapes-clip")(images, [line["prompt"]] * 2)
+    plain = rewards.load("toy-clip")(images, [line["prompt"]] * 2)
     torch.testing.assert_close(torch.stack([row[0] for row in raw]), plain, rtol=1e-4, atol=1e-5)
-    assert len(raw[0]) == len(line["shapes-clip"][0])
+    assert len(raw[0]) == len(line["toy-clip"][0])

@@ -1,11 +1,11 @@
-"""The claims on the embedded rewriter, made small: what is measured, what is judged, what decides."""
+"""The claims on the toy rewriter, made small: what is measured, what is judged, what decides."""
 
 import json
 
 import pytest
 
-from rewards.keypoints.oracle import shapes_points
-from rewards.toy.world import COLOURS, SHAPES
+from rewards.keypoints.oracle import toy_points
+from rewards.toy.world import COLOURS, TOY
 from scripts.experiments import rewriter_runs as runs
 from scripts.experiments.rewrite import (
     CAPTION,
@@ -35,7 +35,7 @@ pytest.importorskip("trl")
 SMALL = {
     "sizes": runs.Sizes(rows=40, prompts=8),
     "sft": {**runs.SFT_SETTINGS, "max_steps": 2, "batch_size": 4, "lr_warmup": 0},
-    "grpo": {**runs.GRPO_SETTINGS, "max_steps": 1, "batch_size": 4, "group": 2, "num_steps": 2},
+    "grpo": {**runs.GRPO_SETTINGS, "max_steps": 1, "batch_size": 4, "group": 2, "num_inference_steps": 2},
     "heldout": 6,
 }
 
@@ -64,7 +64,7 @@ def test_every_way_is_judged_for_what_is_meant(measured):
     assert found["texts"][PROMPT] == [phrasing.prompt for phrasing in asked]
     for name, each in found["matches"].items():
         for caption, own in zip(found["captions"], each, strict=True):
-            assert len(own) == len(shapes_points(caption)), name
+            assert len(own) == len(toy_points(caption)), name
     images = JudgedImages(found["captions"], first_seed=4_000_000)
     assert images.matches(found["texts"][CAPTION]) == found["matches"][CAPTION]
 
@@ -85,14 +85,14 @@ def test_rows_and_figures(measured):
 def test_the_verdict_follows_the_intervals(measured, tmp_path):
     claim, folder = measured
     captions = [
-        f"a {size} {colour} {shape}" for size in ("small", "large") for colour in COLOURS for shape in SHAPES
+        f"a {size} {colour} {shape}" for size in ("small", "large") for colour in COLOURS for shape in TOY
     ]
     found = json.loads((folder / RESULT).read_text())
     found |= {"captions": captions, "texts": dict.fromkeys(found["texts"], captions)}
     found["tempting"] = [place % 2 == 0 for place in range(len(captions))]
 
     def shown(share):
-        """The thing always, that there is nothing else in this share of the pictures."""
+        """The thing always, that there is nothing else in this share of the images."""
         return [[1.0, float(place < share * len(captions))] for place in range(len(captions))]
 
     found["matches"] = {PROMPT: shown(0), SFT: shown(0.3), PLAIN: shown(0.3), CAPTION: shown(1)}
@@ -131,11 +131,11 @@ def test_the_rewriters_are_made_once(measured):
     assert before == after
     found = json.loads((own / RESULT).read_text())
     assert {len(texts) for texts in found["texts"]} == {4} and len(found["texts"]) == 2
-    assert found["matches"][REWRITES][0] == found["matches"][SEEDS][0], "the first of both is one picture"
+    assert found["matches"][REWRITES][0] == found["matches"][SEEDS][0], "the first of both is one image"
 
 
 def test_the_best_of_rewrites_is_judged_against_seeds_too(tmp_path):
-    captions = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    captions = [f"a {colour} {shape}" for colour in COLOURS for shape in TOY]
     wrong, right = [[0.0, 1.0]] * len(captions), [[1.0, 1.0]] * len(captions)
     claim = small(BestOfClaim())
     for seeds, verdicts in (([wrong, wrong], (True, True)), ([wrong, right], (True, False))):

@@ -89,15 +89,15 @@ def test_modules_opened_data_and_whole_assets_are_recorded() -> None:
         "loaded = LoadedFiles()\n"
         "from pathlib import Path\n"
         "from rewards import assets\n"
-        "json.loads((assets.folder('shapes-clip') / 'config.json').read_text())\n"
-        "Path('scripts/configs/dpo_shapes.yaml').resolve().read_text()\n"
+        "json.loads((assets.folder('toy-clip') / 'config.json').read_text())\n"
+        "Path('scripts/configs/dpo_toy.yaml').resolve().read_text()\n"
         "print(json.dumps(loaded.hashes()))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     files = json.loads(done.stdout)
     assert {"t2ialign/evaluation/provenance.py", "rewards/assets.py"} <= set(files)
-    assert {"assets/shapes-clip/model.safetensors", "scripts/configs/dpo_shapes.yaml"} <= set(files)
-    assert not any("shapes-clip-b" in name or "__pycache__" in name for name in files)
+    assert {"assets/toy-clip/model.safetensors", "scripts/configs/dpo_toy.yaml"} <= set(files)
+    assert not any("toy-clip-b" in name or "__pycache__" in name for name in files)
     assert "t2ialign/models/load.py" not in files and len(files) < 30
     assert changed_files(files) == []
 

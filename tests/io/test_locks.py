@@ -243,22 +243,22 @@ def test_every_trainer_holds_its_output_while_it_fits(method):
     assert hasattr(import_module(f"t2ialign.methods.{method}.trainer").Trainer.fit, "__wrapped__")
 
 
-REWARDS = ("--rewards", "shapes-oracle", "shapes-clip", "aesthetic")
+REWARDS = ("--rewards", "toy-oracle", "toy-clip", "aesthetic")
 VERBS = {
     "sample": ("sample", "a red circle", "--output", "{}"),
     "sample resumed": ("sample", "a red circle", "--output", "{}", "--resume", "latest"),
     "train": ("train", "dpo", "data=pairs.jsonl", "output={}"),
     "train resumed": ("train", "dpo", "data=pairs.jsonl", "output={}", "resume=latest"),
-    "train reward": ("train", "reward", "data=pairs.jsonl", "reward=shapes-clip", "output={}"),
+    "train reward": ("train", "reward", "data=pairs.jsonl", "reward=toy-clip", "output={}"),
     "train rewrite_sft": ("train", "rewrite_sft", "data=rows.jsonl", "output={}"),
-    "train evaluator": ("train", "evaluator", "data=rows.jsonl", "reward=shapes-clip", "output={}"),
+    "train evaluator": ("train", "evaluator", "data=rows.jsonl", "reward=toy-clip", "output={}"),
     "mix": ("mix", "a", "b", "--alpha", "0.5", "--output", "{}"),
-    "evaluate": ("evaluate", "samples", "--reward", "shapes-oracle", "--output", "{}"),
+    "evaluate": ("evaluate", "samples", "--reward", "toy-oracle", "--output", "{}"),
     "keypoints": ("keypoints", "samples", "--output", "{}", "--resume", "latest"),
     "demo": ("demo", "--output", "{}"),
     "rewrite": ("rewrite", "a red circle", "--rewriter", "rules", "-o", "{}.jsonl", "--resume", "latest"),
     "filter": ("filter", "pairs.jsonl", *REWARDS, "-o", "{}.jsonl"),
-    "score": ("score", "samples", "--rewards", "shapes-oracle", "-o", "{}.csv", "--resume", "latest"),
+    "score": ("score", "samples", "--rewards", "toy-oracle", "-o", "{}.csv", "--resume", "latest"),
     "merge": ("score", "--merge", "samples/manifest.jsonl", "-o", "{}.csv"),
     "export": ("export", "lora.safetensors", "--format", "kohya", "-o", "{}.safetensors"),
 }

@@ -54,7 +54,18 @@ def test_a_grid_tells_every_cell(tmp_path):
 
 def test_sample_writes_it_into_every_image_and_the_grid(tmp_path, tiny_sd):
     output = tmp_path / "out"
-    argv = ["sample", "a red circle", "-n", "2", "--seed", "5", "--steps", "2", "--guidance", "1.5"]
+    argv = [
+        "sample",
+        "a red circle",
+        "-n",
+        "2",
+        "--seed",
+        "5",
+        "--num-inference-steps",
+        "2",
+        "--guidance-scale",
+        "1.5",
+    ]
     assert cli.main([*argv, "--model", str(tiny_sd), "--output", str(output)]) == 0
     for row in manifest.read(output):
         prompt, values = parameters(row.path)
@@ -68,7 +79,7 @@ def test_sample_writes_it_into_every_image_and_the_grid(tmp_path, tiny_sd):
 def test_validation_images_carry_prompt_and_seed(tmp_path, tiny_sd):
     from tests.training.toy import Config
 
-    cfg = Config(model=str(tiny_sd), num_validation_images=2, validation_steps=1, validation_guidance=3)
+    cfg = Config(model=str(tiny_sd), num_validation_images=2, validation_steps=1, validation_guidance_scale=3)
     file = tmp_path / "validation" / "step-000000.png"
     validation.render(cfg, load_policy(str(tiny_sd)), ["a", "b"], file)
     prompt, values = parameters(file)

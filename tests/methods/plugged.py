@@ -144,8 +144,8 @@ SMALL: Settings = {"max_steps": 1, "lora_rank": 2, "trackers": (), "lr": 1e-3}
 SAMPLING: Settings = {
     **SMALL,
     "prompts": released.PROMPTS[0],
-    "num_steps": 2,
-    "guidance": 1.0,
+    "num_inference_steps": 2,
+    "guidance_scale": 1.0,
     "batch_size": 1,
 }
 
@@ -163,7 +163,7 @@ def _backprop(world: World, settings: Settings) -> Any:
 
 def _lpo(world: World, settings: Settings) -> Any:
     model = world.wide if settings["reward"] == "latent" else world.model
-    rounds = {"collect_prompts": 1, "siblings": 2, "rollout_batch": 1}
+    rounds = {"collect_prompts": 1, "candidates": 2, "rollout_batch": 1}
     every_pair = {"t_max": 999, "threshold_low": 0.0, "threshold_high": 0.0}
     values = {**SAMPLING, "model": str(model), **rounds, **every_pair, **settings}
     return lpo.Trainer(lpo.Config.model_validate(values))
@@ -176,7 +176,14 @@ def _reward(world: World, settings: Settings) -> Any:
 
 def _rewrite_grpo(world: World, settings: Settings) -> Any:
     models = {"model": str(world.rewriter), "prompts": str(world.prompts), "generator": str(world.model)}
-    sizes = {"batch_size": 2, "group": 2, "tokens": 4, "num_steps": 2, "guidance": 1.0, "preset": "shapes"}
+    sizes = {
+        "batch_size": 2,
+        "group": 2,
+        "tokens": 4,
+        "num_inference_steps": 2,
+        "guidance_scale": 1.0,
+        "preset": "toy",
+    }
     return rewrite_grpo.Trainer(rewrite_grpo.Config.model_validate({**SMALL, **models, **sizes, **settings}))
 
 

@@ -27,7 +27,13 @@ def backprop_config(tiny_sd, tmp_path):
             "prompts": "a red circle",
             "reward": "tests.training.redness",
             "trackers": (),
-            **{"num_steps": T, "guidance": 2.0, "max_steps": 4, "batch_size": 2, "accumulate": 1},
+            **{
+                "num_inference_steps": T,
+                "guidance_scale": 2.0,
+                "max_steps": 4,
+                "batch_size": 2,
+                "accumulate": 1,
+            },
             **{"lora_rank": 4, "lr": 1e-2, "weight_decay": 0.0},
         }
         return backprop.Config.model_validate({**base, **changes})
@@ -55,13 +61,13 @@ def moved(trainer: backprop.Trainer) -> None:
 
 def test_a_preset_is_a_set_of_defaults_and_what_is_set_wins(tmp_path):
     cfg = backprop.Config(prompts="a", preset="refl")
-    assert (cfg.num_steps, cfg.early_stop, cfg.record, cfg.k) == (40, 10, "last", 1)
-    assert (cfg.guidance, cfg.eta, cfg.lora_rank, cfg.lr) == (1.0, 1.0, 0, 1e-5)
+    assert (cfg.num_inference_steps, cfg.early_stop, cfg.record, cfg.k) == (40, 10, "last", 1)
+    assert (cfg.guidance_scale, cfg.eta, cfg.lora_rank, cfg.lr) == (1.0, 1.0, 0, 1e-5)
     assert (cfg.loss, cfg.target, cfg.loss_scale) == ("hinge", 2.0, 1e-3)
     assert backprop.Config(prompts="a", preset="refl", lr=1.0, lora_rank=3).lora_rank == 3
     cfg = backprop.Config(prompts="a", preset="alignprop")
     assert (cfg.record, cfg.lr, cfg.weight_decay, cfg.max_grad_norm) == ("mask", 1e-3, 0.1, 5.0)
-    assert (cfg.lora_rank, cfg.num_steps, cfg.guidance, cfg.eta) == (4, 50, 7.5, 0.0)
+    assert (cfg.lora_rank, cfg.num_inference_steps, cfg.guidance_scale, cfg.eta) == (4, 50, 7.5, 0.0)
     assert backprop.Config(prompts="a").record == "last"
     config.save(backprop.Config(prompts="a", preset="drtune", k=2), tmp_path / "config.yaml")
     assert config.load(backprop.Config, tmp_path / "config.yaml").k == 2
@@ -163,7 +169,7 @@ def test_prompts_are_encoded_once_and_each_comes_before_any_comes_again(backprop
 
 
 def test_one_plan_serves_an_update_and_changes_with_it(backprop_config):
-    trainer = backprop.Trainer(backprop_config(record="mask", num_steps=12, accumulate=2))
+    trainer = backprop.Trainer(backprop_config(record="mask", num_inference_steps=12, accumulate=2))
     plans = [trainer.plan(step) for step in range(6)]
     assert trainer.batch(3, 0).plan == trainer.batch(3, 1).plan == plans[3]
     assert len(set(plans)) > 3
@@ -206,8 +212,8 @@ def test_a_resumed_run_is_bit_for_bit_the_whole_one(backprop_config, tmp_path, o
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_a_step_costs_t_plus_3_k_forwards_and_the_decoder(backprop_config, tiny_sd, k):
-    num_steps = 8
-    trainer = backprop.Trainer(backprop_config(num_steps=num_steps, k=k))
+    num_inference_steps = 8
+    trainer = backprop.Trainer(backprop_config(num_inference_steps=num_inference_steps, k=k))
     trainer._start()
     batch = trainer.batch(0, 0)
     with torch.no_grad(), FlopCounterMode(display=False) as forward:
@@ -218,14 +224,14 @@ def test_a_step_costs_t_plus_3_k_forwards_and_the_decoder(backprop_config, tiny_
         trainer.policy.decode(x_0).sum().backward()
     with FlopCounterMode(display=False) as step:
         trainer.loss(batch)[0].mean().backward()
-    budget = (num_steps + 3 * k) * forward.get_total_flops() + decode.get_total_flops()
+    budget = (num_inference_steps + 3 * k) * forward.get_total_flops() + decode.get_total_flops()
     assert step.get_total_flops() <= 1.02 * budget  # the LoRA's own gradients are the 2 %
-    assert step.get_total_flops() >= (num_steps + 1.5 * k) * forward.get_total_flops()
+    assert step.get_total_flops() >= (num_inference_steps + 1.5 * k) * forward.get_total_flops()
 
 
 def test_what_cannot_be_is_one_line_and_costs_nothing(backprop_config, tmp_path):
     for changes, words in (
-        ({"k": 5}, r"got k=5 recorded steps of num_steps=4 with early_stop=0; expected 1 <= k"),
+        ({"k": 5}, r"got k=5 recorded steps of num_inference_steps=4 with early_stop=0; expected 1 <= k"),
         ({"preset": "draft-lv", "eta": 0.5}, r"got lv_samples=2 with eta=0.5; expected eta=0"),
         ({"loss": "hinge"}, r"got loss=hinge without target"),
         ({"penalty": "kl", "penalty_weight": 0.1}, r"got penalty=kl with eta=0"),
@@ -282,7 +288,7 @@ def test_the_reward_in_bf16_stays_near_fp32(backprop_config, tmp_path):
     found = []
     for precision in ("fp32", "bf16"):
         cfg = backprop_config(
-            reward="shapes-clip", reward_precision=precision, output=tmp_path / precision, model="shapes"
+            reward="toy-clip", reward_precision=precision, output=tmp_path / precision, model="toy"
         )
         trainer = backprop.Trainer(cfg)
         moved(trainer)
@@ -293,7 +299,12 @@ def test_the_reward_in_bf16_stays_near_fp32(backprop_config, tmp_path):
 
 def test_from_the_command_line(tiny_sd, tmp_path, capsys):
     arguments = ["train", "backprop", "preset=draft-k", f"model={tiny_sd}", f"output={tmp_path / 'run'}"]
-    arguments += ["prompts=a red circle", "reward=tests.training.redness", "num_steps=2", "batch_size=1"]
+    arguments += [
+        "prompts=a red circle",
+        "reward=tests.training.redness",
+        "num_inference_steps=2",
+        "batch_size=1",
+    ]
     assert cli.main([*arguments, "max_steps=1", "trackers=[]", "lora_rank=2"]) == 0
     assert (tmp_path / "run" / "pytorch_lora_weights.safetensors").exists()
     assert "draft-k" in (tmp_path / "run" / "config.yaml").read_text()

@@ -51,7 +51,13 @@ def loss_and_gradients(
         "prompts": "a red circle",
         "reward": "tests.training.redness",
         "trackers": (),
-        **{"preset": "draft", "num_steps": STEPS, "guidance": 2.0, "batch_size": 2, "lora_rank": 4},
+        **{
+            "preset": "draft",
+            "num_inference_steps": STEPS,
+            "guidance_scale": 2.0,
+            "batch_size": 2,
+            "lora_rank": 4,
+        },
         **SETTINGS[what],
     }
     trainer = backprop.Trainer(backprop.Config.model_validate(values))

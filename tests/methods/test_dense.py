@@ -37,8 +37,8 @@ def dense_config(tiny_sd, tmp_path):
             "prompts": "a red circle",
             "reward": "tests.training.brightness",
             "trackers": (),
-            **{"num_steps": T, "collect_prompts": G, "rollouts": M, "keep": N, "rollout_batch": 8},
-            **{"max_steps": 4, "collect_every": 2, "batch_size": 2, "guidance": 2.0, "timesteps": 2},
+            **{"num_inference_steps": T, "collect_prompts": G, "rollouts": M, "keep": N, "rollout_batch": 8},
+            **{"max_steps": 4, "collect_every": 2, "batch_size": 2, "guidance_scale": 2.0, "timesteps": 2},
             **{"lora_rank": 4, "lr": 1e-2, "clip": 0.03, "temperature": 2.0, "max_grad_norm": 1.0},
         }
         return dense.Config.model_validate({**base, **changes})
@@ -61,7 +61,7 @@ def ddim_log_prob(trainer: dense.Trainer, x_t: Tensor, x_s: Tensor, t: int, cond
     scheduler = DDIMScheduler.from_pretrained(trainer.cfg.model, subfolder="scheduler")
     scheduler.set_timesteps(T)
     null = trainer.policy.encode_prompts([""])["prompt_embeds"]
-    unet, w = trainer.policy.adapted, trainer.cfg.guidance
+    unet, w = trainer.policy.adapted, trainer.cfg.guidance_scale
     empty, full = (unet(x_t[None], t, text).sample for text in (null, cond[None]))
     eps = empty + w * (full - empty)
     mean = scheduler.step(eps, t, x_t[None], eta=1.0, variance_noise=torch.zeros_like(eps)).prev_sample
@@ -105,7 +105,7 @@ def test_before_training_all_orders_are_equally_likely(dense_config, compare):
 
 
 def test_steps_are_drawn_by_gamma_to_the_k_and_0_is_the_noisiest(dense_config):
-    cfg = dense_config(gamma=0.5, timesteps=10_000, num_steps=20)
+    cfg = dense_config(gamma=0.5, timesteps=10_000, num_inference_steps=20)
     share = torch.bincount(dense.draw_steps(cfg, 20, step=0), minlength=20) / 10_000
     expected = 0.5 ** torch.arange(20.0) * 0.5 / (1 - 0.5**20)
     assert (share - expected).abs().max() < 0.02 and share[0] == share.max()
@@ -207,7 +207,13 @@ def test_one_forward_of_policy_and_reference_with_the_guidance_of_sampling(dense
 @pytest.mark.rest
 def test_a_reward_goes_up_that_has_no_gradient(dense_config):
     cfg = dense_config(
-        **{"max_steps": 24, "collect_every": 8, "collect_prompts": 16, "num_steps": 4, "guidance": 1.0},
+        **{
+            "max_steps": 24,
+            "collect_every": 8,
+            "collect_prompts": 16,
+            "num_inference_steps": 4,
+            "guidance_scale": 1.0,
+        },
         **{"lora_rank": 0, "lr": 3e-4, "batch_size": 8, "clip": 0.1, "keep": 4},
         **{"heldout_prompts": "a blue square", "evaluate_every": 24, "rollout_batch": 64},
     )

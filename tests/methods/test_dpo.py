@@ -177,7 +177,7 @@ def test_an_epoch_draws_every_pair_once_with_fresh_noise_in_the_next(dpo_config,
     partner = gaps.argmin(1)
     assert sorted(partner.tolist()) == list(range(28)) != partner.tolist()  # all of them, in another order
     nearest = gaps.min(1).values
-    # The same pictures, drawn again from the encoder's narrow posterior: near, never equal, no other so near.
+    # The same images, drawn again from the encoder's narrow posterior: near, never equal, no other so near.
     assert nearest.min() > 0 and nearest.max() < 0.1 < gaps.topk(2, largest=False).values[:, 1].min()
 
 
@@ -189,7 +189,7 @@ def test_held_out_prompts_are_never_trained_on(dpo_config, pair_cache):
     assert sum(map(len, trainer.heldout.chunks)) == 12
 
 
-def test_held_out_accuracy_rises_from_one_half_on_pictures_never_seen(dpo_config, pair_cache):
+def test_held_out_accuracy_rises_from_one_half_on_images_never_seen(dpo_config, pair_cache):
     cfg = dpo_config(max_steps=60, batch_size=16, safeguard=0, evaluate_every=60)
     dpo.Trainer(cfg, cache=pair_cache).fit()
     first, last = (numbers(cfg.output)[i] for i in (0, -1))
@@ -288,20 +288,20 @@ def test_all_weights_from_the_command_line_and_the_run_is_a_model_to_sample_from
     rows = numbers(cfg.output)
     assert rows[0]["heldout/implicit_acc"] == 0.5 and rows[1]["loss"] == pytest.approx(math.log(2), rel=1e-4)
     assert rows[2]["loss"] != pytest.approx(math.log(2), rel=1e-4)  # the reference did not move along
-    pictures = []
+    images = []
     for name, model in (("aligned", cfg.output), ("base", sharp_sd)):
         out = tmp_path / name
-        words = ["sample", "a cat", "--model", str(model), "--steps", "2", "--output", str(out)]
+        words = ["sample", "a cat", "--model", str(model), "--num-inference-steps", "2", "--output", str(out)]
         assert main(words) == 0, capsys.readouterr().err
-        pictures.append((out / "00000.png").read_bytes())
-    assert pictures[0] != pictures[1]
+        images.append((out / "00000.png").read_bytes())
+    assert images[0] != images[1]
 
 
-def test_pictures_are_encoded_as_many_at_once_as_configured(dpo_config):
+def test_images_are_encoded_as_many_at_once_as_configured(dpo_config):
     policy = load_policy(dpo_config().model)
     vae = Calls(policy.vae.encoder)
     dpo.Trainer(dpo_config(encode_batch=3, limit=6), policy=policy)
-    assert sum(vae.rows) == 12 and max(vae.rows) == 6  # both pictures of 3 pairs
+    assert sum(vae.rows) == 12 and max(vae.rows) == 6  # both images of 3 pairs
 
 
 def test_a_hub_data_set_is_named_in_the_card_and_a_local_one_is_not(dpo_config, pair_cache, tmp_path):
@@ -316,7 +316,7 @@ def test_a_hub_data_set_is_named_in_the_card_and_a_local_one_is_not(dpo_config, 
     ]
 
 
-def test_sdxl_trains_on_buckets_with_each_picture_s_own_size(dpo_config, tiny_sdxl, pair_folder):
+def test_sdxl_trains_on_buckets_with_each_image_s_own_size(dpo_config, tiny_sdxl, pair_folder):
     cfg = dpo_config(model=str(tiny_sdxl), resolution=64, buckets=True, max_steps=2)
     trainer = dpo.Trainer(cfg)
     _, cond = trainer.batch(0, 0).pairs.both(trainer.policy)

@@ -9,10 +9,10 @@ from torch import Tensor
 from rewards.latent.saved import save
 from rewards.latent.untrained import from_pipeline
 from scripts.experiments.gradient import double
+from t2ialign.diffusion.candidates import Step
 from t2ialign.diffusion.kernels import ddim
 from t2ialign.diffusion.noise import normal_rows
 from t2ialign.diffusion.schedule import END
-from t2ialign.diffusion.siblings import Step
 from t2ialign.diffusion.transition import Gaussian
 from t2ialign.methods.lpo import trainer as lpo
 from t2ialign.methods.lpo.step_sampler import judged_steps, log_probs
@@ -27,8 +27,8 @@ BRIGHT = "tests.training.brightness"
 
 @pytest.fixture(scope="module")
 def judge(tiny_sd, tmp_path_factory):
-    """An untrained latent reward with a wide scale, so that untrained siblings differ."""
-    reward = from_pipeline(tiny_sd, guidance=1)
+    """An untrained latent reward with a wide scale, so that untrained candidates differ."""
+    reward = from_pipeline(tiny_sd, guidance_scale=1)
     with torch.no_grad():
         reward.log_scale.add_(2.0)
     folder = tmp_path_factory.mktemp("judge")
@@ -38,7 +38,7 @@ def judge(tiny_sd, tmp_path_factory):
 
 @pytest.fixture
 def lpo_config(tiny_sd, judge, tmp_path):
-    """Makes a small config: rounds of 4 prompts of 4 steps, 3 siblings, every pair valid."""
+    """Makes a small config: rounds of 4 prompts of 4 steps, 3 candidates, every pair valid."""
 
     def make(**changes: object) -> lpo.Config:
         by_image = "reward" in changes
@@ -48,8 +48,8 @@ def lpo_config(tiny_sd, judge, tmp_path):
             "prompts": "a red circle",
             "reward_options": {} if by_image else {"path": str(judge)},
             "trackers": (),
-            **{"num_steps": T, "collect_prompts": PROMPTS, "siblings": K, "rollout_batch": 2},
-            **{"threshold_low": 0.0, "threshold_high": 0.0, "t_max": 999, "guidance": 2.0},
+            **{"num_inference_steps": T, "collect_prompts": PROMPTS, "candidates": K, "rollout_batch": 2},
+            **{"threshold_low": 0.0, "threshold_high": 0.0, "t_max": 999, "guidance_scale": 2.0},
             **{"max_steps": 4, "batch_size": 4, "lora_rank": 4, "lr": 1e-2},
         }
         return lpo.Config.model_validate({**base, **changes})
@@ -88,7 +88,7 @@ class Counted:
         return len(args[0] if args else kwargs["sample"])
 
 
-def test_a_round_has_the_best_and_the_worst_sibling_of_every_step(lpo_config):
+def test_a_round_has_the_best_and_the_worst_candidate_of_every_step(lpo_config):
     data = started(lpo_config()).data
     assert data["order"].tolist() == list(
         range(PROMPTS * T)
@@ -99,13 +99,13 @@ def test_a_round_has_the_best_and_the_worst_sibling_of_every_step(lpo_config):
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_the_pairs_kept_are_those_whose_gap_exceeds_the_threshold(lpo_config, scale):
-    """With two siblings both are seen, so all gaps are known; p_best - p_worst is that of a softmax."""
-    every = started(lpo_config(siblings=2)).data
+    """With two candidates both are seen, so all gaps are known; p_best - p_worst is that of a softmax."""
+    every = started(lpo_config(candidates=2)).data
     p = torch.softmax(scale * every["scores"], 1)
     gaps = p[:, 0] - p[:, 1]
     cut = float(gaps.sort().values[len(gaps) // 2 - 1 :][:2].mean())  # between two of them, not at one
     some = {"threshold_low": cut, "threshold_high": cut, "reward_scale": scale, "batch_size": 1}
-    cfg = lpo_config(siblings=2, **some)
+    cfg = lpo_config(candidates=2, **some)
     kept = started(cfg.model_copy(update={"output": cfg.output.with_name("some")})).data
     assert kept["order"].tolist() == every["order"][gaps > cut].tolist()
     assert 0 < len(kept["order"]) < len(every["order"])
@@ -138,11 +138,16 @@ def test_the_shared_forward_is_the_loss_and_gradient_of_the_two_forward_form(lpo
 
     def ratio(x_s: Tensor) -> Tensor:
         p = policy.step(
-            batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance=cfg.guidance
+            batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance_scale=cfg.guidance_scale
         )
         with policy.reference():
             q = policy.step(
-                batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance=cfg.guidance
+                batch.x_t[:, 0],
+                batch.t,
+                batch.s,
+                batch.cond,
+                kernel=ddim(1.0),
+                guidance_scale=cfg.guidance_scale,
             )
         low, high = math.log(1 - cfg.clip), math.log(1 + cfg.clip)
         return (p.log_prob(x_s) - q.log_prob(x_s)).clamp(low, high)
@@ -161,18 +166,20 @@ def _is_float(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def test_siblings_cancel_all_but_the_means_distance_along_their_difference(lpo_config):
+def test_candidates_cancel_all_but_the_means_distance_along_their_difference(lpo_config):
     """Unclipped margin = <w - l, mu - mu_ref> / (D std^2), derived by hand from two Gaussians of one std."""
     trainer = moved(started(lpo_config(clip=0.999)))
     batch, policy = trainer.batch(0, 0), trainer.policy
     _, metrics = trainer.loss(batch)
     with torch.no_grad():
         p, q = (
-            policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance=2.0)
+            policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance_scale=2.0)
             for _ in "pq"
         )
         with policy.reference():
-            q = policy.step(batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance=2.0)
+            q = policy.step(
+                batch.x_t[:, 0], batch.t, batch.s, batch.cond, kernel=ddim(1.0), guidance_scale=2.0
+            )
     win, lose = batch.x_s.unbind(1)
     expected = ((win - lose) * (p.mean - q.mean) / p.std.square()).flatten(1).mean(1)
     torch.testing.assert_close(metrics["margin"], expected, rtol=1e-3, atol=1e-5)
@@ -192,7 +199,7 @@ def test_a_rollout_runs_no_text_encoder_and_one_forward_a_step(lpo_config):
 
 
 def test_a_judge_with_guided_features_scores_as_it_does_without_a_cache(lpo_config, tiny_sd):
-    reward = from_pipeline(tiny_sd, guidance=7.5)
+    reward = from_pipeline(tiny_sd, guidance_scale=7.5)
     texts = ["a red circle", "two blue squares", "a red circle"]
     scorer = LatentScorer(reward, texts, torch.device("cpu"))
     x = normal_rows((4, 8, 8), [(2, i) for i in range(3 * K)]).unflatten(0, (3, K))
@@ -220,7 +227,7 @@ def test_only_steps_in_range_are_learnt_from(lpo_config):
     times = trainer.sampler.times.tolist()
     assert set(trainer.data["t"].tolist()) == {t for t in times if 300 <= t <= 800}
     with pytest.raises(
-        ValueError, match=r"got t_min=2, t_max=9, which no noisy step of num_steps=4 falls into"
+        ValueError, match=r"got t_min=2, t_max=9, which no noisy step of num_inference_steps=4 falls into"
     ):
         lpo.Trainer(lpo_config(t_min=2, t_max=9, output=trainer.cfg.output.with_name("other")))
 
@@ -277,7 +284,7 @@ def test_a_latent_reward_shows_where_it_starts_and_training_is_the_same(
         assert torch.equal(values, plain.data[name]), name
 
 
-def test_groups_are_all_siblings_and_their_first_loss_is_0(lpo_config):
+def test_groups_are_all_candidates_and_their_first_loss_is_0(lpo_config):
     """At the sampling policy every ratio is 1 and standard scores have mean 0."""
     trainer = started(lpo_config(preset="grpo"))
     batch = trainer.batch(0, 0)
@@ -301,7 +308,7 @@ def test_images_judge_through_the_next_step_s_x_0(lpo_config):
     found = judge(Step(0, x[:, 0], times[0], times[1], gaussian, x))
     one, s = {name: value[:1] for name, value in cond.items()}, times[1].expand(1)
     with torch.no_grad():
-        out = policy.guided(x[1, 2][None], s, one, trainer.cfg.guidance)
+        out = policy.guided(x[1, 2][None], s, one, trainer.cfg.guidance_scale)
         image = policy.decode(policy.posterior_mean(out, x[1, 2][None], s))
         torch.testing.assert_close(found[1, 2], scorer.reward(image, ["a red circle"])[0])
         last = judge(Step(T - 1, x[:, 0], times[-2], times[-1], gaussian, x))

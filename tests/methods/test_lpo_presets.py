@@ -22,7 +22,7 @@ SPO_XL = {"threshold_low": 0.4, "threshold_high": 0.4, "lora_rank": 64, "lr": 1e
         ("lpo", "sd1", {**LPO_15, "collect_prompts": 20}),
         ("lpo", "sd2", {**LPO_15, "collect_prompts": 20}),
         ("lpo", "sdxl", {**LPO_XL, "collect_prompts": 16}),
-        ("spo", "sd1", {**SPO_15, "batch_size": 10, "collect_prompts": 40, "beta": 10.0, "siblings": 4}),
+        ("spo", "sd1", {**SPO_15, "batch_size": 10, "collect_prompts": 40, "beta": 10.0, "candidates": 4}),
         ("spo", "sdxl", {**SPO_XL, "batch_size": 2, "collect_prompts": 8, "beta": 10.0, "t_max": 750}),
         ("d3po", "sdxl", {"beta": 0.1, "lr": 3e-5, "batch_size": 10, "accumulate": 2, "lora_rank": 4}),
     ],
@@ -41,7 +41,7 @@ def test_what_is_set_wins_over_the_family_s_recipe(tmp_path):
 
 
 def started(folder, output, best: float = 0.7, **changes: object) -> lpo.Trainer:
-    """SPO with two prompts on 20 steps, whose judge gives `best` to one sibling and 0 to the others."""
+    """SPO with two prompts on 20 steps, whose judge gives `best` to one candidate and 0 to the others."""
     small = {"collect_prompts": 2, "batch_size": 1, "accumulate": 1, "lora_rank": 2, "trackers": ()}
     values = {"preset": "spo", "reward": BRIGHT, "prompts": "a red circle", **small, **changes}
     trainer = lpo.Trainer(lpo.Config.model_validate({"model": str(folder), "output": output, **values}))
@@ -72,10 +72,10 @@ def test_a_set_threshold_keeps_the_pair_for_xl(tiny_sdxl, tmp_path):
 
 
 def test_a_run_stores_and_resumes_the_family_s_recipe(tiny_sdxl, tmp_path):
-    first = started(tiny_sdxl, tmp_path / "run", best=3.0, num_steps=2, t_max=999, max_steps=1)
+    first = started(tiny_sdxl, tmp_path / "run", best=3.0, num_inference_steps=2, t_max=999, max_steps=1)
     first.fit()
     stored = config.load(lpo.Config, tmp_path / "run" / "config.yaml")
     assert (stored.threshold_low, stored.lr, first.state.lr) == (0.4, 1e-5, 1e-5)
     saved = checkpoint.path(tmp_path / "run" / "checkpoints", 1)
     assert checkpoint.is_whole(saved)
-    started(tiny_sdxl, tmp_path / "run", num_steps=2, t_max=999, max_steps=2, resume="latest")
+    started(tiny_sdxl, tmp_path / "run", num_inference_steps=2, t_max=999, max_steps=2, resume="latest")

@@ -30,7 +30,7 @@ FAST = {
     "lr_schedule": "constant",
     "weight_decay": 0.0,
     "vfe": 1,
-    "num_steps": 4,
+    "num_inference_steps": 4,
     "heldout_timesteps": (1, 751),
     "holdout": 0.3,
     "evaluate_every": 2,
@@ -41,7 +41,7 @@ FAST = {
 
 @pytest.fixture
 def config(tiny_sd: Path, dark_pairs: Path, tmp_path: Path) -> Callable[..., Config]:  # noqa: F811
-    """Makes a config of the tiny Stable Diffusion on dark pictures that are preferred to bright ones."""
+    """Makes a config of the tiny Stable Diffusion on dark images that are preferred to bright ones."""
 
     def make(**changes: object) -> Config:
         values = {"model": str(tiny_sd), "data": str(dark_pairs), "output": tmp_path / "run", **FAST}
@@ -52,7 +52,7 @@ def config(tiny_sd: Path, dark_pairs: Path, tmp_path: Path) -> Callable[..., Con
 
 @pytest.mark.rest
 def test_it_learns_at_every_noise_and_is_loaded_by_name(config):
-    cfg = config(model="shapes", max_steps=40, evaluate_every=20, checkpoint_every=40)
+    cfg = config(model="toy", max_steps=40, evaluate_every=20, checkpoint_every=40)
     Trainer(cfg).fit()
     rows = [row for row in numbers(cfg.output) if "heldout/accuracy" in row]
     assert rows[-1]["heldout/accuracy"] == rows[-1]["heldout/accuracy_t1"] >= 0.9
@@ -149,7 +149,7 @@ def test_two_processes_give_the_run_of_one(config, tmp_path):
         assert a == pytest.approx(b, rel=5e-3, abs=1e-3)
 
 
-def test_pictures_become_latents_once(config, tmp_path, monkeypatch):
+def test_images_become_latents_once(config, tmp_path, monkeypatch):
     trainer = Trainer(config(cache=tmp_path / "cache"))
     mean, std = trainer.latents.encode(torch.zeros(1, 3, *trainer.size))
     stored = trainer.train.batch([0]).win

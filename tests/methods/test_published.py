@@ -33,7 +33,7 @@ class Ones:
         squared = self.table[t].view(-1, 1, 1, 1)
         return squared.sqrt(), (1 - squared).sqrt()
 
-    def guided(self, x_t: Tensor, t: Tensor, cond: object, guidance: float) -> Tensor:
+    def guided(self, x_t: Tensor, t: Tensor, cond: object, guidance_scale: float) -> Tensor:
         self.seen.append(float(x_t))
         return torch.ones_like(x_t, requires_grad=torch.is_grad_enabled())
 
@@ -52,7 +52,7 @@ def test_refl_walks_by_the_ancestral_posterior_of_ddpm():
     merged into one, b = 1 - abar_t / abar_s.
     """
     cfg = backprop.Config(prompts="a", preset="refl")
-    times, policy = timesteps(SD15, cfg.num_steps), Ones()
+    times, policy = timesteps(SD15, cfg.num_inference_steps), Ones()
     assert times[:2].tolist() == [976, 951]
     abar_t, abar_s = policy.table[976], policy.table[951]
     b, x_0 = 1 - abar_t / abar_s, (1 - (1 - abar_t).sqrt()) / abar_t.sqrt()
@@ -61,8 +61,15 @@ def test_refl_walks_by_the_ancestral_posterior_of_ddpm():
     assert abs(by_hand - 1.114959) < 1e-6
 
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    plan = draw_plan(cfg.record, cfg.num_steps, k=cfg.k, early_stop=cfg.early_stop, generator=generator(0))
-    walk = {"kernel": ddim(cfg.eta), "guidance": cfg.guidance, "noise": lambda _: one / 2, "recompute": False}
+    plan = draw_plan(
+        cfg.record, cfg.num_inference_steps, k=cfg.k, early_stop=cfg.early_stop, generator=generator(0)
+    )
+    walk = {
+        "kernel": ddim(cfg.eta),
+        "guidance_scale": cfg.guidance_scale,
+        "noise": lambda _: one / 2,
+        "recompute": False,
+    }
     x_0, _ = differentiable_sample(policy, {}, one, times, plan, **walk)
     assert abs(policy.seen[1] - 1.114959) < 1e-6
     assert x_0.requires_grad and len(policy.seen) == len(plan.recorded) >= 31
@@ -75,8 +82,8 @@ def test_refl_s_whole_walk_is_that_of_diffusers_ddpm_scheduler():
     """All 40 steps but the last, which ends at x_0 of the prediction and is never taken by ReFL."""
     cfg, policy = backprop.Config(prompts="a", preset="refl"), Ones()
     scheduler = DDPMScheduler.from_config({**SD15, "variance_type": "fixed_small"})
-    scheduler.set_timesteps(cfg.num_steps)
-    times = timesteps(SD15, cfg.num_steps)
+    scheduler.set_timesteps(cfg.num_inference_steps)
+    times = timesteps(SD15, cfg.num_inference_steps)
     assert times[:-1].tolist() == scheduler.timesteps.tolist()
     x = torch.ones(1, 1, 1, 1)
     for i, t in enumerate(scheduler.timesteps.tolist()[:-1]):

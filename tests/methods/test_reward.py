@@ -52,10 +52,10 @@ class Plain(Reward):
 
 
 class Strict(Plain):
-    """Knows the prompts of its data, "picture 0" to "picture 19", and stops at any other."""
+    """Knows the prompts of its data, "image 0" to "image 19", and stops at any other."""
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
-        known = {f"picture {i}" for i in range(20)}
+        known = {f"image {i}" for i in range(20)}
         if unknown := set(prompts) - known:
             raise KeyError(f"no such prompt: {unknown}")
         return super().score(images, prompts)
@@ -68,12 +68,12 @@ def build() -> Plain:
 
 @pytest.fixture(scope="session")
 def dark_pairs(pair_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty prompts with two pairs each: dark pictures are preferred, against the tiny CLIP's taste."""
+    """Twenty prompts with two pairs each: dark images are preferred, against the tiny CLIP's taste."""
     file = tmp_path_factory.mktemp("dark") / "pairs.jsonl"
     dark, bright = (pair_folder / side for side in ("rejected", "chosen"))
     rows = [
         {
-            "prompt": f"picture {i // 2}",
+            "prompt": f"image {i // 2}",
             "chosen": str(dark / f"{i}.png"),
             "rejected": str(bright / f"{i}.png"),
         }
@@ -88,7 +88,7 @@ def config(dark_pairs: Path, tmp_path: Path) -> Callable[..., Config]:
     """Makes a config of the tiny CLIP on those pairs."""
 
     def make(**changes: object) -> Config:
-        values = {"reward": "shapes-clip", "data": str(dark_pairs), "output": tmp_path / "run", **FAST}
+        values = {"reward": "toy-clip", "data": str(dark_pairs), "output": tmp_path / "run", **FAST}
         return Config.model_validate({**values, **changes})
 
     return make
@@ -104,7 +104,7 @@ def scores(reward: Reward) -> Tensor:
 @pytest.mark.parametrize("how", ["full", "lora", "head"])
 def test_it_learns_and_what_is_written_scores_as_what_was_trained(config, how):
     cfg = config(train=how, max_steps=30, evaluate_every=10, lr=1e-2 if how == "head" else 3e-3)
-    base = scores(rewards.load("shapes-clip"))
+    base = scores(rewards.load("toy-clip"))
     trainer = Trainer(cfg)
     trainer.fit()
     rows = [row for row in numbers(cfg.output) if "heldout/accuracy" in row]
@@ -113,7 +113,7 @@ def test_it_learns_and_what_is_written_scores_as_what_was_trained(config, how):
         rows[-1]["heldout/accuracy_low"] <= rows[-1]["heldout/accuracy"] <= rows[-1]["heldout/accuracy_high"]
     )
     about = json.loads((cfg.output / "reward.json").read_text())
-    assert about["reward"] == "shapes-clip" and about["train"] == how and about["scale"] == 30
+    assert about["reward"] == "toy-clip" and about["train"] == how and about["scale"] == 30
     best = max(rows, key=lambda row: (row["heldout/accuracy"], -row["heldout/loss"]))
     assert about["step"] == best["step"] and about["heldout"]["heldout/loss"] == best["heldout/loss"]
     loaded = rewards.load("trained", weights=str(cfg.output))
@@ -186,7 +186,7 @@ def test_a_second_training_goes_on_from_the_first_and_lies_over_the_same_base(co
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
     trainer.fit()
     about = trained.read_about(second.output)
-    assert about["reward"] == "shapes-clip" and about["options"] == {}
+    assert about["reward"] == "toy-clip" and about["options"] == {}
     before, after = trained.read_tensors(first.output), trained.read_tensors(second.output)
     assert before.keys() < after.keys()
     assert torch.isfinite(scores(rewards.load("trained", weights=str(second.output)))).all()
@@ -245,9 +245,9 @@ def test_bradley_terry_by_hand():
 
 def test_every_prompt_has_one_voice_and_an_epoch_has_every_pair_once(config, tmp_path):
     rows = [("a", 4), ("b", 1), ("c", 2), ("d", 1)]
-    pictures = [Image.new("RGB", (32, 32), (8 * i, 0, 0)) for i in range(17)]
-    for i, picture in enumerate(pictures):
-        picture.save(tmp_path / f"{i}.png")
+    images = [Image.new("RGB", (32, 32), (8 * i, 0, 0)) for i in range(17)]
+    for i, image in enumerate(images):
+        image.save(tmp_path / f"{i}.png")
     names = [prompt for prompt, count in rows for _ in range(count)]
     lines = [{"prompt": p, "chosen": f"{i}.png", "rejected": f"{i + 8}.png"} for i, p in enumerate(names)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -287,21 +287,21 @@ def test_ties_are_half_preferences_or_dropped(config, tmp_path):
     [Geometry(24), Geometry(24, "pad"), Geometry(24, "pad", source="float"), Geometry(24, "squash"), None],
     ids=["crop", "pad", "float", "squash", "any"],
 )
-def test_stored_pictures_are_what_the_reference_path_gives(geometry):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 52, 3), dtype=np.uint8))
+def test_stored_images_are_what_the_reference_path_gives(geometry):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 52, 3), dtype=np.uint8))
     squares = Squares(geometry, 24)
-    read = squares.pixels(squares.prepare(picture)[None])[0]
+    read = squares.pixels(squares.prepare(image)[None])[0]
     if geometry is None:
         assert read.shape == (3, 24, 24) and read.min() >= 0 and read.max() <= 1
         return
-    exact = geometry.reference(picture)
+    exact = geometry.reference(image)
     if geometry.source == "uint8":
         torch.testing.assert_close(read, exact, rtol=0, atol=1e-6)
     else:
         assert 0 < (read - exact).abs().max() < 2e-3  # fp16
 
 
-def test_pictures_are_prepared_once_and_a_cache_is_shared(config, tmp_path, monkeypatch):
+def test_images_are_prepared_once_and_a_cache_is_shared(config, tmp_path, monkeypatch):
     count = []
     plain = Squares.prepare
     monkeypatch.setattr(Squares, "prepare", lambda self, image: count.append(1) or plain(self, image))
@@ -315,7 +315,7 @@ def test_pictures_are_prepared_once_and_a_cache_is_shared(config, tmp_path, monk
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"reward": "shapes-oracle"}, "no weight of ShapesOracle"),
+        ({"reward": "toy-oracle"}, "no weight of ToyOracle"),
         ({"train": "head", "layers": ("nothing.*",)}, "layers nothing.*, which match no weight"),
         ({"train": "lora", "lora_targets": ("nothing",)}, "LoRA targets nothing; expected names of linear"),
         ({"reward": "tests.methods.test_reward", "train": "head", "layers": ("idle",)}, "on which no score"),
@@ -331,11 +331,11 @@ def test_mistakes_are_told_before_anything_is_trained(config, changes, words):
 def test_the_command_line_and_its_help(config, capsys):
     cfg = config(max_steps=1, holdout=0)
     settings = ["resolution=32", "max_steps=1", "holdout=0", "trackers=[]", "train=head", "batch_size=4"]
-    settings += [f"data={cfg.data}", f"output={cfg.output}", "reward=shapes-clip", "accumulate=1"]
+    settings += [f"data={cfg.data}", f"output={cfg.output}", "reward=toy-clip", "accumulate=1"]
     assert main(["train", "reward", *settings]) == 0
     assert (cfg.output / "reward.safetensors").is_file()
     plan = capsys.readouterr().err
-    assert "run plan: reward" in plan and "model        shapes-clip (" in plan and "none held out" in plan
+    assert "run plan: reward" in plan and "model        toy-clip (" in plan and "none held out" in plan
     assert main(["train", "reward", "--help"]) == 0
     text = capsys.readouterr().out
     assert "even_prompts" in text and "lora_rank" in text and "validation_prompts" not in text
@@ -347,7 +347,7 @@ def test_two_processes_give_the_run_of_one(config, tmp_path):
     cfg = config(train="lora", max_steps=3)
     Trainer(cfg).fit()
     settings = [f"{key}={value}" for key, value in FAST.items() if key not in ("trackers", "batch_size")]
-    two = [*settings, "max_steps=3", "batch_size=4", "train=lora", "trackers=[]", "reward=shapes-clip"]
+    two = [*settings, "max_steps=3", "batch_size=4", "train=lora", "trackers=[]", "reward=toy-clip"]
     done = launch("tests.training.recorded", "reward", *two, f"data={cfg.data}", f"output={tmp_path}/two")
     assert done.returncode == 0, done.stderr
     for a, b in zip(numbers(cfg.output), numbers(tmp_path / "two"), strict=True):

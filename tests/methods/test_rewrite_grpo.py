@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import rewards
-from rewards.keypoints.oracle import shapes_points
+from rewards.keypoints.oracle import toy_points
 from rewards.keypoints.taxonomy import KeyPoint
 from t2ialign.data.rewrites import Wish
 from t2ialign.methods.rewrite_grpo.reward import ImageReward, without_gaps
@@ -24,18 +24,18 @@ pytest.importorskip("trl")
 @pytest.fixture(scope="module")
 def judge():
     return ImageReward(
-        load_policy("shapes"),
+        load_policy("toy"),
         rewards.load("evaluator", backend="oracle"),
         convention="tags",
         survival=False,
-        num_steps=8,
-        guidance=4.0,
+        num_inference_steps=8,
+        guidance_scale=4.0,
         batch_size=64,
     )
 
 
 def paid(judge, outputs, wish, *, seeds=None, ended=True, log=None):
-    points = shapes_points("a purple circle")
+    points = toy_points("a purple circle")
     return judge(
         completions=[[{"role": "assistant", "content": text}] for text in outputs],
         ended=[ended] * len(outputs),
@@ -55,7 +55,7 @@ def test_what_the_user_meant_is_paid_and_not_what_the_rewrite_says(judge):
     outputs = [answer("a purple circle"), answer("a yellow square")] * 12
     scores = paid(judge, outputs, "a plum ball", seeds=seeds)
     right, wrong = sum(scores[::2]) / 12, sum(scores[1::2]) / 12
-    assert right > wrong + 0.4  # the picture of a yellow square may be perfect
+    assert right > wrong + 0.4  # the image of a yellow square may be perfect
 
 
 def test_one_text_and_seed_is_rendered_once(judge, monkeypatch):
@@ -103,7 +103,7 @@ def test_points_are_those_of_the_row_or_found_and_errors_name_the_row(judge):
     mine = [{"kind": "counting", "description": "there are two"}]
     wishes = [Wish("two balls", mine, "a.jsonl line 1"), Wish("a red circle", None, "a.jsonl line 2")]
     (_, given), (_, found) = with_points(wishes, judge.reward)
-    assert given == [KeyPoint("counting", "there are two")] and found == shapes_points("a red circle")
+    assert given == [KeyPoint("counting", "there are two")] and found == toy_points("a red circle")
     with pytest.raises(ValueError, match=r"a.jsonl line 3, points: got key point 'number'; expected one of"):
         with_points([Wish("a", [{**mine[0], "kind": "number"}], "a.jsonl line 3")], judge.reward)
     with pytest.raises(ValueError, match=r"a.jsonl line 4: got 'a' without key points"):
@@ -131,10 +131,10 @@ def test_a_run_end_to_end(tmp_path, capsys):
         max_steps=2,
         batch_size=4,
         group=4,
-        num_steps=2,
+        num_inference_steps=2,
         tokens=8,
         lr=1e-2,
-        preset="shapes",
+        preset="toy",
         trackers=(),
     )
     trainer = Trainer(cfg)
@@ -142,7 +142,7 @@ def test_a_run_end_to_end(tmp_path, capsys):
     assert seeds == [0, 1]  # a prompt a step, whose group shares its noise
     trainer.fit()
     plan = capsys.readouterr().err
-    assert "run plan: rewrite_grpo" in plan and "shapes, 2 steps, guidance 5" in plan
+    assert "run plan: rewrite_grpo" in plan and "toy, 2 steps, guidance 5" in plan
     assert f"{len(PHRASINGS)} prompts, none held out" in plan
     rows = [row for row in numbers(cfg.output) if "reward" in row]
     assert [row["step"] for row in rows] == [1, 2]
@@ -167,7 +167,7 @@ def test_a_lora_is_gone_on_from_as_merged(tmp_path):
     first = rewrite_sft.Config(model=str(base), data=str(rows), output=tmp_path / "sft", **common)
     rewrite_sft.Trainer(first).fit()
     asked = {"model": str(first.output), "prompts": str(rows), "reward_options": {"backend": "oracle"}}
-    more = {**asked, "group": 2, "num_steps": 2, "tokens": 4, "preset": "shapes", **common}
+    more = {**asked, "group": 2, "num_inference_steps": 2, "tokens": 4, "preset": "toy", **common}
     trainer = Trainer(Config(**more, output=tmp_path / "grpo"))
     ids = {"input_ids": torch.tensor([[5, 6, 7]])}
     with torch.no_grad():

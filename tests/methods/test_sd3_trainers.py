@@ -18,7 +18,13 @@ from tests.models.tiny_sd3 import SD3Policy, tiny_sd3, tiny_sd3_pipeline
 from tests.training.stillness import Stillness
 
 SHORT = {
-    **{"prompts": "a red circle", "num_steps": 3, "guidance": 2.0, "max_steps": 1, "batch_size": 2},
+    **{
+        "prompts": "a red circle",
+        "num_inference_steps": 3,
+        "guidance_scale": 2.0,
+        "max_steps": 1,
+        "batch_size": 2,
+    },
     **{"accumulate": 1, "lora_rank": 2, "lr": 1e-2, "trackers": ()},
 }
 NOISY = [("ddim", 1.0), ("flow_sde", 0.7), ("cps", 0.8)]
@@ -40,7 +46,7 @@ def ran(trainer, output: Path) -> dict[str, float]:
 
 @pytest.mark.parametrize("changes", [{}, {"loss": "mapo", "gamma": 0.5, "discount": "weight"}], ids=str)
 def test_dpo(pair_folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
-    short = {key: value for key, value in SHORT.items() if key not in ("prompts", "guidance")}
+    short = {key: value for key, value in SHORT.items() if key not in ("prompts", "guidance_scale")}
     cfg = dpo.Config.model_validate(
         {"data": str(pair_folder), "output": tmp_path, "limit": 6, **short, "holdout": 0.3, **changes}
     )
@@ -80,7 +86,7 @@ def lpo_trainer(tmp_path: Path, policy: SD3Policy, **changes: object) -> lpo.Tra
     values = {
         **SHORT,
         **rounds,
-        "siblings": 2,
+        "candidates": 2,
         "t_max": 1000,
         "reward": "tests.training.brightness",
         **changes,
@@ -111,7 +117,7 @@ def test_lpo_by_any_latent_reward(tmp_path: Path) -> None:
 
 
 def test_lpo_by_the_latent_reward_of_its_own_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reward = from_networks(tiny_sd3_pipeline(1).components, guidance=1)
+    reward = from_networks(tiny_sd3_pipeline(1).components, guidance_scale=1)
     monkeypatch.setattr("rewards.load", lambda name, **options: reward)
     ran(lpo_trainer(tmp_path, tiny_sd3(), reward="latent"), tmp_path)
 
@@ -119,9 +125,9 @@ def test_lpo_by_the_latent_reward_of_its_own_blocks(tmp_path: Path, monkeypatch:
 def test_lrm(pair_folder: Path, tmp_path: Path) -> None:
     cfg = lrm.Config.model_validate(
         {
-            **{"model": "shapes", "data": str(pair_folder), "output": tmp_path, "trackers": ()},
+            **{"model": "toy", "data": str(pair_folder), "output": tmp_path, "trackers": ()},
             **{"max_steps": 1, "batch_size": 2, "accumulate": 1, "lr": 1e-3, "lr_warmup": 0, "vfe": 1},
-            **{"num_steps": 3, "heldout_timesteps": (1, 750.5), "holdout": 0.3},
+            **{"num_inference_steps": 3, "heldout_timesteps": (1, 750.5), "holdout": 0.3},
         }
     )
     trainer = lrm.Trainer(cfg, policy=tiny_sd3())
@@ -143,7 +149,7 @@ def test_a_kernel_that_does_not_fit_is_refused(tiny_sd: Path, tmp_path: Path) ->
 
 
 def test_a_run_of_all_weights_says_how_they_are_read(pair_folder: Path, tmp_path: Path) -> None:
-    short = {key: value for key, value in SHORT.items() if key not in ("prompts", "guidance")}
+    short = {key: value for key, value in SHORT.items() if key not in ("prompts", "guidance_scale")}
     values = {"data": str(pair_folder), "output": tmp_path, "limit": 6, "holdout": 0.3}
     cfg = dpo.Config.model_validate({**short, **values, "lora_rank": 0, "lr": 1e-4})
     dpo.Trainer(cfg, policy=tiny_sd3()).fit()

@@ -10,7 +10,7 @@ from t2ialign.models.load import load_policy
 
 PROMPTS = ["a cat", "a dog", "a cat", "two cows", "a cat"]
 SEEDS = [0, 1, 2, 3, 0]
-OPTIONS: dict[str, Any] = {"num_steps": 4, "guidance": 4.0}
+OPTIONS: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 4.0}
 
 
 @pytest.fixture(scope="module", params=["tiny_sd", "tiny_sdxl"])
@@ -35,7 +35,7 @@ def test_the_first_noise_comes_from_the_seed_alone(policy):
     seen: list[torch.Tensor] = []
     hook = policy.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     for prompt, seed in (("a cat", 9), ("a dog", 9), ("a cat", 8)):
-        generate(policy, [prompt], [seed], num_steps=1, guidance=1.0)
+        generate(policy, [prompt], [seed], num_inference_steps=1, guidance_scale=1.0)
     hook.remove()
     assert torch.equal(seen[0], seen[1]) and (seen[0] - seen[2]).abs().max() > 0.1
 
@@ -46,8 +46,8 @@ def test_every_step_draws_its_own_noise(policy):
     noise = torch.cat([torch.randn(1, 4, 8, 8, generator=draws) for _ in range(3)])
     seen: list[torch.Tensor] = []
     hook = policy.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    generate(policy, ["a cat"], [9], num_steps=2, guidance=1.0, eta=1.0)
-    generate(policy, ["a cat"], [9], num_steps=2, guidance=1.0, eta=0.0)
+    generate(policy, ["a cat"], [9], num_inference_steps=2, guidance_scale=1.0, eta=1.0)
+    generate(policy, ["a cat"], [9], num_inference_steps=2, guidance_scale=1.0, eta=0.0)
     hook.remove()
     added = (seen[1] - seen[3]).flatten()
     torch.testing.assert_close(seen[0][0], noise[0])
@@ -84,7 +84,7 @@ def test_no_gradients_are_recorded(policy):
         (["a"], [2**64], {}, "got seed 18446744073709551616; expected an integer of 64 bits"),
         (["a"], [1], {"batch_size": 0}, "got batch_size=0"),
         (["a"], [1], {"height": 30}, "got size 30x32; expected"),
-        (["a"], [1], {"num_steps": 0}, "got num_steps=0; expected 1 to 1000"),
+        (["a"], [1], {"num_inference_steps": 0}, "got num_inference_steps=0; expected 1 to 1000"),
     ],
 )
 def test_wrong_requests_are_errors(policy, prompts, seeds, options, message):

@@ -15,16 +15,16 @@ PROMPTS = ["a red circle", "two blue squares"]
 class Rescaled(SD3Policy):
     """As Qwen-Image: the guided output has the norm that the conditional one has, channel-wise."""
 
-    def combine(self, empty: Tensor, full: Tensor, guidance: float) -> Tensor:
-        guided = super().combine(empty, full, guidance)
+    def combine(self, empty: Tensor, full: Tensor, guidance_scale: float) -> Tensor:
+        guided = super().combine(empty, full, guidance_scale)
         return guided * full.norm(dim=1, keepdim=True) / guided.norm(dim=1, keepdim=True)
 
 
 class Embedded(SD3Policy):
     """As FLUX: the network is told the scale, and runs once."""
 
-    def guided(self, x_t: Tensor, t: Tensor, cond: Cond, guidance: float) -> Tensor:
-        return self.predict(x_t, t, {**cond, "pooled": cond["pooled"] * guidance})
+    def guided(self, x_t: Tensor, t: Tensor, cond: Cond, guidance_scale: float) -> Tensor:
+        return self.predict(x_t, t, {**cond, "pooled": cond["pooled"] * guidance_scale})
 
 
 class Zeroed(SD3Policy):
@@ -63,7 +63,7 @@ def test_an_embedded_scale_is_one_forward_and_reaches_the_step() -> None:
     assert rows == [2, 2] and not torch.allclose(guided, full, atol=1e-4)
     t = torch.tensor([900.0, 400.0])
     with torch.no_grad():
-        means = [policy.step(x_t, t, t - 100, cond, kernel=ODE, guidance=g).mean for g in (1.0, 3.0)]
+        means = [policy.step(x_t, t, t - 100, cond, kernel=ODE, guidance_scale=g).mean for g in (1.0, 3.0)]
     torch.testing.assert_close(means[1], x_t - 0.1 * guided)  # Euler's step of 100 / 1000
     assert not torch.allclose(means[0], means[1], atol=1e-5)
 
@@ -80,5 +80,7 @@ def test_zeroed_prompts_are_the_familys_too() -> None:
 @pytest.mark.parametrize("kind", [SD3Policy, Embedded])
 def test_images_are_sampled_at_the_familys_own_scale(kind: type[SD3Policy]) -> None:
     policy = kind(tiny_sd3_pipeline())
-    default = generate(policy, PROMPTS, [0, 1], num_steps=2)
-    torch.testing.assert_close(default, generate(policy, PROMPTS, [0, 1], num_steps=2, guidance=7.0))
+    default = generate(policy, PROMPTS, [0, 1], num_inference_steps=2)
+    torch.testing.assert_close(
+        default, generate(policy, PROMPTS, [0, 1], num_inference_steps=2, guidance_scale=7.0)
+    )

@@ -155,7 +155,7 @@ def test_a_run_folder_that_is_no_model_says_why(tiny_sd, tmp_path):
     assert f"--lora {itself}" in refused(itself)
 
 
-def test_large_pictures_are_encoded_and_decoded_whole(tiny_sd, tiny_sdxl):
+def test_large_images_are_encoded_and_decoded_whole(tiny_sd, tiny_sdxl):
     """Tiles and slices change pixels and speed in silence."""
     for folder in (tiny_sd, tiny_sdxl):
         vae = load_policy(str(folder), device="cpu").vae

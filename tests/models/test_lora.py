@@ -189,7 +189,7 @@ def render(policy, x_T: torch.Tensor) -> torch.Tensor:
 
     with torch.no_grad():
         cond = policy.encode_prompts(["a cat"])
-        return policy.decode(sample(policy, cond, x_T, policy.timesteps(4), kernel=ODE, guidance=3.0))
+        return policy.decode(sample(policy, cond, x_T, policy.timesteps(4), kernel=ODE, guidance_scale=3.0))
 
 
 def test_load_lora_is_the_inverse_of_save(folder, tmp_path, monkeypatch, caplog):
@@ -297,10 +297,10 @@ def test_generate_sees_the_adapter(tiny_sd):
     policy = load_policy(str(tiny_sd))
     add_lora(policy, 4)
     disturb(policy)
-    aligned = generate(policy, ["a cat"], [0], num_steps=3, guidance=3.0)
+    aligned = generate(policy, ["a cat"], [0], num_inference_steps=3, guidance_scale=3.0)
     with policy.reference():
-        base = generate(policy, ["a cat"], [0], num_steps=3, guidance=3.0)
+        base = generate(policy, ["a cat"], [0], num_inference_steps=3, guidance_scale=3.0)
     torch.testing.assert_close(
-        base, generate(load_policy(str(tiny_sd)), ["a cat"], [0], num_steps=3, guidance=3.0)
+        base, generate(load_policy(str(tiny_sd)), ["a cat"], [0], num_inference_steps=3, guidance_scale=3.0)
     )
     assert (aligned - base).abs().max() > 1e-2

@@ -57,7 +57,9 @@ def ours(folder: Path, *files: tuple[Path, float]) -> torch.Tensor:
     assert not trainable(policy)
     with torch.no_grad():
         cond = policy.encode_prompts([PROMPT])
-        return policy.decode(sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance=2.0))
+        return policy.decode(
+            sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance_scale=2.0)
+        )
 
 
 @pytest.fixture
@@ -149,7 +151,9 @@ def test_a_trained_lora_gives_the_same_images_in_every_file(alpha, folder, tmp_p
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
     with torch.no_grad():
         cond = policy.encode_prompts([PROMPT])
-        moved = policy.decode(sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance=2.0))
+        moved = policy.decode(
+            sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance_scale=2.0)
+        )
     file = save_lora(policy, tmp_path)
     kohya = save_kohya(policy, file, tmp_path / "run_kohya.safetensors")
     assert {float(t) for name, t in load_file(kohya).items() if name.endswith(".alpha")} == {4.0}
@@ -206,7 +210,9 @@ def test_a_bf16_model_takes_a_lora(tiny_sd, tmp_path):
     assert len(names) == 2 * 49
     with torch.no_grad():
         cond = policy.encode_prompts([PROMPT])
-        half = policy.decode(sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance=2.0))
+        half = policy.decode(
+            sample(policy, cond, noise(), policy.timesteps(3), kernel=ODE, guidance_scale=2.0)
+        )
     torch.testing.assert_close(half, ours(tiny_sd, (file, 1.0)), rtol=0, atol=0.05)
 
 

@@ -52,7 +52,7 @@ def ours(policy, eta: float, x_T: torch.Tensor, steps: int) -> torch.Tensor:
         x_T,
         policy.timesteps(steps),
         kernel=ddim(eta),
-        guidance=GUIDANCE,
+        guidance_scale=GUIDANCE,
         noise=lambda i: torch.randn(x_T.shape, generator=draws),
     )
 
@@ -137,11 +137,11 @@ def test_stored_log_probs_are_recomputed_exactly(tiny_sd):
             x_T,
             times,
             kernel=ddim(1.0),
-            guidance=GUIDANCE,
+            guidance_scale=GUIDANCE,
             noise=lambda i: torch.randn(x_T.shape, generator=torch.Generator().manual_seed(i)),
         )
         for i in range(4):
             t, s = (times[j].expand(2) for j in (i, i + 1))
-            p = policy.step(path.latents[:, i], t, s, cond, kernel=ddim(1.0), guidance=GUIDANCE)
+            p = policy.step(path.latents[:, i], t, s, cond, kernel=ddim(1.0), guidance_scale=GUIDANCE)
             torch.testing.assert_close(p.log_prob(path.latents[:, i + 1]), path.log_probs[:, i])
     assert (path.log_probs != 0).all()  # SD's last step is a random one

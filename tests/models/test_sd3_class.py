@@ -30,7 +30,7 @@ def start(policy: SD3Policy, size: tuple[int, int] = SIZE) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [1.0, 4.5])
-def test_the_ode_is_the_pipelines_own_sampler(policy: SD3Policy, guidance: float) -> None:
+def test_the_ode_is_the_pipelines_own_sampler(policy: SD3Policy, guidance_scale: float) -> None:
     """The same noise, another size than the model's own, guidance on and off: diffusers' latents."""
     x_T = start(policy)
     theirs = policy.pipe(
@@ -38,13 +38,13 @@ def test_the_ode_is_the_pipelines_own_sampler(policy: SD3Policy, guidance: float
         height=SIZE[0],
         width=SIZE[1],
         num_inference_steps=5,
-        guidance_scale=guidance,
+        guidance_scale=guidance_scale,
         latents=x_T,
         max_sequence_length=T5_LENGTH,
         output_type="latent",
     ).images
     cond, times = policy.encode_prompts(PROMPTS), policy.timesteps(5, SIZE)
-    ours = sample(policy, cond, x_T, times, kernel=ODE, guidance=guidance)
+    ours = sample(policy, cond, x_T, times, kernel=ODE, guidance_scale=guidance_scale)
     assert not torch.allclose(ours, x_T, atol=0.1)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     images = policy.pipe.vae.decode(theirs / 1.5305 + 0.0609).sample / 2 + 0.5
@@ -85,7 +85,7 @@ def test_noisy_kernels_have_a_density_at_every_step_but_one_into_x_0(policy: SD3
         x_T,
         policy.timesteps(4),
         kernel=kernel,
-        guidance=1.0,
+        guidance_scale=1.0,
         noise=lambda _: torch.randn(x_T.shape, generator=draw),
     )
     assert path.latents.isfinite().all() and (path.log_probs[:, :-1] != 0).all()

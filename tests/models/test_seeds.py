@@ -41,7 +41,9 @@ def theirs(pipe, prompts, seeds, size, eta):
 def ours(policy, prompts, seeds, size, eta, **options):
     height, width = size
     shape = {"height": height, "width": width}
-    return generate(policy, prompts, seeds, num_steps=4, guidance=6.0, eta=eta, **shape, **options)
+    return generate(
+        policy, prompts, seeds, num_inference_steps=4, guidance_scale=6.0, eta=eta, **shape, **options
+    )
 
 
 @pytest.mark.parametrize(("eta", "size"), [(0.0, (48, 32)), (1.0, (32, 32)), (0.5, (32, 48))])
@@ -62,7 +64,7 @@ def test_noise_is_drawn_in_the_precision_of_the_pipeline(tiny_sd):
     """A pipeline of dtype=torch.bfloat16 draws in bf16, which is not fp32 noise rounded."""
     policy, seen = load_policy(str(tiny_sd), precision="bf16"), []
     policy.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    generate(policy, ["a cat"] * 2, [5, 6], num_steps=1, guidance=1.0)
+    generate(policy, ["a cat"] * 2, [5, 6], num_inference_steps=1, guidance_scale=1.0)
     pipe = StableDiffusionPipeline.from_pretrained(tiny_sd, dtype=torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0]))

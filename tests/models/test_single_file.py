@@ -74,7 +74,7 @@ def test_a_file_gives_the_images_of_its_pipeline(both):
     from t2ialign.diffusion.sampler import sample
 
     cond = policy.with_size(policy.encode_prompts(["a photo of a cat!"]), (16, 16), (0, 0), (16, 16))
-    ours = sample(policy, cond, x_T, policy.timesteps(2), kernel=ODE, guidance=5.0)
+    ours = sample(policy, cond, x_T, policy.timesteps(2), kernel=ODE, guidance_scale=5.0)
     assert (ours - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
@@ -102,7 +102,9 @@ def test_precision_goes_by_part(both, precision):
 def test_images_are_sampled_from_a_half_precision_file(sd1, tmp_path):
     half = {name: value.half() for name, value in sd1.items()}
     policy = load_policy(write(half, tmp_path / "half.safetensors"), precision="fp16", device="cpu")
-    (image,) = generate(policy, ["a cat"], [0], num_steps=1, guidance=1.0, height=16, width=16)
+    (image,) = generate(
+        policy, ["a cat"], [0], num_inference_steps=1, guidance_scale=1.0, height=16, width=16
+    )
     assert image.isfinite().all() and image.std() > 0
 
 

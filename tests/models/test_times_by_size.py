@@ -47,9 +47,9 @@ def test_the_grid_is_that_of_diffusers_for_the_size(policy: SD3Policy, size: tup
 
 def test_sampling_and_training_tell_the_size(policy: SD3Policy, tmp_path) -> None:
     assert isinstance(policy.latents, SizedLatents)
-    generate(policy, ["a"], [0], num_steps=1, guidance=1.0, height=16, width=48)
+    generate(policy, ["a"], [0], num_inference_steps=1, guidance_scale=1.0, height=16, width=48)
     assert policy.latents.sizes == [(16, 48)]
-    values = {"prompts": "a", "reward": "tests.training.redness", "num_steps": 2, "trackers": ()}
+    values = {"prompts": "a", "reward": "tests.training.redness", "num_inference_steps": 2, "trackers": ()}
     cfg = backprop.Config.model_validate({**values, "height": 24, "width": 40, "output": tmp_path})
     trainer = backprop.Trainer(cfg, policy=policy)
     assert policy.latents.sizes[-1] == (24, 40)

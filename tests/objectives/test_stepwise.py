@@ -1,4 +1,4 @@
-"""Losses on siblings against numbers by hand, and the identity of two draws from one state."""
+"""Losses on candidates against numbers by hand, and the identity of two draws from one state."""
 
 import math
 
@@ -8,10 +8,10 @@ import torch
 from t2ialign.diffusion.transition import Gaussian
 from t2ialign.objectives.stepwise import (
     best_and_worst,
+    candidate_preference,
     clipped,
     clipped_surrogate,
     group_advantages,
-    sibling_preference,
     threshold,
 )
 
@@ -62,12 +62,12 @@ def test_a_clipped_ratio_is_the_log_of_the_clipped_quotient_and_has_no_gradient_
 
 def test_the_loss_is_ln_2_at_the_reference_and_by_hand_elsewhere():
     zero = torch.zeros(1)
-    assert float(sibling_preference(zero, zero, beta=500, clip=0.1)) == pytest.approx(math.log(2))
-    found = sibling_preference(torch.tensor([0.002]), torch.tensor([-0.001]), beta=500, clip=0.1)
+    assert float(candidate_preference(zero, zero, beta=500, clip=0.1)) == pytest.approx(math.log(2))
+    found = candidate_preference(torch.tensor([0.002]), torch.tensor([-0.001]), beta=500, clip=0.1)
     assert float(found) == pytest.approx(math.log(1 + math.exp(-1.5)))
 
 
-def test_siblings_of_one_state_need_one_mean():
+def test_candidates_of_one_state_need_one_mean():
     """[log r_w - log r_l] = <w - l, mu - mu_ref> / (D sigma^2), mean-reduced; in fp64-like precision."""
     draw = torch.Generator().manual_seed(0)
     mean, other, win, lose = (torch.randn(3, 4, 8, 8, generator=draw) for _ in range(4))
@@ -85,7 +85,7 @@ def test_advantages_are_standard_scores_and_0_at_a_tie():
 
 
 def test_the_surrogate_takes_the_worse_of_both():
-    """A good sibling earns no more than 1 + clip; a bad one is punished in full."""
+    """A good candidate earns no more than 1 + clip; a bad one is punished in full."""
     ratio = torch.log(torch.tensor([[1.5, 1.5]]))
     loss = clipped_surrogate(ratio, torch.tensor([[1.0, -1.0]]), clip=0.2)
     assert float(loss) == pytest.approx(-(1.2 - 1.5) / 2)

@@ -14,20 +14,20 @@ def draw(u: torch.Tensor) -> torch.Tensor:
     return 999 - (1000 * u.double()).floor().clamp_max(999)
 
 
-def edges(num_steps: int) -> torch.Tensor:
+def edges(num_inference_steps: int) -> torch.Tensor:
     """T even parts of 0 .. 999."""
-    return 999 - 1000 * torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+    return 999 - 1000 * torch.arange(num_inference_steps + 1, dtype=torch.float64) / num_inference_steps
 
 
-def discount(num_steps: int, gamma: float) -> Discount:
-    return Discount(draw, edges(num_steps), gamma)
+def discount(num_inference_steps: int, gamma: float) -> Discount:
+    return Discount(draw, edges(num_inference_steps), gamma)
 
 
-@pytest.mark.parametrize("num_steps", [1, 7, 20, 50, 1000])
-def test_steps_taken_is_the_floor(num_steps):
-    expected = [(999 - t) * num_steps // 1000 for t in range(1000)]
-    assert steps_taken(ALL_T, edges(num_steps)).tolist() == expected
-    assert expected[999] == 0 and expected[0] == (999 * num_steps) // 1000
+@pytest.mark.parametrize("num_inference_steps", [1, 7, 20, 50, 1000])
+def test_steps_taken_is_the_floor(num_inference_steps):
+    expected = [(999 - t) * num_inference_steps // 1000 for t in range(1000)]
+    assert steps_taken(ALL_T, edges(num_inference_steps)).tolist() == expected
+    assert expected[999] == 0 and expected[0] == (999 * num_inference_steps) // 1000
 
 
 def test_steps_of_sd_at_fifty():
@@ -46,12 +46,12 @@ def test_probabilities_by_hand():
     assert torch.equal(discount_probabilities(4, 1.0), torch.full((4,), 0.25, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("num_steps", [7, 50])
+@pytest.mark.parametrize("num_inference_steps", [7, 50])
 @pytest.mark.parametrize("gamma", [0.5, 0.9, 1.0])
-def test_weight_is_gamma_to_the_k_with_mean_one(num_steps, gamma):
-    weight = discount(num_steps, gamma).weight(ALL_T)
+def test_weight_is_gamma_to_the_k_with_mean_one(num_inference_steps, gamma):
+    weight = discount(num_inference_steps, gamma).weight(ALL_T)
     assert weight.mean().item() == pytest.approx(1, abs=1e-6)
-    expected = gamma ** steps_taken(ALL_T, edges(num_steps)).double()
+    expected = gamma ** steps_taken(ALL_T, edges(num_inference_steps)).double()
     torch.testing.assert_close(weight.double() / weight[999], expected)
 
 
@@ -59,11 +59,11 @@ def test_no_discount_is_weight_one_exactly():
     assert (discount(30, 1.0).weight(ALL_T) == 1).all()
 
 
-@pytest.mark.parametrize("num_steps", [7, 30, 50])
-def test_no_discount_is_uniform_exactly(num_steps):
+@pytest.mark.parametrize("num_inference_steps", [7, 30, 50])
+def test_no_discount_is_uniform_exactly(num_inference_steps):
     """The middle of each thousandth of [0, 1) meets each t once."""
     u = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    t = discount(num_steps, 1.0).times(u)
+    t = discount(num_inference_steps, 1.0).times(u)
     assert t.tolist() == list(range(999, -1, -1))
 
 
@@ -96,30 +96,32 @@ def test_both_estimators_have_the_same_expectation():
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "gamma", "message"),
-    [(50, 0.0, "gamma=0.0"), (50, 1.01, "gamma=1.01"), (0, 0.9, "num_steps=0")],
+    ("num_inference_steps", "gamma", "message"),
+    [(50, 0.0, "gamma=0.0"), (50, 1.01, "gamma=1.01"), (0, 0.9, "num_inference_steps=0")],
 )
-def test_bad_values_are_errors(num_steps, gamma, message):
+def test_bad_values_are_errors(num_inference_steps, gamma, message):
     for call in (
-        lambda: discount_probabilities(num_steps, gamma),
-        lambda: Discount(draw, torch.zeros(num_steps + 1), gamma),
+        lambda: discount_probabilities(num_inference_steps, gamma),
+        lambda: Discount(draw, torch.zeros(num_inference_steps + 1), gamma),
     ):
         with pytest.raises(ValueError, match=f"got {message}; expected"):
             call()
 
 
-def old_times(u: torch.Tensor, num_steps: int, gamma: float) -> torch.Tensor:
+def old_times(u: torch.Tensor, num_inference_steps: int, gamma: float) -> torch.Tensor:
     """What runs of earlier versions drew: the inverse of the sum over all 1000 levels."""
-    powers = torch.tensor(gamma, dtype=torch.float64) ** (torch.arange(1000) * num_steps // 1000)
+    powers = torch.tensor(gamma, dtype=torch.float64) ** (torch.arange(1000) * num_inference_steps // 1000)
     cumulative = powers.cumsum(0)
     return 999 - torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp_max(999)
 
 
-@pytest.mark.parametrize(("num_steps", "gamma"), [(50, 1.0), (50, 0.9), (7, 0.5), (1000, 0.99)])
-def test_the_draws_of_saved_runs_stay(num_steps, gamma):
+@pytest.mark.parametrize(("num_inference_steps", "gamma"), [(50, 1.0), (50, 0.9), (7, 0.5), (1000, 0.99)])
+def test_the_draws_of_saved_runs_stay(num_inference_steps, gamma):
     """A resumed run of Stable Diffusion draws the integers that it drew before times were floats."""
     u = torch.rand(20_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert torch.equal(discount(num_steps, gamma).times(u), old_times(u, num_steps, gamma).double())
+    assert torch.equal(
+        discount(num_inference_steps, gamma).times(u), old_times(u, num_inference_steps, gamma).double()
+    )
 
 
 def sd3_draw(u: torch.Tensor) -> torch.Tensor:

@@ -70,7 +70,7 @@ def question(request: dict[str, Any]) -> str:
     return request["messages"][0]["content"][1]["text"]
 
 
-def picture(request: dict[str, Any]) -> Image.Image:
+def sent_image(request: dict[str, Any]) -> Image.Image:
     head, _, data = request["messages"][0]["content"][0]["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
     return Image.open(io.BytesIO(base64.b64decode(data)))

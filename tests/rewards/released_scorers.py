@@ -45,7 +45,7 @@ def write(root: Path, pipeline: Path) -> None:
     _write_image_reward(root)
     _write_hpsv3(root)
     _write_vlm(root / VLM)
-    judge = from_pipeline(pipeline, guidance=1)
+    judge = from_pipeline(pipeline, guidance_scale=1)
     with torch.no_grad():
         judge.log_scale.add_(2.0)  # untrained states then differ
     save(judge, root / LATENT)

@@ -29,7 +29,7 @@ class Rule(Channel):
     differentiable = False
 
 
-def picture(*channels):
+def make_image(*channels):
     return torch.tensor(channels, dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 2, 2).clone()
 
 
@@ -39,7 +39,7 @@ PROMPTS = ["p"]
 
 def test_weighted_sum_by_hand():
     reward = WeightedSum(MEMBERS, {"red.1": 2.0, "green": -0.5})
-    assert reward(picture(0.5, 0.2, 0.9), PROMPTS).item() == pytest.approx(0.9)
+    assert reward(make_image(0.5, 0.2, 0.9), PROMPTS).item() == pytest.approx(0.9)
 
 
 def lsc(**options):
@@ -48,11 +48,11 @@ def lsc(**options):
 
 
 def test_lsc_at_the_reference_is_half_for_each_property():
-    assert lsc()(picture(0.5, 0.25, 0.0), PROMPTS).item() == pytest.approx(2 * math.log(0.5))
+    assert lsc()(make_image(0.5, 0.25, 0.0), PROMPTS).item() == pytest.approx(2 * math.log(0.5))
 
 
 def test_lsc_is_the_logarithm_of_a_product_of_sigmoids():
-    scores = lsc(scales={"red.1": 0.1, "green": 2.0})(picture(0.6, 0.0, 0.0), PROMPTS).item()
+    scores = lsc(scales={"red.1": 0.1, "green": 2.0})(make_image(0.6, 0.0, 0.0), PROMPTS).item()
     product = 1 / (1 + math.exp(-1.0)) * 1 / (1 + math.exp(0.125))
     assert scores == pytest.approx(math.log(product))
 
@@ -60,7 +60,7 @@ def test_lsc_is_the_logarithm_of_a_product_of_sigmoids():
 def test_lsc_slope_is_sigmoid_of_what_is_missing():
     """d/dr log sigmoid((r - q) / tau) = sigmoid((q - r) / tau) / tau; at r = q with tau = 1, one half."""
     for red, tau in ((0.5, 1.0), (0.9, 0.1), (0.1, 0.1)):
-        image = picture(red, 0.25, 0.0).requires_grad_()
+        image = make_image(red, 0.25, 0.0).requires_grad_()
         lsc(scales={"red.1": tau, "green": 1.0})(image, PROMPTS).sum().backward()
         slope = image.grad[0, 0].sum().item()
         assert slope == pytest.approx(1 / (1 + math.exp((red - 0.5) / tau)) / tau)
@@ -69,17 +69,19 @@ def test_lsc_slope_is_sigmoid_of_what_is_missing():
 
 def test_lsc_weights():
     weighted = lsc(weights={"red.1": 3.0, "green": 0.0})
-    assert weighted(picture(0.5, 0.9, 0.0), PROMPTS).item() == pytest.approx(3 * math.log(0.5))
+    assert weighted(make_image(0.5, 0.9, 0.0), PROMPTS).item() == pytest.approx(3 * math.log(0.5))
 
 
 def test_lsc_needs_a_reference_of_each_prompt():
     with pytest.raises(ValueError, match="got prompt 'q', which has no reference of green"):
-        lsc()(picture(0.5, 0.5, 0.5), ["q"])
+        lsc()(make_image(0.5, 0.5, 0.5), ["q"])
 
 
 def test_thresholds_are_an_and():
     reward = AllAbove(MEMBERS, {"red.1": 0.5, "green": 0.25})
-    images = torch.cat([picture(0.5, 0.25, 0), picture(0.9, 0.2, 0), picture(0.4, 0.9, 0), picture(1, 1, 0)])
+    images = torch.cat(
+        [make_image(0.5, 0.25, 0), make_image(0.9, 0.2, 0), make_image(0.4, 0.9, 0), make_image(1, 1, 0)]
+    )
     assert reward(images, PROMPTS * 4).tolist() == [1.0, 0.0, 0.0, 1.0]
     assert not reward.differentiable
 
@@ -167,16 +169,16 @@ def test_leave_one_out_quantile_by_hand():
 
 def test_combinations_load_by_name(tmp_path):
     images, prompts = torch.rand(2, 3, 32, 32), ["a red circle", "a blue square"]
-    clip, other = rewards.load("shapes-clip"), rewards.load("shapes-clip-b")
-    members = {"shapes-clip": 2.0, "shapes-clip-b": 0.5}
+    clip, other = rewards.load("toy-clip"), rewards.load("toy-clip-b")
+    members = {"toy-clip": 2.0, "toy-clip-b": 0.5}
     with torch.no_grad():
         a, b = clip(images, prompts), other(images, prompts)
         scores = rewards.load("rewards.combine", members=members)(images, prompts)
         assert torch.allclose(scores, 2 * a + b / 2, atol=1e-6)
-        gate = rewards.load("rewards.combine", rule="and", members={"shapes-clip": a.min().item() + 1e-4})
+        gate = rewards.load("rewards.combine", rule="and", members={"toy-clip": a.min().item() + 1e-4})
         assert gate(images, prompts).sum().item() == 1.0
         file = tmp_path / "references.json"
-        file.write_text(json.dumps({"shapes-clip": dict.fromkeys(prompts, 0.1), "shapes-clip-b": 0.2}))
+        file.write_text(json.dumps({"toy-clip": dict.fromkeys(prompts, 0.1), "toy-clip-b": 0.2}))
         soft = rewards.load("rewards.combine", rule="lsc", members=members, references=str(file))
         terms = torch.nn.functional.logsigmoid(torch.stack([(a - 0.1) / 2, (b - 0.2) / 0.5]))
         assert torch.allclose(soft(images, prompts), terms.sum(0), atol=1e-6)

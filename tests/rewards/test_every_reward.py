@@ -66,9 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     list_ = {"answers": "signed", "alignment": 1.0, "items": [{"question": "Is it bright?", "weight": 0.5}]}
     (root / "list.json").write_text(json.dumps(list_), encoding="utf-8")
-    base = rewards.load("shapes-clip")
+    base = rewards.load("toy-clip")
     name, weight = next(iter(base.state_dict().items()))
-    trained.save(root / "trained", {name: weight + 0.1}, {"reward": "shapes-clip", "options": {}})
+    trained.save(root / "trained", {name: weight + 0.1}, {"reward": "toy-clip", "options": {}})
     return root
 
 
@@ -83,7 +83,7 @@ def made(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Reward:
     monkeypatch.setattr(mps, "HEADS", test_mps.HEADS)
     clip = {"weights": str(root / "clip"), "architecture": None}
     head = {"weights": str(root / "head.safetensors"), "clip": str(root / "clip")}
-    objects = {"metadata": root / "metadata.jsonl", "weights": "shapes"}
+    objects = {"metadata": root / "metadata.jsonl", "weights": "toy"}
     options: dict[str, dict[str, Any]] = {
         "clipscore": clip,
         "pickscore": clip,
@@ -95,7 +95,7 @@ def made(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Reward:
         "vqascore": {},
         "checklist": {"checklist": str(root / "list.json")},
         "evaluator": {"backend": "oracle"},
-        "geneval": {**objects, "colour_weights": "shapes"},
+        "geneval": {**objects, "colour_weights": "toy"},
         "count": objects,
         "ocr": {"reader": Reader()},
         "text": {"reader": Reader()},
@@ -162,7 +162,7 @@ def test_reference_agrees_with_the_tensor_path_whatever_the_images_come_as(
     assert reward(images[1], prompts[1]).tolist() == pytest.approx(expected[1:], rel=1e-4, abs=1e-4)
     assert reward(tensors[1], prompts[1]).tolist() == pytest.approx(expected[1:], rel=1e-4, abs=1e-4)
     larger = drawn(side + 9)[0]
-    if name != "shapes-oracle" and family(name) != "geneval":  # whose world has images of one size
+    if name != "toy-oracle" and family(name) != "geneval":  # whose world has images of one size
         alone = [*reward(images[0], prompts[0]).tolist(), *reward(larger, prompts[0]).tolist()]
         assert reward([images[0], larger], prompts[0]).tolist() == pytest.approx(alone, rel=1e-4, abs=1e-4)
 

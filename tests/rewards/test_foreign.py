@@ -49,12 +49,12 @@ def changed(folder: Path, name: str, change: str | dict) -> Path:
 
 @pytest.fixture
 def rewriter(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(assets.folder("shapes-rewriter"), tmp_path / "rewriter"))
+    return Path(shutil.copytree(assets.folder("toy-rewriter"), tmp_path / "rewriter"))
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(assets.folder("shapes-clip"), tmp_path / "clip"))
+    return Path(shutil.copytree(assets.folder("toy-clip"), tmp_path / "clip"))
 
 
 @pytest.mark.parametrize("load", [local_writer, train])

@@ -49,7 +49,7 @@ def test_every_scorer_of_this_family_is_listed():
         "aesthetic": "scorers.aesthetic",
         "aesthetic-v1": "scorers.aesthetic",
         "simulacra": "scorers.aesthetic",
-        "shapes-clip": "toy.clip",
+        "toy-clip": "toy.clip",
     }.items():
         assert served[name] == f"rewards.{module}"
 

@@ -37,7 +37,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(fine)
 
 
-def pictures() -> list[Image.Image]:
+def make_images() -> list[Image.Image]:
     """Real photographs, in RGB."""
     files = sorted((DATA / "images" / "skimage").rglob("*.*g"))
     return [Image.open(file).convert("RGB") for file in files]
@@ -93,8 +93,8 @@ def test_pad_is_hpsv2s(size):
     assert torch.equal(HPS_224.tensor(image[None])[0], theirs)
 
 
-def test_a_wide_picture_is_padded_and_not_cut():
-    """A white 2:1 picture whose outer quarters are red: HPSv2 sees the red, CLIP never does."""
+def test_a_wide_image_is_padded_and_not_cut():
+    """A white 2:1 image whose outer quarters are red: HPSv2 sees the red, CLIP never does."""
     image = torch.ones(1, 3, 100, 200)
     image[:, 1:, :, :50] = image[:, 1:, :, 150:] = 0
     mean, std = torch.tensor(CLIP_MEAN).view(3, 1, 1), torch.tensor(CLIP_STD).view(3, 1, 1)
@@ -154,14 +154,14 @@ def test_every_mode_becomes_rgb_when_the_authors_make_it_so(mode):
     assert torch.equal(CLIP_224.reference(image), first.reference(image)) == same
 
 
-@pytest.mark.skipif(not (DATA / "images" / "skimage").is_dir(), reason="no pictures in T2IALIGN_DATA")
+@pytest.mark.skipif(not (DATA / "images" / "skimage").is_dir(), reason="no images in T2IALIGN_DATA")
 @pytest.mark.parametrize(
     ("geometry", "levels"), [(CLIP_224, 1.06), (CLIP_224_FLOOR, 1.06), (HPS_224, 0), (SIMULACRA_224, 1.16)]
 )
-def test_the_tensor_path_is_within_a_grey_level_on_real_pictures(geometry, levels):
+def test_the_tensor_path_is_within_a_grey_level_on_real_images(geometry, levels):
     std = torch.tensor(CLIP_STD).view(3, 1, 1)
     worst = 0.0
-    for image in pictures():
+    for image in make_images():
         difference = (geometry.tensor(tensor(image))[0] - geometry.reference(image)) * std * 255
         worst = max(worst, float(difference.abs().max()))
     assert worst <= levels + 1e-4
@@ -188,7 +188,7 @@ def test_gradient_is_that_of_finite_differences(fit, interpolation, source):
     assert torch.autograd.gradcheck(lambda x: (geometry.tensor(x) * weights).sum(), image)
 
 
-def test_half_precision_pictures_are_resized_in_full_precision():
+def test_half_precision_images_are_resized_in_full_precision():
     image = torch.rand(1, 3, 100, 80)
     half = image.bfloat16()
     assert torch.equal(CLIP_224.tensor(half), CLIP_224.tensor(half.float()))

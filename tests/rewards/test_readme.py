@@ -23,7 +23,7 @@ def test_the_blocks_of_the_readme_run_in_order(capsys, tmp_path, monkeypatch):
     for block in blocks:
         exec(block, space)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["image", "prompt", "shapes-clip", "saturation"]
+    assert lines[0].split() == ["image", "prompt", "toy-clip", "saturation"]
     assert lines[1].startswith("a.png  a red circle") and lines[2].startswith("b.png")
     assert lines[3] == "[1.0, 1.0]"  # the saturation of red and of blue
     assert "torch.Size([3]) torch.Size([1])" in lines

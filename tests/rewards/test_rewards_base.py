@@ -133,7 +133,7 @@ def test_load_takes_any_importable_module(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", ["no_such_package.reward", "rewards.no_such_file", "qqq"])
 def test_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"got reward '{name}'; expected one of .*shapes-oracle"):
+    with pytest.raises(ValueError, match=rf"got reward '{name}'; expected one of .*toy-oracle"):
         rewards.load(name)
 
 
@@ -144,7 +144,7 @@ def test_unknown_name_lists_the_known_ones(name: str) -> None:
         ("HPSv2.1", "hpsv2.1"),
         ("image_reward", "imagereward"),
         ("pick-score", "pickscore"),
-        ("shape-oracle", "shapes-oracle"),
+        ("shape-oracle", "toy-oracle"),
         ("astetic", "aesthetic"),
     ],
 )
@@ -167,7 +167,7 @@ def test_modules_that_are_no_reward_say_so(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_clip_says_once_what_of_a_prompt_it_does_not_read(caplog: pytest.LogCaptureFixture) -> None:
-    clip = rewards.load("shapes-clip")
+    clip = rewards.load("toy-clip")
     prompts = ["a red circle", "a red circle and " * 12 + "a blue square"]
     for _ in range(2):
         clip(torch.ones(2, 3, 32, 32), prompts)
@@ -179,8 +179,8 @@ def test_a_clip_says_once_what_of_a_prompt_it_does_not_read(caplog: pytest.LogCa
 
 def test_every_declared_name_is_served_by_its_own_file() -> None:
     served = rewards.names()
-    assert served["shapes-oracle"] == "rewards.toy.oracle"
-    assert isinstance(rewards.load("shapes-oracle"), Reward)
+    assert served["toy-oracle"] == "rewards.toy.oracle"
+    assert isinstance(rewards.load("toy-oracle"), Reward)
 
 
 def test_asset_folder_errors_list_what_is_there() -> None:
@@ -195,7 +195,7 @@ def test_works_with_t2ialign_blocked() -> None:
         "import pkgutil, importlib, torch, rewards\n"
         "names = [m.name for m in pkgutil.iter_modules(rewards.__path__)]\n"
         "[importlib.import_module('rewards.' + name) for name in names]\n"
-        "reward = rewards.load('shapes-oracle')\n"
+        "reward = rewards.load('toy-oracle')\n"
         "print(reward(torch.ones(1, 3, 32, 32), ['a red circle']).tolist())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -16,9 +16,9 @@ from rewards import Prepared, Reward, Scores, inputs
 from rewards.preprocess import Geometry
 from t2ialign.data.images import open_rgb
 from tests.rewards.test_preprocess import MODES
-from tests.scoring.pictures import Channels, Match
+from tests.scoring.images import Channels, Match
 
-CLIP = "shapes-clip"
+CLIP = "toy-clip"
 
 
 class Redness(Reward):

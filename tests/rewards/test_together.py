@@ -19,7 +19,7 @@ from tests.rewards import tiny_clip
 
 
 class Redness(Reward):
-    """Needs the pictures themselves."""
+    """Needs the images themselves."""
 
     def score(self, images: Tensor, prompts: list[str]) -> Tensor:
         return images[:, 0].mean((1, 2))
@@ -63,11 +63,11 @@ def test_one_resize_a_geometry_and_one_forward_a_tower():
     image_rows, text_rows = tiny_clip.counts(tower, "image"), tiny_clip.counts(tower, "text")
     rewards.score_all(several, torch.rand(5, 3, 40, 50), ["a", "bb", "a", "c d", "bb"])
     assert Counted.calls == [5]  # three rewards
-    assert image_rows == [5, 5]  # clip and aesthetic together, and the padded picture
+    assert image_rows == [5, 5]  # clip and aesthetic together, and the padded image
     assert text_rows == [3]
 
 
-def test_prepared_squares_take_the_place_of_pictures():
+def test_prepared_squares_take_the_place_of_images():
     _, several = panel()
     images, prompts = torch.rand(2, 3, 40, 50), ["a", "b"]
     crop, pad = Geometry(32), Geometry(32, "pad", source="float")
@@ -86,7 +86,7 @@ def test_prepared_squares_take_the_place_of_pictures():
         rewards.score_all(several, images + 1, prompts)
 
 
-def test_gradient_reaches_the_picture_through_all_of_them():
+def test_gradient_reaches_the_image_through_all_of_them():
     _, several = panel()
     images = torch.rand(2, 3, 40, 50, requires_grad=True)
     scores = rewards.score_all(several, images, ["a", "b"])
@@ -152,15 +152,15 @@ def test_rewards_made_of_others_share_their_towers(tmp_path, monkeypatch):
 
 
 def test_load_all_checks_its_options():
-    with pytest.raises(ValueError, match="got options of hpsv3; expected options of shapes-clip"):
-        rewards.load_all(["shapes-clip"], {"hpsv3": {}})
+    with pytest.raises(ValueError, match="got options of hpsv3; expected options of toy-clip"):
+        rewards.load_all(["toy-clip"], {"hpsv3": {}})
     with pytest.raises(
-        ValueError, match=r"got options of shapes-clip that do not fit: .*'colour'.*expected path"
+        ValueError, match=r"got options of toy-clip that do not fit: .*'colour'.*expected path"
     ):
-        rewards.load_all(["shapes-clip"], {"shapes-clip": {"colour": 1}})
-    assert list(rewards.load_all(["shapes-oracle", "shapes-clip", "shapes-oracle"])) == [
-        "shapes-oracle",
-        "shapes-clip",
+        rewards.load_all(["toy-clip"], {"toy-clip": {"colour": 1}})
+    assert list(rewards.load_all(["toy-oracle", "toy-clip", "toy-oracle"])) == [
+        "toy-oracle",
+        "toy-clip",
     ]
 
 

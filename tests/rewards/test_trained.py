@@ -21,21 +21,21 @@ def images() -> Tensor:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The tiny CLIP with a larger visual projection."""
-    state = rewards.load("shapes-clip").state_dict()
+    state = rewards.load("toy-clip").state_dict()
     (name,) = [name for name in state if name.endswith("visual_projection.weight")]
     tensors = {name: state[name] + torch.randn(state[name].shape, generator=torch.Generator().manual_seed(1))}
-    trained.save(tmp_path / "run", tensors, {"reward": "shapes-clip", "options": {}, "scale": 30.0})
+    trained.save(tmp_path / "run", tensors, {"reward": "toy-clip", "options": {}, "scale": 30.0})
     return tmp_path / "run"
 
 
 @torch.no_grad()
 def test_what_is_written_is_laid_over_the_base_and_nothing_else_changes(folder: Path) -> None:
-    base, loaded = rewards.load("shapes-clip"), rewards.load("trained", weights=str(folder))
+    base, loaded = rewards.load("toy-clip"), rewards.load("trained", weights=str(folder))
     tensors = trained.read_tensors(folder)
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, tensors.get(name, base.state_dict()[name]))
     assert not torch.allclose(loaded(images(), PROMPTS), base(images(), PROMPTS), atol=1e-3)
-    for again in (rewards.load("shapes-clip", weights=str(folder)), rewards.load(str(folder))):
+    for again in (rewards.load("toy-clip", weights=str(folder)), rewards.load(str(folder))):
         stored = loaded.state_dict()
         assert all(torch.equal(tensor, stored[name]) for name, tensor in again.state_dict().items())
         torch.testing.assert_close(again(images(), PROMPTS), loaded(images(), PROMPTS), rtol=1e-5, atol=1e-6)
@@ -46,7 +46,7 @@ def test_what_is_written_is_laid_over_the_base_and_nothing_else_changes(folder: 
 @torch.no_grad()
 def test_kept_text_embeddings_are_of_the_trained_weights(tmp_path: Path) -> None:
     """A tower keeps embeddings of prompts; those of the base must not outlive its weights."""
-    reward = rewards.load("shapes-clip")
+    reward = rewards.load("toy-clip")
     before = reward(images(), PROMPTS)
     (name,) = [name for name in reward.state_dict() if name.endswith("text_projection.weight")]
     trained.lay_over(reward, {name: reward.state_dict()[name].flip(0)}, "here")
@@ -56,17 +56,17 @@ def test_kept_text_embeddings_are_of_the_trained_weights(tmp_path: Path) -> None
 
 @torch.no_grad()
 def test_a_trained_tower_is_never_shared_with_its_base(folder: Path) -> None:
-    both = rewards.load_all(["shapes-clip", "trained"], {"trained": {"weights": str(folder)}})
-    base = rewards.load("shapes-clip")
-    torch.testing.assert_close(both["shapes-clip"](images(), PROMPTS), base(images(), PROMPTS))
+    both = rewards.load_all(["toy-clip", "trained"], {"trained": {"weights": str(folder)}})
+    base = rewards.load("toy-clip")
+    torch.testing.assert_close(both["toy-clip"](images(), PROMPTS), base(images(), PROMPTS))
     assert not torch.allclose(both["trained"](images(), PROMPTS), base(images(), PROMPTS), atol=1e-3)
 
 
 def test_what_does_not_fit_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="trained from shapes-clip, for shapes-clip-b; expected weights trained from"
+        ValueError, match="trained from toy-clip, for toy-clip-b; expected weights trained from"
     ):
-        rewards.load("shapes-clip-b", weights=str(folder))
+        rewards.load("toy-clip-b", weights=str(folder))
     with pytest.raises(ValueError, match="got no weights; expected the output folder"):
         rewards.load("trained")
     with pytest.raises(ValueError, match=r"without reward\.json"):
@@ -74,8 +74,8 @@ def test_what_does_not_fit_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="change the pin"):
         rewards.load("trained", weights=str(folder), sha256="0" * 64)
     assert rewards.load("trained", weights=str(folder), sha256=digest(folder / trained.WEIGHTS))
-    trained.save(folder, {"tower.nothing": torch.zeros(2)}, {"reward": "shapes-clip", "options": {}})
-    with pytest.raises(ValueError, match=r"1 weights in .* do not fit ShapesClip \(first: tower.nothing\)"):
+    trained.save(folder, {"tower.nothing": torch.zeros(2)}, {"reward": "toy-clip", "options": {}})
+    with pytest.raises(ValueError, match=r"1 weights in .* do not fit ToyClip \(first: tower.nothing\)"):
         rewards.load("trained", weights=str(folder))
     about = json.loads((folder / trained.ABOUT).read_text())
     (folder / trained.ABOUT).write_text(json.dumps(about | {"format": 99}))

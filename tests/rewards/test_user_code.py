@@ -104,7 +104,7 @@ def test_a_reward_of_the_working_folder_loads_after_one_line(folder, name, power
 
 
 def test_what_is_installed_needs_no_line(caplog):
-    assert rewards.load("rewards.toy.oracle:ShapesOracle").differentiable is False
+    assert rewards.load("rewards.toy.oracle:ToyOracle").differentiable is False
     assert not caplog.records
 
 
@@ -198,7 +198,7 @@ def test_no_option_of_a_folder_of_weights_runs_code(folder):
             ("evaluator", {"backend": "head", "weights": "head", "reward": name}),
             ("evaluator", {"backend": "head", "weights": "by_weights"}),
             ("geneval", {"detector": f"{folder}_bad:Harm"}),
-            ("shapes-textnorm", {"base": name}),
+            ("toy-textnorm", {"base": name}),
         )
     ):
         save(Path(f"outer{number}"), reward, **options)
@@ -212,7 +212,7 @@ def test_no_option_of_a_folder_of_weights_runs_code(folder):
             with suppress(ValueError):
                 assert load() == 2  # the verb tells what a ValueError says
             assert not Path("ran").exists(), (reward, options)
-    for given in ({}, {"reward": "shapes-clip"}):
+    for given in ({}, {"reward": "toy-clip"}):
         with pytest.raises(ValueError):
             rewards.load("evaluator", backend="head", weights="head", **given)
     assert not Path("ran").exists()
@@ -220,7 +220,7 @@ def test_no_option_of_a_folder_of_weights_runs_code(folder):
 
 @pytest.mark.parametrize(
     ("reward", "options"),
-    [("run", {}), ("trained", {"weights": "run"}), ("shapes-clip", {"weights": "./run"})],
+    [("run", {}), ("trained", {"weights": "run"}), ("toy-clip", {"weights": "./run"})],
 )
 def test_a_folder_of_weights_that_stands_on_itself_is_refused(folder, reward, options):
     save(Path("run"), reward, **options)

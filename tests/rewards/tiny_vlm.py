@@ -126,7 +126,7 @@ def build_llava(folder: Path, *, size: int = 28) -> Path:
 
 
 def build_qwen(folder: Path) -> Path:
-    """Qwen2-VL: rotary positions of three axes, as many image tokens as the picture has patches."""
+    """Qwen2-VL: rotary positions of three axes, as many image tokens as the image has patches."""
     torch.manual_seed(0)
     words = tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     ids = {name: words.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
@@ -180,9 +180,9 @@ def build_paligemma(folder: Path) -> Path:
         projection_dim=32,
         hidden_size=32,
     )
-    pictures = SiglipImageProcessor(size={"height": 28, "width": 28}, image_seq_length=4)
-    pictures.image_seq_length = 4
-    return save(PaliGemmaForConditionalGeneration(config), PaliGemmaProcessor(pictures, words), folder)
+    images = SiglipImageProcessor(size={"height": 28, "width": 28}, image_seq_length=4)
+    images.image_seq_length = 4
+    return save(PaliGemmaForConditionalGeneration(config), PaliGemmaProcessor(images, words), folder)
 
 
 def build_blip(folder: Path) -> Path:

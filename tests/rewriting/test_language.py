@@ -37,7 +37,7 @@ def no_proxy(monkeypatch):
 
 
 def taught(pairs: dict[str, str]) -> LocalWriter:
-    """The embedded rewriter's own class, overfitted to write these outputs."""
+    """The toy rewriter's own class, overfitted to write these outputs."""
     tokenizer = build_tokenizer([*pairs, *pairs.values()])
     model = build_model(tokenizer)
     talks = [
@@ -122,11 +122,11 @@ def test_every_preset_gives_the_prompt_unchanged_and_says_the_intensity():
             assert talk[-1]["role"] == "user" and talk[-1]["content"].endswith(prompt + preset.suffix)
             told = "".join(message["content"] for message in talk).removesuffix(prompt + preset.suffix)
             assert STRENGTH not in told and (how.instruction in told) is preset.takes_intensity
-            plain = ("trained", "shapes", "magicprompt", "promptist")
+            plain = ("trained", "toy", "magicprompt", "promptist")
             assert preset.takes_intensity is (name not in plain)
     roles = {name: [m["role"] for m in p.messages("x", "light")] for name, p in PRESETS.items()}
     assert roles["promptenhancer-7b"] == roles["general"] == ["system", "user"]
-    assert roles["promptenhancer-32b"] == roles["trained"] == roles["shapes"] == ["user"]
+    assert roles["promptenhancer-32b"] == roles["trained"] == roles["toy"] == ["user"]
     seven, big = PRESETS["promptenhancer-7b"], PRESETS["promptenhancer-32b"]
     assert (seven.tokens, seven.temperature, seven.convention) == (512, 0, "tags")
     assert (big.tokens, big.temperature, big.convention) == (2048, 0, "last_think")

@@ -53,33 +53,33 @@ def test_the_template_is_told_what_the_preset_says(folder):
 
 def test_the_embedded_rewriter_gets_the_prompt_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(assets, "root", lambda: tmp_path)
-    with pytest.raises(ValueError, match="got asset 'shapes-rewriter'; expected one of nothing"):
-        choose("shapes")
+    with pytest.raises(ValueError, match="got asset 'toy-rewriter'; expected one of nothing"):
+        choose("toy")
     tokenizer = build_tokenizer(["a red circle"])
-    build_model(tokenizer).save_pretrained(tmp_path / "shapes-rewriter")
-    tokenizer.save_pretrained(tmp_path / "shapes-rewriter")
-    choice = choose("shapes")
-    assert choice.asks == {"convention": "tags", "survival": False} and choice.label == "shapes"
+    build_model(tokenizer).save_pretrained(tmp_path / "toy-rewriter")
+    tokenizer.save_pretrained(tmp_path / "toy-rewriter")
+    choice = choose("toy")
+    assert choice.asks == {"convention": "tags", "survival": False} and choice.label == "toy"
     rewriter = choice.load()
     assert isinstance(rewriter, Language)
     talk = rewriter.preset.messages("a crimson ball", "medium")
     assert talk == [{"role": "user", "content": "a crimson ball"}]
     assert rewriter.writer._text(talk) == "<|user|>a crimson ball"
-    with pytest.raises(ValueError, match="got intensity for shapes"):
-        choose("shapes", strength="light")
-    with pytest.raises(ValueError, match="got preset for shapes"):
-        choose("shapes", preset="general")
+    with pytest.raises(ValueError, match="got intensity for toy"):
+        choose("toy", strength="light")
+    with pytest.raises(ValueError, match="got preset for toy"):
+        choose("toy", preset="general")
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("rulse", {}, r"got rewriter 'rulse'; expected rules, shapes, a folder of .* or a Hub id"),
+        ("rulse", {}, r"got rewriter 'rulse'; expected rules, toy, a folder of .* or a Hub id"),
         ("rules", {"preset": "general"}, "got preset for rules, which has no such setting; drop it"),
         ("rules", {"url": "http://h/v1", "temperature": 1.0}, "got url, temperature for rules"),
         ("rules", {"tokens": 3}, "got tokens for rules"),
         ("rules", {"strength": "huge"}, "got intensity 'huge'; expected one of light, medium, full"),
-        ("shapes", {"url": "http://h/v1"}, "got url for shapes"),
+        ("toy", {"url": "http://h/v1"}, "got url for toy"),
         ("a/b", {"preset": "none"}, "got preset 'none'; expected one of general"),
         ("a/b", {"preset": "trained", "strength": "full"}, "got intensity for preset trained"),
         ("a/b", {"strength": "huge"}, "got intensity 'huge'"),
@@ -105,7 +105,7 @@ def test_a_model_that_cannot_be_had(folder):
 
 
 def test_budgets_are_those_of_the_pipelines(tiny_sd, tmp_path):
-    tokenizer, limit = budget_of("shapes")
+    tokenizer, limit = budget_of("toy")
     assert limit == tokenizer.model_max_length == 32
     tokenizer, limit = budget_of(str(tiny_sd))
     assert limit == POSITIONS and len(tokenizer("abc").input_ids) == 5

@@ -1,4 +1,4 @@
-"""Decoding: each picture once, each size once, in worker processes as here; what is broken says why."""
+"""Decoding: each image once, each size once, in worker processes as here; what is broken says why."""
 
 import struct
 import subprocess
@@ -13,12 +13,12 @@ from PIL import Image
 from rewards import Geometry
 from rewards.preprocess import CLIP_224
 from t2ialign.scoring import decode
-from t2ialign.scoring.decode import Decoder, Pictures, load, read_picture
+from t2ialign.scoring.decode import Decoder, Images, load, read_image
 from t2ialign.scoring.items import Item
 from t2ialign.scoring.prompts import Prompts
 from t2ialign.scoring.rows import Columns
 from t2ialign.scoring.sources import open_source
-from tests.scoring.pictures import PADDED, SQUARE, plain, png, reds
+from tests.scoring.images import PADDED, SQUARE, plain, png, reds
 
 
 def item(row: int, image: object, **other: object) -> Item:
@@ -44,13 +44,13 @@ NOISE = png(Image.effect_noise((64, 64), 50))
     [
         (b"", "zero bytes"),
         (NOISE[:-900], "truncated"),
-        (b"<html>404</html>", "no known picture format"),
+        (b"<html>404</html>", "no known image format"),
         (header(20_000, 20_000), "decompression bomb"),
         (header(10_000, 10_000), "decompression bomb"),
     ],
     ids=["empty", "cut", "html", "bomb", "half a bomb, of which Pillow only warns"],
 )
-def test_a_broken_picture_is_an_error_text(tmp_path, data, reason):
+def test_a_broken_image_is_an_error_text(tmp_path, data, reason):
     path = tmp_path / "7.png"
     path.write_bytes(data)
     for source in (data, path):
@@ -62,9 +62,9 @@ def test_a_broken_picture_is_an_error_text(tmp_path, data, reason):
 
 def test_the_limit_of_pixels_is_pillows(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert read_picture(item(0, png(plain(1, size=(10, 10))))).size == (10, 10)
+    assert read_image(item(0, png(plain(1, size=(10, 10))))).size == (10, 10)
     with pytest.raises(ValueError, match="decompression bomb"):
-        read_picture(item(0, png(plain(1, size=(10, 11)))))
+        read_image(item(0, png(plain(1, size=(10, 11)))))
 
 
 def test_a_strip_that_would_grow_beyond_the_limit_is_an_error_before_it_grows():
@@ -94,10 +94,10 @@ def counts(monkeypatch) -> Counter:
     return counts
 
 
-def test_one_decode_a_picture_and_one_resize_a_picture_and_geometry(counts):
-    pictures = [png(plain(red)) for red in range(5)]
-    items = [item(row, pictures[row]) for row in range(5)]
-    again = [Item(0, 5 + row, "3.png", f"prompt {row}", pictures[3]) for row in range(2)]
+def test_one_decode_an_image_and_one_resize_an_image_and_geometry(counts):
+    images = [png(plain(red)) for red in range(5)]
+    items = [item(row, images[row]) for row in range(5)]
+    again = [Item(0, 5 + row, "3.png", f"prompt {row}", images[3]) for row in range(2)]
     batch = Decoder([SQUARE, PADDED], raw=True).decode([*items, *again])
     assert counts == {"decode": 5, SQUARE.size: 5, PADDED.size: 5}
     assert batch.prepared[SQUARE].shape == (7, 3, 8, 8) and batch.prepared[PADDED].shape == (7, 3, 6, 6)
@@ -113,7 +113,7 @@ def test_raw_pixels_are_those_of_the_file():
     assert (batch.raw[0] == torch.tensor([1, 2, 3], dtype=torch.uint8)).all()
 
 
-def batches_of(root, workers: int, size: int = 3, drawn: list | None = None) -> list[Pictures]:
+def batches_of(root, workers: int, size: int = 3, drawn: list | None = None) -> list[Images]:
     items = list(open_source(str(root), Prompts(), Columns()).items())
     groups = (items[start : start + size] for start in range(0, len(items), size))
 

@@ -12,11 +12,11 @@ from rewards.vlm.base import Judge
 from t2ialign.scoring import engine as module
 from t2ialign.scoring.engine import PATIENCE, Engine, Row
 from t2ialign.scoring.items import Item
-from tests.scoring.pictures import SQUARE, Brightness, Channels, Corner, Fussy, Match, Redness, plain, png
+from tests.scoring.images import SQUARE, Brightness, Channels, Corner, Fussy, Match, Redness, plain, png
 
 
 def items(count: int, prompts: list[str | None] | None = None, sizes: tuple[int, ...] = (12,)) -> list[Item]:
-    """Red pictures, the i-th with red i."""
+    """Red images, the i-th with red i."""
     texts = prompts or ["a red square"]
     return [
         Item(0, i, f"{i}.png", texts[i % len(texts)], png(plain(i, size=(sizes[i % len(sizes)], 10))))
@@ -37,14 +37,14 @@ def test_every_reward_gives_every_row_its_own_score():
         assert row["scores"]["corner"] == pytest.approx(i / 255)
 
 
-def test_raw_pictures_are_batched_by_size():
+def test_raw_images_are_batched_by_size():
     reward = Redness()
     score({"red": reward}, items(8, sizes=(12, 9)), batch_size=8)
     assert sorted(tuple(shape) for shape in reward.batches) == [(4, 3, 10, 9), (4, 3, 10, 12)]
 
 
 @pytest.mark.parametrize("order", ["by turns", "in blocks"])
-def test_64_pictures_of_4_prompts_run_4_image_forwards_and_one_of_text(order):
+def test_64_images_of_4_prompts_run_4_image_forwards_and_one_of_text(order):
     """Two rewards on one tower and a third that needs no text: still one encoding of each."""
     tower = Channels()
     prompts = ["a red cat", "a green cat", "a blue cat", "a cat"]
@@ -88,14 +88,14 @@ def test_a_row_without_a_prompt_keeps_the_scores_that_need_none():
         score(rewards, items(2, [None]))
 
 
-def test_errors_of_the_source_are_not_taken_for_pictures_without_a_prompt():
+def test_errors_of_the_source_are_not_taken_for_images_without_a_prompt():
     rows = [Item(0, i, f"{i}.tar", None, None, error=f"{i}.tar: torn") for i in range(2)]
     scored = score({"a": Match(Channels(), SQUARE)}, rows)
     assert [row["error"] for row in scored] == ["0.tar: torn", "1.tar: torn"]
 
 
 class Writer(Judge):
-    """Writes a score that is the red of the picture, and something else where that is not in 1 to 5."""
+    """Writes a score that is the red of the image, and something else where that is not in 1 to 5."""
 
     def __init__(self) -> None:
         self.answered = 0
@@ -129,7 +129,7 @@ def test_answers_that_are_all_unreadable_stop_the_run():
 
 def test_no_prompt_at_all_stops_the_run():
     with pytest.raises(
-        ValueError, match=r"no prompt for any of the first 20 pictures; .* for a: .* --prompts-from-names"
+        ValueError, match=r"no prompt for any of the first 20 images; .* for a: .* --prompts-from-names"
     ):
         score({"a": Match(Channels(), SQUARE)}, items(20, [None]))
 
@@ -145,7 +145,7 @@ def test_scores_do_not_depend_on_the_batch_or_on_workers():
             assert one["scores"] == pytest.approx(two["scores"], abs=1e-6)
 
 
-def test_broken_pictures_are_errors_among_good_ones():
+def test_broken_images_are_errors_among_good_ones():
     rows = items(6)
     rows[0] = Item(0, 0, "0.png", "x", b"")
     rows[4] = Item(0, 4, "4.png", "x", None, error="4.png: gone")
@@ -158,14 +158,14 @@ def test_broken_pictures_are_errors_among_good_ones():
     )
 
 
-def test_a_batch_of_nothing_but_broken_pictures():
+def test_a_batch_of_nothing_but_broken_images():
     rows = [Item(0, i, f"{i}", "x", b"") for i in range(3)]
     scored = score({"red": Redness(), "a": Match(Channels(), SQUARE)}, rows, batch_size=2)
     assert len(scored) == 3 and all("zero bytes" in row["error"] for row in scored)
 
 
 class Pale(Redness):
-    """Of the picture alone."""
+    """Of the image alone."""
 
     needs_text = False
 
@@ -185,7 +185,7 @@ class Twice(Reward):
 
 
 class Undefined(Redness):
-    """0 / 0 for a black picture."""
+    """0 / 0 for a black image."""
 
     def score(self, images, prompts):
         red = super().score(images, prompts)

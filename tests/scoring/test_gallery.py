@@ -1,4 +1,4 @@
-"""The gallery: the right pictures, read again from where they lie, in a page that no text breaks out of."""
+"""The gallery: the right images, read again from where they lie, in a page that no text breaks out of."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from t2ialign.scoring.prompts import Prompts
 from t2ialign.scoring.rows import Columns
 from t2ialign.scoring.sources import open_source
 from t2ialign.scoring.thumbnails import thumbnails
-from tests.scoring.pictures import plain, png, reds, tar
+from tests.scoring.images import plain, png, reds, tar
 
 NASTY = '</script><img src=x onerror="alert(1)">'
 
@@ -59,7 +59,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_the_page_shows_them_with_their_pictures(tmp_path):
+def test_the_page_shows_them_with_their_images(tmp_path):
     root = reds(tmp_path / "i", 10)
     source = open_source(str(root), Prompts(), Columns())
     gallery.write(scores(10), source, tmp_path / "out" / "g.html", top=2)
@@ -76,7 +76,7 @@ def test_the_page_shows_them_with_their_pictures(tmp_path):
     assert [option["value"] for option in page.all("option")] == ["0", "1", "-1", "1"]
 
 
-def test_large_pictures_are_shrunk(tmp_path):
+def test_large_images_are_shrunk(tmp_path):
     (tmp_path / "i").mkdir()
     Image.effect_noise((900, 600), 80).convert("RGB").save(tmp_path / "i" / "000.png")
     source = open_source(str(tmp_path / "i"), Prompts(), Columns())
@@ -95,7 +95,7 @@ def test_nothing_in_the_data_is_taken_for_markup(tmp_path):
 
 
 @pytest.mark.parametrize("wanted", [{0}, {0, 2}])
-def test_only_the_shards_of_chosen_pictures_are_read(tmp_path, wanted):
+def test_only_the_shards_of_chosen_images_are_read(tmp_path, wanted):
     for shard in range(3):
         tar(tmp_path / f"{shard}.tar", {f"{i}.png": png(plain(10 * shard + i)) for i in range(4)})
     source = open_source(str(tmp_path), Prompts(), Columns())
@@ -110,14 +110,14 @@ def test_only_the_shards_of_chosen_pictures_are_read(tmp_path, wanted):
     assert set(opened) == wanted and set(found) == set(places) and all(found.values())
 
 
-def test_no_picture_is_shown_under_the_name_of_another(tmp_path):
+def test_no_image_is_shown_under_the_name_of_another(tmp_path):
     """One was added since: every row behind it has moved."""
     source = open_source(str(reds(tmp_path / "i", 3)), Prompts(), Columns())
     plain(200).save(tmp_path / "i" / "000a.png")
     source = open_source(source.name, Prompts(), Columns())
     gallery.write(scores(3), source, tmp_path / "g.html", top=2)
     text = (tmp_path / "g.html").read_text()
-    assert text.count("no picture") == 1 and len(Page(text).all("img")) == 1, "000.png is where it was"
+    assert text.count("no image") == 1 and len(Page(text).all("img")) == 1, "000.png is where it was"
 
 
 def test_errors_beyond_the_listed_ones_are_counted(tmp_path, monkeypatch):
@@ -131,13 +131,13 @@ def test_errors_beyond_the_listed_ones_are_counted(tmp_path, monkeypatch):
     assert "nan" not in text, "no number is a dash"
 
 
-def test_a_picture_that_is_gone_leaves_a_card_without_one(tmp_path):
+def test_an_image_that_is_gone_leaves_a_card_without_one(tmp_path):
     root = reds(tmp_path / "i", 3)
     (root / "002.png").write_bytes(b"")
     source = open_source(str(root), Prompts(), Columns())
     gallery.write(scores(3), source, tmp_path / "g.html", top=2)
     text = (tmp_path / "g.html").read_text()
-    assert text.count("no picture") == 1 and len(Page(text).all("figure")) == 2
+    assert text.count("no image") == 1 and len(Page(text).all("figure")) == 2
 
 
 def outside(tmp_path):

@@ -13,10 +13,10 @@ from PIL import Image
 
 from rewards import Geometry
 from t2ialign.data.images import OverBudget, open_rgb
-from t2ialign.scoring.decode import Decoder, Pictures, load
+from t2ialign.scoring.decode import Decoder, Images, load
 from t2ialign.scoring.engine import Engine, floats
 from t2ialign.scoring.items import Item
-from tests.scoring.pictures import SQUARE, Corner, Redness, plain, png
+from tests.scoring.images import SQUARE, Corner, Redness, plain, png
 
 SMALL, LARGE = (10, 10), (40, 30)
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def items(sizes: list[tuple[int, int]]) -> list[Item]:
     return [Item(0, i, f"{i}.png", "a red square", png(plain(i, size=size))) for i, size in enumerate(sizes)]
 
 
-def decoded(batch: Pictures) -> int:
+def decoded(batch: Images) -> int:
     return sum(image.shape[0] * image.shape[1] for image in batch.raw)
 
 
@@ -173,7 +173,7 @@ print(code, re.search(r"VmHWM:\\s+([0-9]+) kB", Path("/proc/self/status").read_t
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 @pytest.mark.parametrize(
     ("rewards", "gigabytes", "code"),
-    [("saturation", 2.4, 0), ("saturation,contrast", 2.9, 0), ("shapes-oracle,saturation,contrast", 2.9, 3)],
+    [("saturation", 2.4, 0), ("saturation,contrast", 2.9, 0), ("toy-oracle,saturation,contrast", 2.9, 3)],
 )
 def test_an_image_of_88_million_pixels_costs_little_more_than_itself(tmp_path, rewards, gigabytes, code):
     image = Image.new("P", (9400, 9400), 1)

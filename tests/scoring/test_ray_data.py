@@ -9,11 +9,11 @@ import pytest
 
 from t2ialign.cli import main as cli
 from t2ialign.scoring import output
-from tests.scoring.pictures import folder, plain, png, reds, tar
+from tests.scoring.images import folder, plain, png, reds, tar
 
 pytestmark = pytest.mark.rest
 
-RED, MATCH = "tests.scoring.pictures:build_redness", "tests.scoring.pictures:build_match"
+RED, MATCH = "tests.scoring.images:build_redness", "tests.scoring.images:build_match"
 BROKEN = 3
 installed = pytest.mark.skipif(
     find_spec("ray") is None, reason="ray is not installed: pip install 't2ialign[ray]'"
@@ -65,7 +65,7 @@ def test_a_run_goes_on_and_scores_only_what_is_missing(cluster, tmp_path):
     assert len(lines) == 13
     folder(tmp_path / "i", {"003.png": (plain(3), "red 3"), "012.png": (plain(12), "red 12")})
     assert score(tmp_path / "i", tmp_path / "s.csv", "--ray", "2", "--resume", "latest") == 0
-    assert len(book.read_text().splitlines()) == 15, "one mended and one new picture"
+    assert len(book.read_text().splitlines()) == 15, "one mended and one new image"
     assert [row[RED] for row in output.read(tmp_path / "s.csv").to_pylist()] == pytest.approx(
         [i / 255 for i in range(13)]
     )
@@ -75,7 +75,7 @@ def test_a_run_goes_on_and_scores_only_what_is_missing(cluster, tmp_path):
 def test_a_mistake_is_one_line(cluster, tmp_path, capsys):
     folder(tmp_path / "i", {"a.png": (plain(1), None)})
     assert score(tmp_path / "i", tmp_path / "s.csv", "--ray", "2") == 2
-    assert "got no prompt for any of the first 1 pictures" in capsys.readouterr().err
+    assert "got no prompt for any of the first 1 images" in capsys.readouterr().err
 
 
 @installed
@@ -85,7 +85,7 @@ def test_a_mistake_that_a_worker_finds_is_one_line_too(cluster, tmp_path, capsys
         "score",
         str(tmp_path / "i"),
         "--rewards",
-        "tests.scoring.pictures:Fussy",
+        "tests.scoring.images:Fussy",
         "--prompts",
         "what?",
     ]

@@ -1,4 +1,4 @@
-"""Where pictures and prompts come from: every layout gives the same items, none is dropped in silence."""
+"""Where images and prompts come from: every layout gives the same items, none is dropped in silence."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from t2ialign.scoring.items import Item, Source
 from t2ialign.scoring.prompts import Prompts, from_name, parse_prompts
 from t2ialign.scoring.rows import Columns
 from t2ialign.scoring.sources import open_source
-from tests.scoring.pictures import folder, plain, png, reds, tar
+from tests.scoring.images import folder, plain, png, reds, tar
 
 
 def read(text: object, prompts: str | None = None, *, names: bool = False, **columns: str) -> list[Item]:
@@ -28,7 +28,7 @@ def pairs(items: list[Item]) -> list[tuple[str, str | None]]:
     return [(item.file, item.prompt) for item in items]
 
 
-def test_a_folder_with_texts_beside_pictures(tmp_path, caplog):
+def test_a_folder_with_texts_beside_images(tmp_path, caplog):
     folder(
         tmp_path,
         {"b.png": (plain(1), "second"), "a/x.jpg": (plain(2), "first\nline"), "c.webp": (plain(3), None)},
@@ -71,10 +71,10 @@ def test_a_table_of_prompts_rules_the_folder(tmp_path, suffix, caplog):
     assert len({item.identity for item in items}) == len(rows), "equal rows are told apart"
     gone = next(item for item in items if item.file == "gone.png")
     assert gone.image == tmp_path / "images" / "gone.png", "reading it will say that it is not there"
-    assert "2 pictures have no row in the table of prompts and are not scored" in caplog.text
+    assert "2 images have no row in the table of prompts and are not scored" in caplog.text
 
 
-def test_a_name_that_fits_two_pictures_is_an_error_of_that_row(tmp_path):
+def test_a_name_that_fits_two_images_is_an_error_of_that_row(tmp_path):
     folder(tmp_path / "i", {"a.png": (plain(1), None), "a.jpg": (plain(2), None), "b.png": (plain(3), None)})
     (tmp_path / "p.jsonl").write_text('{"file": "a", "prompt": "x"}\n{"file": "b", "prompt": "y"}\n')
     bad, good = read(tmp_path / "i", str(tmp_path / "p.jsonl"))
@@ -82,7 +82,7 @@ def test_a_name_that_fits_two_pictures_is_an_error_of_that_row(tmp_path):
     assert good.error is None
 
 
-def test_one_picture_is_that_picture_alone_whatever_a_table_lists(tmp_path, monkeypatch, caplog):
+def test_one_image_is_that_image_alone_whatever_a_table_lists(tmp_path, monkeypatch, caplog):
     root = folder(tmp_path / "i", {name: (plain(1), "beside") for name in ("a.png", "b.png", "c.png")})
     lines = [("b.png", "B"), ("a.png", "A"), ("a", "again"), ("a.png", "A"), ("other/a.png", "not it")]
     text = "".join(json.dumps({"file_name": file, "text": text}) + "\n" for file, text in lines)
@@ -198,11 +198,11 @@ def test_a_column_that_is_not_there(tmp_path, columns):
         read(path, **columns)
 
 
-def test_cells_that_hold_no_picture_are_rows_with_an_error(tmp_path):
+def test_cells_that_hold_no_image_are_rows_with_an_error(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", [(png(plain(1)), "x")])
     pq.write_table(pa.table({"image": pa.array([None, b"x"], pa.binary()), "caption": ["a", "b"]}), path)
     empty, junk = read(path)
-    assert empty.error and "expected a path, bytes or a picture" in empty.error
+    assert empty.error and "expected a path, bytes or an image" in empty.error
     assert junk.error is None, "what the bytes are is seen when they are decoded"
 
 
@@ -226,7 +226,7 @@ def test_shards_of_members_with_one_key(tmp_path):
         "b.seg.png": png(plain(3)),
         "b.png": png(plain(4)),
         "b.txt": b"\xff\xfe\x00",
-        "c.txt": b"no picture",
+        "c.txt": b"no image",
     }
     tar(tmp_path / "s-000.tar", members)
     tar(tmp_path / "s-001.tar.gz", {"x.png": png(plain(9))}, "w:gz")
@@ -242,7 +242,7 @@ def test_shards_of_members_with_one_key(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 700, 2000])
-def test_a_torn_archive_says_so_after_its_last_whole_picture(tmp_path, cut):
+def test_a_torn_archive_says_so_after_its_last_whole_image(tmp_path, cut):
     path = tar(tmp_path / "s.tar", {f"{i}.png": png(plain(i, size=(40, 40))) for i in range(30)})
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2 // 512 * 512 + cut])
@@ -293,7 +293,7 @@ def test_identity_follows_what_is_scored_and_not_its_place(tmp_path):
         ("{tmp}/s-{{0..1}}.tar", None, "s-0.tar, which does not exist"),
         ("{tmp}", None, "got no images in"),
         ("{tmp}/x.bin", None, "expected an image, a .tar shard or a table"),
-        ("{tmp}", "{tmp}/list.txt", "which names no pictures"),
+        ("{tmp}", "{tmp}/list.txt", "which names no images"),
         ("{tmp}", "{tmp}/none.csv", "which is no file"),
         ("{tmp}", "{tmp}/p.csv", "got columns prompt, n; expected a file"),
         ("{tmp}", "{tmp}/empty.jsonl", "got no rows in"),
@@ -317,7 +317,7 @@ def test_what_does_not_open_is_one_line(tmp_path, source, prompts, message):
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_an_empty_prompt_is_none_in_a_table_of_images_and_in_one_of_prompts(tmp_path, ending):
-    """So that a reward that needs one reports the row, and no picture is scored against "nan"."""
+    """So that a reward that needs one reports the row, and no image is scored against "nan"."""
     folder(tmp_path / "images", {f"{i}.png": (plain(i), None) for i in range(5)})
     texts: list[str | None] = ["a cat", None, " ", "nan", "None"]
     rows = [{"image": f"images/{i}.png", "prompt": text} for i, text in enumerate(texts)]
@@ -349,7 +349,7 @@ def test_items_are_drawn_no_further_than_asked():
     assert [next(stream).row for _ in range(2)] == [1, 3]
 
 
-def test_a_table_may_name_pictures_from_the_folder_above(tmp_path):
+def test_a_table_may_name_images_from_the_folder_above(tmp_path):
     folder(tmp_path / "images", {"a.png": (plain(1), None)})
     (tmp_path / "p.jsonl").write_text('{"file": "images/a.png", "prompt": "x"}\n')
     (item,) = read(tmp_path / "images", str(tmp_path / "p.jsonl"))

@@ -12,7 +12,7 @@ import pytest
 from t2ialign.scoring import tars
 from t2ialign.scoring.prompts import Prompts
 from t2ialign.scoring.tar_headers import BLOCK
-from tests.scoring.pictures import plain, png, tar
+from tests.scoring.images import plain, png, tar
 
 IMAGES = [png(plain(shade, size=(8, 8))) for shade in (10, 20, 30)]
 

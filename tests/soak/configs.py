@@ -25,15 +25,15 @@ STEPS = "max_steps=1 batch_size=2 trackers=[] output=out"
 KEYS = ("lr", "data", "reward", "prompts", "lora_targets", "max_steps", "seed", "trackers", "options")
 WORDS = (
     f"train dpo data={{pairs}} {STEPS} KEY=",
-    f"train backprop prompts={{prompts}} reward=shapes-oracle {STEPS} KEY=",
-    f"train reward data={{pairs}} reward=shapes-clip {STEPS} KEY=",
+    f"train backprop prompts={{prompts}} reward=toy-oracle {STEPS} KEY=",
+    f"train reward data={{pairs}} reward=toy-clip {STEPS} KEY=",
     f"train lrm data={{pairs}} {STEPS} KEY=",
     "score {samples} --workers 0 -o o.jsonl --rewards=",
     "score {samples} --workers 0 -o o.jsonl --rewards saturation --option saturation:scale=",
     "score {samples} --workers 0 -o o.jsonl --rewards trained --option trained:weights=",
     "rewrite x -o o.jsonl --option tokens=",
-    "sample x --steps 1 --output o --lora=",
-    "sample --steps 1 --output o --prompts=",
+    "sample x --num-inference-steps 1 --output o --lora=",
+    "sample --num-inference-steps 1 --output o --prompts=",
     "keypoints {samples} --output o --option x=",
 )
 """Commands whose last word has a hostile end."""

@@ -33,7 +33,7 @@ ODD = [
 ODD += ["/dev/zero", "/dev/stdin", "/proc/self/mem", "/etc/passwd", "/", "..", "x" * 5000, "file:///dev/zero"]
 ODD += ["http://[::1", "ftp://x/y.png", "javascript:x", "data:image/png;base64,!", "http://127.0.0.1:9/x.png"]
 """What a cell that should name an image may hold."""
-SCORES = ("saturation", "shapes-clip")
+SCORES = ("saturation", "toy-clip")
 
 
 class Images:
@@ -123,10 +123,10 @@ class Images:
         rows += [{"prompt": f"good {i}", "chosen": good[i], "rejected": good[-1 - i]} for i in range(6)]
         (folder / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         if rng.random() < 0.3:
-            words = "train dpo data=p.jsonl model=shapes output=out max_steps=1 batch_size=2 accumulate=1"
+            words = "train dpo data=p.jsonl model=toy output=out max_steps=1 batch_size=2 accumulate=1"
             run = Run(f"{words} lora_rank=2 unreadable=skip trackers=[]".split(), folder).wait()
             return len(bad), [*faults(run, 0), *([] if run.code == 0 else [f"exit code {run.code}"])]
-        words = "filter p.jsonl --rewards saturation grid shapes-clip -o out.jsonl --floor -9 -9 -9"
+        words = "filter p.jsonl --rewards saturation grid toy-clip -o out.jsonl --floor -9 -9 -9"
         run = Run(f"{words} --unreadable skip".split(), folder).wait()
         wrong = [*faults(run, 0)]
         if run.code == 0:

@@ -13,7 +13,7 @@ from tests.soak.world import World
 
 CLOCK = ("images_per_s", "max_memory_gb")
 TRAIN = (
-    "train dpo data={pairs} model=shapes output=out max_steps=4 checkpoint_every=1 batch_size=2 accumulate=1 "
+    "train dpo data={pairs} model=toy output=out max_steps=4 checkpoint_every=1 batch_size=2 accumulate=1 "
     "lora_rank=2 lr_warmup=0 lr=1e-3 evaluate_every=2 trackers=[]"
 )
 
@@ -72,12 +72,12 @@ def training(folder: Path) -> Rows:
 
 JOBS = {
     "score": Job(
-        "score {samples} --rewards saturation,shapes-clip -o out.jsonl --workers 1 --batch-size 2",
+        "score {samples} --rewards saturation,toy-clip -o out.jsonl --workers 1 --batch-size 2",
         "out.jsonl",
         lambda at: joined([table(at / "out.jsonl", "file"), journal(at / "out.jsonl.journal.jsonl")]),
     ),
     "filter": Job(
-        "filter {pairs} --rewards saturation grid shapes-clip -o out.jsonl --batch-size 2 --floor -9 -9 -9",
+        "filter {pairs} --rewards saturation grid toy-clip -o out.jsonl --batch-size 2 --floor -9 -9 -9",
         "out.jsonl",
         lambda at: joined(
             [
@@ -110,7 +110,7 @@ JOBS = {
         ),
     ),
     "sample": Job(
-        "sample --prompts {prompts} --model shapes --output out --steps 2 --batch-size 2",
+        "sample --prompts {prompts} --model toy --output out --num-inference-steps 2 --batch-size 2",
         "out",
         lambda at: samples(at / "out"),
     ),

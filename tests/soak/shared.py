@@ -8,42 +8,42 @@ from tests.soak.world import World
 
 ASSETS = Path(__file__).parents[2] / "assets"
 SCORE = "score {samples} --workers 0 -o o.jsonl --rewards"
-SAMPLE = "sample x --model in --steps 1 --output o"
+SAMPLE = "sample x --model in --num-inference-steps 1 --output o"
 SHORT = "max_steps=1 batch_size=2 accumulate=1 trackers=[] output=o"
 COMMANDS = (
     ("reward", "reward.json", f"{SCORE} trained --option trained:weights=in"),
     ("reward", "reward.json", f"{SCORE} in"),
-    ("reward", "reward.json", f"train backprop reward=in prompts={{prompts}} num_steps=1 {SHORT}"),
+    ("reward", "reward.json", f"train backprop reward=in prompts={{prompts}} num_inference_steps=1 {SHORT}"),
     ("head", "head.json", "keypoints {samples} --backend head --weights in --output o"),
-    ("shapes", "model_index.json", SAMPLE),
-    ("shapes", "scheduler/scheduler_config.json", SAMPLE),
-    ("shapes", "unet/config.json", SAMPLE),
-    ("shapes", "vae/config.json", SAMPLE),
-    ("shapes", "text_encoder/config.json", SAMPLE),
-    ("shapes", "tokenizer/tokenizer_config.json", SAMPLE),
-    ("shapes-clip", "config.json", f"{SCORE} shapes-clip --option shapes-clip:weights=in"),
+    ("toy", "model_index.json", SAMPLE),
+    ("toy", "scheduler/scheduler_config.json", SAMPLE),
+    ("toy", "unet/config.json", SAMPLE),
+    ("toy", "vae/config.json", SAMPLE),
+    ("toy", "text_encoder/config.json", SAMPLE),
+    ("toy", "tokenizer/tokenizer_config.json", SAMPLE),
+    ("toy-clip", "config.json", f"{SCORE} toy-clip --option toy-clip:weights=in"),
     ("images", "manifest.jsonl", "score in --workers 0 -o o.jsonl --rewards saturation"),
     ("images", "manifest.jsonl", "keypoints in --output o"),
     (
         "images",
         "manifest.jsonl",
-        "sample --prompts {prompts} --model shapes --steps 1 --output in --resume latest",
+        "sample --prompts {prompts} --model toy --num-inference-steps 1 --output in --resume latest",
     ),
     (
         "tables",
         "pairs.jsonl",
         "filter in/pairs.jsonl --rewards saturation grid clipped -o o.jsonl --unreadable skip",
     ),
-    ("tables", "pairs.jsonl", f"train dpo data=in/pairs.jsonl model=shapes {SHORT}"),
+    ("tables", "pairs.jsonl", f"train dpo data=in/pairs.jsonl model=toy {SHORT}"),
     ("tables", "pairs.jsonl", "rewrite --prompts in/pairs.jsonl -o o.jsonl"),
-    ("tables", "points.jsonl", "train evaluator data=in/points.jsonl reward=shapes-clip epochs=1 output=o"),
+    ("tables", "points.jsonl", "train evaluator data=in/points.jsonl reward=toy-clip epochs=1 output=o"),
 )
 """(folder, a JSON file in it, the command that reads it where its copy is called "in")."""
 
 
 def make(world: World, place: Path) -> None:
     """The folders of `COMMANDS`."""
-    for name in ("shapes", "shapes-clip"):
+    for name in ("toy", "toy-clip"):
         shutil.copytree(ASSETS / name, place / name)
     tables = place / "tables"
     tables.mkdir()
@@ -54,9 +54,9 @@ def make(world: World, place: Path) -> None:
             row = {"image": f"{world.samples}/{number:05d}.png", "prompt": prompt, "points": points}
             file.write(json.dumps(row) + "\n")
     for command in (
-        "train reward data={pairs} reward=shapes-clip output=reward max_steps=1 batch_size=2 trackers=[]",
-        "train evaluator data=tables/points.jsonl reward=shapes-clip output=head epochs=1",
-        "sample --prompts {prompts} --model shapes --steps 1 --output images",
+        "train reward data={pairs} reward=toy-clip output=reward max_steps=1 batch_size=2 trackers=[]",
+        "train evaluator data=tables/points.jsonl reward=toy-clip output=head epochs=1",
+        "sample --prompts {prompts} --model toy --num-inference-steps 1 --output images",
     ):
         world.must(place, *command.format(**vars(world)).split())
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 import rewards
 from rewards.assets import folder, root
 from rewards.toy.captions import CATEGORIES
-from rewards.toy.oracle import ShapesOracle
+from rewards.toy.oracle import ToyOracle
 from t2ialign.evaluation.statistics import by_category
 from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
@@ -23,7 +23,7 @@ from t2ialign.toy.suite import ask, round_trip
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    return load_policy("shapes")
+    return load_policy("toy")
 
 
 def renders(count: int, seed: int) -> tuple[list[str], torch.Tensor]:
@@ -32,12 +32,12 @@ def renders(count: int, seed: int) -> tuple[list[str], torch.Tensor]:
 
 
 def test_diffusers_loads_it_without_our_help() -> None:
-    pipe = StableDiffusionPipeline.from_pretrained(folder("shapes"))
+    pipe = StableDiffusionPipeline.from_pretrained(folder("toy"))
     pipe.set_progress_bar_config(disable=True)
     assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {torch.float32}
     out = pipe(["a large red circle"] * 8, num_inference_steps=20, guidance_scale=4.0, output_type="np")
     images = torch.from_numpy(out.images).permute(0, 3, 1, 2)
-    passed = ShapesOracle()(images, ["a red circle"] * 8)
+    passed = ToyOracle()(images, ["a red circle"] * 8)
     assert passed.mean() >= 0.5
 
 
@@ -54,7 +54,7 @@ def test_small_and_in_half_precision() -> None:
 @pytest.mark.rest
 def test_the_oracle_reads_what_the_vae_gives_back(policy: Policy) -> None:
     texts, images = renders(1800, 5)
-    oracle = ShapesOracle()
+    oracle = ToyOracle()
     passed = oracle(round_trip(policy, images), texts).tolist()
     for category, rate in by_category(passed, texts, [oracle.category(text) for text in texts]).items():
         assert rate.mean >= 0.98, f"{category}: {rate.mean}"
@@ -62,19 +62,19 @@ def test_the_oracle_reads_what_the_vae_gives_back(policy: Policy) -> None:
 
 @pytest.mark.rest
 def test_the_card_tells_the_truth(policy: Policy) -> None:
-    facts = json.loads((folder("shapes") / "facts.json").read_text())
+    facts = json.loads((folder("toy") / "facts.json").read_text())
     suite = facts["held_out_suite"]
     assert set(suite["by_category"]) == set(CATEGORIES)
     assert suite["by_category"]["attribute"] > suite["accuracy"] > suite["by_category"]["relation"]
     prompts = draw_captions(180, 99, held_out=True)
     again = ask(policy, prompts, range(5000, 5180)).accuracy()
     assert again.low <= suite["ci95"][1] and again.high >= suite["ci95"][0]
-    card = (folder("shapes") / "README.md").read_text()
+    card = (folder("toy") / "README.md").read_text()
     assert str(suite["accuracy"]) in card and "denoiser" in card
 
 
 def test_mediocre_and_clearly_working() -> None:
-    facts = json.loads((folder("shapes") / "facts.json").read_text())
+    facts = json.loads((folder("toy") / "facts.json").read_text())
     assert 0.35 <= facts["held_out_suite"]["accuracy"] <= 0.60
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_word_neither_cuts_the_prompt_nor_moves_the_pooled_position(p
     assert not torch.allclose(pooled, other, atol=1e-3)  # words after the unknown one still count
 
 
-@pytest.mark.parametrize("name", ["shapes-clip", "shapes-clip-b"])
+@pytest.mark.parametrize("name", ["toy-clip", "toy-clip-b"])
 def test_tiny_clips_know_colours_and_shapes(name: str) -> None:
     clip = rewards.load(name)
     texts, images = renders(300, 8)
@@ -109,14 +109,14 @@ def test_tiny_clips_know_colours_and_shapes(name: str) -> None:
 
 def test_the_two_clips_are_two() -> None:
     first, second = (
-        json.loads((folder(f"shapes-{name}") / "config.json").read_text()) for name in ("clip", "clip-b")
+        json.loads((folder(f"toy-{name}") / "config.json").read_text()) for name in ("clip", "clip-b")
     )
     assert first["text_config"]["num_hidden_layers"] != second["text_config"]["num_hidden_layers"]
     texts, images = renders(60, 9)
-    scores = [rewards.load(name)(images, texts) for name in ("shapes-clip", "shapes-clip-b")]
+    scores = [rewards.load(name)(images, texts) for name in ("toy-clip", "toy-clip-b")]
     assert not torch.allclose(scores[0], scores[1], atol=1e-2)
 
 
 def test_everything_in_the_folder_is_loadable_text_or_weights() -> None:
-    kinds = {file.suffix for file in Path(folder("shapes")).rglob("*") if file.is_file()}
+    kinds = {file.suffix for file in Path(folder("toy")).rglob("*") if file.is_file()}
     assert kinds <= {".json", ".safetensors", ".md"}

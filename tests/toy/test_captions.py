@@ -1,4 +1,4 @@
-"""The grammar of the embedded world: parse inverts write, atoms mean what they say, splits do not leak."""
+"""The grammar of the toy world: parse inverts write, atoms mean what they say, splits do not leak."""
 
 import numpy as np
 import pytest

@@ -9,9 +9,9 @@ from scipy import ndimage
 
 import rewards
 from rewards.toy.captions import CATEGORIES
-from rewards.toy.oracle import ShapesOracle
+from rewards.toy.oracle import ToyOracle
 from rewards.toy.vision import read_things
-from rewards.toy.world import COLOURS, SHAPES, Thing, coverage, distance_map, signed_distance
+from rewards.toy.world import COLOURS, TOY, Thing, coverage, distance_map, signed_distance
 from t2ialign.evaluation.statistics import by_category
 from t2ialign.toy.captions import draw_captions
 from t2ialign.toy.render import paint, render
@@ -30,7 +30,7 @@ def fresh() -> tuple[list[str], torch.Tensor]:
 @pytest.mark.rest
 def test_reads_fresh_renders_in_every_category(fresh: tuple[list[str], torch.Tensor]) -> None:
     texts, images = fresh
-    oracle = ShapesOracle()
+    oracle = ToyOracle()
     rates = by_category(oracle(images, texts).tolist(), texts, [oracle.category(text) for text in texts])
     assert set(rates) == set(CATEGORIES)
     for category, rate in rates.items():
@@ -46,7 +46,7 @@ def test_reads_place_and_size() -> None:
         assert abs(thing.size / drawn.size - 1) < 0.03
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", TOY)
 @pytest.mark.parametrize("size", [4.0, 6.5, 9.0])
 def test_size_is_the_radius_of_the_circle_of_equal_area(shape: str, size: float) -> None:
     step = 0.02
@@ -61,7 +61,7 @@ def test_size_is_the_radius_of_the_circle_of_equal_area(shape: str, size: float)
 def test_the_wrong_caption_fails(fresh: tuple[list[str], torch.Tensor]) -> None:
     """Rolled by one category: an image passes as its neighbour's caption only where that is true of it."""
     texts, images = fresh
-    passed = ShapesOracle()(images, texts[1:] + texts[:1])
+    passed = ToyOracle()(images, texts[1:] + texts[:1])
     assert passed.mean() < 0.02
 
 
@@ -74,7 +74,7 @@ def test_artefacts_fail_and_do_not_crash() -> None:
     off_palette = np.where(clean < 0.99, np.array([0.95, 0.6, 0.75]), 1.0)  # pink
     blurred = ndimage.gaussian_filter(clean, (4, 4, 0))
     for name, image in {"blob": blob, "off-palette": off_palette, "blur": blurred}.items():
-        passed = ShapesOracle()(torch.from_numpy(image).permute(2, 0, 1)[None].float(), [text])
+        passed = ToyOracle()(torch.from_numpy(image).permute(2, 0, 1)[None].float(), [text])
         assert passed.item() == 0, name
     for image in (
         np.ones((32, 32, 3)),
@@ -82,11 +82,11 @@ def test_artefacts_fail_and_do_not_crash() -> None:
         rng.random((32, 32, 3)),
         rng.random((7, 5, 3)),
     ):
-        assert ShapesOracle()(torch.from_numpy(image).permute(2, 0, 1)[None].float(), [text]).item() == 0
-    assert ShapesOracle()(torch.from_numpy(clean).permute(2, 0, 1)[None].float(), [text]).item() == 1
+        assert ToyOracle()(torch.from_numpy(image).permute(2, 0, 1)[None].float(), [text]).item() == 0
+    assert ToyOracle()(torch.from_numpy(clean).permute(2, 0, 1)[None].float(), [text]).item() == 1
 
 
-@pytest.mark.parametrize("left, right", combinations(SHAPES, 2))
+@pytest.mark.parametrize("left, right", combinations(TOY, 2))
 def test_half_of_one_shape_grown_into_half_of_another_is_neither(left: str, right: str) -> None:
     """What a denoiser draws when it cannot decide: in halves, and blended pixel by pixel."""
     one, other = (paint([Thing(shape, "blue", 16, 16, 6)]) for shape in (left, right))
@@ -102,22 +102,20 @@ def test_half_of_one_shape_grown_into_half_of_another_is_neither(left: str, righ
 def test_a_speck_of_decoder_noise_is_forgiven() -> None:
     image = paint([Thing("square", "blue", 12, 12, 5)])
     image[28, 28] = 0.6
-    assert (
-        ShapesOracle()(torch.from_numpy(image).permute(2, 0, 1)[None].float(), ["a blue square"]).item() == 1
-    )
+    assert ToyOracle()(torch.from_numpy(image).permute(2, 0, 1)[None].float(), ["a blue square"]).item() == 1
 
 
 def test_every_colour_and_shape_is_told_apart_at_the_smallest_size() -> None:
     for colour in COLOURS:
-        for shape in SHAPES:
+        for shape in TOY:
             for shift in np.linspace(0, 1, 5):
                 (seen,) = read_things(paint([Thing(shape, colour, 12 + shift, 14 - shift / 2, 3.8)]))
                 assert (seen.shape, seen.colour) == (shape, colour)
 
 
 def test_is_a_reward_by_name() -> None:
-    oracle = rewards.load("shapes-oracle")
-    assert isinstance(oracle, ShapesOracle) and oracle.differentiable is False
+    oracle = rewards.load("toy-oracle")
+    assert isinstance(oracle, ToyOracle) and oracle.differentiable is False
     with pytest.raises(ValueError, match="cannot judge"):
         oracle(torch.ones(1, 3, 32, 32), ["a crimson blob"])
     assert oracle(torch.ones(1, 3, 32, 32), ["a red circle"]).shape == (1,)

@@ -1,4 +1,4 @@
-"""Differentiable rewards without weights: how red a picture is, and two that are broken."""
+"""Differentiable rewards without weights: how red an image is, and two that are broken."""
 
 import torch
 from torch import Tensor

@@ -99,7 +99,7 @@ def record(file: Path, peak: float, seconds: float) -> None:
     measured = {
         "max_memory_gb": round(peak, 2),
         "of": "the GPU's tensors" if torch.cuda.is_available() else "the whole test process, resident",
-        "settings": "512 px UNet at 128 px pictures, fp32, LoRA of rank 4, a batch of one pair",
+        "settings": "512 px UNet at 128 px images, fp32, LoRA of rank 4, a batch of one pair",
     }
     claim = {
         "claim": f"A DPO step of Stable Diffusion 1.5 at its own size runs in less than {LIMIT_GB} GB",

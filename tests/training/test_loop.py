@@ -154,7 +154,7 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_checkpoint(toy_config)
     assert [row["step"] for row in numbers(cfg.output)] == [0, 1, 2]
 
 
-def test_the_result_loads_in_diffusers_and_draws_the_same_picture(toy_config, tiny_sd):
+def test_the_result_loads_in_diffusers_and_draws_the_same_image(toy_config, tiny_sd):
     cfg = toy_config(lr=5e-2, lora_alpha=8)
     trainer = toy.Trainer(cfg, policy=None)
     trainer.fit()
@@ -242,11 +242,11 @@ def test_tensorboard_gets_the_rows_and_the_validation_grid(toy_config):
     assert [e.step for e in seen.Images("validation")] == [0, 2, 4]
     names = sorted(p.name for p in (cfg.output / "validation").iterdir())
     assert names == ["step-000000.png", "step-000002.png", "step-000004.png"]
-    picture = Image.open(cfg.output / "validation" / "step-000004.png")
-    assert picture.size == (3 * 32, 2 * 32)
+    page = Image.open(cfg.output / "validation" / "step-000004.png")
+    assert page.size == (3 * 32, 2 * 32)
     with trainer.state.served():  # after training the encoders are gone, the prompts are not
-        image = generate(trainer.policy, ["a dog"], [2], num_steps=2, guidance=5.0)[0]
-    cell = torch.tensor(list(picture.crop((64, 32, 96, 64)).tobytes())).view(32, 32, 3)
+        image = generate(trainer.policy, ["a dog"], [2], num_inference_steps=2, guidance_scale=5.0)[0]
+    cell = torch.tensor(list(page.crop((64, 32, 96, 64)).tobytes())).view(32, 32, 3)
     assert (cell.permute(2, 0, 1) - 255 * image).abs().max() <= 1
 
 
@@ -270,7 +270,7 @@ config = Config()
 
 
 @pytest.mark.rest
-def test_wandb_gets_settings_rows_pictures_and_an_end(toy_config, tmp_path):
+def test_wandb_gets_settings_rows_images_and_an_end(toy_config, tmp_path):
     """A package that writes down its calls, found by a fresh process as the real one would be."""
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "__init__.py").write_text(WANDB)
@@ -289,17 +289,17 @@ def test_wandb_gets_settings_rows_pictures_and_an_end(toy_config, tmp_path):
     assert calls[0] == ["init", "t2ialign", cfg.lr, str(cfg.output)] and calls[-1] == ["finish"]
     assert [call[0] for call in calls].count("finish") == 1
     logged = [(step, values) for what, values, step in calls[1:-1] if what == "log"]
-    pictures = {step: values["validation"] for step, values in logged if "validation" in values}
-    assert pictures == {0: [[32, 64, 3]], 2: [[32, 64, 3]]}
+    images = {step: values["validation"] for step, values in logged if "validation" in values}
+    assert images == {0: [[32, 64, 3]], 2: [[32, 64, 3]]}
     losses = {step: values["loss"] for step, values in logged if "loss" in values}
     assert losses == {row["step"]: row["loss"] for row in numbers(cfg.output) if "loss" in row}
 
 
 def test_the_grid_puts_every_pixel_in_its_place():
     images = torch.arange(6).view(6, 1, 1, 1).expand(6, 3, 2, 5) / 255
-    picture = grid(images, 3)
-    assert picture.size == (15, 4)
-    assert [picture.getpixel((5 * column, 2 * row))[0] for row in (0, 1) for column in (0, 1, 2)] == list(
+    image = grid(images, 3)
+    assert image.size == (15, 4)
+    assert [image.getpixel((5 * column, 2 * row))[0] for row in (0, 1) for column in (0, 1, 2)] == list(
         range(6)
     )
     with pytest.raises(ValueError, match="multiple of 4"):

@@ -1,4 +1,4 @@
-"""The monitor: its numbers are those of its pictures, all processes heed it, and a kill costs nothing."""
+"""The monitor: its numbers are those of its images, all processes heed it, and a kill costs nothing."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ from tests.training.test_progress import bars  # noqa: F401  (a fixture)
 
 PROMPTS = ("a cat", "a dog", "a red hat")
 DARKNESS, BROKEN = "tests.training.judges:Darkness", "tests.training.judges:Broken"
-SMALL = {"monitor_images": 2, "monitor_steps": 3, "monitor_guidance": 2.0, "evaluate_every": 1}
+SMALL = {"monitor_images": 2, "monitor_steps": 3, "monitor_guidance_scale": 2.0, "evaluate_every": 1}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,13 +55,13 @@ def watched(toy_config, prompts) -> Callable[..., toy.Config]:
 
 @pytest.fixture(scope="module")
 def whole(tiny_sd, prompts, tmp_path_factory) -> toy.Trainer:
-    """A finished run of four steps, measured after each, with the best weights by shapes-clip."""
+    """A finished run of four steps, measured after each, with the best weights by toy-clip."""
     settings = {
         "model": str(tiny_sd),
         "output": tmp_path_factory.mktemp("whole") / "run",
         "monitor_prompts": str(prompts),
-        "monitor_rewards": ("shapes-clip", DARKNESS),
-        "keep_best": "shapes-clip",
+        "monitor_rewards": ("toy-clip", DARKNESS),
+        "keep_best": "toy-clip",
         **{"max_steps": 4, "batch_size": 2, "accumulate": 2, "lora_rank": 2, "lr": 1e-2, "trackers": ()},
         **{"ema": 0.5, "checkpoint_every": 2, **SMALL},
     }
@@ -74,25 +74,25 @@ def rows(output: Path) -> list[dict]:
     return journal(output / "monitor" / "scores.jsonl")
 
 
-def picture(output: Path, row: dict) -> torch.Tensor:
+def make_image(output: Path, row: dict) -> torch.Tensor:
     return read_image(output / "monitor" / row["file"])
 
 
-def test_every_number_is_that_of_the_saved_pictures(whole):
+def test_every_number_is_that_of_the_saved_images(whole):
     output = whole.cfg.output
-    found, clip = rows(output), rewards.load("shapes-clip")
+    found, clip = rows(output), rewards.load("toy-clip")
     assert [(row["step"], row["prompt"], row["seed"]) for row in found] == [
         (step, prompt, 2 * i + j) for step in range(5) for i, prompt in enumerate(PROMPTS) for j in range(2)
     ]
     base = found[:6]
     for start in range(0, len(found), 2):  # the images of one prompt
         pair = found[start : start + 2]
-        images = torch.stack([picture(output, row) for row in pair])
-        before = torch.stack([picture(output, row) for row in base[start % 6 : start % 6 + 2]])
+        images = torch.stack([make_image(output, row) for row in pair])
+        before = torch.stack([make_image(output, row) for row in base[start % 6 : start % 6 + 2]])
         with torch.no_grad():
             embedded, away = (clip.encode_image(clip.preprocess(x)) for x in (images, before))
             expected = {
-                "shapes-clip": clip(images, [row["prompt"] for row in pair]).tolist(),
+                "toy-clip": clip(images, [row["prompt"] for row in pair]).tolist(),
                 DARKNESS: (-images.mean((1, 2, 3))).tolist(),
                 **{name: values.tolist() for name, values in statistics(images).items()},
                 "distance": (images - before).square().flatten(1).mean(1).sqrt().tolist(),
@@ -106,13 +106,13 @@ def test_every_number_is_that_of_the_saved_pictures(whole):
     assert {row["statistics"]["distance"] for row in base} == {0.0}
 
 
-def test_the_pictures_are_of_the_served_weights_after_the_encoders_were_freed(whole):
+def test_the_images_are_of_the_served_weights_after_the_encoders_were_freed(whole):
     assert whole.policy.pipe.text_encoder is None
     last = rows(whole.cfg.output)[-2:]
     with whole.state.served():
-        images = generate(whole.policy, ["a red hat"] * 2, [4, 5], num_steps=3, guidance=2.0)
+        images = generate(whole.policy, ["a red hat"] * 2, [4, 5], num_inference_steps=3, guidance_scale=2.0)
     assert [row["seed"] for row in last] == [4, 5]
-    saved = torch.stack([picture(whole.cfg.output, row) for row in last])
+    saved = torch.stack([make_image(whole.cfg.output, row) for row in last])
     assert (saved - images).abs().max() <= 0.5 / 255 + 1e-6
 
 
@@ -142,10 +142,10 @@ def test_a_run_is_the_same_with_and_without_a_monitor(whole, tmp_path):
 
 def test_the_best_weights_are_those_of_the_best_step(whole):
     output = whole.cfg.output
-    means = [row["monitor/shapes-clip"] for row in numbers(output)]
+    means = [row["monitor/toy-clip"] for row in numbers(output)]
     facts = json.loads((output / "best" / "best.json").read_text())
     step = means.index(max(means))
-    assert facts == {"reward": "shapes-clip", "step": step, "mean": pytest.approx(max(means))}
+    assert facts == {"reward": "toy-clip", "step": step, "mean": pytest.approx(max(means))}
     assert 0 < step < 4, "neither untouched nor simply the last"
     again = toy.Trainer(whole.cfg.model_copy(update={"output": output.parent / "again", "max_steps": step}))
     again.fit()
@@ -155,17 +155,17 @@ def test_the_best_weights_are_those_of_the_best_step(whole):
         for name, tensor in load_file(there / "pytorch_lora_weights.safetensors").items()
     )
     card = (output / "README.md").read_text()
-    assert f"- Best: `best/`: step {step}, shapes-clip" in card
+    assert f"- Best: `best/`: step {step}, toy-clip" in card
     assert (output / "best" / "run_best_kohya.safetensors").is_file()
 
 
 @pytest.mark.rest
-def test_a_killed_and_resumed_run_has_the_same_rows_pictures_and_best_weights(whole, tmp_path):
+def test_a_killed_and_resumed_run_has_the_same_rows_images_and_best_weights(whole, tmp_path):
     cfg = whole.cfg.model_copy(update={"output": tmp_path / "run"})
     keys = ["max_steps", "checkpoint_every", "ema", "output", "batch_size", "accumulate", "lora_rank", "lr"]
     keys += ["monitor_prompts", "keep_best", *SMALL]
     pairs = [f"{key}={getattr(cfg, key)}" for key in keys]
-    pairs += ["trackers=[]", f"monitor_rewards=[shapes-clip, '{DARKNESS}']"]
+    pairs += ["trackers=[]", f"monitor_rewards=[toy-clip, '{DARKNESS}']"]
     killed = run("-m", "tests.training.toy", cfg.model, *pairs, KILL_AT=f"3,0,{signal.SIGKILL}")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = {row["step"] for row in rows(cfg.output)}
@@ -221,7 +221,7 @@ def test_a_branch_measures_the_base_by_the_reference(whole, watched, tmp_path):
     assert {row["step"] for row in ours} == {0, 5}
     assert ours[:6] == theirs[:6]
     for row in ours[:6]:
-        assert torch.equal(picture(cfg.output, row), picture(whole.cfg.output, row))
+        assert torch.equal(make_image(cfg.output, row), make_image(whole.cfg.output, row))
 
 
 def test_a_run_that_over_optimises_says_so_ends_and_stays_ended(watched, capsys, monkeypatch):
@@ -280,8 +280,8 @@ def test_two_processes_end_together(tiny_sd, prompts, tmp_path):
 
 def test_each_image_is_encoded_once_whatever_asks(whole):
     watcher = whole.watch.monitor
-    counted = tiny_clip.counts(watcher.panel.rewards["shapes-clip"].tower, "image")
-    images = torch.stack([picture(whole.cfg.output, row) for row in rows(whole.cfg.output)[:2]])
+    counted = tiny_clip.counts(watcher.panel.rewards["toy-clip"].tower, "image")
+    images = torch.stack([make_image(whole.cfg.output, row) for row in rows(whole.cfg.output)[:2]])
     watcher.panel.score(images, ["a cat"] * 2)
     assert counted == [2]
     with whole.state.served():
@@ -291,9 +291,9 @@ def test_each_image_is_encoded_once_whatever_asks(whole):
 
 
 def test_rewards_of_equal_weights_share_a_tower_and_fine_tuned_ones_do_not():
-    trained = rewards.load("shapes-clip")
-    names = ["rewards.toy.clip", "shapes-clip-b"]  # the first is the trained one by another name
-    panel = Panel(names, ("shapes-clip", trained), torch.device("cpu"))
+    trained = rewards.load("toy-clip")
+    names = ["rewards.toy.clip", "toy-clip-b"]  # the first is the trained one by another name
+    panel = Panel(names, ("toy-clip", trained), torch.device("cpu"))
     counted = tiny_clip.counts(trained.tower, "image")
     images, texts = torch.rand(3, 3, 32, 32), ["a red circle"] * 3
     scores, embedded = panel.score(images, texts)
@@ -301,16 +301,16 @@ def test_rewards_of_equal_weights_share_a_tower_and_fine_tuned_ones_do_not():
     assert torch.equal(scores["trained"], scores[names[0]])
     torch.testing.assert_close(scores["trained"], trained(images, texts))
     torch.testing.assert_close(embedded, trained.encode_image(trained.preprocess(images)))
-    tuned = rewards.load("shapes-clip")
+    tuned = rewards.load("toy-clip")
     next(tuned.tower.parameters()).data.add_(0.1)
-    panel = Panel(names, ("shapes-clip", tuned), torch.device("cpu"))
+    panel = Panel(names, ("toy-clip", tuned), torch.device("cpu"))
     assert panel.rewards[names[0]].tower is not tuned.tower
     scores, _ = panel.score(images, texts)
     torch.testing.assert_close(scores[names[0]], trained(images, texts))
 
 
 def test_a_reward_that_is_trained_on_is_not_held_out(watched):
-    cfg = watched(monitor_rewards=("shapes-clip", "tests.training.brightness"))
+    cfg = watched(monitor_rewards=("toy-clip", "tests.training.brightness"))
     with pytest.raises(
         ValueError, match=r"got monitor reward tests\.training\.brightness, which is trained on"
     ):
@@ -363,9 +363,9 @@ def test_settings_that_do_not_go_together_are_refused(watched, changes, words):
             {"monitor_prompts": "a fish"},
             r"got a monitor on resume with prompts \['a fish'\]; expected \['a cat'",
         ),
-        ({"monitor_guidance": 3.0}, r"with guidance 3.0; expected 2.0, as in .*about.json"),
-        ({"monitor_rewards": ("shapes-clip", "shapes-clip-b")}, "got monitor reward shapes-clip-b on resume"),
-        ({"monitor_rewards": (DARKNESS,)}, "with embedding None; expected 'shapes-clip'"),
+        ({"monitor_guidance_scale": 3.0}, r"with guidance 3.0; expected 2.0, as in .*about.json"),
+        ({"monitor_rewards": ("toy-clip", "toy-clip-b")}, "got monitor reward toy-clip-b on resume"),
+        ({"monitor_rewards": (DARKNESS,)}, "with embedding None; expected 'toy-clip'"),
     ],
 )
 def test_a_resume_that_would_measure_something_else_is_refused(whole, changes, words):
@@ -376,7 +376,7 @@ def test_a_resume_that_would_measure_something_else_is_refused(whole, changes, w
     assert (whole.cfg.output / "monitor" / "scores.jsonl").read_bytes() == before
 
 
-def test_a_base_picture_that_is_gone_is_an_error_that_names_it(whole, tmp_path):
+def test_a_base_image_that_is_gone_is_an_error_that_names_it(whole, tmp_path):
     lost = whole.cfg.output / "monitor" / "step-000000" / "00003.png"
     lost.rename(tmp_path / "kept.png")
     try:
@@ -387,10 +387,10 @@ def test_a_base_picture_that_is_gone_is_an_error_that_names_it(whole, tmp_path):
 
 
 def test_other_trainers_have_it_with_no_code_of_their_own(dpo_config, prompts):
-    options = {"monitor_prompts": str(prompts), "monitor_rewards": ("shapes-clip",), **SMALL}
+    options = {"monitor_prompts": str(prompts), "monitor_rewards": ("toy-clip",), **SMALL}
     cfg = dpo_config(max_steps=1, **options)
     row = dpo.Trainer(cfg).fit()
-    assert {"monitor/shapes-clip", "monitor/diversity", "monitor/hack"} <= row.keys()
+    assert {"monitor/toy-clip", "monitor/diversity", "monitor/hack"} <= row.keys()
     assert monitor_journal.Journal(cfg.output).about["method"] == "dpo"
 
 

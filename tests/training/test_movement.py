@@ -86,7 +86,7 @@ def warned(trainer, capsys):
 
 
 def test_a_run_that_hardly_moves_warns_and_a_tuned_one_does_not(dpo_config, pair_cache, tmp_path, capsys):
-    """Latents of 256 numbers, as the embedded model's; ten steps."""
+    """Latents of 256 numbers, as the toy model's; ten steps."""
     settings = {"max_steps": LEAST, "holdout": 0, "safeguard": 0}
     idle = dpo_config(lr=1e-6, output=tmp_path / "idle", **settings)
     (warning,) = warned(Trainer(idle, cache=pair_cache), capsys)

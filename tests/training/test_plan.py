@@ -96,8 +96,8 @@ def test_a_moderate_beta_is_not_warned_of(dpo_config, pair_cache, capsys):
 REWARD = {
     "prompts": "a red circle",
     "lora_rank": 2,
-    "num_steps": 2,
-    "guidance": 3,
+    "num_inference_steps": 2,
+    "guidance_scale": 3,
     "trackers": (),
     "max_steps": 1,
 }

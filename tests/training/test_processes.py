@@ -18,16 +18,38 @@ from tests.training.helpers import numbers, run
 
 DPO = ("accumulate=2", "max_steps=3", "lora_rank=4", "lr=3e-4", "holdout=0.3", "evaluate_every=3")
 DENSE = (
-    *("max_steps=3", "collect_every=2", "lora_rank=4", "lr=1e-3", "clip=0.1", "num_steps=3", "timesteps=2"),
-    *("collect_prompts=6", "rollouts=3", "keep=3", "rollout_batch=6", "guidance=2", "max_grad_norm=1"),
+    *(
+        "max_steps=3",
+        "collect_every=2",
+        "lora_rank=4",
+        "lr=1e-3",
+        "clip=0.1",
+        "num_inference_steps=3",
+        "timesteps=2",
+    ),
+    *("collect_prompts=6", "rollouts=3", "keep=3", "rollout_batch=6", "guidance_scale=2", "max_grad_norm=1"),
     *("reward=tests.training.brightness", "prompts=a red circle", "store=fp32"),
 )
 BACKPROP = (
-    *("preset=alignprop", "max_steps=3", "accumulate=1", "num_steps=3", "guidance=2", "lr=1e-3"),
+    *(
+        "preset=alignprop",
+        "max_steps=3",
+        "accumulate=1",
+        "num_inference_steps=3",
+        "guidance_scale=2",
+        "lr=1e-3",
+    ),
     *("lora_rank=4", "reward=tests.training.redness", "prompts=a red circle"),
 )
 LPO = (
-    *("max_steps=3", "collect_prompts=3", "num_steps=3", "siblings=3", "rollout_batch=1", "guidance=2"),
+    *(
+        "max_steps=3",
+        "collect_prompts=3",
+        "num_inference_steps=3",
+        "candidates=3",
+        "rollout_batch=1",
+        "guidance_scale=2",
+    ),
     *("threshold_low=0", "threshold_high=0", "t_max=999", "beta=50", "lora_rank=4", "lr=1e-3"),
     *("reward=tests.training.brightness", "prompts=a red circle"),
 )

@@ -54,7 +54,7 @@ def test_held_out_pairs(bars, dpo_config, pair_cache):
 
 def test_prompts_and_held_out_images(bars, dense_config, tmp_path):  # noqa: F811
     file = tmp_path / "prompts.txt"
-    file.write_text("\n".join(f"picture {i}" for i in range(40)))
+    file.write_text("\n".join(f"image {i}" for i in range(40)))
     seen = bars(prompts)
     bars(heldout_reward)
     trainer = dense.Trainer(dense_config(prompts=str(file), heldout_prompts="a blue square"))

@@ -19,7 +19,7 @@ RECIPES = [about for about in map(recipes.describe, recipe_files.files()) if abo
 SERVE_SD2 = ("dpo_sd15_small", "dense_sd15", "backprop_sd15", "lrm_sd15", "lpo_sd15")
 PROMPTS = "prompts=a red circle"
 QUICK = ["max_steps=1", "accumulate=1", "batch_size=2", "lr_warmup=0", "checkpoint_every=1", "trackers=[]"]
-SAMPLED = ["num_steps=4", "lora_rank=2", PROMPTS]
+SAMPLED = ["num_inference_steps=4", "lora_rank=2", PROMPTS]
 MONITORED = ["monitor_steps=2", "monitor_images=2", "monitor_rewards=tests.training.brightness"]
 CHANGES = {
     "backprop": [*SAMPLED, "reward=tests.training.redness"],

@@ -23,7 +23,7 @@ def test_the_defaults_of_dense_are_the_papers_multi_prompt_column():
     assert (cfg.lora_rank, cfg.lr, cfg.weight_decay, cfg.batch_size, cfg.max_grad_norm) == (
         *(32, 2e-5, 1.5e-3, 32, 0.05),
     )
-    assert (cfg.num_steps, cfg.guidance, cfg.gamma) == (50, 7.5, 0.9)
+    assert (cfg.num_inference_steps, cfg.guidance_scale, cfg.gamma) == (50, 7.5, 0.9)
 
 
 def test_the_defaults_of_dpo_are_on_the_released_launchers_scale():

@@ -71,7 +71,9 @@ def ours(model: str, lora: Path | None) -> torch.Tensor:
         load_lora(policy, lora)
     with torch.no_grad():
         cond = policy.encode_prompts(["a prompt"])
-        return policy.decode(sample(policy, cond, noise(), policy.timesteps(20), kernel=ODE, guidance=5.0))
+        return policy.decode(
+            sample(policy, cond, noise(), policy.timesteps(20), kernel=ODE, guidance_scale=5.0)
+        )
 
 
 def test_a_pndm_config_made_into_ddim_clips_latents(pndm_sd):
@@ -133,10 +135,10 @@ def test_the_trainers_of_denoisers_are_these():
 
 
 def test_the_embedded_model_is_no_base_model(toy_config):
-    cfg = toy_config(model="shapes", max_steps=1)
+    cfg = toy_config(model="toy", max_steps=1)
     toy.Trainer(cfg).fit()
     card = (cfg.output / "README.md").read_text()
-    assert "base_model" not in card and "`shapes` aligned with" in card
+    assert "base_model" not in card and "`toy` aligned with" in card
     assert 'from_pretrained("BASE")' in card and "assets" not in card
 
 
@@ -144,7 +146,7 @@ def test_the_embedded_model_is_no_base_model(toy_config):
     ("model", "name"),
     [
         ("stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-xl-base-1.0"),
-        ("shapes", None),
+        ("toy", None),
         ("/models/sd15.safetensors", None),
         ("./models/sd15", None),
         ("~/sd15", None),

@@ -33,7 +33,7 @@ def records(folder: Path) -> list[PairRecord]:
 def report(**other: Any) -> dict[str, Any]:
     whole = np.isfinite(GAPS).all(1)
     parts = summarise(NAMES, GAPS[whole], PREFERENCES[whole], LIMITS)
-    unreadable = {"rows": 1, "pairs": 1, "pictures": []}
+    unreadable = {"rows": 1, "pairs": 1, "images": []}
     head = {"source": "pairs/", "rewards": NAMES, "pairs": len(GAPS), "kept": 9, "unreadable": unreadable}
     return {**head, **parts, **other}
 

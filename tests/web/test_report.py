@@ -1,4 +1,4 @@
-"""The report needs nothing outside its file, shows the pictures it was given, and draws numbers to scale."""
+"""The report needs nothing outside its file, shows the images it was given, and draws numbers to scale."""
 
 import base64
 import io
@@ -54,7 +54,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def picture(seed: int, side: int = 32) -> Image.Image:
+def make_image(seed: int, side: int = 32) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
@@ -69,10 +69,10 @@ def full_report(prompt: str = "a red circle") -> Report:
         title="Demo <1>",
         summary="Base & aligned.",
         headlines=[Headline("Accuracy", low, high, change)],
-        comparisons=[Comparison(prompt, 7, picture(0), picture(1), False, True)],
+        comparisons=[Comparison(prompt, 7, make_image(0), make_image(1), False, True)],
         categories=[Bar("count", low, high)],
         charts=[Chart("Loss", [Curve("train", [1, 2, 3], [0.7, 0.6, 0.5])], "From ln 2.")],
-        settings={"beta": 500.0, "model": "shapes"},
+        settings={"beta": 500.0, "model": "toy"},
     )
 
 
@@ -88,20 +88,20 @@ def test_nothing_is_loaded_from_elsewhere_and_only_the_page_s_script_runs(tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_pictures_are_the_given_pixels_with_words_for_both_verdicts() -> None:
+def test_images_are_the_given_pixels_with_words_for_both_verdicts() -> None:
     page = Page(render(full_report()))
     before, after = page.all("img")
-    assert np.array_equal(np.asarray(decoded(before["src"])), np.asarray(picture(0)))
-    assert np.array_equal(np.asarray(decoded(after["src"])), np.asarray(picture(1)))
+    assert np.array_equal(np.asarray(decoded(before["src"])), np.asarray(make_image(0)))
+    assert np.array_equal(np.asarray(decoded(after["src"])), np.asarray(make_image(1)))
     assert before["alt"] == "a red circle, seed 7, drawn by the base model"
-    assert before["class"] == "pixel", "a 32 pixel picture is enlarged without smoothing"
+    assert before["class"] == "pixel", "a 32 pixel image is enlarged without smoothing"
     assert page.text.index("base \u2717 fail") < page.text.index("aligned \u2713 pass")
 
 
-def test_large_pictures_are_shrunk() -> None:
-    shown = decoded(data_uri(picture(0, side=2 * LARGEST)))
+def test_large_images_are_shrunk() -> None:
+    shown = decoded(data_uri(make_image(0, side=2 * LARGEST)))
     assert (shown.size, shown.format) == ((LARGEST, LARGEST), "JPEG")
-    assert decoded(data_uri(picture(0, side=LARGEST))).format == "PNG"
+    assert decoded(data_uri(make_image(0, side=LARGEST))).format == "PNG"
 
 
 def test_headlines_carry_both_means_and_the_paired_difference() -> None:

@@ -1,4 +1,4 @@
-"""The contact sheet: every picture, in reading order."""
+"""The contact sheet: every image, in reading order."""
 
 import numpy as np
 from PIL import Image

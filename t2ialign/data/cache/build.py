@@ -53,17 +53,17 @@ def build_cache(
     skipped: Skipped | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> PairCache:
-    """Encode every picture and every distinct prompt once, or open the folder if that has been done.
+    """Encode every image and every distinct prompt once, or open the folder if that has been done.
 
-    Pictures become resolution x resolution centre crops, or with `buckets` the aspect bucket nearest to the
+    Images become resolution x resolution centre crops, or with `buckets` the aspect bucket nearest to the
     pair; with `flip` each pair is stored mirrored too (twice the disk) and each epoch draws one of the two.
     `batch_size` pairs make a VAE forward; at most `shard_size` pairs are held before a shard is written.
     `fingerprint` (plain JSON) says what records and model these are: with the settings above it decides
     whether the folder may be reused or a build that stopped may go on; what is encoded is known by its
     contents, so the rows of that build may have been mended. A damaged cache is built anew.
-    An unreadable picture stops the build, or with `skipped` is left out, and a warning says what is in
+    An unreadable image stops the build, or with `skipped` is left out, and a warning says what is in
     there. `progress` is called with the number of pairs just passed; without it a bar appears after 3 s.
-    Raises ValueError for a folder that holds something else, no pairs, a picture that cannot be read, latents
+    Raises ValueError for a folder that holds something else, no pairs, an image that cannot be read, latents
     that are not finite; OSError where a file cannot be written, and no part of it is left.
     """
     sizes = _sizes(policy, resolution, buckets)
@@ -160,7 +160,7 @@ def _jobs(
 def _decoded(
     jobs: Iterator[_Job], sizes: list[Size], *, flip: bool, window: int
 ) -> Iterator[list[tuple[_Job, "Future[Variants]"]]]:
-    """Windows of jobs whose pictures are being decoded in threads, one window ahead of its use."""
+    """Windows of jobs whose images are being decoded in threads, one window ahead of its use."""
     pool, room = ThreadPoolExecutor(min(8, os.cpu_count() or 1)), Room()
     ahead: list[tuple[_Job, Future[Variants]]] = []
     try:
@@ -179,8 +179,8 @@ def _decoded(
 def _prepare(record: PairRecord, sizes: list[Size], flip: bool, room: Room) -> Variants:
     with room.taken() as admit:
         win, lose = (
-            open_rgb(picture, name=f"{record.name} {side}".strip(), admit=admit)
-            for picture, side in ((record.win, "winner"), (record.lose, "loser"))
+            open_rgb(image, name=f"{record.name} {side}".strip(), admit=admit)
+            for image, side in ((record.win, "winner"), (record.lose, "loser"))
         )
         size = nearest_bucket((win, lose), sizes)
         return [
@@ -211,13 +211,13 @@ def _chunks(group: list[Any], size: int) -> Iterator[list[Any]]:
 
 def _encode(policy: Policy, part: list[tuple[_Job, Variants]]) -> dict[str, Tensor]:
     """Shard rows of n pairs of one size; latents (n, V, 2, C, h, w)."""
-    pictures = [framed for _, variants in part for pair in variants for framed in pair]
+    framed_images = [framed for _, variants in part for pair in variants for framed in pair]
     with torch.no_grad():
-        images = torch.stack([framed.pixels for framed in pictures])
+        images = torch.stack([framed.pixels for framed in framed_images])
         latents = dict(zip(("mean", "std"), policy.encode_images(images.to(policy.device)), strict=True))
     names = [job.record.name or f"pair {job.row}" for job, _ in part]
     lead = len(part), len(part[0][1]), 2
-    sizes = [(*framed.original, *framed.crop, *framed.target) for framed in pictures]
+    sizes = [(*framed.original, *framed.crop, *framed.target) for framed in framed_images]
     return {
         **{key: _stored(value.unflatten(0, lead), "VAE", names) for key, value in latents.items()},
         "sizes": torch.tensor(sizes, dtype=torch.int32).view(*lead, 6),

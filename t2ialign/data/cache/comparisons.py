@@ -1,7 +1,7 @@
-"""Comparisons for training a scorer: each distinct picture prepared once, read back a batch at a time.
+"""Comparisons for training a scorer: each distinct image prepared once, read back a batch at a time.
 
-Layout of a cache folder: pictures-*.safetensors (pixels (N, 3, S, S), id, the picture's key), prompts.json,
-index.safetensors (where both pictures of each comparison lie, prompt, weight, preference), and last of all
+Layout of a cache folder: images-*.safetensors (pixels (N, 3, S, S), id, the image's key), prompts.json,
+index.safetensors (where both images of each comparison lie, prompt, weight, preference), and last of all
 cache.json: a folder without it is no cache.
 """
 
@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from t2ialign.data.cache.claim import claimed
-from t2ialign.data.cache.keys import picture_key
+from t2ialign.data.cache.keys import image_key
 from t2ialign.data.cache.ledger import Comparisons, Known, finish_comparisons
 from t2ialign.data.cache.shards import ShardReader, ShardWriter
 from t2ialign.data.cache.stored import held_out, open_manifest, read_index, shard_hashes
@@ -38,7 +38,7 @@ WINDOW = 128
 SIDES = ("win", "lose")
 
 Prepare = Callable[[Image.Image], Tensor]
-"""A picture -> what is stored of it, the same shape for every picture."""
+"""An image -> what is stored of it, the same shape for every image."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Compared:
     """A batch of comparisons."""
 
     win: Tensor
-    """(B, 3, S, S) the preferred picture, as stored."""
+    """(B, 3, S, S) the preferred image, as stored."""
     lose: Tensor
     """(B, 3, S, S) the other one."""
     prompts: list[str]
@@ -105,13 +105,13 @@ class ComparisonCache:
         """Comparisons by their numbers, on CPU."""
         index, rows = self._index, np.asarray(indices)
         win, lose = (
-            torch.stack([self._picture(shard, offset) for shard, offset in zip(*place, strict=True)])
+            torch.stack([self._image(shard, offset) for shard, offset in zip(*place, strict=True)])
             for place in ((index[f"{side}_shard"][rows], index[f"{side}_offset"][rows]) for side in SIDES)
         )
         preference, weight = (torch.from_numpy(index[name][rows]) for name in ("preference", "weight"))
         return Compared(win, lose, [self.prompt(int(i)) for i in rows], preference, weight)
 
-    def _picture(self, shard: int, offset: int) -> Tensor:
+    def _image(self, shard: int, offset: int) -> Tensor:
         return self._reader.row(f"pictures-{shard:06d}.safetensors", int(offset))["pixels"]
 
     def _part(self, mask: np.ndarray) -> Self:
@@ -130,22 +130,22 @@ def build_comparisons(
     shard_size: int = 1024,
     progress: Callable[[int], object] | None = None,
 ) -> ComparisonCache:
-    """Prepare every distinct picture once, or open the folder if that has been done.
+    """Prepare every distinct image once, or open the folder if that has been done.
 
-    `prepare` runs in threads. At most `shard_size` pictures are held before a shard is written; a build that
+    `prepare` runs in threads. At most `shard_size` images are held before a shard is written; a build that
     stopped goes on with what its shards hold. `fingerprint` (plain JSON) says what records and preparation
     these are, and decides whether the folder may be reused. A damaged one is built anew. A comparison
-    with an unreadable picture stops the build, or with `skipped` is left out, and a warning says what is in
+    with an unreadable image stops the build, or with `skipped` is left out, and a warning says what is in
     there. `progress` is called with the number of comparisons just passed.
-    Raises ValueError for a folder that holds something else, no comparisons, a picture that cannot be read;
+    Raises ValueError for a folder that holds something else, no comparisons, an image that cannot be read;
     OSError where a file cannot be written, and no part of it is left.
     """
     made_of = json.loads(json.dumps({**(fingerprint or {}), "format": 1, "kind": "comparisons"}))
     folder = Path(folder)
     with claimed(folder, made_of) as unfinished:
         if unfinished:
-            pictures = _Pictures(folder, prepare, shard_size, skipped)
-            rows, prompts = _prepared(pictures, records, progress)
+            images = _Images(folder, prepare, shard_size, skipped)
+            rows, prompts = _prepared(images, records, progress)
             if skipped is not None:
                 skipped.tell()
             finish_comparisons(folder, made_of, rows, prompts)
@@ -153,25 +153,25 @@ def build_comparisons(
 
 
 def _prepared(
-    pictures: _Pictures, records: Iterable[PairRecord], progress: Callable[[int], object] | None
+    images: _Images, records: Iterable[PairRecord], progress: Callable[[int], object] | None
 ) -> tuple[Comparisons, list[str]]:
     """Put every image into a shard -> the comparisons, and their prompts."""
     rows, numbers = Comparisons(), dict[str, int]()
     with Progress(desc="preparing comparisons", unit="pair", delay=3, disable=progress is not None) as bar:
         try:
             for record in records:
-                win, lose = (pictures.key(getattr(record, side), f"{record.name} {side}") for side in SIDES)
+                win, lose = (images.key(getattr(record, side), f"{record.name} {side}") for side in SIDES)
                 number = numbers.setdefault(record.prompt, len(numbers))
                 rows.add(win, lose, number, weight=record.weight, preference=record.preference)
                 (progress or bar.update)(1)
-            pictures.drain()
+            images.drain()
         finally:  # what is prepared is kept for the next attempt
-            pictures.close()
+            images.close()
     return rows, list(numbers)
 
 
-class _Pictures:
-    """Distinct pictures on their way into shards, decoded by threads that run a window ahead."""
+class _Images:
+    """Distinct images on their way into shards, decoded by threads that run a window ahead."""
 
     def __init__(self, folder: Path, prepare: Prepare, shard_size: int, skipped: Skipped | None) -> None:
         self.prepare, self.skipped = prepare, skipped
@@ -180,12 +180,12 @@ class _Pictures:
         self.pool, self.room = ThreadPoolExecutor(min(8, os.cpu_count() or 1)), Room()
         self.waiting = deque[tuple[int, str, Future[Tensor]]]()
 
-    def key(self, picture: ImageSource, name: str) -> int:
+    def key(self, image: ImageSource, name: str) -> int:
         """The image's key; an image that no shard holds is queued for one."""
-        key = picture_key(picture)
+        key = image_key(image)
         if key not in self.seen and key not in self.known:
             self.seen.add(key)
-            self.waiting.append((key, name, self.pool.submit(self._prepared, picture, name.strip())))
+            self.waiting.append((key, name, self.pool.submit(self._prepared, image, name.strip())))
             if len(self.waiting) > WINDOW:
                 self._store()
         return key
@@ -200,9 +200,9 @@ class _Pictures:
         self.pool.shutdown(cancel_futures=True)
         self.writer.close()
 
-    def _prepared(self, picture: ImageSource, name: str) -> Tensor:
+    def _prepared(self, image: ImageSource, name: str) -> Tensor:
         with self.room.taken() as admit:
-            return self.prepare(open_rgb(picture, name=name, admit=admit))
+            return self.prepare(open_rgb(image, name=name, admit=admit))
 
     def _store(self) -> None:
         key, name, future = self.waiting.popleft()

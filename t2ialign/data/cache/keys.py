@@ -17,24 +17,24 @@ def text_key(prompt: str) -> int:
     return _number(prompt.encode("utf-8", "surrogatepass"))
 
 
-def picture_key(picture: ImageSource) -> int:
-    """64 bits that stand for one picture; a file is known by its path, size and date, or by its address."""
-    return _number(_contents(picture))
+def image_key(image: ImageSource) -> int:
+    """64 bits that stand for one image; a file is known by its path, size and date, or by its address."""
+    return _number(_contents(image))
 
 
 def pair_key(win: ImageSource, lose: ImageSource) -> int:
-    """64 bits that stand for two pictures in this order; a file is known by its path, size and date."""
+    """64 bits that stand for two images in this order; a file is known by its path, size and date."""
     return _number(_contents(win) + _contents(lose))
 
 
-def _contents(picture: ImageSource) -> bytes:
-    if isinstance(picture, Path):
-        return _hash(_file(picture))
-    if isinstance(picture, Remote):
-        return _hash(picture.address.encode("utf-8", "surrogatepass"))
-    if isinstance(picture, bytes):
-        return _hash(picture)
-    return _hash(_pixels(picture))
+def _contents(image: ImageSource) -> bytes:
+    if isinstance(image, Path):
+        return _hash(_file(image))
+    if isinstance(image, Remote):
+        return _hash(image.address.encode("utf-8", "surrogatepass"))
+    if isinstance(image, bytes):
+        return _hash(image)
+    return _hash(_pixels(image))
 
 
 def _file(path: Path) -> bytes:
@@ -45,11 +45,11 @@ def _file(path: Path) -> bytes:
     return f"{path} {stat.st_size} {stat.st_mtime_ns}".encode("utf-8", "surrogateescape")
 
 
-def _pixels(picture: Image.Image) -> bytes:
+def _pixels(image: Image.Image) -> bytes:
     try:  # pixels before the orientation: some formats know it only then
-        pixels = picture.tobytes()
-        how = picture.mode, picture.size, picture.getexif().get(ORIENTATION), picture.getpalette()
-        return repr((*how, picture.info.get("transparency"))).encode() + pixels
+        pixels = image.tobytes()
+        how = image.mode, image.size, image.getexif().get(ORIENTATION), image.getpalette()
+        return repr((*how, image.info.get("transparency"))).encode() + pixels
     except (OSError, ValueError, SyntaxError):  # cut short: reading it will say so, and nothing is stored
         return b"unreadable"
 

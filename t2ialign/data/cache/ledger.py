@@ -44,7 +44,7 @@ class Rows:
 
 
 class Comparisons:
-    """The same for comparisons of single pictures: two keys, number of the prompt, weight, preference."""
+    """The same for comparisons of single images: two keys, number of the prompt, weight, preference."""
 
     def __init__(self) -> None:
         self.wins, self.loses, self.prompts = array("q"), array("q"), array("q")
@@ -75,9 +75,9 @@ def finish(folder: Path, made_of: dict[str, Any], rows: Rows, texts: list[int], 
 
 
 def finish_comparisons(folder: Path, made_of: dict[str, Any], rows: Comparisons, prompts: list[str]) -> None:
-    """Index the shards of pictures, then write the manifest, as `finish` does for pairs.
+    """Index the shards of images, then write the manifest, as `finish` does for pairs.
 
-    A row of which a picture is in no shard was left out. Raises ValueError for no rows.
+    A row of which an image is in no shard was left out. Raises ValueError for no rows.
     """
     files = shard_files(folder, "pictures")
     index: dict[str, np.ndarray] = {

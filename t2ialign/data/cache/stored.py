@@ -1,7 +1,7 @@
 """The pair cache: latents and text embeddings computed once, read back a batch at a time, no encoder needed.
 
 Layout of a cache folder: pairs-*.safetensors (mean, std (N, V, 2, C, h, w) fp16, V = 2 with mirrored copies,
-then winner, loser; sizes (N, V, 2, 6); id, the pictures' key), texts-*.safetensors (one row per distinct
+then winner, loser; sizes (N, V, 2, 6); id, the images' key), texts-*.safetensors (one row per distinct
 prompt), prompts.json, index.safetensors, and last of all cache.json: a folder without it is no cache.
 """
 
@@ -32,7 +32,7 @@ class Pairs:
     """A batch of preferences; winner and loser share the prompt, but not SDXL's size conditioning."""
 
     win: Tensor
-    """(B, C, h, w) scaled latents of the preferred picture, fp32."""
+    """(B, C, h, w) scaled latents of the preferred image, fp32."""
     lose: Tensor
     """(B, C, h, w) of the other one."""
     cond: Cond
@@ -49,7 +49,7 @@ class Pairs:
         return replace(self, cond=cond, **moved)
 
     def both(self, policy: Policy) -> tuple[Tensor, Cond]:
-        """Winners, then losers: latents (2B, C, h, w), and the cond of each with its own picture's sizes."""
+        """Winners, then losers: latents (2B, C, h, w), and the cond of each with its own image's sizes."""
         cond = {key: torch.cat([value, value]) for key, value in self.cond.items()}
         sizes = self.sizes.transpose(0, 1).flatten(0, 1)
         cond = policy.with_size(cond, original=sizes[:, :2], crop=sizes[:, 2:4], target=sizes[:, 4:])

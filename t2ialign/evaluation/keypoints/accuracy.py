@@ -1,4 +1,4 @@
-"""Accuracy on key points: by kind, category and picture, and over kinds, resampled by prompt."""
+"""Accuracy on key points: by kind, category and image, and over kinds, resampled by prompt."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ CHUNK = 4_000_000
 
 @dataclass(frozen=True)
 class Judged:
-    """One key point on one picture; `match` is in [0, 1], or None where the judge's answer was unreadable."""
+    """One key point on one image; `match` is in [0, 1], or None where the judge's answer was unreadable."""
 
-    picture: str
+    image: str
     """The identity of the image."""
     prompt: str
     kind: str
@@ -30,7 +30,7 @@ class Judged:
 
     @property
     def correct(self) -> bool | None:
-        """Whether the picture shows it, by `verdicts.SHOWN`; None where nobody can say."""
+        """Whether the image shows it, by `verdicts.SHOWN`; None where nobody can say."""
         return None if self.match is None else self.match > SHOWN
 
 
@@ -46,7 +46,7 @@ class Accuracy:
     """The accuracy over all key points."""
     over_kinds: Estimate | None
     """The unweighted mean over the kinds."""
-    pictures: Estimate | None
+    images: Estimate | None
     """The share of images with all key points correct."""
 
     def to_json(self) -> dict[str, Any]:
@@ -62,11 +62,11 @@ class Accuracy:
 def accuracy(judged: Sequence[Judged], *, unreadable_is_wrong: bool = False) -> Accuracy:
     """The accuracies of judged key points; the interval's unit is the prompt.
 
-    Unreadable answers are left out, and so are pictures of which all that could be read is correct but not
+    Unreadable answers are left out, and so are images of which all that could be read is correct but not
     all could be read. With `unreadable_is_wrong` they count as wrong, as in the official script.
     """
     read = [(one, bool(one.correct)) for one in judged if unreadable_is_wrong or one.correct is not None]
-    whole = list(_pictures(judged, unreadable_is_wrong=unreadable_is_wrong))
+    whole = list(_images(judged, unreadable_is_wrong=unreadable_is_wrong))
     values, prompts = [float(right) for _, right in read], [one.prompt for one, _ in read]
     named = [one.kind for one, _ in read]
     by_kind = by_category(values, prompts, named)
@@ -76,7 +76,7 @@ def accuracy(judged: Sequence[Judged], *, unreadable_is_wrong: bool = False) -> 
         categories={name: grouped[name] for name in categories() if name in grouped},
         points=bootstrap_ci(values, prompts) if values else None,
         over_kinds=mean_over_groups(values, named, prompts) if values else None,
-        pictures=bootstrap_ci([v for v, _ in whole], [p for _, p in whole]) if whole else None,
+        images=bootstrap_ci([v for v, _ in whole], [p for _, p in whole]) if whole else None,
     )
 
 
@@ -122,11 +122,11 @@ def _numbered(names: Sequence[str]) -> np.ndarray:
     return np.array([number[name] for name in names])
 
 
-def _pictures(judged: Iterable[Judged], *, unreadable_is_wrong: bool) -> Iterator[tuple[float, str]]:
-    """(1 if all key points of a picture are correct, its prompt) of pictures of which that can be said."""
+def _images(judged: Iterable[Judged], *, unreadable_is_wrong: bool) -> Iterator[tuple[float, str]]:
+    """(1 if all key points of an image are correct, its prompt) of images of which that can be said."""
     seen: dict[tuple[str, str], list[bool | None]] = {}
     for one in judged:
-        seen.setdefault((one.picture, one.prompt), []).append(one.correct)
+        seen.setdefault((one.image, one.prompt), []).append(one.correct)
     for (_, prompt), answers in seen.items():
         if unreadable_is_wrong or False in answers or None not in answers:
             yield float(all(answers)), prompt

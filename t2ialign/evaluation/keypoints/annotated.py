@@ -1,4 +1,4 @@
-"""Pictures annotated key point by key point: what a judge of key points is fitted to."""
+"""Images annotated key point by key point: what a judge of key points is fitted to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards.keypoints.taxonomy import KeyPoint
-from t2ialign.data.images import ImageSource, picture_of
+from t2ialign.data.images import ImageSource, image_of
 from t2ialign.data.prompts import prompt_text
 from t2ialign.data.sources import read_rows
 from t2ialign.evaluation.keypoints.files import kind_spelled
@@ -20,11 +20,11 @@ KEYS = {"kind", "description", "match"}
 
 @dataclass(frozen=True)
 class Annotated:
-    """A picture, the user's prompt, its key points, and whether the picture shows each of them."""
+    """An image, the user's prompt, its key points, and whether the image shows each of them."""
 
     name: str
     """The place in the source, for messages."""
-    picture: ImageSource
+    image: ImageSource
     prompt: str
     points: tuple[KeyPoint, ...]
     matches: tuple[bool, ...]
@@ -43,7 +43,7 @@ def read_annotated(source: str, *, split: str = "train") -> Iterator[Annotated]:
         pairs = [_pair(where, entry) for entry in _entries(where, row["points"])]
         yield Annotated(
             where,
-            picture_of(where, row["image"], base),
+            image_of(where, row["image"], base),
             prompt,
             tuple(point for point, _ in pairs),
             tuple(match for _, match in pairs),

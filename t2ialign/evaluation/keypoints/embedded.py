@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Embedded:
-    """N key points on pictures: embeddings, whether each matches (N,) of 0 and 1, and each one's prompt."""
+    """N key points on images: embeddings, whether each matches (N,) of 0 and 1, and each one's prompt."""
 
     features: Features
     labels: Tensor
@@ -57,29 +57,29 @@ def embed(
     folder: Path,
     base: Callable[[], TwoTower],
     *,
-    pictures: int,
+    images: int,
     made_of: Mapping[str, Any],
 ) -> Embedded:
-    """Embed what the folder lacks, a file for so many `pictures`, and give all of it.
+    """Embed what the folder lacks, a file for so many `images`, and give all of it.
 
     `base` loads the scorer, if there is anything to embed. `made_of` (plain JSON) says what records and
-    scorer these are. Raises ValueError for a folder of others, no records, and a picture that cannot be read.
+    scorer these are. Raises ValueError for a folder of others, no records, and an image that cannot be read.
     """
     with hold_folder(folder, "cache "):
-        _claim(folder, {**made_of, "pictures": pictures})
-        return _embedded(records, folder, base, pictures)
+        _claim(folder, {**made_of, "pictures": images})
+        return _embedded(records, folder, base, images)
 
 
 def _embedded(
-    records: Iterator[Annotated], folder: Path, base: Callable[[], TwoTower], pictures: int
+    records: Iterator[Annotated], folder: Path, base: Callable[[], TwoTower], images: int
 ) -> Embedded:
     known = noted(folder)
     prompts: dict[str, int] = {}
     numbers: list[int] = []
     files: list[Path] = []
     scorer: TwoTower | None = None
-    with Progress(desc="embed", unit="picture", delay=3) as bar:
-        while batch := list(islice(records, pictures)):
+    with Progress(desc="embed", unit="image", delay=3) as bar:
+        while batch := list(islice(records, images)):
             files.append(folder / f"features-{len(files):06d}.safetensors")
             if not _is_whole(files[-1], known):
                 scorer = scorer or base()
@@ -90,7 +90,7 @@ def _embedded(
                 numbers += [prompts.setdefault(record.prompt, len(prompts))] * len(record.points)
             bar.update(len(batch))
     if not files:
-        raise ValueError("got no annotated pictures; expected some rows; check the data")
+        raise ValueError("got no annotated images; expected some rows; check the data")
     return _stored(files, np.array(numbers), list(prompts))
 
 
@@ -101,7 +101,7 @@ def _tensors(scorer: TwoTower, batch: Sequence[Annotated]) -> dict[str, Tensor]:
 
     def square(one: Annotated) -> Tensor:
         with torch.no_grad(), room.taken() as admit:  # of this thread: what is off in another is on here
-            return _square(scorer, open_rgb(one.picture, name=one.name, admit=admit))
+            return _square(scorer, open_rgb(one.image, name=one.name, admit=admit))
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         squares = list(pool.map(square, batch))
@@ -114,10 +114,10 @@ def _tensors(scorer: TwoTower, batch: Sequence[Annotated]) -> dict[str, Tensor]:
     return tensors
 
 
-def _square(scorer: TwoTower, picture: Image.Image) -> Tensor:
+def _square(scorer: TwoTower, image: Image.Image) -> Tensor:
     """The image as the fitted head will see it: (1, 3, S, S), by the scorer's path for tensors."""
     device = next(scorer.parameters()).device
-    pixels = torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None]
     return scorer.preprocess(pixels.float().div_(255))
 
 

@@ -63,7 +63,7 @@ class PointFile:
         if _line(prompt) not in self.rows:
             raise ValueError(
                 f"got prompt {quoted(prompt)}, which {self.path} lacks; expected one of its "
-                f"{len(self.rows)}; judge pictures of its prompts, or leave out --points"
+                f"{len(self.rows)}; judge images of its prompts, or leave out --points"
             )
         points: dict[KeyPoint, None] = {}
         for where, form, row in self.rows[_line(prompt)]:

@@ -34,7 +34,7 @@ MAPPING: dict[str, tuple[str, ...]] = {
     "Compound - Imagination": ("counterfactual",),
     "Compound - Feature Matching": ("cross_entity_binding",),
     "Text Generation": ("text_rendering",),
-    # Doubtful: there it is also how the picture is divided, or what somebody carries.
+    # Doubtful: there it is also how the image is divided, or what somebody carries.
     "Relationship - Composition": ("compositional_relation",),
     "Grammar - Pronoun Reference": ("pronoun_resolution",),
     "Entity Layout - Two-Dimensional Space": ("entity_layout",),

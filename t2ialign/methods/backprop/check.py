@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def check(cfg: Config) -> None:
     """Raises ValueError for settings that contradict each other."""
-    draw_plan(cfg.record, cfg.num_steps, k=cfg.k, early_stop=cfg.early_stop, generator=generator(0))
+    draw_plan(cfg.record, cfg.num_inference_steps, k=cfg.k, early_stop=cfg.early_stop, generator=generator(0))
     if cfg.loss != "maximise" and cfg.target is None:
         raise ValueError(
             f"got loss={cfg.loss} without target; expected a number of the reward's scale; set it"

@@ -15,7 +15,7 @@ class Config(PathConfig):
 
     EXAMPLES: ClassVar[str] = r"""
   Align the toy model with the gradient of its CLIP reward, on a laptop:
-    t2ialign train backprop -c backprop_shapes output=runs/toy
+    t2ialign train backprop -c backprop_toy output=runs/toy
   Use DRaFT-1 to raise the aesthetic score of Stable Diffusion 1.5:
     t2ialign train backprop preset=draft-k prompts=prompts.txt reward=aesthetic \
       model=stable-diffusion-v1-5/stable-diffusion-v1-5
@@ -45,7 +45,7 @@ class Config(PathConfig):
     heldout_prompts: str | None = None
     """A file of prompts, or one prompt, that training never sees. The mean reward of their images is measured
     at fixed seeds."""
-    reward: str = "shapes-clip"
+    reward: str = "toy-clip"
     """The reward to maximise: any name of rewards.load whose scores have gradients."""
     reward_options: dict[str, Any] = Field(default={})
     """The options of the reward, such as reward_options.weights=scorer.safetensors."""
@@ -56,9 +56,9 @@ class Config(PathConfig):
     """The height of the training images in pixels; none is the model's default."""
     width: int | None = Field(default=None, ge=1)
     """The width of the training images in pixels; none is the model's default."""
-    num_steps: int = Field(default=50, ge=1)
+    num_inference_steps: int = Field(default=50, ge=1)
     """The number T of denoising steps per image."""
-    guidance: float = Field(default=7.5, ge=1)
+    guidance_scale: float = Field(default=7.5, ge=1)
     """The scale of classifier-free guidance during training; 1 is off. Gradients flow through both of its
     predictions."""
     eta: float = Field(default=0.0, ge=0)

@@ -12,8 +12,8 @@ from typing import Any
 # update, 14 updates in all (early stop). Its losses are 0.01 |R - 10| (aesthetic) and 0.01 (1 - R) (HPSv2).
 ALIGNPROP: dict[str, Any] = {
     "record": "mask",
-    "num_steps": 50,
-    "guidance": 7.5,
+    "num_inference_steps": 50,
+    "guidance_scale": 7.5,
     "eta": 0.0,
     "lora_rank": 4,
     "lr": 1e-3,
@@ -28,8 +28,8 @@ ALIGNPROP: dict[str, Any] = {
 # Clark et al. 2024, the small setting (the large one: lr=2e-4 lora_rank=32 batch_size=16 max_steps=10000).
 DRAFT: dict[str, Any] = {
     "record": "all",
-    "num_steps": 50,
-    "guidance": 7.5,
+    "num_inference_steps": 50,
+    "guidance_scale": 7.5,
     "eta": 0.0,
     "lora_rank": 8,
     "lr": 4e-4,
@@ -48,7 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "alignprop-normal": {
         **ALIGNPROP,
         "record": "normal",
-        "guidance": 5.0,
+        "guidance_scale": 5.0,
         "eta": 1.0,
         "weight_decay": 1e-4,
         "max_grad_norm": 1.0,
@@ -66,8 +66,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "record": "last",
         "k": 1,
         "early_stop": 10,
-        "num_steps": 40,
-        "guidance": 1.0,
+        "num_inference_steps": 40,
+        "guidance_scale": 1.0,
         "eta": 1.0,
         "lora_rank": 0,
         "lr": 1e-5,
@@ -86,7 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "k": 3,
         "detach_input": True,
         "early_stop": 10,
-        "num_steps": 25,
+        "num_inference_steps": 25,
         "lr": 1e-5,
         "batch_size": 4,
         "accumulate": 16,

@@ -88,7 +88,7 @@ class Trainer(base.Trainer[Config, Batch]):
         self.kernel = Kernel(cfg.kernel, cfg.eta)
         self.kernel.check(policy.kind)
         self.size = (cfg.height or policy.native_size[0], cfg.width or policy.native_size[1])
-        self.times = policy.timesteps(cfg.num_steps, self.size)
+        self.times = policy.timesteps(cfg.num_inference_steps, self.size)
         self.shape = policy.latent_shape(*self.size)
         self._order = lru_cache(maxsize=2)(self._shuffled)
         if cfg.checkpoint_steps:
@@ -107,7 +107,7 @@ class Trainer(base.Trainer[Config, Batch]):
         cfg = self.cfg
         return draw_plan(
             cfg.record,
-            cfg.num_steps,
+            cfg.num_inference_steps,
             k=cfg.k,
             early_stop=cfg.early_stop,
             posterior=cfg.reward_input == "posterior",
@@ -147,14 +147,14 @@ class Trainer(base.Trainer[Config, Batch]):
         if cfg.lv_samples:
             keys = [(RENOISE, *key, n) for n in range(cfg.lv_samples) for key in batch.keys]
             eps = normal_rows(self.shape, keys).to(device).unflatten(0, (cfg.lv_samples, -1))
-            x_0 = sample(policy, batch.cond, x_T, self.times, kernel=ODE, guidance=cfg.guidance)
+            x_0 = sample(policy, batch.cond, x_T, self.times, kernel=ODE, guidance_scale=cfg.guidance_scale)
             return low_variance_sample(
                 policy,
                 batch.cond,
                 x_0,
                 self.times,
                 eps,
-                guidance=cfg.guidance,
+                guidance_scale=cfg.guidance_scale,
                 recompute=cfg.checkpoint_steps,
                 penalty=penalty,
             )
@@ -165,7 +165,7 @@ class Trainer(base.Trainer[Config, Batch]):
             self.times,
             batch.plan,
             kernel=self.kernel,
-            guidance=cfg.guidance,
+            guidance_scale=cfg.guidance_scale,
             noise=noise if self.kernel.noisy else None,
             recompute=cfg.checkpoint_steps,
             penalty=penalty,
@@ -204,8 +204,8 @@ class Trainer(base.Trainer[Config, Batch]):
             self.policy,
             self.reward,
             self.heldout,
-            num_steps=cfg.num_steps,
-            guidance=cfg.guidance,
+            num_inference_steps=cfg.num_inference_steps,
+            guidance_scale=cfg.guidance_scale,
             batch_size=max(16, cfg.batch_size),
         )
 
@@ -213,7 +213,7 @@ class Trainer(base.Trainer[Config, Batch]):
         """The prompts, how images are sampled, and the reward at the start."""
         cfg, facts, prompts = self.cfg, super().facts(), len(self.prompts.texts)
         height, width = self.size
-        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, {self.kernel}, {height}x{width} pixels"
+        path = f"{cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}, {self.kernel}, {height}x{width} pixels"
         return replace(
             facts,
             unit="prompts",
@@ -222,7 +222,12 @@ class Trainer(base.Trainer[Config, Batch]):
             epoch=prompts,
             more={"sampling": path, "reward": cfg.reward, **facts.more},
             watched={"reward": None},
-            levers={"lr": cfg.lr, "lora_rank": cfg.lora_rank, "guidance": cfg.guidance, "k": cfg.k},
+            levers={
+                "lr": cfg.lr,
+                "lora_rank": cfg.lora_rank,
+                "guidance_scale": cfg.guidance_scale,
+                "k": cfg.k,
+            },
             start=self.start,
         )
 

@@ -39,12 +39,12 @@ class Collector:
         self.cfg, self.accelerator, self.state = cfg, accelerator, state
         self.prompts, self.reward, self.policy = prompts, reward, prompts.policy
         self.kernel = Kernel(cfg.kernel, cfg.eta)
-        self.times = self.policy.timesteps(cfg.num_steps)
+        self.times = self.policy.timesteps(cfg.num_inference_steps)
         self.shape = trajectories.Shape(
             prompts=cfg.collect_prompts,
             rollouts=cfg.rollouts,
             keep=cfg.keep,
-            states=(cfg.num_steps + 1, *self.policy.latent_shape(*self.policy.native_size)),
+            states=(cfg.num_inference_steps + 1, *self.policy.latent_shape(*self.policy.native_size)),
             dtype={"fp16": "float16", "fp32": "float32"}[cfg.store],
         )
         self.order = lru_cache(maxsize=2)(self._order)
@@ -81,7 +81,7 @@ class Collector:
                 x_T,
                 self.times,
                 kernel=self.kernel,
-                guidance=self.cfg.guidance,
+                guidance_scale=self.cfg.guidance_scale,
                 noise=noise,
             )
             images = self.policy.decode(path.latents[:, -1])

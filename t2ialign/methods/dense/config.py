@@ -14,11 +14,11 @@ class Config(PathConfig):
 
     EXAMPLES: ClassVar[str] = r"""
   Align the toy model with its oracle, on a laptop:
-    t2ialign train dense -c dense_shapes output=runs/toy
+    t2ialign train dense -c dense_toy output=runs/toy
   Follow the published recipe for Stable Diffusion 1.5:
     t2ialign train dense -c dense_sd15 prompts=prompts.txt
   Train with another reward and shorter paths:
-    t2ialign train dense prompts=prompts.txt reward=imagereward model=my_model.safetensors num_steps=25
+    t2ialign train dense prompts=prompts.txt reward=imagereward model=my_model.safetensors num_inference_steps=25
 """
 
     FREE: ClassVar[frozenset[str]] = PathConfig.FREE | {"rollout_batch", "heldout_prompts"}
@@ -28,14 +28,14 @@ class Config(PathConfig):
     heldout_prompts: str | None = None
     """A file of prompts, or one prompt, that training never sees. The mean reward of their images is measured
     at fixed seeds."""
-    reward: str = "shapes-oracle"
+    reward: str = "toy-oracle"
     """The reward that scores the final images: any name of rewards.load, differentiable or not."""
     reward_options: dict[str, Any] = Field(default={})
     """The options of that reward, such as reward_options.weights=scorer.safetensors."""
 
-    num_steps: int = Field(default=50, ge=2)
+    num_inference_steps: int = Field(default=50, ge=2)
     """The number T of denoising steps per image."""
-    guidance: float = Field(default=7.5, ge=1)
+    guidance_scale: float = Field(default=7.5, ge=1)
     """The scale of classifier-free guidance, the same in sampling and in training; 1 is off."""
     collect_every: int = Field(default=4000, ge=1)
     """The number of optimiser steps between two collections of new denoising paths from the current

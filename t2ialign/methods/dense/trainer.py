@@ -41,7 +41,7 @@ from t2ialign.training.watch.heldout_reward import IMAGES, mean_reward, starting
 
 CHOICE, STEPS = 2, 3
 """First part of a random key: a row's paths, an update's steps. The collector has 0 and 1."""
-LEVERS = ("lr", "max_grad_norm", "lora_rank", "guidance", "temperature", "clip")
+LEVERS = ("lr", "max_grad_norm", "lora_rank", "guidance_scale", "temperature", "clip")
 """Settings that decide whether anything moves."""
 
 
@@ -94,10 +94,10 @@ class Trainer(base.Trainer[Config, Batch]):
         reward = self._given or rewards.load_all(options, options)[cfg.reward]
         self.reward = reward.to(self.accelerator.device).requires_grad_(False).eval()
         self.collector = Collector(cfg, self.accelerator, self.state, self.prompts, self.reward)
-        self.times = policy.timesteps(cfg.num_steps)
+        self.times = policy.timesteps(cfg.num_inference_steps)
         # A step without noise has no likelihood; Stable Diffusion's own last step has some.
         _, sigma = policy.path(torch.tensor([policy.end]))
-        self.likely_steps = cfg.num_steps - int(float(sigma) == 0)
+        self.likely_steps = cfg.num_inference_steps - int(float(sigma) == 0)
         self.root, self.round = cfg.output / "trajectories", -1
         self.store: trajectories.Store
 
@@ -185,7 +185,12 @@ class Trainer(base.Trainer[Config, Batch]):
         cond = {name: value.repeat_interleave(K * n, 0) for name, value in batch.cond.items()}
         t, s = batch.t.repeat(B * K), batch.s.repeat(B * K)
         p = self.policy.step(
-            batch.x_t.flatten(0, 2), t, s, cond, kernel=self.collector.kernel, guidance=self.cfg.guidance
+            batch.x_t.flatten(0, 2),
+            t,
+            s,
+            cond,
+            kernel=self.collector.kernel,
+            guidance_scale=self.cfg.guidance_scale,
         )
         return p.log_prob(batch.x_s.flatten(0, 2)).view(B, K, n)
 
@@ -201,15 +206,15 @@ class Trainer(base.Trainer[Config, Batch]):
             self.policy,
             self.reward,
             self.heldout,
-            num_steps=cfg.num_steps,
-            guidance=cfg.guidance,
+            num_inference_steps=cfg.num_inference_steps,
+            guidance_scale=cfg.guidance_scale,
             batch_size=cfg.rollout_batch,
         )
 
     def facts(self) -> Facts:
         """The prompts, how paths are sampled, the reward at the start, and the settings at this latent."""
         cfg, facts, fields = self.cfg, super().facts(), Config.model_fields
-        path = f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, {self.collector.kernel}"
+        path = f"{cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}, {self.collector.kernel}"
         rounds = f"every {cfg.collect_every} steps {cfg.collect_prompts} prompts x {cfg.rollouts} paths"
         return replace(
             facts,

@@ -81,7 +81,7 @@ class Config(TrainConfig):
     discount: Literal["sample", "weight"] = "sample"
     """How gamma acts: sample draws the timesteps by it, weight draws them uniformly and multiplies the
     argument of the sigmoid."""
-    num_steps: int = Field(default=50, ge=1)
+    num_inference_steps: int = Field(default=50, ge=1)
     """The number T of denoising steps of a sampling path, of which gamma counts how many are over."""
 
     batch_size: int = Field(default=4, ge=1)

@@ -106,7 +106,7 @@ class Trainer(base.Trainer[Config, Batch]):
     @property
     def _discount(self) -> Discount:
         """Temporal discounting at the size of the images; one size stands for all buckets."""
-        return self._discounts(self.cfg.num_steps, self.cfg.gamma)
+        return self._discounts(self.cfg.num_inference_steps, self.cfg.gamma)
 
     def batch(self, step: int, micro: int) -> Batch:
         """The pairs, timesteps and noises of this process's rows, each drawn by its own key."""

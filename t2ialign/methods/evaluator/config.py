@@ -17,10 +17,10 @@ class Config(config.Config):
   Fit a judge of key points to annotated images:
     t2ialign train evaluator data=annotated.jsonl reward=clipscore-h output=runs/judge
   Embed fewer images at a time, and continue an interrupted run:
-    t2ialign train evaluator data=annotated.jsonl reward=clipscore-h output=runs/judge pictures=16 \
+    t2ialign train evaluator data=annotated.jsonl reward=clipscore-h output=runs/judge images=16 \
       resume=latest
   Fit a wider head to the embeddings of the toy model's CLIP:
-    t2ialign train evaluator data=annotated.jsonl reward=shapes-clip width=512 output=runs/toy_judge
+    t2ialign train evaluator data=annotated.jsonl reward=toy-clip width=512 output=runs/toy_judge
 """
 
     data: str
@@ -30,7 +30,7 @@ class Config(config.Config):
     """The split to read where data is a dataset on the Hub."""
     reward: str
     """The two-tower scorer whose frozen embeddings are the input of the head, such as clipscore-h or
-    shapes-clip."""
+    toy-clip."""
     weights: str | None = None
     """The weights of that scorer; none is its published checkpoint."""
     output: Path = Path("runs/new")
@@ -46,7 +46,7 @@ class Config(config.Config):
     """The share of prompts on which the head is measured; it is never fitted to them."""
     validation: float = Field(default=0.2, gt=0, lt=1)
     """The share of the other prompts whose loss decides when to stop."""
-    pictures: int = Field(default=64, ge=1)
+    images: int = Field(default=64, ge=1)
     """The number of images that are embedded at a time."""
     epochs: int = Field(default=60, ge=1)
     """The maximum number of passes over the key points."""

@@ -1,6 +1,6 @@
-"""Fitting a light judge of key points to annotated pictures: a head on the frozen embeddings of a CLIP.
+"""Fitting a light judge of key points to annotated images: a head on the frozen embeddings of a CLIP.
 
-Every picture and description is embedded once, into a cache; the fit itself takes seconds to minutes. Some
+Every image and description is embedded once, into a cache; the fit itself takes seconds to minutes. Some
 prompts never reach it: by them it is measured, kind by kind.
 """
 
@@ -115,7 +115,7 @@ class Trainer:
             read_annotated(cfg.data, split=cfg.split),
             cfg.cache or cfg.output / "cache",
             self.base,
-            pictures=cfg.pictures,
+            images=cfg.images,
             made_of={**read, "reward": cfg.reward, **self.options()},
         )
 
@@ -151,7 +151,7 @@ def card(cfg: Config, facts: dict[str, str], figures: dict[str, Agreement]) -> s
         *("", *(f"- {name}: {value}" for name, value in facts.items())),
         *("", "## Load it", "", LOAD.format(output=cfg.output)),
         *("", "## Held-out prompts", "", *markdown(figures), ""),
-        "Matching: the share of key points that the pictures show. Balanced: the mean over matches and",
+        "Matching: the share of key points that the images show. Balanced: the mean over matches and",
         "mismatches of kinds that have both; 50 is chance. Intervals are 95 %, resampled by prompt.",
     ]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ class Config(PathConfig):
 
     EXAMPLES: ClassVar[str] = r"""
   Align the toy model with a latent reward, on a laptop:
-    t2ialign train lpo -c lpo_shapes reward_options.path=runs/lrm output=runs/toy
+    t2ialign train lpo -c lpo_toy reward_options.path=runs/lrm output=runs/toy
   Align Stable Diffusion 1.5 with the latent reward of t2ialign train lrm:
     t2ialign train lpo prompts=prompts.txt reward_options.path=runs/lrm \
       model=stable-diffusion-v1-5/stable-diffusion-v1-5
@@ -38,14 +38,14 @@ class Config(PathConfig):
     reward_scale: float = Field(default=1.0, gt=0)
     """The factor of the scores before thresholds are applied: about 100 for a plain cosine similarity."""
 
-    num_steps: int = Field(default=20, ge=1)
+    num_inference_steps: int = Field(default=20, ge=1)
     """The number T of denoising steps per image."""
-    guidance: float = Field(default=5.0, ge=1)
+    guidance_scale: float = Field(default=5.0, ge=1)
     """The scale of classifier-free guidance, the same in sampling and in training; 1 is off."""
-    compare: Literal["siblings", "trajectories"] = LPO["compare"]
-    """What is compared: siblings are states drawn from one earlier state at each step; trajectories are two
+    compare: Literal["candidates", "trajectories"] = LPO["compare"]
+    """What is compared: candidates are states drawn from one earlier state at each step; trajectories are two
     whole denoising paths, of which every step of the better one counts as better."""
-    siblings: int = Field(default=LPO["siblings"], ge=2)
+    candidates: int = Field(default=LPO["candidates"], ge=2)
     """The number K of states that are drawn from one p(x_s | x_t)."""
     t_min: float = Field(default=0, ge=0)
     """The lowest time whose step is trained on: 0 to 999 for Stable Diffusion, 1000 sigma for flow models."""
@@ -100,6 +100,6 @@ class Config(PathConfig):
     def _one_state_for_a_group(self) -> Config:
         if self.loss == "grpo" and self.compare == "trajectories":
             raise ValueError(
-                "got loss=grpo with compare=trajectories; expected siblings, which share a state"
+                "got loss=grpo with compare=trajectories; expected candidates, which share a state"
             )
         return self

@@ -10,9 +10,9 @@ from typing import Any
 
 # Zhang et al. 2025 (the paper's lr is 5e-5, the released code's 6e-5). A round is 4 GPUs x 5 prompts.
 LPO: dict[str, Any] = {
-    "compare": "siblings",
+    "compare": "candidates",
     "loss": "preference",
-    "siblings": 4,
+    "candidates": 4,
     "beta": 500.0,
     "clip": 0.1,
     "threshold_low": 0.35,
@@ -51,7 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 3e-5,
         "accumulate": 2,
     },
-    # The comparison of Zhang et al. 2025: LPO's siblings, their standard scores in place of a pair. The clip
+    # The comparison of Zhang et al. 2025: LPO's candidates, their standard scores in place of a pair. The clip
     # is PPO's for mean log-ratios (Black et al. 2024; Liu et al. 2025).
     "grpo": {**LPO, "loss": "grpo", "clip": 1e-4, "threshold_low": 0.0, "threshold_high": 0.0},
 }
@@ -66,7 +66,7 @@ FOR_SDXL: dict[str, dict[str, Any]] = {
         "collect_prompts": 16,  # 4 GPUs x 4
         "rollout_batch": 4,
     },
-    # The released run lets 2 siblings go on for 3 more steps each before they are judged; here every step is.
+    # The released run lets 2 candidates go on for 3 more steps each before they are judged; here every step is.
     "spo": {
         "lora_rank": 64,
         "lr": 1e-5,

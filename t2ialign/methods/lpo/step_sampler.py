@@ -1,4 +1,4 @@
-"""Samples what step-level training learns from: judged siblings of one state, or judged whole paths."""
+"""Samples what step-level training learns from: judged candidates of one state, or judged whole paths."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from t2ialign.diffusion.candidates import Step, candidate_rollout
 from t2ialign.diffusion.kernels import Kernel
 from t2ialign.diffusion.noise import generator, normal_rows
-from t2ialign.diffusion.siblings import Step, sibling_rollout
 from t2ialign.diffusion.transition import Gaussian
 from t2ialign.methods.lpo.rounds import Rows
 from t2ialign.methods.lpo.step_scorers import StepScorer
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from t2ialign.methods.lpo.config import Config
 
 PATH, PROMPT, CHOICE = range(3)
-"""First part of a random key: a path's noise, the order of the prompts, which sibling goes on."""
+"""First part of a random key: a path's noise, the order of the prompts, which candidate goes on."""
 START = -1
 """Step number of the first noise of a path."""
 
@@ -41,7 +41,7 @@ class StepSampler:
     def __init__(self, cfg: Config, state: TrainState, prompts: Prompts, scorer: StepScorer) -> None:
         self.cfg, self.state, self.prompts, self.scorer = cfg, state, prompts, scorer
         self.policy = prompts.policy
-        self.times = self.policy.timesteps(cfg.num_steps)
+        self.times = self.policy.timesteps(cfg.num_inference_steps)
         self.kernel = Kernel(cfg.kernel, cfg.eta)
         self.shape = self.policy.latent_shape(*self.policy.native_size)
         self.judged = judged_steps(self.policy, self.times, self.kernel, cfg.t_min, cfg.t_max)
@@ -57,7 +57,7 @@ class StepSampler:
     def rows(self, number: int, places: range) -> tuple[Rows, Tensor]:
         """Roll out some places of a round -> the rows to learn from, on the CPU, and all scores seen (N,)."""
         numbers = self._prompt_of(number, places)
-        sample = self._siblings if self.cfg.compare == "siblings" else self._trajectories
+        sample = self._candidates if self.cfg.compare == "candidates" else self._trajectories
         with self.state.unwrapped():
             parts, scores = sample(number, places, numbers)
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -75,22 +75,22 @@ class StepSampler:
 
     @property
     def _states_a_row(self) -> int:
-        return 2 if self.cfg.loss == "preference" else self.cfg.siblings
+        return 2 if self.cfg.loss == "preference" else self.cfg.candidates
 
-    def _siblings(self, number: int, places: range, numbers: Tensor) -> tuple[list[Rows], Tensor]:
-        """Every judged step on its own: its best and worst sibling, or all, where their gap is large."""
-        rows_of_steps, seen, K = [], [], self.cfg.siblings
+    def _candidates(self, number: int, places: range, numbers: Tensor) -> tuple[list[Rows], Tensor]:
+        """Every judged step on its own: its best and worst candidate, or all, where their gap is large."""
+        rows_of_steps, seen, K = [], [], self.cfg.candidates
         cond = self.prompts.cond(numbers)
         judge = self.scorer.judge(numbers, cond)
         rows = torch.arange(len(places), device=self.policy.device)[:, None]
         everyone = torch.arange(K, device=self.policy.device).expand(len(places), K)
-        for step in self._roll(number, places, cond, paths=1, siblings=K):
+        for step in self._roll(number, places, cond, paths=1, candidates=K):
             if step.number not in self.judged:
                 continue
             scores = judge(step)
             best, worst, gap = best_and_worst(self.cfg.reward_scale * scores)
             chosen = torch.stack([best, worst], 1) if self._states_a_row == 2 else everyone
-            x_s = step.siblings[rows, chosen]
+            x_s = step.candidates[rows, chosen]
             seen.append(scores.flatten())
             rows_of_steps.append(
                 {"x_t": step.x_t[:, None], "x_s": x_s, "scores": scores[rows, chosen]}
@@ -102,7 +102,7 @@ class StepSampler:
         """Two paths from one first noise, judged at their end; each step of the better one is the better."""
         pair, twice = (len(places), 2), numbers.repeat_interleave(2)
         cond = self.prompts.cond(twice)
-        steps = list(self._roll(number, places, cond, paths=2, siblings=1))
+        steps = list(self._roll(number, places, cond, paths=2, candidates=1))
         scores = self.scorer.judge(twice, cond)(steps[-1]).view(pair)
         best, worst, gap = best_and_worst(self.cfg.reward_scale * scores)
         rows, order = torch.arange(len(places), device=gap.device)[:, None], torch.stack([best, worst], 1)
@@ -110,42 +110,44 @@ class StepSampler:
         for step in steps:
             if step.number not in self.judged:
                 continue
-            x_t, x_s = (x.unflatten(0, pair)[rows, order] for x in (step.x_t, step.siblings[:, 0]))
-            likely = log_probs(step.p, step.siblings).view(pair)[rows, order]
+            x_t, x_s = (x.unflatten(0, pair)[rows, order] for x in (step.x_t, step.candidates[:, 0]))
+            likely = log_probs(step.p, step.candidates).view(pair)[rows, order]
             rows_of_steps.append(
                 {"x_t": x_t, "x_s": x_s, "scores": scores[rows, order], "log_probs": likely}
                 | {"valid": gap > self.cfg.threshold_low}
             )
         return rows_of_steps, scores.flatten()
 
-    def _roll(self, number: int, places: range, cond: Cond, *, paths: int, siblings: int) -> Iterator[Step]:
-        """Several paths from one first noise a place, each with siblings at each step."""
+    def _roll(self, number: int, places: range, cond: Cond, *, paths: int, candidates: int) -> Iterator[Step]:
+        """Several paths from one first noise a place, each with candidates at each step."""
         seed, count = self.cfg.seed, len(places) * paths
 
         def noise(step: int) -> Tensor:
-            keys = [(PATH, seed, number, place, step, k) for place in places for k in range(paths * siblings)]
-            return normal_rows(self.shape, keys).unflatten(0, (count, siblings))
+            keys = [
+                (PATH, seed, number, place, step, k) for place in places for k in range(paths * candidates)
+            ]
+            return normal_rows(self.shape, keys).unflatten(0, (count, candidates))
 
         def choice(step: int) -> Tensor:
-            if siblings == 1:
+            if candidates == 1:
                 return torch.zeros(count, dtype=torch.long)
             draws = [generator(CHOICE, seed, number, place, step) for place in places]
-            return torch.stack([torch.randint(siblings, (), generator=draw) for draw in draws])
+            return torch.stack([torch.randint(candidates, (), generator=draw) for draw in draws])
 
         first = normal_rows(self.shape, [(PATH, seed, number, place, START, 0) for place in places])
-        return sibling_rollout(
+        return candidate_rollout(
             self.policy,
             cond,
             first.repeat_interleave(paths, 0).to(self.policy.device),
             self.times,
             kernel=self.kernel,
-            guidance=self.cfg.guidance,
+            guidance_scale=self.cfg.guidance_scale,
             noise=noise,
             choice=choice,
         )
 
     def _thresholds(self) -> dict[int, float]:
-        """Step number -> the gap that a pair of siblings must exceed there."""
+        """Step number -> the gap that a pair of candidates must exceed there."""
         cfg, steps = self.cfg, list(self.judged)
         stds, times = torch.tensor(list(self.judged.values())), self.times[steps]
         least = threshold(
@@ -170,7 +172,7 @@ class StepSampler:
             "t": self.times[step],
             "s": self.times[step + 1],
             "prompt": numbers.repeat(len(self.judged))[valid],
-            "order": place * self.cfg.num_steps + step,
+            "order": place * self.cfg.num_inference_steps + step,
         }
 
     def _prompt_of(self, number: int, places: range) -> Tensor:
@@ -208,7 +210,7 @@ def judged_steps(
             stds[i] = std
     if not stds:
         raise ValueError(
-            f"got t_min={t_min:g}, t_max={t_max:g}, which no noisy step of num_steps={len(times) - 1} falls "
+            f"got t_min={t_min:g}, t_max={t_max:g}, which no noisy step of num_inference_steps={len(times) - 1} falls "
             "into; expected one to learn from; widen them"
         )
     return stds

@@ -12,7 +12,7 @@ from rewards import Reward
 from rewards.base import LatentReward
 from rewards.failures import check_finite
 from rewards.latent.lrm import LRM
-from t2ialign.diffusion.siblings import Step
+from t2ialign.diffusion.candidates import Step
 from t2ialign.models.base import Cond
 from t2ialign.training.prompts import Prompts
 
@@ -20,7 +20,7 @@ BATCH = 32
 """Prompts encoded at once."""
 
 Judge = Callable[[Step], Tensor]
-"""The siblings (B, K, C, h, w) of a step of certain prompts -> (B, K)."""
+"""The candidates (B, K, C, h, w) of a step of certain prompts -> (B, K)."""
 
 
 class StepScorer(Protocol):
@@ -32,7 +32,7 @@ class StepScorer(Protocol):
 
 
 class LatentScorer:
-    """Our latent reward; every prompt is encoded once, and K siblings of B paths are one forward."""
+    """Our latent reward; every prompt is encoded once, and K candidates of B paths are one forward."""
 
     def __init__(self, reward: LRM, texts: list[str], device: torch.device) -> None:
         self.reward, self.device = reward.to(device).requires_grad_(False).eval(), device
@@ -54,9 +54,9 @@ class LatentScorer:
 
         @torch.no_grad()
         def scores(step: Step) -> Tensor:
-            B, K = step.siblings.shape[:2]
+            B, K = step.candidates.shape[:2]
             text = {name: value.repeat_interleave(K, 0) for name, value in encoded.items()}
-            given = self.reward.score_encoded(step.siblings.flatten(0, 1), step.t.expand(B * K), text)
+            given = self.reward.score_encoded(step.candidates.flatten(0, 1), step.t.expand(B * K), text)
             return given.float().view(B, K)
 
         return scores
@@ -69,14 +69,14 @@ class PlainLatentScorer:
         self.reward, self.texts = reward.to(device).requires_grad_(False).eval(), texts
 
     def judge(self, numbers: Tensor, cond: Cond) -> Judge:
-        """K siblings of B paths are one call; a latent reward takes whole times, so a flow's are rounded."""
+        """K candidates of B paths are one call; a latent reward takes whole times, so a flow's are rounded."""
         texts = [self.texts[i] for i in numbers.tolist()]
 
         @torch.no_grad()
         def scores(step: Step) -> Tensor:
-            B, K = step.siblings.shape[:2]
+            B, K = step.candidates.shape[:2]
             t, prompts = step.t.round().long().expand(B * K), [text for text in texts for _ in range(K)]
-            given = self.reward(step.siblings.flatten(0, 1), t, prompts).float()
+            given = self.reward(step.candidates.flatten(0, 1), t, prompts).float()
             return check_finite(type(self.reward).__name__, given, prompts).view(B, K)
 
         return scores
@@ -85,8 +85,8 @@ class PlainLatentScorer:
 class PixelScorer:
     """A reward of images on the x_0 that one more step predicts from each state (SPO)."""
 
-    def __init__(self, reward: Reward, prompts: Prompts, *, guidance: float) -> None:
-        self.policy, self.texts, self.guidance = prompts.policy, prompts.texts, guidance
+    def __init__(self, reward: Reward, prompts: Prompts, *, guidance_scale: float) -> None:
+        self.policy, self.texts, self.guidance_scale = prompts.policy, prompts.texts, guidance_scale
         self.reward = reward.to(self.policy.device).requires_grad_(False).eval()
 
     def judge(self, numbers: Tensor, cond: Cond) -> Judge:
@@ -95,11 +95,11 @@ class PixelScorer:
 
         @torch.no_grad()
         def scores(step: Step) -> Tensor:
-            B, K = step.siblings.shape[:2]
-            x, s = step.siblings.flatten(0, 1), step.s.expand(B * K)
+            B, K = step.candidates.shape[:2]
+            x, s = step.candidates.flatten(0, 1), step.s.expand(B * K)
             if float(step.s) != self.policy.end:
                 rows = {name: value.repeat_interleave(K, 0) for name, value in cond.items()}
-                x = self.policy.posterior_mean(self.policy.guided(x, s, rows, self.guidance), x, s)
+                x = self.policy.posterior_mean(self.policy.guided(x, s, rows, self.guidance_scale), x, s)
             prompts = [text for text in texts for _ in range(K)]
             made = self.reward(self.policy.decode(x), prompts).float()
             return check_finite(type(self.reward).__name__, made, prompts).view(B, K)

@@ -1,6 +1,6 @@
 """Step-level preference optimisation: states x_s judged at the step that drew them. Zhang et al. 2025 (LPO).
 
-Every step of a roll-out draws K siblings of one x_t; the best and the worst make a pair if their scores are
+Every step of a roll-out draws K candidates of one x_t; the best and the worst make a pair if their scores are
 far enough apart, and the path goes on from a random one. One forward of the policy and one of the reference
 (adapter off) serve the pair: log p(x_s | x_t) differs only in x_s.
 """
@@ -26,7 +26,7 @@ from t2ialign.methods.lpo.step_sampler import StepSampler, log_probs
 from t2ialign.methods.lpo.step_scorers import LatentScorer, PixelScorer, PlainLatentScorer, StepScorer
 from t2ialign.models.base import Cond
 from t2ialign.objectives.preference import wins
-from t2ialign.objectives.stepwise import clipped_surrogate, group_advantages, sibling_preference
+from t2ialign.objectives.stepwise import candidate_preference, clipped_surrogate, group_advantages
 from t2ialign.progress import Progress
 from t2ialign.training import base, checkpoint
 from t2ialign.training.conversion import SD, SDXL, Published
@@ -50,7 +50,7 @@ class Batch:
     """Judged states, the better one of a pair first; each x_t has M / X of the x_s."""
 
     x_t: Tensor
-    """(B, X, C, h, w): 1 that siblings share, or 2 of a pair of paths"""
+    """(B, X, C, h, w): 1 that candidates share, or 2 of a pair of paths"""
     x_s: Tensor
     """(B, M, C, h, w): 2 of a pair, K of a group"""
     t: Tensor
@@ -101,7 +101,7 @@ class Trainer(base.Trainer[Config, Batch]):
             return LatentScorer(self.reward, self.prompts.texts, self.accelerator.device)
         if isinstance(self.reward, LatentReward):
             return PlainLatentScorer(self.reward, self.prompts.texts, self.accelerator.device)
-        return PixelScorer(self.reward, self.prompts, guidance=self.cfg.guidance)
+        return PixelScorer(self.reward, self.prompts, guidance_scale=self.cfg.guidance_scale)
 
     def before_step(self) -> dict[str, float]:
         """Sample rounds until one has an update's worth of valid rows -> what the last one was like."""
@@ -183,7 +183,7 @@ class Trainer(base.Trainer[Config, Batch]):
         ratio = ours - reference
         win, lose = ratio.unbind(1)
         margin = (win - lose).detach()
-        return sibling_preference(win, lose, beta=cfg.beta, clip=cfg.clip), {
+        return candidate_preference(win, lose, beta=cfg.beta, clip=cfg.clip), {
             "implicit_acc": wins(margin),
             "margin": margin,
             "gap": batch.scores[:, 0] - batch.scores[:, 1],
@@ -196,7 +196,12 @@ class Trainer(base.Trainer[Config, Batch]):
         t, s = batch.t.repeat_interleave(X), batch.s.repeat_interleave(X)
         cond = {name: value.repeat_interleave(X, 0) for name, value in batch.cond.items()}
         p = self.policy.step(
-            batch.x_t.flatten(0, 1), t, s, cond, kernel=self.sampler.kernel, guidance=self.cfg.guidance
+            batch.x_t.flatten(0, 1),
+            t,
+            s,
+            cond,
+            kernel=self.sampler.kernel,
+            guidance_scale=self.cfg.guidance_scale,
         )
         return log_probs(p, batch.x_s.reshape(B * X, -1, *batch.x_s.shape[2:])).view(B, -1)
 
@@ -213,9 +218,7 @@ class Trainer(base.Trainer[Config, Batch]):
     def facts(self) -> Facts:
         """The prompts, how paths are sampled, the reward at the start, and beta or clip at this latent."""
         cfg, facts, preference = self.cfg, super().facts(), self.cfg.loss == "preference"
-        path = (
-            f"{cfg.num_steps} steps, guidance {cfg.guidance:g}, {self.sampler.kernel}, {cfg.compare} compared"
-        )
+        path = f"{cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}, {self.sampler.kernel}, {cfg.compare} compared"
         gap = f"p_best - p_worst above {cfg.threshold_low:g}"
         if cfg.threshold_high != cfg.threshold_low:
             gap += f" to {cfg.threshold_high:g}, by {cfg.threshold_schedule}"
@@ -235,7 +238,9 @@ class Trainer(base.Trainer[Config, Batch]):
             },
             published=(beta if preference else clip,),
             watched={"step_reward": None} | ({"margin": 0.0} if preference else {}),
-            levers={name: getattr(cfg, name) for name in ("lr", "lora_rank", "guidance", "beta", "clip")},
+            levers={
+                name: getattr(cfg, name) for name in ("lr", "lora_rank", "guidance_scale", "beta", "clip")
+            },
             start=self.start_reward,
         )
 
@@ -245,7 +250,7 @@ class Trainer(base.Trainer[Config, Batch]):
         if not isinstance(self.reward, LatentReward):
             return starting_reward(self.policy, self.reward, self.shown, cfg, batch_size=cfg.rollout_batch)
         _, scores = self.sampler.rows(BEFORE, range(IMAGES // 2))
-        words = f"of the states of {IMAGES // 2} paths at guidance {cfg.guidance:g}"
+        words = f"of the states of {IMAGES // 2} paths at guidance {cfg.guidance_scale:g}"
         return f"mean {cfg.reward} before training {float(scores.mean()):.4g}, {words}"
 
     def data_card(self) -> str:

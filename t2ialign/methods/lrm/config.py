@@ -19,11 +19,11 @@ class Config(ComparisonConfig):
   Follow the recipe for Stable Diffusion XL:
     t2ialign train lrm -c lrm_sdxl data=filtered.parquet
   Train one for the toy model, for a few steps:
-    t2ialign train lrm model=shapes data=pairs.jsonl max_steps=100 output=runs/toy_lrm
+    t2ialign train lrm model=toy data=pairs.jsonl max_steps=100 output=runs/toy_lrm
 """
 
     model: str
-    """The diffusion model whose blocks become the latent reward model: shapes (the embedded toy model), a
+    """The diffusion model whose blocks become the latent reward model: shapes (the toy model), a
     diffusers folder, a single file or a Hub id."""
     text_projection: str | None = None
     """The CLIP model whose text projection initialises that of the reward, such as
@@ -31,7 +31,7 @@ class Config(ComparisonConfig):
     vfe: float = Field(default=7.5, ge=1)
     """The scale of guidance on the visual features of the middle block (visual feature enhancement); 1 is off
     and costs half."""
-    num_steps: int = Field(default=20, ge=1)
+    num_inference_steps: int = Field(default=20, ge=1)
     """The number of sampling timesteps, evenly spaced, from which the training timesteps are drawn."""
     heldout_timesteps: tuple[float, ...] = (1, 251, 501, 751)
     """The times at which accuracy is measured, 0 to 999 for Stable Diffusion and 1000 sigma for a flow model.

@@ -89,21 +89,21 @@ class Trainer(ComparisonTrainer[Config, Batch]):
         policy = self._given or load_policy(cfg.model, device=device)
         self.latents, self.pipeline_class = policy.latents, policy.pipeline_class
         self.reward = untrained.from_networks(
-            policy.components, guidance=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
+            policy.components, guidance_scale=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed
         ).to(device)
         side = cfg.resolution or min(policy.native_size)
         self.size = (side, side)
         self.shape = self.latents.shape(side, side)
-        self.times = self.latents.timesteps(cfg.num_steps, self.size)[:-1]
+        self.times = self.latents.timesteps(cfg.num_inference_steps, self.size)[:-1]
         self.net: nn.Module = Margin(self.reward)
         self.reward.requires_grad_(True)
         noise = normal_rows(self.shape, [(0, side) for side in range(2)]).to(device)
         trained = reached(self.reward, self.net(noise[:1], noise[1:], self.times[:1].to(device), ["a"]))
         return TrainState(cfg, self.accelerator, self, trained, self.write, often=False)
 
-    def prepare(self, picture: Image.Image) -> Tensor:
+    def prepare(self, image: Image.Image) -> Tensor:
         """The image as a square, nothing cut off -> mean and std of its latent, (2, C, h, w) fp16."""
-        pixels = stretch(picture, self.size)[None].to(self.latents.device)
+        pixels = stretch(image, self.size)[None].to(self.latents.device)
         mean, std = self.latents.encode(pixels)
         return torch.cat([mean, std]).half().cpu()
 

@@ -37,7 +37,7 @@ BatchT = TypeVar("BatchT")
 
 
 class ComparisonTrainer(Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
-    """The loop over compared pictures; the best weights on held-out pairs are the result."""
+    """The loop over compared images; the best weights on held-out pairs are the result."""
 
     images_per_row = 2
     file: ClassVar[str]
@@ -46,8 +46,8 @@ class ComparisonTrainer(Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
     """The `rank` of the best held-out figures so far."""
 
     @abstractmethod
-    def prepare(self, picture: Image.Image) -> Tensor:
-        """An RGB picture -> what is stored of it."""
+    def prepare(self, image: Image.Image) -> Tensor:
+        """An RGB image -> what is stored of it."""
 
     @abstractmethod
     def made_of(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class ComparisonTrainer(Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
         """Write the weights at hand as users load them, with their finite figures -> the file."""
 
     def setup(self) -> None:
-        """Prepare the pictures, or open the cache that holds them, and put the held-out prompts aside."""
+        """Prepare the images, or open the cache that holds them, and put the held-out prompts aside."""
         cfg = self.cfg
         with self.accelerator.main_process_first():  # one process prepares, the others find the cache
             cache = self._prepared()

@@ -11,7 +11,7 @@ from t2ialign.training.settings import LoopConfig
 
 
 class ComparisonConfig(LoopConfig):
-    """Settings of a run on compared pictures."""
+    """Settings of a run on compared images."""
 
     FREE: ClassVar[frozenset[str]] = LoopConfig.FREE | {"cache"}
 

@@ -1,4 +1,4 @@
-"""A reward as a network that the loop trains: how it reads stored pictures, and which weights are trained."""
+"""A reward as a network that the loop trains: how it reads stored images, and which weights are trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADS = (
 
 @dataclass(frozen=True)
 class Squares:
-    """How pictures are stored for a scorer: the square it reads, in 8 bits where the authors' path has 8.
+    """How images are stored for a scorer: the square it reads, in 8 bits where the authors' path has 8.
 
     Without a geometry the scorer takes images of any size: they are centre crops of `size` pixels.
     """
@@ -45,7 +45,7 @@ class Squares:
         return cls(None, resolution)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """An RGB picture -> (3, S, S): uint8 levels, or normalised fp16 where the authors resize floats."""
+        """An RGB image -> (3, S, S): uint8 levels, or normalised fp16 where the authors resize floats."""
         if self.geometry is None:
             return (255 * frame(image, (self.size, self.size)).pixels).round().to(torch.uint8)
         pixels = self.geometry.reference(image)
@@ -67,7 +67,7 @@ class Squares:
     def made_of(self) -> dict[str, Any]:
         """The settings that decide whether stored images can be used again."""
         parts = asdict(self.geometry) if self.geometry else {}
-        parts.pop("rgb", None)  # stored pictures are RGB already
+        parts.pop("rgb", None)  # stored images are RGB already
         return {"size": self.size, **parts}
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,14 +77,14 @@ class Squares:
 
 
 class Scorer(nn.Module):
-    """A reward over stored pictures, compared two by two."""
+    """A reward over stored images, compared two by two."""
 
     def __init__(self, reward: Reward, squares: Squares) -> None:
         super().__init__()
         self.reward, self.squares = reward, squares
 
     def forward(self, win: Tensor, lose: Tensor, prompts: list[str]) -> Tensor:
-        """Stored pictures (B, 3, S, S) of both sides, B prompts -> score(win) - score(lose), (B,) fp32."""
+        """Stored images (B, 3, S, S) of both sides, B prompts -> score(win) - score(lose), (B,) fp32."""
         pixels = self.squares.pixels(torch.cat([win, lose]))
         if isinstance(self.reward, Prepared):
             scores = self.reward.score_prepared(pixels, prompts * 2)
@@ -127,6 +127,6 @@ def probe(scorer: Scorer, prompts: Sequence[str]) -> Tensor:
     """
     size, device = scorer.squares.size, next(scorer.reward.parameters()).device
     noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
-    stored = torch.stack([scorer.squares.prepare(Image.fromarray(picture)) for picture in noise]).to(device)
+    stored = torch.stack([scorer.squares.prepare(Image.fromarray(image)) for image in noise]).to(device)
     margin: Tensor = scorer(stored, stored.flip(0), list(prompts))
     return margin

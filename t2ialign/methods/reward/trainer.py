@@ -1,6 +1,6 @@
 """Training a scorer on pairs: Bradley-Terry with soft labels and ties. Kirstain et al. 2023 (PickScore).
 
-Every distinct picture is prepared once, into a cache; a step is one forward of 2B squares. Held-out pairs, of
+Every distinct image is prepared once, into a cache; a step is one forward of 2B squares. Held-out pairs, of
 prompts never trained on, say how good the scorer is, and the best weights by them are the result. Defaults
 are PickScore's recipe for CLIP-H: all weights, batches of 128, 4,000 steps.
 """
@@ -62,9 +62,9 @@ class Trainer(ComparisonTrainer[Config, Compared]):
         self.net: torch.nn.Module = scorer
         return TrainState(cfg, self.accelerator, self, self.trained, self.write, often=False)
 
-    def prepare(self, picture: Image.Image) -> Tensor:
+    def prepare(self, image: Image.Image) -> Tensor:
         """The square that the scorer reads, (3, S, S)."""
-        return self.squares.prepare(picture)
+        return self.squares.prepare(image)
 
     def made_of(self) -> dict[str, Any]:
         """The kind of square."""

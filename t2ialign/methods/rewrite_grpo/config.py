@@ -25,11 +25,11 @@ class Config(LanguageConfig):
     prompts: str
     """The user prompts: a txt, jsonl, json, csv, tsv or parquet file. Its column points, if there is one,
     holds their key points."""
-    generator: str = "shapes"
-    """The frozen image model: shapes (the embedded toy model), a diffusers folder or a Hub id."""
-    num_steps: int = Field(default=20, ge=1)
+    generator: str = "toy"
+    """The frozen image model: shapes (the toy model), a diffusers folder or a Hub id."""
+    num_inference_steps: int = Field(default=20, ge=1)
     """The number of denoising steps of the image model."""
-    guidance: float = Field(default=5.0, ge=1)
+    guidance_scale: float = Field(default=5.0, ge=1)
     """The scale of classifier-free guidance of the image model; 1 is off."""
     image_batch: int = Field(default=16, ge=1)
     """The number of images that are rendered at a time."""

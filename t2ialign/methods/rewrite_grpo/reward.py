@@ -1,7 +1,7 @@
 """The reward of a rewriter: its rewrite rendered by a frozen generator, and judged for the user's prompt.
 
 Key points come from the user's prompt alone; of the rewrite, a rewriter that drops a hard wish would be paid
-for it. What cannot be used is replaced by the user's prompt, as when pictures are made.
+for it. What cannot be used is replaced by the user's prompt, as when images are made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from t2ialign.rewriting.survival import KINDS
 
 
 class ImageReward:
-    """Outputs of a rewriter -> rewards of the pictures made from them; each text and seed is rendered once.
+    """Outputs of a rewriter -> rewards of the images made from them; each text and seed is rendered once.
 
     survival: whether a rewrite that lost a quote, number or negation is replaced by the user's prompt.
     options: of `generate`.
@@ -100,7 +100,7 @@ def figures(results: Sequence[Rewritten]) -> dict[str, float]:
 
 
 def spent(unique: Sequence[object], renders: Sequence[object], scores: Sequence[float]) -> dict[str, float]:
-    """Share of the pictures that had to be rendered, and of verdicts that could not be read."""
+    """Share of the images that had to be rendered, and of verdicts that could not be read."""
     return {
         "rewrite/rendered": len(unique) / len(renders),
         "rewrite/unread": sum(map(math.isnan, scores)) / len(scores),

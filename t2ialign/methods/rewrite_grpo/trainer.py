@@ -1,6 +1,6 @@
-"""GRPO of a rewriter on the pictures its rewrites make. PromptEnhancer, arXiv 2509.04545.
+"""GRPO of a rewriter on the images its rewrites make. PromptEnhancer, arXiv 2509.04545.
 
-For each user prompt a group of outputs is drawn; a frozen generator renders one picture of each, all from the
+For each user prompt a group of outputs is drawn; a frozen generator renders one image of each, all from the
 same noise, and AlignEvaluator judges it by the key points of the user's prompt. Advantages are standard
 scores within the group, the KL is to the rewriter that training began with: the LoRA switched off.
 """
@@ -58,8 +58,8 @@ class Trainer:
             reward.to(policy.device),
             convention=preset.convention,
             survival=preset.survival,
-            num_steps=cfg.num_steps,
-            guidance=cfg.guidance,
+            num_inference_steps=cfg.num_inference_steps,
+            guidance_scale=cfg.guidance_scale,
             batch_size=cfg.image_batch,
         )
         self.trainer = GRPOTrainer(
@@ -95,9 +95,9 @@ class Trainer:
         )
 
     def facts(self) -> Facts:
-        """The prompts, of which each has a group of outputs, and what renders and judges their pictures."""
+        """The prompts, of which each has a group of outputs, and what renders and judges their images."""
         cfg = self.cfg
-        images = f"{cfg.generator}, {cfg.num_steps} steps, guidance {cfg.guidance:g}"
+        images = f"{cfg.generator}, {cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}"
         more = {"sampling": images, "reward": cfg.reward, "group": f"{cfg.group} outputs a prompt"}
         return Facts(cfg.model, unit="prompts", train=self.prompts, epoch=self.prompts * cfg.group, more=more)
 
@@ -116,7 +116,7 @@ class Trainer:
         )
 
     def drawn(self, wishes: Sequence[tuple[str, list[KeyPoint]]]) -> Any:
-        """The prompts of the whole run in their order, each with the seed that its group's pictures share."""
+        """The prompts of the whole run in their order, each with the seed that its group's images share."""
         from accelerate import PartialState
         from datasets import Dataset
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from t2ialign.config import Config
-from t2ialign.rewriting.load import SHAPES
+from t2ialign.rewriting.load import TOY
 
 
 class LanguageConfig(Config):
@@ -28,7 +28,7 @@ class LanguageConfig(Config):
     """Set this to latest to continue from the newest complete checkpoint in output, if there is one."""
     seed: int = 0
     """The seed of every random draw of the run."""
-    model: str = SHAPES
+    model: str = TOY
     """The rewriter to start from: shapes (that of the toy model), a transformers folder or a Hub id of a
     causal language model."""
     lora_rank: int = Field(default=16, ge=0)

@@ -33,7 +33,7 @@ from t2ialign.methods.rewriter.checkpoints import (
 from t2ialign.methods.rewriter.config import LanguageConfig
 from t2ialign.progress import Progress
 from t2ialign.rewriting.instructions import PRESETS
-from t2ialign.rewriting.load import ASSET, DEFAULT, SHAPES
+from t2ialign.rewriting.load import ASSET, DEFAULT, TOY
 from t2ialign.training import plan
 from t2ialign.training.facts import Facts
 from t2ialign.training.inputs import check_inputs
@@ -252,7 +252,7 @@ def _sealing(accelerator: Any, cfg: LanguageConfig) -> Any:
 
 
 def _source(cfg: LanguageConfig) -> str:
-    return str(assets.folder(ASSET)) if cfg.model == SHAPES else cfg.model
+    return str(assets.folder(ASSET)) if cfg.model == TOY else cfg.model
 
 
 def _unfinished(item: Path) -> bool:

@@ -55,7 +55,7 @@ class DDPMLatents(Latents):
         """
         levels = self.num_train_timesteps
         if not 1 <= num_inference_steps <= levels:
-            raise ValueError(f"got num_steps={num_inference_steps}; expected 1 to {levels}")
+            raise ValueError(f"got num_inference_steps={num_inference_steps}; expected 1 to {levels}")
         parts = torch.arange(num_inference_steps + 1, dtype=torch.float64)
         return levels - 1 - parts * levels / num_inference_steps
 

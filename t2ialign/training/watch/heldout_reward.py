@@ -21,8 +21,8 @@ def mean_reward(
     reward: Reward,
     prompts: list[str],
     *,
-    num_steps: int,
-    guidance: float,
+    num_inference_steps: int,
+    guidance_scale: float,
     batch_size: int,
 ) -> dict[str, float]:
     """{"heldout/reward": mean} of an image of each prompt, seeds 0 .. N - 1; {} without prompts."""
@@ -33,8 +33,8 @@ def mean_reward(
             policy,
             prompts,
             range(len(prompts)),
-            num_steps=num_steps,
-            guidance=guidance,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
             batch_size=batch_size,
             progress=bar.update,
         )
@@ -49,8 +49,8 @@ class Climbing(Protocol):
     """The settings that are read here, of a trainer that climbs a reward."""
 
     reward: str
-    num_steps: int
-    guidance: float
+    num_inference_steps: int
+    guidance_scale: float
 
 
 def starting_reward(
@@ -61,9 +61,9 @@ def starting_reward(
     batch_size: images that training too has in memory at once.
     """
     few = [prompts[i % len(prompts)] for i in range(IMAGES)]
-    sampling = {"num_steps": cfg.num_steps, "batch_size": min(batch_size, IMAGES)}
-    mean = mean_reward(policy, reward, few, guidance=cfg.guidance, **sampling)["heldout/reward"]
+    sampling = {"num_inference_steps": cfg.num_inference_steps, "batch_size": min(batch_size, IMAGES)}
+    mean = mean_reward(policy, reward, few, guidance_scale=cfg.guidance_scale, **sampling)["heldout/reward"]
     return (
         f"mean {cfg.reward} before training {mean:.4g}, of {IMAGES} images of "
-        f"{min(len(prompts), IMAGES)} prompts at guidance {cfg.guidance:g}"
+        f"{min(len(prompts), IMAGES)} prompts at guidance {cfg.guidance_scale:g}"
     )

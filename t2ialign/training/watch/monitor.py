@@ -1,6 +1,6 @@
 """Watches a run for over-optimisation: the same prompts and seeds each time, scored by held-out rewards.
 
-Every number is taken from the saved pictures, 8 bits a channel: whoever scores those gets the same, and so
+Every number is taken from the saved images, 8 bits a channel: whoever scores those gets the same, and so
 does a resumed run.
 """
 
@@ -63,7 +63,7 @@ class Monitor:
             "prompts": self.prompts,
             "images": cfg.monitor_images,
             "steps": cfg.monitor_steps,
-            "guidance": cfg.monitor_guidance,
+            "guidance": cfg.monitor_guidance_scale,
         }
 
     def notes(self) -> Iterator[str]:
@@ -191,15 +191,15 @@ class Monitor:
             self.policy,
             [self.prompts[number] for number in numbers for _ in range(count)],
             seeds,
-            num_steps=self.cfg.monitor_steps,
-            guidance=self.cfg.monitor_guidance,
+            num_inference_steps=self.cfg.monitor_steps,
+            guidance_scale=self.cfg.monitor_guidance_scale,
             batch_size=len(seeds),
         )
         for seed, image in zip(seeds, images, strict=True):
-            file, picture = self.journal.folder / image_file(step, seed), grid(image[None], 1)
+            file, pil_image = self.journal.folder / image_file(step, seed), grid(image[None], 1)
             file.parent.mkdir(parents=True, exist_ok=True)
             row = {**self.about, "prompt": self.prompts[seed // count], "seed": seed}
-            png_text.save(picture, file, png_text.image_text(row, picture.size))
+            png_text.save(pil_image, file, png_text.image_text(row, pil_image.size))
 
     def _rows(self, step: int, prompt: str, seeds: Sequence[int]) -> list[Row]:
         images, base = self._images(step, seeds), self._images(0, seeds)

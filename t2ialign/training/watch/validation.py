@@ -1,4 +1,4 @@
-"""The validation prompts as one picture: a row a prompt, a column a seed, the same noise each time."""
+"""The validation prompts as one image: a row a prompt, a column a seed, the same noise each time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from t2ialign.training.settings import TrainConfig
 def render(cfg: TrainConfig, policy: Policy, prompts: list[str], file: Path) -> Image.Image:
     """Sample every prompt with seeds 0..n - 1, and save the grid as a PNG file that says so."""
     columns = cfg.num_validation_images
-    about = {"steps": cfg.validation_steps, "guidance": cfg.validation_guidance, "model": cfg.model}
+    about = {"steps": cfg.validation_steps, "guidance": cfg.validation_guidance_scale, "model": cfg.model}
     cells: list[dict[str, Any]] = [
         {**about, "prompt": prompt, "seed": seed} for prompt in prompts for seed in range(columns)
     ]
@@ -28,20 +28,20 @@ def render(cfg: TrainConfig, policy: Policy, prompts: list[str], file: Path) -> 
             policy,
             [cell["prompt"] for cell in cells],
             [cell["seed"] for cell in cells],
-            num_steps=cfg.validation_steps,
-            guidance=cfg.validation_guidance,
+            num_inference_steps=cfg.validation_steps,
+            guidance_scale=cfg.validation_guidance_scale,
             batch_size=columns,
             progress=bar.update,
         )
-    picture = grid(images, columns)
+    image = grid(images, columns)
     file.parent.mkdir(parents=True, exist_ok=True)
     height, width = images.shape[2:]
-    png_text.save(picture, file, png_text.grid_text(cells, columns, (width, height)))
-    return picture
+    png_text.save(image, file, png_text.grid_text(cells, columns, (width, height)))
+    return image
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """Images (N, 3, H, W) in [0, 1] -> one picture, row by row. Raises ValueError for a part row."""
+    """Images (N, 3, H, W) in [0, 1] -> one image, row by row. Raises ValueError for a part row."""
     if len(images) % columns:
         raise ValueError(
             f"got {len(images)} images; expected a multiple of {columns} columns; add or drop some"

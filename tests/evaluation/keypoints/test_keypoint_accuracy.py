@@ -31,24 +31,24 @@ def test_unreadable_answers_are_left_out_or_wrong():
     assert means(found.categories) == {"visual": (0.5, 4), "text": (1, 1)}
     assert found.points is not None and (found.points.mean, found.points.count) == (3 / 5, 5)
     assert found.over_kinds is not None and found.over_kinds.mean == pytest.approx(7 / 9)
-    # The second picture has a wrong point whatever the unreadable one is; of the fourth nothing is known.
-    assert found.pictures is not None and (found.pictures.mean, found.pictures.count) == (1 / 3, 3)
+    # The second image has a wrong point whatever the unreadable one is; of the fourth nothing is known.
+    assert found.images is not None and (found.images.mean, found.images.count) == (1 / 3, 3)
 
     wrong = accuracy(JUDGED, unreadable_is_wrong=True)
     assert means(wrong.kinds) == {"counting": (1 / 3, 3), "size": (0.5, 2), "text_layout": (0.5, 2)}
     assert wrong.points is not None and wrong.points.mean == 3 / 7
-    assert wrong.pictures is not None and (wrong.pictures.mean, wrong.pictures.count) == (1 / 4, 4)
+    assert wrong.images is not None and (wrong.images.mean, wrong.images.count) == (1 / 4, 4)
 
 
 def test_nothing_readable_is_no_figure_and_not_zero():
     found = accuracy([Judged("1", "p", "size", None)])
-    assert found.points is found.over_kinds is found.pictures is None
+    assert found.points is found.over_kinds is found.images is None
     assert found.to_json()["kinds"] == {} and found.to_json()["points"] is None
 
 
-def test_the_same_picture_for_two_prompts_is_two():
+def test_the_same_image_for_two_prompts_is_two():
     found = accuracy([Judged("1", "p", "size", 1.0), Judged("1", "q", "size", 0.0)])
-    assert found.pictures is not None and (found.pictures.mean, found.pictures.count) == (0.5, 2)
+    assert found.images is not None and (found.images.mean, found.images.count) == (0.5, 2)
 
 
 def test_groups_have_equal_weight_and_prompts_are_drawn_whole():

@@ -1,4 +1,4 @@
-"""From annotated pictures to a head that judges: what is read, what is stored, what is learned."""
+"""From annotated images to a head that judges: what is read, what is stored, what is learned."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from PIL import Image
 
 import rewards
 from rewards.keypoints.evaluator_head import features
-from rewards.keypoints.oracle import shapes_points, shown
+from rewards.keypoints.oracle import shown, toy_points
 from rewards.keypoints.taxonomy import KeyPoint
-from rewards.scorers.textnorm import shapes_near_misses
+from rewards.scorers.textnorm import toy_near_misses
 from rewards.toy.vision import read_things
 from t2ialign.cli import main as cli
 from t2ialign.evaluation.keypoints.agreement import OVERALL
@@ -29,11 +29,11 @@ MADE_OF = {"data": "d"}
 
 
 def annotated(folder: Path, captions: int) -> Path:
-    """Captions of the embedded world on renders of themselves and of near misses, judged by the oracle."""
+    """Captions of the toy world on renders of themselves and of near misses, judged by the oracle."""
     folder.mkdir(parents=True)
     drawn, asked = [], []
     for row, caption in enumerate(dict.fromkeys(draw_captions(captions, 0, held_out=False))):
-        misses = np.random.default_rng(row).permutation(shapes_near_misses(caption))[:3].tolist()
+        misses = np.random.default_rng(row).permutation(toy_near_misses(caption))[:3].tolist()
         drawn += [caption, *misses]
         asked += [caption] * (1 + len(misses))
     rows = []
@@ -42,7 +42,7 @@ def annotated(folder: Path, captions: int) -> Path:
         things = read_things(pixels / 255)
         points = [
             {"kind": point.kind, "description": point.description, "match": shown(point, things)}
-            for point in shapes_points(prompt)
+            for point in toy_points(prompt)
         ]
         rows.append({"image": f"{number}.png", "prompt": prompt, "points": points})
     file = folder / "annotated.jsonl"
@@ -59,7 +59,7 @@ def file(tmp_path_factory) -> Path:
 def head(file, tmp_path_factory) -> Path:
     """What the command leaves."""
     output = tmp_path_factory.mktemp("head") / "out"
-    assert cli.main(["train", "evaluator", f"data={file}", "reward=shapes-clip", f"output={output}"]) == 0
+    assert cli.main(["train", "evaluator", f"data={file}", "reward=toy-clip", f"output={output}"]) == 0
     return output
 
 
@@ -83,13 +83,13 @@ def test_a_fit_with_shuffled_verdicts_is_no_better_than_chance(file, tmp_path):
         row["image"] = str(file.parent / row["image"])
     data, output = tmp_path / "shuffled.jsonl", tmp_path / "out"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert cli.main(["train", "evaluator", f"data={data}", "reward=shapes-clip", f"output={output}"]) == 0
+    assert cli.main(["train", "evaluator", f"data={data}", "reward=toy-clip", f"output={output}"]) == 0
     assert abs(json.loads((output / "heldout.json").read_text())[OVERALL]["balanced"]["mean"] - 0.5) < 0.08
 
 
-def test_the_head_judges_pictures_of_the_verb(head, tmp_path, capsys):
+def test_the_head_judges_images_of_the_verb(head, tmp_path, capsys):
     caption = "a red circle left of a blue square"
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     drawn = [caption] * 8 + ["three green crosses"] * 8
     for number, pixels in enumerate(render(drawn, 0)):
@@ -113,7 +113,7 @@ def test_the_head_judges_pictures_of_the_verb(head, tmp_path, capsys):
 
 def test_a_run_goes_on_from_its_cache_and_an_output_in_use_is_told(head, file, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in (head / "cache").glob("*.safetensors")}
-    train = ["train", "evaluator", f"data={file}", "reward=shapes-clip", f"output={head}"]
+    train = ["train", "evaluator", f"data={file}", "reward=toy-clip", f"output={head}"]
     assert cli.main(train) == 2
     assert "which is in use" in capsys.readouterr().err
     weights = (head / "head.safetensors").read_bytes()
@@ -129,7 +129,7 @@ def test_a_run_goes_on_from_its_cache_and_an_output_in_use_is_told(head, file, c
 
 
 def test_embeddings_are_those_that_the_head_will_see_and_a_killed_run_embeds_the_rest(file, tmp_path):
-    scorer = rewards.load("shapes-clip")
+    scorer = rewards.load("toy-clip")
     assert isinstance(scorer, rewards.TwoTower)
     records = list(read_annotated(str(file)))[:10]
     loads: list[int] = []
@@ -139,7 +139,7 @@ def test_embeddings_are_those_that_the_head_will_see_and_a_killed_run_embeds_the
         return scorer
 
     def again() -> torch.Tensor:
-        known = embed(iter(records), tmp_path / "cache", base, pictures=4, made_of=MADE_OF)
+        known = embed(iter(records), tmp_path / "cache", base, images=4, made_of=MADE_OF)
         wanted = features(scorer, images, [record.points for record in records])
         torch.testing.assert_close(known.features.image.cpu(), wanted.image, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(known.features.text.cpu(), wanted.text)
@@ -149,7 +149,7 @@ def test_embeddings_are_those_that_the_head_will_see_and_a_killed_run_embeds_the
         assert named == [one.prompt for one in records for _ in one.points]
         return known.labels
 
-    pixels = [np.array(Image.open(record.picture).convert("RGB")) for record in records]
+    pixels = [np.array(Image.open(record.image).convert("RGB")) for record in records]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
     again()
     (tmp_path / "cache" / "features-000001.safetensors").unlink()
@@ -157,18 +157,18 @@ def test_embeddings_are_those_that_the_head_will_see_and_a_killed_run_embeds_the
     again()
     assert len(loads) == 2, "nothing to embed is no reason to load a scorer"
     with pytest.raises(ValueError, match="made with another data; expected the same"):
-        embed(iter(records), tmp_path / "cache", base, pictures=4, made_of={"data": "e"})
-    with pytest.raises(ValueError, match="got no annotated pictures"):
-        embed(iter([]), tmp_path / "none", base, pictures=4, made_of=MADE_OF)
+        embed(iter(records), tmp_path / "cache", base, images=4, made_of={"data": "e"})
+    with pytest.raises(ValueError, match="got no annotated images"):
+        embed(iter([]), tmp_path / "none", base, images=4, made_of=MADE_OF)
 
 
-def test_a_picture_that_cannot_be_read_leaves_no_part_of_a_file(file, tmp_path):
+def test_an_image_that_cannot_be_read_leaves_no_part_of_a_file(file, tmp_path):
     records = list(read_annotated(str(file)))[:2]
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     records[1] = type(records[1])("row 2", broken, "p", records[1].points, records[1].matches)
     with pytest.raises(ValueError, match=r"row 2: .*broken.png: got zero bytes"):
-        embed(iter(records), tmp_path / "c", lambda: rewards.load("shapes-clip"), pictures=2, made_of=MADE_OF)
+        embed(iter(records), tmp_path / "c", lambda: rewards.load("toy-clip"), images=2, made_of=MADE_OF)
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["made_of.json"]
 
 
@@ -190,7 +190,7 @@ def test_annotations_in_every_format(tmp_path, kind):
         pq.write_table(pa.Table.from_pylist([row | {"points": points}]), table)
     (found,) = read_annotated(str(table))
     assert found.points == (KeyPoint("counting", "two dogs"), KeyPoint("size", "two dogs"))
-    assert found.matches == (True, False) and found.picture == tmp_path / "a.png"
+    assert found.matches == (True, False) and found.image == tmp_path / "a.png"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_annotations_in_every_format(tmp_path, kind):
         ({"points": [{"kind": "size", "match": 1}]}, "expected an object with kind, description"),
         ({"points": [POINT | {"kind": "Weather"}]}, "line 1: got key point 'Weather'"),
         ({"prompt": ""}, "line 1: got prompt ''"),
-        ({"image": ""}, "line 1: got ''; expected a path, bytes or a picture"),
+        ({"image": ""}, "line 1: got ''; expected a path, bytes or an image"),
     ],
 )
 def test_annotations_that_are_wrong_are_named(tmp_path, change, said):
@@ -220,6 +220,6 @@ def test_a_table_without_the_columns(tmp_path):
 
 
 def test_a_scorer_without_two_towers_is_refused(file, tmp_path, capsys):
-    more = ["reward=shapes-oracle", f"output={tmp_path / 'out'}"]
+    more = ["reward=toy-oracle", f"output={tmp_path / 'out'}"]
     assert cli.main(["train", "evaluator", f"data={file}", *more]) == 2
-    assert "got ShapesOracle; expected a two-tower scorer" in capsys.readouterr().err
+    assert "got ToyOracle; expected a two-tower scorer" in capsys.readouterr().err

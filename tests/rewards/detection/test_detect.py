@@ -38,8 +38,8 @@ from rewards.detection.detect import (
     select,
 )
 from rewards.detection.detectors import load_detector
-from rewards.toy.detector import ShapesColours, ShapesDetector
-from rewards.toy.world import COLOURS, SHAPES, Thing, coverage, distance_map
+from rewards.toy.detector import ToyColours, ToyDetector
+from rewards.toy.world import COLOURS, TOY, Thing, coverage, distance_map
 from tests.rewards.fastestdet import FastestDet
 
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))
@@ -134,16 +134,16 @@ def photo(path: Path) -> Tensor:
 
 @pytest.mark.parametrize("family", [detr, yolos, rt_detr])
 def test_a_transformers_detector_says_what_its_own_pipeline_says(family):
-    """The boxes of an image in a batch are those that transformers itself gives for the eight-bit picture."""
+    """The boxes of an image in a batch are those that transformers itself gives for the eight-bit image."""
     torch.manual_seed(0)
     model, processor = family()
     detector = TransformersDetector(model, processor, lowest=0.1)
     images = noise(3)
     things = detector(images)
     assert sum(map(len, things)) > 0
-    picture = Image.fromarray((images[1] * 255).round().byte().permute(1, 2, 0).numpy())
+    image = Image.fromarray((images[1] * 255).round().byte().permute(1, 2, 0).numpy())
     with torch.no_grad():
-        outputs = model(**processor(images=picture, return_tensors="pt"))
+        outputs = model(**processor(images=image, return_tensors="pt"))
     (detections,) = processor.post_process_object_detection(outputs, threshold=0.1, target_sizes=[(40, 56)])
     order = detections["scores"].argsort(descending=True, stable=True).tolist()
     order_kept = [i for i in order if int(detections["labels"][i])]  # 0 is N/A
@@ -202,7 +202,7 @@ def test_mask2former_scores_are_class_chance_times_mean_mask_chance():
 
 
 def test_mask2former_leaves_its_padding_out():
-    """A mask that covers exactly the picture within the padded square covers the whole picture."""
+    """A mask that covers exactly the image within the padded square covers the whole image."""
     model, processor = mask2former()
     processor.pad_size = {"height": 96, "width": 128}
     detector = MaskDetector(model, processor)
@@ -266,14 +266,14 @@ def test_sources_that_name_no_detector(tmp_path):
         ValueError, match=r"which holds model.safetensors; expected config.json; put it there"
     ):
         load_detector(str(tmp_path))
-    assert isinstance(load_detector("shapes"), ShapesDetector)
-    assert isinstance(load_detector("rewards.toy.detector:ShapesDetector"), ShapesDetector)
+    assert isinstance(load_detector("toy"), ToyDetector)
+    assert isinstance(load_detector("rewards.toy.detector:ToyDetector"), ToyDetector)
     with pytest.raises(
         ValueError, match=r"got nowhere.at_all:Name, which does not load \(ModuleNotFoundError: "
     ):
         load_detector("nowhere.at_all:Name")
-    with pytest.raises(ValueError, match=r"got rewards.toy.detector:ShapesColours; expected a subclass"):
-        load_detector("rewards.toy.detector:ShapesColours")
+    with pytest.raises(ValueError, match=r"got rewards.toy.detector:ToyColours; expected a subclass"):
+        load_detector("rewards.toy.detector:ToyColours")
 
 
 def draw(*things: Thing) -> Tensor:
@@ -285,22 +285,22 @@ def draw(*things: Thing) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None].float()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", TOY)
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_oracle_detector_boxes_the_ink(shape, colour):
     image = draw(Thing(shape, colour, 14.3, 17.2, 5.8))
-    ((thing,),) = ShapesDetector()(image)
+    ((thing,),) = ToyDetector()(image)
     assert (thing.label, thing.score) == (shape, 1.0)
     assert thing.box == pytest.approx(enclosing(image[0].mean(0) < 0.98), abs=1.1)
-    assert ShapesColours().classify([image[0]], shape) == [colour]
+    assert ToyColours().classify([image[0]], shape) == [colour]
 
 
 def test_the_oracle_detector_does_not_guess():
     image = draw(Thing("circle", "red", 8, 8, 5.0))
     image[:, :, 20:24, 4:30] = 0.1  # a bar is no shape of this world
-    assert sorted(thing.label for thing in ShapesDetector()(image)[0]) == ["circle", "unknown"]
-    assert ShapesDetector()(torch.ones(1, 3, 32, 32)) == [[]]
-    assert ShapesColours().classify([torch.ones(3, 16, 16)], "circle") == ["unknown"]
+    assert sorted(thing.label for thing in ToyDetector()(image)[0]) == ["circle", "unknown"]
+    assert ToyDetector()(torch.ones(1, 3, 32, 32)) == [[]]
+    assert ToyColours().classify([torch.ones(3, 16, 16)], "circle") == ["unknown"]
 
 
 @foreign
@@ -320,7 +320,7 @@ def test_the_oracle_detector_does_not_guess():
     ],
 )
 def test_a_foreign_detector_finds_what_is_there(file, expected):
-    """Published weights, whose pictures nobody here made, through the same interface."""
+    """Published weights, whose images nobody here made, through the same interface."""
     (things,) = FastestDet(FASTESTDET)(photo(DATA / file))
     print(file, [(thing.label, round(thing.score, 2), tuple(map(round, thing.box))) for thing in things])
     assert {label: len(things) for label, things in select(things, threshold=0.5).items()} == expected

@@ -1,4 +1,4 @@
-"""GenEval's rules by hand, on published metadata, on a real picture and in the embedded world."""
+"""GenEval's rules by hand, on published metadata, on a real image and in the toy world."""
 
 import json
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ from rewards.detection.geneval import GenEval, judge, judge_dense, overall, rela
 from rewards.detection.geneval_spec import TAGS, parse_spec, read_specs
 from rewards.preprocess import Geometry
 from rewards.towers.two_tower import Tower
-from rewards.toy.detector import ShapesDetector
+from rewards.toy.detector import ToyDetector
 from rewards.toy.world import Thing
 from tests.rewards.detection.test_detect import DATA, FASTESTDET, draw, foreign, photo
 from tests.rewards.fastestdet import FastestDet
@@ -194,7 +194,7 @@ def test_what_a_reward_cannot_judge_is_refused():
     with pytest.raises(
         ValueError, match=r"got 'p', about cat; expected labels of the detector: circle, cross"
     ):
-        GenEval(ShapesDetector(), requirement, Named("red"))
+        GenEval(ToyDetector(), requirement, Named("red"))
 
 
 def test_each_image_is_looked_at_once():
@@ -316,8 +316,8 @@ def test_a_perfect_detector_passes_all_published_prompts_and_an_empty_one_none()
 
 
 @foreign
-def test_a_real_picture_is_judged_by_a_real_detector(tmp_path):
-    """Published weights and a generated picture: a giraffe on the left, a stop sign on the right."""
+def test_a_real_image_is_judged_by_a_real_detector(tmp_path):
+    """Published weights and a generated image: a giraffe on the left, a stop sign on the right."""
 
     def row(prompt: str, *include: dict, tag: str = "position") -> dict:
         return {"prompt": prompt, "tag": tag, "include": list(include)}
@@ -331,12 +331,12 @@ def test_a_real_picture_is_judged_by_a_real_detector(tmp_path):
         "zebra": (row("zebra", giraffe, {"class": "zebra", "count": 1}), 0, 0.5),
     }
     specs = read_specs(write(tmp_path / "metadata.jsonl", *(row for row, _, _ in truths.values())))
-    picture = photo(
+    image = photo(
         DATA / "diffusion-nft/flow_grpo/test_cases/a photo of a brown giraffe and a white stop sign.png"
     )
     detector = FastestDet(FASTESTDET)
     for form, column in (("strict", 1), ("dense", 2)):
-        (scores,) = GenEval(detector, specs, form=form).table(picture, [list(truths)])
+        (scores,) = GenEval(detector, specs, form=form).table(image, [list(truths)])
         assert scores.tolist() == pytest.approx([row[column] for row in truths.values()])
 
     people = {"p": spec([{"class": "person", "count": 4}], "counting", [{"class": "person", "count": 5}])}
@@ -391,7 +391,7 @@ def test_the_embedded_world_is_judged_by_its_oracle(tmp_path):
         },
     ]
     metadata = write(tmp_path / "metadata.jsonl", *rows)
-    options = {"metadata": str(metadata), "weights": "shapes", "colour_weights": "shapes"}
+    options = {"metadata": str(metadata), "weights": "toy", "colour_weights": "toy"}
     prompts = [row["prompt"] for row in rows]
     scenes = [
         (draw(Thing("circle", "red", 22, 16, 4.0), Thing("square", "blue", 8, 16, 4.0)), [1, 0, 1, 1]),
@@ -412,7 +412,7 @@ RGB = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1,
 
 
 class RgbTower(Tower):
-    """Embeds a picture as its mean colour less grey, and a text as the colour it names."""
+    """Embeds an image as its mean colour less grey, and a text as the colour it names."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ engine = pytest.mark.skipif(
     find_spec("rapidocr") is None or find_spec("onnxruntime") is None,
     reason="the OCR engine is not installed; pip install 't2ialign[ocr]'",
 )
-pictures = pytest.mark.skipif(not CASES.is_dir(), reason=f"no pictures in {CASES}; set T2IALIGN_DATA")
+images = pytest.mark.skipif(not CASES.is_dir(), reason=f"no images in {CASES}; set T2IALIGN_DATA")
 
 
 class Spelled(TextReader):
@@ -166,7 +166,7 @@ def rapid() -> RapidReader:
 
 
 @engine
-@pictures
+@images
 @pytest.mark.parametrize(
     ("path", "target", "least"),
     [
@@ -177,13 +177,13 @@ def rapid() -> RapidReader:
         (PAGE, "Region-based segmentation", 1.0),
     ],
 )
-def test_the_engine_reads_pictures_that_nobody_here_made(rapid, path, target, least):
-    score = Ocr(rapid)(photo(path), [f'a picture that says "{target}"'])
+def test_the_engine_reads_images_that_nobody_here_made(rapid, path, target, least):
+    score = Ocr(rapid)(photo(path), [f'an image that says "{target}"'])
     assert score.shape == (1,) and float(score) >= least
 
 
 @engine
-@pictures
+@images
 def test_the_engine_reads_nothing_where_there_is_nothing(rapid):
     cat = photo(CASES / "cat.jpg")
     assert Ocr(rapid)(cat, ['"Hello World!"']).tolist() == [0]

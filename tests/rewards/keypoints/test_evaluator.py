@@ -17,7 +17,7 @@ from rewards.keypoints.verdicts import Verdict, aggregate, rarity
 from rewards.vlm.base import UnreadableAnswer
 from rewards.vlm.endpoint import Endpoint
 from rewards.vlm.local import local_judge
-from tests.rewards.chat_server import ChatServer, listing, picture, question, says
+from tests.rewards.chat_server import ChatServer, listing, question, says, sent_image
 from tests.rewards.tiny_vlm import build_llava
 
 STYLE = KeyPoint("artistic_style", "it is a {pencil} drawing")
@@ -122,7 +122,7 @@ def test_probabilities_of_yes_and_the_least_of_both_questions():
 
 def test_each_question_is_about_its_own_image():
     def answer(request):
-        return odds(0.9 if picture(request).getpixel((0, 0))[0] > 127 else 0.1, 0.1)
+        return odds(0.9 if sent_image(request).getpixel((0, 0))[0] > 127 else 0.1, 0.1)
 
     with ChatServer(answer) as server:
         ours = asked_with_yes(server)
@@ -137,10 +137,10 @@ def test_each_question_is_about_its_own_image():
 
 def test_a_batch_is_judged_as_its_rows_alone(tmp_path):
     ours = AlignEvaluator(YesNo(local_judge(str(build_llava(tmp_path)), batch=4)), points=POINTS.__getitem__)
-    pictures = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     prompts = ["a cat", "three dogs", "a cat"]
-    together = ours(pictures, prompts)
-    alone = torch.cat([ours(pictures[row : row + 1], prompts[row : row + 1]) for row in range(3)])
+    together = ours(images, prompts)
+    alone = torch.cat([ours(images[row : row + 1], prompts[row : row + 1]) for row in range(3)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     assert (together[0] - together[2]).abs() > 1e-3  # the images count
 

@@ -9,9 +9,9 @@ import torch
 import rewards
 from rewards.keypoints import evaluator_head
 from rewards.keypoints.evaluator_head import Features, HeadChecker, MatchHead, features
-from rewards.keypoints.oracle import shapes_points, shown
+from rewards.keypoints.oracle import shown, toy_points
 from rewards.keypoints.taxonomy import KeyPoint
-from rewards.scorers.textnorm import shapes_near_misses
+from rewards.scorers.textnorm import toy_near_misses
 from rewards.toy.vision import read_things
 from t2ialign.methods.evaluator import fit as evaluator_fit
 from t2ialign.methods.evaluator.fit import Schedule, balanced_accuracy, fit
@@ -25,7 +25,7 @@ POINT = KeyPoint("counting", "two red circles")
 
 @pytest.fixture(scope="module")
 def base():
-    return rewards.load("shapes-clip")
+    return rewards.load("toy-clip")
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ def pairs(base) -> tuple[Features, torch.Tensor, list[str]]:
     captions = list(dict.fromkeys(draw_captions(300, 0, held_out=False)))
     drawn, user_prompts = [], []
     for row, caption in enumerate(captions):
-        misses = np.random.default_rng(row).permutation(shapes_near_misses(caption))[:3].tolist()
+        misses = np.random.default_rng(row).permutation(toy_near_misses(caption))[:3].tolist()
         drawn += [caption, *misses]
         user_prompts += [caption] * (1 + len(misses))
     pixels = render(drawn, 0) / 255
-    points = [shapes_points(caption) for caption in user_prompts]
+    points = [toy_points(caption) for caption in user_prompts]
     labels = []
     for image, points_here in zip(pixels, points, strict=True):
         things = read_things(image)
@@ -138,15 +138,15 @@ def test_an_image_is_encoded_once_for_all_its_key_points(base):
 def test_a_saved_head_judges_as_before(base, pairs, tmp_path):
     embedded, labels, prompts = pairs
     head = fit(embedded, labels, prompts, Schedule(epochs=2)).head
-    evaluator_head.save(head, tmp_path, reward="shapes-clip")
+    evaluator_head.save(head, tmp_path, reward="toy-clip")
     towers: dict = {}
     loaded = rewards.load(
-        "evaluator", backend="head", weights=str(tmp_path), points=shapes_points, towers=towers
+        "evaluator", backend="head", weights=str(tmp_path), points=toy_points, towers=towers
     )
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     (one,) = loaded.judge(images[:1], ["two red circles"])
     (wanted,) = HeadChecker(base, head).check(
-        images[:1], [[("", point) for point in shapes_points("two red circles")]]
+        images[:1], [[("", point) for point in toy_points("two red circles")]]
     )
     assert [v.match for v in one.verdicts] == pytest.approx([v.match for v in wanted], abs=1e-6)
     assert len(towers) == 1 and one.score == pytest.approx(sum(v.match for v in wanted) / 2)
@@ -154,8 +154,8 @@ def test_a_saved_head_judges_as_before(base, pairs, tmp_path):
     (tmp_path / "head.json").write_text(json.dumps({**about, "kinds": about["kinds"][::-1]}))
     with pytest.raises(ValueError, match=r"expected 1 and those of keypoints\.json"):
         evaluator_head.load(tmp_path)
-    (tmp_path / "head.json").write_text(json.dumps({**about, "reward": "shapes-oracle"}))
-    with pytest.raises(ValueError, match="got ShapesOracle; expected a two-tower"):
+    (tmp_path / "head.json").write_text(json.dumps({**about, "reward": "toy-oracle"}))
+    with pytest.raises(ValueError, match="got ToyOracle; expected a two-tower"):
         evaluator_head.load(tmp_path)
     module = "rewards.toy.clip"  # code, and so named by the user
     (tmp_path / "head.json").write_text(json.dumps({**about, "reward": module}))
@@ -163,9 +163,7 @@ def test_a_saved_head_judges_as_before(base, pairs, tmp_path):
         ValueError, match=r"got reward 'rewards\.toy\.clip' in .*head\.json; expected one that"
     ):
         rewards.load("evaluator", backend="head", weights=str(tmp_path))
-    again = rewards.load(
-        "evaluator", backend="head", weights=str(tmp_path), reward=module, points=shapes_points
-    )
+    again = rewards.load("evaluator", backend="head", weights=str(tmp_path), reward=module, points=toy_points)
     assert again.judge(images[:1], ["two red circles"])[0].score == pytest.approx(one.score, abs=1e-6)
     with pytest.raises(ValueError, match=r"without head\.json"):
         evaluator_head.load(tmp_path / "none")

@@ -1,13 +1,13 @@
-"""Key points of the embedded world: every atom of a caption has one, and is judged as the oracle does."""
+"""Key points of the toy world: every atom of a caption has one, and is judged as the oracle does."""
 
 import pytest
 import torch
 
 import rewards
-from rewards.keypoints.oracle import ShapesChecker, shapes_points, shown
+from rewards.keypoints.oracle import ToyChecker, shown, toy_points
 from rewards.keypoints.rules import extract
 from rewards.keypoints.taxonomy import KeyPoint
-from rewards.scorers.textnorm import shapes_near_misses
+from rewards.scorers.textnorm import toy_near_misses
 from rewards.toy.captions import parse
 from rewards.toy.world import Thing
 from t2ialign.toy.captions import draw_captions
@@ -57,7 +57,7 @@ WORLD = {
 
 @pytest.mark.parametrize("text", WORLD)
 def test_the_key_points_of_a_caption(text):
-    assert shapes_points(text) == [KeyPoint(*row) for row in WORLD[text]]
+    assert toy_points(text) == [KeyPoint(*row) for row in WORLD[text]]
 
 
 def test_a_colour_is_of_the_kind_that_the_rules_say():
@@ -65,25 +65,25 @@ def test_a_colour_is_of_the_kind_that_the_rules_say():
     met = set()
     for caption in draw_captions(300, 0, held_out=False):
         by_rules = {point.evidence: point.kind for point in extract(caption)}
-        for point in shapes_points(caption):
+        for point in toy_points(caption):
             if point.kind in ("material", "cross_entity_binding"):
                 assert by_rules[point.evidence] == point.kind, caption
                 met.add((parse(caption).category, point.kind))
     assert ("negation", "material") in met and ("relation", "cross_entity_binding") in met
 
 
-def pictures() -> tuple[torch.Tensor, list[str], list[str]]:
+def make_images() -> tuple[torch.Tensor, list[str], list[str]]:
     """Renders of captions and of their near misses, the captions, and what was drawn."""
     captions = draw_captions(18, 0, held_out=False)
-    drawn = [text for caption in captions for text in (caption, *shapes_near_misses(caption)[:2])]
-    prompts = [caption for caption in captions for _ in range(1 + len(shapes_near_misses(caption)[:2]))]
+    drawn = [text for caption in captions for text in (caption, *toy_near_misses(caption)[:2])]
+    prompts = [caption for caption in captions for _ in range(1 + len(toy_near_misses(caption)[:2]))]
     return torch.from_numpy(render(drawn, 0)).permute(0, 3, 1, 2) / 255, prompts, drawn
 
 
 def test_verdicts_are_the_atoms_of_the_oracle():
-    images, prompts, drawn = pictures()
+    images, prompts, drawn = make_images()
     evaluator = rewards.load("evaluator", backend="oracle", how="all")
-    oracle = rewards.load("shapes-oracle")
+    oracle = rewards.load("toy-oracle")
     evaluations = evaluator.judge(images, prompts)
     atoms = oracle.atoms(images, prompts)
     for one, wanted in zip(evaluations, atoms, strict=True):
@@ -107,7 +107,7 @@ def test_the_plain_score_is_the_share_of_atoms_and_says_what_is_there():
     assert [v.match for v in one.verdicts] == [1, 1, 0, 1] and one.score == 0.75
     assert one.verdicts[2].reason.startswith("there is ") and "red circle of radius" in one.verdicts[2].reason
     assert evaluator(torch.ones(1, 3, 32, 32), [prompt]).tolist() == [0.0]
-    with pytest.raises(ValueError, match="which the embedded world cannot judge"):
+    with pytest.raises(ValueError, match="which the toy world cannot judge"):
         evaluator(image, ["a dog"])
 
 
@@ -142,5 +142,5 @@ def test_a_point_is_judged_without_its_prompt():
     ],
 )
 def test_what_the_world_cannot_judge(description):
-    with pytest.raises(ValueError, match="which the embedded world cannot judge"):
-        ShapesChecker().check(torch.ones(1, 3, 32, 32), [[("a prompt", KeyPoint("counting", description))]])
+    with pytest.raises(ValueError, match="which the toy world cannot judge"):
+        ToyChecker().check(torch.ones(1, 3, 32, 32), [[("a prompt", KeyPoint("counting", description))]])

@@ -170,7 +170,7 @@ def test_negations_of_two_words(prompt, expected):
 def test_a_bare_photo_is_no_style():
     assert descriptions("a photo of a bench", "artistic_style") == []
     assert not extract("a photo of a bench") and not extract("Please create an image of a bench.")
-    assert not extract("The picture shows a bench.") and not extract("photographs of a bench")
+    assert not extract("The image shows a bench.") and not extract("photographs of a bench")
     for medium in ("black and white photo", "polaroid photo", "photorealistic photo", "sketch"):
         assert descriptions(f"a {medium} of a bench", "artistic_style")[0] == f"the picture is a {medium}"
 

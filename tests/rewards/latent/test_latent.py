@@ -68,7 +68,7 @@ def test_widths_are_the_published_ones(config, widths, residuals):
 
 def test_features_are_those_of_the_whole_network(tiny_sd):
     """The real forward of the untouched UNet, read by hooks at the same places."""
-    reward = from_pipeline(tiny_sd, guidance=1)
+    reward = from_pipeline(tiny_sd, guidance_scale=1)
     whole = UNet2DConditionModel.from_pretrained(tiny_sd, subfolder="unet").eval()
     seen: list[torch.Tensor] = []
     for block in whole.down_blocks:
@@ -95,7 +95,7 @@ def test_the_score_is_a_scaled_cosine(reward):
 
 
 def test_enhancement_guides_the_middle_and_leaves_the_down_features(tiny_sd):
-    reward = from_pipeline(tiny_sd, guidance=7.5)
+    reward = from_pipeline(tiny_sd, guidance_scale=7.5)
     x, text = latents(reward), reward.encode_prompts(PROMPTS)
     empty = reward.backbone.encode_prompts([""] * 3)
     with torch.no_grad():
@@ -108,8 +108,8 @@ def test_enhancement_guides_the_middle_and_leaves_the_down_features(tiny_sd):
 
 
 @pytest.mark.parametrize("guidance, rows", [(1, 12), (7.5, 24)])
-def test_siblings_are_one_forward_and_no_text(tiny_sd, guidance, rows):
-    reward = from_pipeline(tiny_sd, guidance=guidance)
+def test_candidates_are_one_forward_and_no_text(tiny_sd, guidance_scale, rows):
+    reward = from_pipeline(tiny_sd, guidance_scale=guidance_scale)
     counted, texts = list[int](), list[int]()
     reward.backbone.unet.conv_in.register_forward_hook(lambda _, args, __: counted.append(len(args[0])))
     reward.backbone.text_encoder.register_forward_hook(lambda *_: texts.append(1))
@@ -118,12 +118,12 @@ def test_siblings_are_one_forward_and_no_text(tiny_sd, guidance, rows):
         counted.clear()
         texts.clear()
         x = latents(reward, 12)
-        siblings = {key: value.repeat_interleave(4, 0) for key, value in text.items()}
-        together = reward.score_encoded(x, T.repeat_interleave(4), siblings)
+        candidates = {key: value.repeat_interleave(4, 0) for key, value in text.items()}
+        together = reward.score_encoded(x, T.repeat_interleave(4), candidates)
         assert counted == [rows] and not texts
         alone = [
             reward.score_encoded(
-                x[i : i + 1], T[i // 4 : i // 4 + 1], {k: v[i : i + 1] for k, v in siblings.items()}
+                x[i : i + 1], T[i // 4 : i // 4 + 1], {k: v[i : i + 1] for k, v in candidates.items()}
             )
             for i in range(12)
         ]
@@ -131,7 +131,7 @@ def test_siblings_are_one_forward_and_no_text(tiny_sd, guidance, rows):
 
 
 def test_the_gradient_in_the_latent_is_a_finite_difference(tiny_sd):
-    reward = from_pipeline(tiny_sd, guidance=3).double()
+    reward = from_pipeline(tiny_sd, guidance_scale=3).double()
     x = latents(reward).double().requires_grad_(True)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).double()
     slope = (torch.autograd.grad(reward(x, T, PROMPTS).sum(), x)[0] * direction).sum()
@@ -160,8 +160,8 @@ def test_a_saved_reward_comes_back_by_name(reward, tmp_path):
 
 
 def test_guidance_may_change_on_loading(tiny_sd, tmp_path):
-    save(from_pipeline(tiny_sd, guidance=7.5), tmp_path)
-    assert build(tmp_path).guidance == 7.5 and build(tmp_path, guidance=1).guidance == 1
+    save(from_pipeline(tiny_sd, guidance_scale=7.5), tmp_path)
+    assert build(tmp_path).guidance_scale == 7.5 and build(tmp_path, guidance_scale=1).guidance_scale == 1
 
 
 def test_the_text_projection_may_start_from_a_clip(tiny_sd, tmp_path):
@@ -181,7 +181,7 @@ def test_bad_requests_are_one_line(tiny_sd, tiny_sdxl, tmp_path):
     with pytest.raises(ValueError, match="got no path for latent; expected the output of t2ialign train lrm"):
         rewards.load("latent")
     with pytest.raises(ValueError, match=r"got guidance 0\.5; expected 1, which is none, or more"):
-        from_pipeline(tiny_sd, guidance=0.5)
+        from_pipeline(tiny_sd, guidance_scale=0.5)
     with pytest.raises(ValueError, match=r"got dim 7; expected .*, as the text embeddings have"):
         from_pipeline(tiny_sdxl, dim=7)
     with pytest.raises(ValueError, match="expected Stable Diffusion 1, 2 or SDXL for diffusers"):
@@ -211,8 +211,8 @@ def test_a_loaded_pipeline_gives_the_reward_of_its_folder(tiny_sd, tiny_sdxl):
     """What `train lrm` makes of a single file, which has no folder."""
     for folder in (tiny_sd, tiny_sdxl):
         pipe = DiffusionPipeline.from_pretrained(folder)
-        ours = from_networks(pipe.components, guidance=2, seed=3)
-        theirs = from_pipeline(folder, guidance=2, seed=3)
+        ours = from_networks(pipe.components, guidance_scale=2, seed=3)
+        theirs = from_pipeline(folder, guidance_scale=2, seed=3)
         latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         t, prompts = torch.tensor([1, 500]), ["a cat", "a dog"]
         torch.testing.assert_close(ours.score(latents, t, prompts), theirs.score(latents, t, prompts))

@@ -175,7 +175,7 @@ def test_the_score_is_a_scaled_cosine_that_hears_prompt_and_timestep(tiny_sd3):
 
 
 def test_enhancement_guides_the_features_away_from_the_empty_prompt(tiny_sd3):
-    reward = from_pipeline(tiny_sd3, guidance=7.5)
+    reward = from_pipeline(tiny_sd3, guidance_scale=7.5)
     x, text = latents(), reward.encode_prompts(PROMPTS)
     with torch.no_grad():
         _, full = reward.backbone.features(x, T, text)
@@ -186,8 +186,8 @@ def test_enhancement_guides_the_features_away_from_the_empty_prompt(tiny_sd3):
 
 
 @pytest.mark.parametrize("guidance, rows", [(1, 12), (7.5, 24)])
-def test_siblings_are_one_forward_and_no_text(tiny_sd3, guidance, rows):
-    reward = from_pipeline(tiny_sd3, guidance=guidance)
+def test_candidates_are_one_forward_and_no_text(tiny_sd3, guidance_scale, rows):
+    reward = from_pipeline(tiny_sd3, guidance_scale=guidance_scale)
     counted, texts = list[int](), list[int]()
     backbone = reward.backbone
     backbone.transformer.pos_embed.register_forward_hook(lambda _, args, __: counted.append(len(args[0])))
@@ -195,18 +195,18 @@ def test_siblings_are_one_forward_and_no_text(tiny_sd3, guidance, rows):
         encoder.register_forward_hook(lambda *_: texts.append(1))
     with torch.no_grad():
         text = reward.encode_prompts(PROMPTS)
-        assert len(texts) == (3 if guidance == 1 else 6) and not counted
+        assert len(texts) == (3 if guidance_scale == 1 else 6) and not counted
         texts.clear()
         x, t = latents(12), T.repeat_interleave(4)
-        siblings = {key: value.repeat_interleave(4, 0) for key, value in text.items()}
-        together = reward.score_encoded(x, t, siblings)
+        candidates = {key: value.repeat_interleave(4, 0) for key, value in text.items()}
+        together = reward.score_encoded(x, t, candidates)
         assert counted == [rows] and not texts
         alone = reward(x[5:6], t[5:6], PROMPTS[1:2])
     torch.testing.assert_close(together[5:6], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_the_gradient_in_the_latent_is_a_finite_difference(tiny_sd3):
-    reward = from_pipeline(tiny_sd3, guidance=3).double()
+    reward = from_pipeline(tiny_sd3, guidance_scale=3).double()
     x = latents().double().requires_grad_(True)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).double()
     slope = (torch.autograd.grad(reward(x, T, PROMPTS).sum(), x)[0] * direction).sum()
@@ -217,7 +217,7 @@ def test_the_gradient_in_the_latent_is_a_finite_difference(tiny_sd3):
 
 def test_training_moves_all_but_the_text_half_of_the_last_block(tiny_sd3):
     """What the last block would hand on to the next one's text is nobody's any more."""
-    reward = from_pipeline(tiny_sd3, guidance=1)
+    reward = from_pipeline(tiny_sd3, guidance_scale=1)
     reward(latents(), T, PROMPTS).sum().backward()
     idle = {name for name, parameter in reward.named_parameters() if parameter.grad is None}
     last = "backbone.transformer.transformer_blocks.2."

@@ -104,7 +104,7 @@ def tokens(*, second: bool = False) -> Tensor:
 
 
 @torch.no_grad()
-def by_the_authors_formula(folder: Path, guidance: float = 7.5) -> Tensor:
+def by_the_authors_formula(folder: Path, guidance_scale: float = 7.5) -> Tensor:
     """Zhang et al. 2025 on the whole networks: residuals 2, 5, 8, 11 and the middle, the only one guided."""
     network = UNet2DConditionModel.from_pretrained(folder / "unet")
     state = torch.load(folder / "state_dict.pt", weights_only=True)
@@ -131,20 +131,20 @@ def by_the_authors_formula(folder: Path, guidance: float = 7.5) -> Tensor:
     network(latents().repeat(2, 1, 1, 1), T.repeat(2), encoder_hidden_states=hidden, added_cond_kwargs=added)
     pooled = [residuals[i].mean((2, 3))[:3] for i in ((2, 5, 8) if xl else (2, 5, 8, 11))]
     full, empty = middle[0].mean((2, 3)).chunk(2)
-    features = torch.cat([*pooled, empty + guidance * (full - empty)], -1)
+    features = torch.cat([*pooled, empty + guidance_scale * (full - empty)], -1)
     image = features @ state["visual_projection"]["weight"].T
     cosine = (image * text).sum(-1) / (image.norm(dim=-1) * text.norm(dim=-1))
     return torch.tensor(2.5).exp() * cosine
 
 
 @pytest.mark.parametrize("guidance", [None, 3.0])
-def test_its_scores_are_those_of_the_authors_formula(released, guidance):
-    reward = rewards.load("latent", path=released, **({"guidance": guidance} if guidance else {}))
+def test_its_scores_are_those_of_the_authors_formula(released, guidance_scale):
+    reward = rewards.load("latent", path=released, **({"guidance": guidance_scale} if guidance_scale else {}))
     assert isinstance(reward, LRM) and not reward.training
     with torch.no_grad():
         scores = reward(latents(), T, PROMPTS)
     torch.testing.assert_close(
-        scores, by_the_authors_formula(released, guidance or 7.5), rtol=1e-4, atol=1e-4
+        scores, by_the_authors_formula(released, guidance_scale or 7.5), rtol=1e-4, atol=1e-4
     )
     assert scores.std() > 0.01
 
@@ -299,7 +299,14 @@ def test_the_weights_folder_is_looked_into(copy, monkeypatch):
 @pytest.mark.rest
 def test_train_lpo_takes_it(copy, tiny_sd, tmp_path, capsys):
     """The released judge and any model of its latent space, by one setting."""
-    small = ["num_steps=4", "collect_prompts=4", "siblings=2", "batch_size=2", "max_steps=1", "trackers=[]"]
+    small = [
+        "num_inference_steps=4",
+        "collect_prompts=4",
+        "candidates=2",
+        "batch_size=2",
+        "max_steps=1",
+        "trackers=[]",
+    ]
     settings = [f"model={tiny_sd}", f"reward_options.path={copy}", f"output={tmp_path / 'run'}", *small]
     loose = ["prompts=a red circle", "threshold_low=0", "threshold_high=0", "t_max=999"]
     assert main(["train", "lpo", *settings, *loose]) == 0

@@ -29,7 +29,7 @@ GOLDEN = {
     "laion-v1-l14": [-2.46, -0.14, 1.90, 3.58, 5.10, 6.47, 7.79, 9.05, 10.23, 11.30],
     "laion-v2-l14": [1.66, 2.36, 3.07, 3.67, 4.24, 4.70, 5.07, 5.37, 5.58, 5.75],
 }
-"""Scores of LAION's ten stored embeddings of pictures rated 0 to 9, as their sources give them."""
+"""Scores of LAION's ten stored embeddings of images rated 0 to 9, as their sources give them."""
 
 
 def stored(clip: str) -> Tensor:

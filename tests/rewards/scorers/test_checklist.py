@@ -75,7 +75,7 @@ def test_alignment_is_asked_only_where_it_weighs():
     asking = reward()
     asking(IMAGES, PROMPTS)
     assert asking.judge.answered == 2 * 5
-    assert asking.needs_text and not ours.needs_text, "then pictures without a prompt can be scored"
+    assert asking.needs_text and not ours.needs_text, "then images without a prompt can be scored"
 
 
 DATA = {

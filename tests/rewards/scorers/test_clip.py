@@ -42,7 +42,7 @@ def directional(reward: rewards.Reward, images: Tensor, prompts: list[str]) -> t
 
 
 class Fixed(Tower):
-    """Embeds every picture as `image`, and keeps the prompts it was given."""
+    """Embeds every image as `image`, and keeps the prompts it was given."""
 
     def __init__(self, image: list[float]) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def test_the_short_text_forward_is_open_clips_full_one():
 
 
 @pytest.mark.parametrize("kind", ["transformers", "open_clip"])
-def test_gradients_of_the_picture(kind):
+def test_gradients_of_the_image(kind):
     model = tiny_clip.random_model()
     tower = tiny_clip.TransformersClip(model, tiny_clip.TOKENS)
     if kind == "open_clip":
@@ -144,8 +144,8 @@ def test_a_batch_of_one_stays_a_batch_and_rows_do_not_mix():
         assert alone.item() == pytest.approx(together[row].item(), abs=1e-6)
 
 
-@pytest.mark.skipif(not (DATA / "images" / "skimage").is_dir(), reason="no pictures in T2IALIGN_DATA")
-def test_reference_and_tensor_path_agree_on_real_pictures():
+@pytest.mark.skipif(not (DATA / "images" / "skimage").is_dir(), reason="no images in T2IALIGN_DATA")
+def test_reference_and_tensor_path_agree_on_real_images():
     files = sorted((DATA / "images" / "skimage").rglob("*.*g"))
     images = [Image.open(file).convert("RGB") for file in files]
     torch.manual_seed(0)
@@ -163,8 +163,8 @@ def test_reference_and_tensor_path_agree_on_real_pictures():
 
 
 def test_bfloat16_drifts_by_less_than_a_hundredth():
-    """The embedded CLIP, whose weights are trained ones; embeddings are normalised and compared in fp32."""
-    whole, half = rewards.load("shapes-clip"), rewards.load("shapes-clip")
+    """The toy CLIP, whose weights are trained ones; embeddings are normalised and compared in fp32."""
+    whole, half = rewards.load("toy-clip"), rewards.load("toy-clip")
     half.tower.model.bfloat16()
     torch.manual_seed(0)
     images = torch.rand(16, 3, 32, 32)
@@ -202,7 +202,7 @@ def test_the_released_checkpoints_keys_are_those_the_model_expects():
     assert sum(weight.numel() for weight in pick.parameters()) == count
 
 
-def test_one_picture_a_call_reads_each_prompt_once(monkeypatch):
+def test_one_image_a_call_reads_each_prompt_once(monkeypatch):
     """A thousand calls with one prompt tokenise and encode it once."""
     reward, read = ClipScore(tiny_clip.tower(), SMALL), []
     encode = reward.tower.tokens.encode

@@ -28,11 +28,11 @@ def checkpoints(tmp_path, monkeypatch):
     return tmp_path
 
 
-def theirs(seed: int, picture: Image.Image, prompt: str) -> float:
+def theirs(seed: int, pil_image: Image.Image, prompt: str) -> float:
     """ToTensor, longest side to 224, zero margin, normalise; cosine of the two outputs of forward()."""
     state = tiny_clip.to_open_clip(tiny_clip.random_model(seed, size=224, patch=32).state_dict())
     model = tiny_clip.open_clip_tower(state, quick=False, size=224, patch=32).model
-    image = TF.to_tensor(picture)
+    image = TF.to_tensor(pil_image)
     scale = 224 / max(image.shape[1:])
     height, width = (round(side * scale) for side in image.shape[1:])
     image = TF.resize(image, [height, width], TF.InterpolationMode.BICUBIC)
@@ -54,18 +54,18 @@ def theirs(seed: int, picture: Image.Image, prompt: str) -> float:
 @pytest.mark.parametrize(("name", "seed"), [("hpsv2", 0), ("hpsv2.1", 1)])
 def test_the_authors_own_lines(checkpoints, name, seed):
     reward = rewards.load(name, weights=str(checkpoints))
-    pictures = [
+    images = [
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
         for seed, shape in enumerate([(300, 401, 3), (640, 255, 3)])
     ]
-    expected = [theirs(seed, picture, prompt) for picture, prompt in zip(pictures, PROMPTS, strict=True)]
-    assert reward.reference(pictures, PROMPTS).tolist() == pytest.approx(expected, abs=1e-6)
-    for picture, prompt, value in zip(pictures, PROMPTS, expected, strict=True):
-        assert reward(TF.to_tensor(picture)[None], [prompt]).item() == pytest.approx(value, abs=1e-6)
+    expected = [theirs(seed, image, prompt) for image, prompt in zip(images, PROMPTS, strict=True)]
+    assert reward.reference(images, PROMPTS).tolist() == pytest.approx(expected, abs=1e-6)
+    for image, prompt, value in zip(images, PROMPTS, expected, strict=True):
+        assert reward(TF.to_tensor(image)[None], [prompt]).item() == pytest.approx(value, abs=1e-6)
 
 
 def test_what_lies_outside_the_central_square_counts(checkpoints):
-    """A centre crop would give two pictures that differ at their ends the same score."""
+    """A centre crop would give two images that differ at their ends the same score."""
     image = torch.full((2, 3, 100, 300), 0.5)
     image[1, 0, :, :60] = 1
     score = rewards.load("hpsv2", weights=str(checkpoints))(image, ["a red circle"] * 2)
@@ -75,9 +75,9 @@ def test_what_lies_outside_the_central_square_counts(checkpoints):
 
 
 def test_the_resize_of_2023_is_an_option(checkpoints):
-    picture = torch.rand(1, 3, 640, 512)
+    image = torch.rand(1, 3, 640, 512)
     now, then = (
-        rewards.load("hpsv2", weights=str(checkpoints), antialias=flag)(picture, ["a cat"])
+        rewards.load("hpsv2", weights=str(checkpoints), antialias=flag)(image, ["a cat"])
         for flag in (True, False)
     )
     assert now != then

@@ -68,7 +68,7 @@ def twin():
     return reward.eval().requires_grad_(False)
 
 
-def picture(height, width, seed=0):
+def make_image(height, width, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -77,11 +77,11 @@ def tensor(image):
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
-def processed(reward, pictures, prompts):
+def processed(reward, images, prompts):
     """The authors' inference.py: resize with PIL, the processor for the rest, and a chat of one turn each."""
-    sizes = [smart_resize(p.height, p.width, min_pixels=PIXELS, max_pixels=PIXELS) for p in pictures]
+    sizes = [smart_resize(p.height, p.width, min_pixels=PIXELS, max_pixels=PIXELS) for p in images]
     resized = [
-        p.resize((width, height), Image.BICUBIC) for p, (height, width) in zip(pictures, sizes, strict=True)
+        p.resize((width, height), Image.BICUBIC) for p, (height, width) in zip(images, sizes, strict=True)
     ]
     processor = Qwen2VLProcessor(
         Qwen2VLImageProcessor(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 1280}),
@@ -100,11 +100,11 @@ def processed(reward, pictures, prompts):
 
 
 @torch.no_grad()
-def authors_distribution(reward, pictures, prompts):
+def authors_distribution(reward, images, prompts):
     """qwen2vl_trainer.py: image features among the text's embeddings, no positions, the head everywhere."""
     model = Qwen2VLModel(reward.backbone.config).eval()
     model.load_state_dict(reward.backbone.state_dict())
-    batch = processed(reward, pictures, prompts)
+    batch = processed(reward, images, prompts)
     embedded = model.language_model.embed_tokens(batch.input_ids)
     features = model.visual(batch.pixel_values, grid_thw=batch.image_grid_thw).pooler_output
     image = (batch.input_ids == model.config.image_token_id)[..., None].expand_as(embedded)
@@ -120,17 +120,17 @@ def authors_distribution(reward, pictures, prompts):
 
 @pytest.mark.parametrize("size", [(40, 40), (200, 90), (30, 91), (56, 56)])
 def test_the_score_is_the_authors(twin, size):
-    pictures = [picture(*size, seed) for seed in range(2)]
-    expected = authors_distribution(twin, pictures, PROMPTS)
-    scores = twin.reference(pictures, PROMPTS)
+    images = [make_image(*size, seed) for seed in range(2)]
+    expected = authors_distribution(twin, images, PROMPTS)
+    scores = twin.reference(images, PROMPTS)
     assert torch.allclose(scores, expected[:, 0], atol=1e-5)
     assert expected.std(0).min() > 1e-3, "a scorer that says the same to everything would pass"
 
 
-def test_the_tensor_path_is_near_the_pictures(twin):
+def test_the_tensor_path_is_near_the_images(twin):
     """Only PIL's rounding to 1/255 is between them; none where nothing is resized."""
-    pictures = [picture(64, 70), picture(56, 56)]
-    for image in pictures:
+    images = [make_image(64, 70), make_image(56, 56)]
+    for image in images:
         mean, spread = twin.distribution(tensor(image), PROMPTS[:1])[0]
         far = (twin.reference([image], PROMPTS[:1])[0] - mean).abs()
         assert far < (0.05 if image.width == 70 else 1e-5)
@@ -142,19 +142,19 @@ def test_the_tensor_path_is_near_the_pictures(twin):
 def test_overshoot_is_clipped_where_pil_clips_it(twin, size):
     """Noise, enlarged and made smaller: one resize in both directions at once is off by many grey levels.
 
-    Wide pictures: Pillow 13 resizes some tall ones along columns first, where earlier ones never did.
+    Wide images: Pillow 13 resizes some tall ones along columns first, where earlier ones never did.
     """
-    image = picture(*size, seed=3)
+    image = make_image(*size, seed=3)
     std = torch.tensor(CLIP_STD).view(3, 1, 1)
     reward = HPSv3(twin.backbone, words())
-    apart = (reward._resized(tensor(image)) - reward._resized_picture(image)) * std * 255
+    apart = (reward._resized(tensor(image)) - reward._resized_image(image)) * std * 255
     assert 0 < apart.abs().max() < 2
 
 
 def test_positions_run_through_the_image(twin):
     """Qwen2-VL's own positions (by row and column) would give another score."""
-    pictures = [picture(112, 56)] * 2
-    batch = processed(twin, pictures, PROMPTS)
+    images = [make_image(112, 56)] * 2
+    batch = processed(twin, images, PROMPTS)
     with torch.no_grad():
         hidden = twin.backbone(
             **{key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")},
@@ -163,7 +163,7 @@ def test_positions_run_through_the_image(twin):
     twin.backbone.rope_deltas = None
     at = batch.input_ids == twin.tokenizer.convert_tokens_to_ids(TOKEN)
     other = twin.head(hidden[at])[:, 0]
-    assert (other - twin.reference(pictures, PROMPTS)).abs().min() > 1e-4
+    assert (other - twin.reference(images, PROMPTS)).abs().min() > 1e-4
 
 
 def test_a_score_does_not_depend_on_the_batch(twin):
@@ -186,7 +186,7 @@ def test_a_table_encodes_each_image_once(twin):
 
 
 def test_patches_are_those_of_the_processor(twin):
-    image = picture(112, 28)  # of the size that it would be brought to
+    image = make_image(112, 28)  # of the size that it would be brought to
     batch = processed(twin, [image], PROMPTS[:1])
     assert torch.allclose(patches(twin._resized(tensor(image)), 14, 2, 2), batch.pixel_values, atol=1e-5)
     assert batch.image_grid_thw.tolist() == [[1, 8, 2]]

@@ -131,7 +131,7 @@ def twin(vocabulary):
     return reward.eval().requires_grad_(False), state
 
 
-def pictures(count, seed=1, side=SIZE):
+def make_images(count, seed=1, side=SIZE):
     return torch.rand(
         count, 3, side, side, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
@@ -221,7 +221,7 @@ IDS = [[2, 5, 6, 7, 3], [2, 12, 8, 11, 9, 5, 10, 3], [2, 7, 3]]
 
 def test_the_score_is_the_authors(twin):
     reward, state = twin
-    images = pictures(3)
+    images = make_images(3)
     expected = authors_score(state, normalised(images), *padded(IDS))
     assert torch.allclose(reward(images, PROMPTS), expected, atol=1e-12)
     assert expected.std() > 1e-3, "a scorer that says the same to everything would pass"
@@ -241,7 +241,7 @@ def test_tokens_are_the_authors(twin):
 
 def test_a_prompt_is_read_up_to_35_tokens(twin, caplog):
     reward, state = twin
-    images = pictures(1)
+    images = make_images(1)
     long = "a red cat " * 11  # 33 words between [CLS] and [SEP]
     with caplog.at_level(logging.WARNING):
         whole = reward(images, [long])
@@ -261,7 +261,7 @@ def test_the_affine_constants(twin, vocabulary):
     dead = {key: torch.zeros_like(value) if key.startswith("mlp.") else value for key, value in state.items()}
     dead["mlp.layers.7.bias"] = torch.tensor([1.2005131249])
     load_exactly(reward.double(), {k: v.double() for k, v in translate(dead).items()}, "a test")
-    assert reward(pictures(1), ["cat"]).item() == pytest.approx(1.0, abs=1e-6)
+    assert reward(make_images(1), ["cat"]).item() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_the_head_is_linear(twin):
@@ -273,7 +273,7 @@ def test_the_head_is_linear(twin):
 
 def test_a_score_does_not_depend_on_the_batch(twin):
     reward, _ = twin
-    images = pictures(3)
+    images = make_images(3)
     together = reward(images, PROMPTS)
     alone = torch.cat([reward(images[i : i + 1], [PROMPTS[i]]) for i in range(3)])
     assert alone.shape == (3,)
@@ -282,8 +282,8 @@ def test_a_score_does_not_depend_on_the_batch(twin):
 
 def test_a_table_encodes_each_image_once(twin):
     reward, _ = twin
-    images, candidates, seen = pictures(2), [PROMPTS, [], ["a", *PROMPTS[:1]]], []
-    images = torch.cat([images, pictures(1, seed=5)])
+    images, candidates, seen = make_images(2), [PROMPTS, [], ["a", *PROMPTS[:1]]], []
+    images = torch.cat([images, make_images(1, seed=5)])
     handle = reward.vision.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
     )
@@ -297,7 +297,7 @@ def test_a_table_encodes_each_image_once(twin):
 
 def test_the_gradient_of_the_image_is_the_slope(twin):
     reward, _ = twin
-    images = (0.25 + 0.5 * pictures(2)).requires_grad_()
+    images = (0.25 + 0.5 * make_images(2)).requires_grad_()
     (slope,) = torch.autograd.grad(reward(images, PROMPTS[:2]).sum(), images)
     step = 1e-5 * torch.randn(images.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     with torch.no_grad():
@@ -306,14 +306,14 @@ def test_the_gradient_of_the_image_is_the_slope(twin):
     assert slope.abs().amax((1, 2, 3)).min() > 0, "both images get a gradient"
 
 
-def test_the_reference_path_reads_the_picture(twin):
-    """A picture of the right size is not resized: both paths see the same pixels, for B = 1 too."""
+def test_the_reference_path_reads_the_image(twin):
+    """An image of the right size is not resized: both paths see the same pixels, for B = 1 too."""
     reward, _ = twin
-    picture = Image.effect_noise((SIZE, SIZE), 60).convert("RGB")
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-    assert reward.reference([picture], ["a red cat"]).shape == (1,)
+    image = Image.effect_noise((SIZE, SIZE), 60).convert("RGB")
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    assert reward.reference([image], ["a red cat"]).shape == (1,)
     assert torch.allclose(
-        reward.reference([picture], ["a red cat"]).float(),
+        reward.reference([image], ["a red cat"]).float(),
         reward(pixels.double(), ["a red cat"]).float(),
         atol=1e-5,
     )
@@ -349,7 +349,7 @@ def test_load_from_a_folder(folder, vocabulary, twin):
     assert not reward.training
     assert not any(weight.requires_grad for weight in reward.parameters())
     reward.geometry = Geometry(SIZE)
-    images = pictures(2).float()
+    images = make_images(2).float()
     assert torch.allclose(
         reward(images, PROMPTS[:2]), twin[0](images.double(), PROMPTS[:2]).float(), atol=1e-4
     )

@@ -158,7 +158,7 @@ def test_each_statistic_sees_its_artefact_in_photographs():
         }
         before = image_stats.statistics(image)
         print(name, {key: round(float(value), 4) for key, value in before.items()})
-        for key, picture in faulty.items():
-            after = float(image_stats.statistics(picture, which=[key])[key])
+        for key, damaged in faulty.items():
+            after = float(image_stats.statistics(damaged, which=[key])[key])
             print("  with a fault:", key, round(after, 4))
             assert after > 1.1 * float(before[key]) + 0.01, (name, key)

@@ -101,7 +101,7 @@ def twin():
     return loaded(state), state
 
 
-def pictures(count, seed=1):
+def make_images(count, seed=1):
     return torch.rand(
         count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
@@ -172,9 +172,9 @@ def authors_score(state, images, prompts, condition=CONDITION, threshold=0.3, wh
 def test_the_score_is_the_authors(twin, threshold):
     reward, state = twin[0] if threshold == 0.3 else loaded(twin[1], threshold=threshold), twin[1]
     expected = torch.cat(
-        [authors_score(state, pictures(3)[i : i + 1], [PROMPTS[i]], threshold=threshold) for i in range(3)]
+        [authors_score(state, make_images(3)[i : i + 1], [PROMPTS[i]], threshold=threshold) for i in range(3)]
     )
-    assert torch.allclose(reward(pictures(3), PROMPTS), expected, atol=1e-9)
+    assert torch.allclose(reward(make_images(3), PROMPTS), expected, atol=1e-9)
     assert expected.std() > 0.1, "a scorer that says the same to everything would pass"
     mask = reward.encode_text(PROMPTS).visible
     assert threshold == 0.3 or (mask.any(1).all() and not mask.all(1).any()), "some tokens, and not all"
@@ -183,7 +183,7 @@ def test_the_score_is_the_authors(twin, threshold):
 def test_the_mask_is_of_each_sample_not_of_the_batch(twin):
     """In a batch where the two differ, each score is that of the sample alone."""
     reward, state = twin
-    images, differs = pictures(2), 0
+    images, differs = make_images(2), 0
     for prompts in (["a red cat", "light"], ["light, color", "zq"], ["hands", "two dogs on a mat"]):
         alone = torch.cat([reward(images[i : i + 1], [prompts[i]]) for i in range(2)])
         assert torch.allclose(reward(images, prompts), alone, atol=1e-9)
@@ -228,7 +228,7 @@ def test_the_condition_has_the_papers_22_words():
 
 def test_condition_and_threshold_are_options():
     state = tiny_state()
-    images = pictures(1)
+    images = make_images(1)
     for options in ({"condition": "hands"}, {"threshold": 0.9}):
         scores = loaded(state, **options)(images, ["a red cat"])
         assert torch.allclose(scores, authors_score(state, images, ["a red cat"], **options), atol=1e-9)
@@ -242,7 +242,7 @@ def test_padding_is_the_end_token_and_is_looked_at(twin):
 
 def test_a_table_encodes_each_image_and_prompt_once(twin):
     reward, _ = twin
-    images, candidates, seen = pictures(2), [PROMPTS, ["a red cat"]], []
+    images, candidates, seen = make_images(2), [PROMPTS, ["a red cat"]], []
     handles = [
         reward.clip.vision_model.register_forward_pre_hook(
             lambda _, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
@@ -262,7 +262,7 @@ def test_a_table_encodes_each_image_and_prompt_once(twin):
 
 def test_the_gradient_of_the_image_is_the_slope(twin):
     reward, _ = twin
-    images = (0.25 + 0.5 * pictures(2)).requires_grad_()
+    images = (0.25 + 0.5 * make_images(2)).requires_grad_()
     (slope,) = torch.autograd.grad(reward(images, PROMPTS[:2]).sum(), images)
     step = 1e-5 * torch.randn(images.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     with torch.no_grad():
@@ -346,7 +346,7 @@ def test_load_from_a_folder(folder, twin):
     reward = rewards.load("mps", weights=str(folder))
     reward.geometry = Geometry(SIZE)
     assert not any(weight.requires_grad for weight in reward.parameters())
-    images = pictures(2).float()
+    images = make_images(2).float()
     scores = reward(images, PROMPTS[:2])
     assert scores.dtype == torch.float32
     assert torch.allclose(scores, twin[0](images.double(), PROMPTS[:2]).float(), atol=0.5)

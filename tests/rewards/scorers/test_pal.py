@@ -243,7 +243,7 @@ def test_heads_are_saved_and_restored(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["a", "b"])
 def test_a_head_is_a_reward_of_a_fixed_mixture(kind, tmp_path):
-    clip, prompts = rewards.load("shapes-clip"), ["a red circle", "a blue square"]
+    clip, prompts = rewards.load("toy-clip"), ["a red circle", "a blue square"]
     torch.manual_seed(0)
     pal = (PalA if kind == "a" else PalB)(64, USERS, width=WIDTH).eval()
     images, mixture = torch.rand(2, 3, 32, 32, requires_grad=True), torch.tensor([0.9, 0.1])
@@ -258,12 +258,12 @@ def test_a_head_is_a_reward_of_a_fixed_mixture(kind, tmp_path):
     assert as_reward(clip, pal).mixture.tolist() == pytest.approx(pal.population().tolist())
     assert reward.needs_text is (kind == "b"), "PAL-A reads no prompt"
     save(pal, tmp_path / "pal.safetensors")
-    options = {"base": "shapes-clip", "weights": str(tmp_path / "pal.safetensors"), "mixture": [0.9, 0.1]}
+    options = {"base": "toy-clip", "weights": str(tmp_path / "pal.safetensors"), "mixture": [0.9, 0.1]}
     loaded = rewards.load("rewards.scorers.pal_reward", **options)
     assert torch.allclose(loaded(images, prompts), scores, atol=1e-6)
     with pytest.raises(ValueError, match="expected 2 shares that add to 1"):
         as_reward(clip, pal, torch.tensor([0.9, 0.9]))
     with pytest.raises(ValueError, match="expected a two-tower scorer"):
-        as_reward(rewards.load("shapes-oracle"), pal)
+        as_reward(rewards.load("toy-oracle"), pal)
     with pytest.raises(ValueError, match="got no base or no weights"):
         rewards.load("rewards.scorers.pal_reward")

@@ -21,19 +21,19 @@ def test_the_authors_own_lines(tmp_path):
     model = tiny_clip.random_model(size=224, patch=32)
     reward = rewards.load("pickscore", weights=str(tiny_clip.save_folder(model, tmp_path)))
     assert reward.geometry == CLIP_224_FLOOR
-    pictures = [
+    images = [
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
         for seed, shape in enumerate([(300, 401, 3), (227, 301, 3)])
     ]
     tokens = clip_tokens("transformers")(PROMPTS)
     with torch.no_grad():
-        pixels = CLIPImageProcessorPil()(pictures, return_tensors="pt").pixel_values
+        pixels = CLIPImageProcessorPil()(images, return_tensors="pt").pixel_values
         image = model.get_image_features(pixel_values=pixels).pooler_output
         image = image / torch.norm(image, dim=-1, keepdim=True)
         text = model.get_text_features(input_ids=tokens).pooler_output
         text = text / torch.norm(text, dim=-1, keepdim=True)
         theirs = model.logit_scale.exp() * (text * image).sum(-1)
-    assert (reward.reference(pictures, PROMPTS) - theirs).abs().max() < 1e-5
+    assert (reward.reference(images, PROMPTS) - theirs).abs().max() < 1e-5
     assert theirs.abs().max() > 0.1
 
 

@@ -15,7 +15,7 @@ from rewards.scorers.textnorm import (
     fit_scale,
     normalised,
     pooled,
-    shapes_near_misses,
+    toy_near_misses,
 )
 from rewards.toy.captions import parse
 from t2ialign.evaluation.ranking import auroc
@@ -111,7 +111,7 @@ def test_differentiable_is_that_of_the_base():
 
 
 def test_an_image_is_encoded_once_and_a_prompt_once():
-    clip, prompts = rewards.load("shapes-clip"), ["a red circle left of a blue square"] * 3 + ["a red circle"]
+    clip, prompts = rewards.load("toy-clip"), ["a red circle left of a blue square"] * 3 + ["a red circle"]
     counts = {"image": 0, "text": 0}
     encode_image, encode_text = clip.tower.encode_image, clip.tower.encode_text
 
@@ -124,7 +124,7 @@ def test_an_image_is_encoded_once_and_a_prompt_once():
         return encode_text(texts)
 
     clip.tower.encode_image, clip.tower.encode_text = image, text
-    reward = TextNorm(clip, shapes_near_misses, scale=20.0)
+    reward = TextNorm(clip, toy_near_misses, scale=20.0)
     images = torch.rand(4, 3, 32, 32)
     with torch.no_grad():
         scores = reward(images, prompts)
@@ -287,17 +287,17 @@ def test_fit_says_what_it_cannot_use():
 
 def test_contrasts_of_the_embedded_world_stay_in_its_grammar():
     for prompt in ("a red circle left of a blue square", "three red circles", "a red square and no circle"):
-        contrasts = shapes_near_misses(prompt)
+        contrasts = toy_near_misses(prompt)
         assert len(contrasts) > 5
         assert all(parse(text) for text in contrasts)
 
 
 @pytest.mark.rest
 def test_it_ranks_counted_things_better_than_its_base():
-    """Pictures of a count caption and of its near misses, ranked by the CLIP that hardly counts."""
+    """Images of a count caption and of its near misses, ranked by the CLIP that hardly counts."""
     reward, oracle, rng = (
-        rewards.load("shapes-textnorm"),
-        rewards.load("shapes-oracle"),
+        rewards.load("toy-textnorm"),
+        rewards.load("toy-oracle"),
         np.random.default_rng(0),
     )
     areas = {"base": [], "textnorm": []}
@@ -315,13 +315,13 @@ def test_it_ranks_counted_things_better_than_its_base():
 
 def test_it_loads_by_name_and_from_published_sets(tmp_path):
     images = torch.rand(1, 3, 32, 32)
-    ours = rewards.load("shapes-textnorm")
+    ours = rewards.load("toy-textnorm")
     assert 0 < ours(images, ["a red circle"]).item() < 1
     assert ours.category("a red circle") == ours.base.category("a red circle")
     file = tmp_path / "sets.json"
     file.write_text(json.dumps({"a red circle": ["a blue circle"]}))
     read = rewards.load(
-        "rewards.scorers.textnorm", base="shapes-clip", contrast=str(file), scale=5.0, form="log"
+        "rewards.scorers.textnorm", base="toy-clip", contrast=str(file), scale=5.0, form="log"
     )
     assert read.rivals("a red circle") == ("a blue circle",)
     with torch.no_grad():
@@ -331,4 +331,4 @@ def test_it_loads_by_name_and_from_published_sets(tmp_path):
     with pytest.raises(ValueError, match="got no base"):
         rewards.load("rewards.scorers.textnorm", scale=1.0)
     with pytest.raises(ValueError, match="fit one with fit_scale"):
-        rewards.load("rewards.scorers.textnorm", base="shapes-clip")
+        rewards.load("rewards.scorers.textnorm", base="toy-clip")

@@ -8,7 +8,7 @@ import pytest
 from rewards.text.contrast import KINDS, asked, near_misses, read_sets, sift
 from rewards.text.contrast_meaning import canonical
 from rewards.text.contrast_rules import other_numbers
-from rewards.text.contrast_words import ENGLISH, SHAPES_WORLD
+from rewards.text.contrast_words import ENGLISH, TOY_WORLD
 from rewards.toy.captions import judge, parse
 from t2ialign.toy.captions import draw_captions
 from t2ialign.toy.render import draw_scene
@@ -80,7 +80,7 @@ def test_an_orange_is_an_object_before_a_verb_and_a_colour_before_a_noun():
 
 
 def test_what_is_absent_is_never_exchanged_for_something_else_that_is_absent():
-    contrasts = near_misses("a red square and no circle", words=SHAPES_WORLD)
+    contrasts = near_misses("a red square and no circle", words=TOY_WORLD)
     assert "a red circle and no square" in contrasts
     assert "a red square and a circle" in contrasts
     assert not any(variant.endswith(("no triangle", "no cross")) for variant in contrasts), (
@@ -90,7 +90,7 @@ def test_what_is_absent_is_never_exchanged_for_something_else_that_is_absent():
 
 
 def test_relations_of_the_embedded_world():
-    contrasts = near_misses("a red circle left of a blue square", words=SHAPES_WORLD)
+    contrasts = near_misses("a red circle left of a blue square", words=TOY_WORLD)
     for variant in (
         *("a red circle right of a blue square", "a red circle above a blue square"),
         *("a blue circle left of a red square", "a red square left of a blue circle"),
@@ -108,7 +108,7 @@ def test_no_near_miss_is_true_of_a_scene_of_its_caption():
         caption, rng = parse(prompt), np.random.default_rng(index)
         scenes = [draw_scene(rng, caption) for _ in range(10)]
         assert all(all(judge(caption, scene).values()) for scene in scenes)
-        for variant in near_misses(prompt, words=SHAPES_WORLD, limit=None):
+        for variant in near_misses(prompt, words=TOY_WORLD, limit=None):
             try:
                 other = parse(variant)
             except ValueError:
@@ -189,7 +189,7 @@ def test_sets_are_read_from_json_as_they_are(tmp_path):
 
 
 def test_families_hold_no_word_twice():
-    for words in (ENGLISH, SHAPES_WORLD):
+    for words in (ENGLISH, TOY_WORLD):
         for family in (
             words.colours,
             *words.relations,

@@ -53,14 +53,14 @@ def load(folder: Callable[[str], Path]) -> Callable[..., LocalJudge]:
     return of
 
 
-def pictures(count: int, height: int = 40, width: int = 60) -> Tensor:
+def make_images(count: int, height: int = 40, width: int = 60) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(count))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_answers_as_its_rows_do_alone(load, family):
     together = load(family, batch=3)
-    images = pictures(5)
+    images = make_images(5)
     answers = together.answer(images, QUESTIONS)
     alone = torch.cat([together.answer(images[i : i + 1], QUESTIONS[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(answers, alone, atol=1e-5, rtol=0)
@@ -72,7 +72,7 @@ def test_a_batch_answers_as_its_rows_do_alone(load, family):
 def test_probabilities_are_those_generation_samples_from(load, folder, family):
     """generate() lays out positions and padding itself; its first step's raw logits are the truth."""
     ours = load(family)
-    image, question = pictures(1), QUESTIONS[1]
+    image, question = make_images(1), QUESTIONS[1]
     if family in PLAIN:
         text = PLAIN[family]["plain"].replace("{question}", question)
     else:
@@ -104,13 +104,13 @@ def test_probabilities_are_those_generation_samples_from(load, folder, family):
 def test_the_prompt_begins_once(load, family):
     """A template that writes <|bos|> and a tokenizer that adds it would make two."""
     ours = load(family)
-    ids = ours._inputs(to_pil(pictures(1)), ["a"])["input_ids"][0]
+    ids = ours._inputs(to_pil(make_images(1)), ["a"])["input_ids"][0]
     assert (ids == ours.tokenizer.bos_token_id).sum() == 1
 
 
 def test_several_questions_about_one_image(load):
     ours = load("qwen", batch=2)
-    images = pictures(2)
+    images = make_images(2)
     rows, questions = [1, 0, 1], [QUESTIONS[0], QUESTIONS[0], QUESTIONS[3]]
     answers = ours.answer(images, questions, rows)
     for row, question, answer in zip(rows, questions, answers, strict=True):
@@ -123,10 +123,10 @@ def test_several_questions_about_one_image(load):
 
 def test_a_judge_whose_weights_are_trained_reads_whole_prompts(load):
     """What several questions share cannot be copied with its gradient."""
-    frozen = load("llava").answer(pictures(1), QUESTIONS[:3], [0, 0, 0])
+    frozen = load("llava").answer(make_images(1), QUESTIONS[:3], [0, 0, 0])
     ours = load("llava")
     ours.model.requires_grad_(True)
-    answers = ours.answer(pictures(1), QUESTIONS[:3], [0, 0, 0])
+    answers = ours.answer(make_images(1), QUESTIONS[:3], [0, 0, 0])
     torch.testing.assert_close(answers.detach(), frozen, atol=1e-4, rtol=0)
     answers.sum().backward()
     assert ours.model.lm_head.weight.grad.abs().max() > 0
@@ -149,7 +149,7 @@ def tokens_read(ours: LocalJudge, images: Tensor) -> int:
 @pytest.mark.parametrize("family", ["llava", "qwen"])
 def test_a_shared_prompt_answers_as_whole_ones_do(load, family, caplog):
     whole, shared = load(family, share=False), load(family, batch=3)
-    images = pictures(3)
+    images = make_images(3)
     torch.testing.assert_close(
         shared.answer(images, ASKED, ROWS), whole.answer(images, ASKED, ROWS), atol=1e-5, rtol=0
     )
@@ -173,7 +173,7 @@ def looking_ahead(ours: LocalJudge) -> LocalJudge:
     ],
 )
 def test_models_that_look_ahead_read_whole_prompts(load, caplog, family, change, reason):
-    ours, images = change(load(family)), pictures(3)
+    ours, images = change(load(family)), make_images(3)
     answers = ours.answer(images, ASKED, ROWS)
     assert reason in caplog.text
     whole = change(load(family, share=False)).answer(images, ASKED, ROWS)
@@ -213,7 +213,7 @@ def test_gradients_reach_the_pixels(load, family):
     """Against a central difference along a random direction, through resize, patches and network."""
     ours = load(family, pixels="float", dtype="float32")
     ours.double()
-    images = pictures(2).mul(0.8).add(0.1)
+    images = make_images(2).mul(0.8).add(0.1)
     questions = QUESTIONS[:2]
 
     def value(x: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ def test_gradients_reach_the_pixels(load, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_pixel_paths_agree_where_nothing_is_rounded(load, family):
     size = (56, 56) if family == "qwen" else (28, 28)  # no resize, and the colours are those of a file
-    images = pictures(2, *size).mul(255).round().div(255)
+    images = make_images(2, *size).mul(255).round().div(255)
     answers = [load(family, pixels=pixels).answer(images, QUESTIONS[:2]) for pixels in ("uint8", "float")]
     torch.testing.assert_close(answers[0], answers[1], atol=1e-3, rtol=0)
 
@@ -245,18 +245,18 @@ def test_a_processor_that_rounds_has_no_gradient(folder):
     model = LlavaForConditionalGeneration.from_pretrained(folder("llava"))
     ours = LocalJudge(model, processor, pixels="float")
     with pytest.raises(ValueError, match="got LlavaImageProcessorPil, which does not carry gradients"):
-        ours.answer(pictures(1).requires_grad_(), ["a"])
+        ours.answer(make_images(1).requires_grad_(), ["a"])
 
 
-def test_pictures_are_rounded_not_cut():
+def test_images_are_rounded_not_cut():
     image = torch.tensor([0.0, 127.4, 127.6, 255.0, 256.0]).div(255).expand(1, 3, 1, 5)
-    (picture,) = to_pil(image)
-    assert [picture.getpixel((x, 0))[0] for x in range(5)] == [0, 127, 128, 255, 255]
+    (pil_image,) = to_pil(image)
+    assert [pil_image.getpixel((x, 0))[0] for x in range(5)] == [0, 127, 128, 255, 255]
 
 
 def test_writing_is_greedy_and_leaves_out_the_prompt(load):
     ours = load("qwen", batch=2)
-    images = pictures(3)
+    images = make_images(3)
     texts = ours.write(images, QUESTIONS[:3], tokens=4)
     for row, text in enumerate(texts):
         ids = ours._inputs(to_pil(images[row : row + 1]), [QUESTIONS[row]])
@@ -276,7 +276,7 @@ def test_writing_is_greedy_and_leaves_out_the_prompt(load):
 @pytest.mark.parametrize("family", ["qwen", "llava", "blip"])
 def test_answers_that_the_limit_broke_off_are_told(load, family):
     ours = load(family, batch=2)
-    images, questions = pictures(3), QUESTIONS[:3]
+    images, questions = make_images(3), QUESTIONS[:3]
     cut: list[int] = []
     ours.write(images, questions, tokens=3, cut=cut.append)
     assert cut == [0, 1, 2]  # random weights do not end by themselves
@@ -292,7 +292,7 @@ def test_answers_that_the_limit_broke_off_are_told(load, family):
 
 def test_an_opening_is_part_of_the_answer(load):
     plain, opened = load("qwen"), load("qwen", opening="Answer: ")
-    images = pictures(1)
+    images = make_images(1)
     assert opened.write(images, ["a"], tokens=3)[0].startswith("Answer: ")
     assert not torch.equal(plain.answer(images, ["a"]), opened.answer(images, ["a"]))
 
@@ -303,7 +303,7 @@ def test_an_opening_is_part_of_the_answer(load):
 )
 def test_control_tokens_in_a_question_are_refused(load, family, question, token):
     with pytest.raises(ValueError, match="which steers this model; expected plain text") as caught:
-        load(family).answer(pictures(1), [question])
+        load(family).answer(make_images(1), [question])
     assert token in str(caught.value)
 
 
@@ -319,14 +319,14 @@ def test_control_tokens_in_a_question_are_refused(load, family, question, token)
 )
 def test_questions_must_fit_the_images(load, questions, rows, message):
     with pytest.raises(ValueError, match=message):
-        load("qwen").answer(pictures(2), questions, rows)
+        load("qwen").answer(make_images(2), questions, rows)
 
 
 def test_it_says_once_when_neither_word_is_likely(load, caplog):
     ours = load("qwen")
     with caplog.at_level(logging.WARNING, "rewards.vlm.base"):
         for _ in range(2):
-            ours.answer(pictures(3), QUESTIONS[:3])
+            ours.answer(make_images(3), QUESTIONS[:3])
     assert len(caplog.records) == 1
     assert "of its probability on yes and no together" in caplog.text
 
@@ -336,7 +336,7 @@ def test_nan_is_an_error(load):
     with torch.no_grad():
         ours.model.lm_head.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"log-probabilities are not finite; .*bfloat16 or float32"):
-        ours.answer(pictures(1), ["a"])
+        ours.answer(make_images(1), ["a"])
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from rewards.vlm.base import NeitherWord
 from rewards.vlm.endpoint import Endpoint
 from t2ialign.scoring.engine import Engine
 from t2ialign.scoring.items import Item
-from tests.rewards.chat_server import ChatServer, listing, picture, question, says
-from tests.scoring.pictures import plain, png
+from tests.rewards.chat_server import ChatServer, listing, question, says, sent_image
+from tests.scoring.images import plain, png
 
 LOG = math.log
 GOOD = listing(Yes=LOG(0.6), No=LOG(0.2), yes=LOG(0.1), _no=LOG(0.05), Maybe=LOG(0.01))
@@ -69,16 +69,16 @@ def test_what_is_asked():
     }
     assert {name: request[name] for name in wanted} == wanted
     assert question(request) == 'is it "red"?'
-    assert picture(request).size == (3, 2)
-    assert picture(request).getpixel((0, 0)) == (178, 178, 178)  # .7 * 255 = 178.5, halves to even
+    assert sent_image(request).size == (3, 2)
+    assert sent_image(request).getpixel((0, 0)) == (178, 178, 178)  # .7 * 255 = 178.5, halves to even
     assert "Authorization" not in server.headers[0]
 
 
 def test_answers_stay_with_their_questions():
-    """Replies overtake each other; the brightness of the picture and the question say whose is whose."""
+    """Replies overtake each other; the brightness of the image and the question say whose is whose."""
 
     def answer(request):
-        bright, number = picture(request).getpixel((0, 0))[0] / 255, int(question(request))
+        bright, number = sent_image(request).getpixel((0, 0))[0] / 255, int(question(request))
         time.sleep(0.03 * (number % 3))
         return 200, listing(yes=-1 - bright, no=-1.0 - number), {}
 
@@ -211,7 +211,7 @@ def test_what_was_neither_is_named_and_the_other_answers_are_kept(silent):
     assert isinstance(caught.value, ValueError) and len(server.requests) == 5
 
 
-def test_scoring_keeps_the_other_pictures():
+def test_scoring_keeps_the_other_images():
     def answer(request):
         return 200, listing(Well=-0.1) if "dog" in question(request) else GOOD, {}
 

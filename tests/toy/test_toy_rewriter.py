@@ -1,4 +1,4 @@
-"""The embedded rewriter's tokenizer round-trips any text, and its model is one of transformers' own."""
+"""The toy rewriter's tokenizer round-trips any text, and its model is one of transformers' own."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The main job on pictures that nobody here made: a folder with captions in, a LoRA that loads out.
+"""The main job on images that nobody here made: a folder with captions in, a LoRA that loads out.
 
 Emoji (Apache-2.0) are preferred to 16-pixel icons (CC-BY-2.5); sizes and modes are mixed as users have them.
 """
@@ -22,8 +22,8 @@ IMAGES = Path(os.environ.get("T2IALIGN_DATA", "../shared/data")) / "images"
 COUNT = 160
 
 
-def pictures(archive: str) -> list[tuple[str, Image.Image]]:
-    """(file stem, picture) of every PNG in a tar archive, in order of name."""
+def make_images(archive: str) -> list[tuple[str, Image.Image]]:
+    """(file stem, image) of every PNG in a tar archive, in order of name."""
     with tarfile.open(IMAGES / archive) as tar:
         files = sorted((member for member in tar if member.name.endswith(".png")), key=lambda m: m.name)
         found = []
@@ -35,39 +35,39 @@ def pictures(archive: str) -> list[tuple[str, Image.Image]]:
 
 
 def emoji() -> list[tuple[str, Image.Image]]:
-    """(Unicode name in lower case, picture) of every emoji of a single code point."""
+    """(Unicode name in lower case, image) of every emoji of a single code point."""
     named = []
-    for stem, picture in pictures("noto-emoji/png32.tar.gz"):
+    for stem, image in make_images("noto-emoji/png32.tar.gz"):
         code = stem.removeprefix("emoji_u")
         name = unicodedata.name(chr(int(code, 16)), "") if "_" not in code else ""
         if name:
-            named.append((name.lower(), picture))
+            named.append((name.lower(), image))
     return named
 
 
-def save_mixed(picture: Image.Image, folder: Path, index: int) -> str:
+def save_mixed(image: Image.Image, folder: Path, index: int) -> str:
     """Save as one of the kinds that real folders mix: sizes, modes and formats -> the file name."""
     side = (24, 32, 48, 64)[index % 4]
-    picture = picture.convert("RGBA").resize((side, side if index % 3 else side + 8))
+    image = image.convert("RGBA").resize((side, side if index % 3 else side + 8))
     name = f"{index:04d}.png"
     if index % 5 == 0:
-        picture.convert("RGB").save(folder / (name := f"{index:04d}.jpg"))
+        image.convert("RGB").save(folder / (name := f"{index:04d}.jpg"))
     elif index % 5 == 1:
-        picture.convert("P").save(folder / name)
+        image.convert("P").save(folder / name)
     elif index % 5 == 2:
-        picture.convert("LA").save(folder / name)
+        image.convert("LA").save(folder / name)
     else:
-        picture.save(folder / name)
+        image.save(folder / name)
     return name
 
 
-@pytest.mark.skipif(not IMAGES.is_dir(), reason=f"no pictures in {IMAGES}; set T2IALIGN_DATA")
-def test_from_a_folder_of_pictures_to_a_lora(tmp_path: Path) -> None:
-    data, output = tmp_path / "pictures", tmp_path / "run"
+@pytest.mark.skipif(not IMAGES.is_dir(), reason=f"no images in {IMAGES}; set T2IALIGN_DATA")
+def test_from_a_folder_of_images_to_a_lora(tmp_path: Path) -> None:
+    data, output = tmp_path / "images", tmp_path / "run"
     captions = []
     for side in ("chosen", "rejected"):
         (data / side).mkdir(parents=True)
-    pairs = zip(emoji()[::5], pictures("silk-icons/icons.tar.gz")[::3], strict=False)
+    pairs = zip(emoji()[::5], make_images("silk-icons/icons.tar.gz")[::3], strict=False)
     for index, ((name, good), (_, bad)) in zip(range(COUNT), pairs, strict=False):
         file = save_mixed(good, data / "chosen", index)
         bad.convert("RGBA").save(data / "rejected" / f"{Path(file).stem}.png")
@@ -86,7 +86,7 @@ def test_from_a_folder_of_pictures_to_a_lora(tmp_path: Path) -> None:
     print("held-out implicit accuracy", held_out)
     assert held_out[-1] >= 0.7
 
-    pipe = StableDiffusionPipeline.from_pretrained(folder("shapes"))
+    pipe = StableDiffusionPipeline.from_pretrained(folder("toy"))
     pipe.set_progress_bar_config(disable=True)
     prompt = {"prompt": captions[0]["text"], "num_inference_steps": 4, "output_type": "pt"}
     before = pipe(**prompt, generator=torch.Generator().manual_seed(0)).images

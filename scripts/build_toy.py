@@ -1,4 +1,4 @@
-"""Train the embedded world's networks on CPU and write assets/: `python scripts/build_shapes.py`.
+"""Train the toy world's networks on CPU and write assets/: `python scripts/build_toy.py`.
 
 Stages: data; vae beside clip and clip-b; latents; denoiser in two processes; pack. Every process has one
 thread (which gives the same weights each time, and two such processes keep two cores busy), a stage that was
@@ -27,7 +27,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--work", type=path, default=ROOT / "runs" / "build-shapes", help="The folder for intermediate files."
+        "--work", type=path, default=ROOT / "runs" / "build-toy", help="The folder for intermediate files."
     )
     parser.add_argument(
         "--output",

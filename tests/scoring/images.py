@@ -17,7 +17,7 @@ COLOURS = ("red", "green", "blue")
 
 
 class Redness(Reward):
-    """Mean red of the whole picture; remembers the sizes of its batches."""
+    """Mean red of the whole image; remembers the sizes of its batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Redness(Reward):
 
 
 class Counting(Redness):
-    """Counts pictures over all runs, and can be told to stop one."""
+    """Counts images over all runs, and can be told to stop one."""
 
     seen = 0
     stop_at: int | None = None
@@ -73,7 +73,7 @@ class Channels(Tower):
 
 
 class Match(TwoTower):
-    """Cosine of picture and prompt."""
+    """Cosine of image and prompt."""
 
     def head(self, image: Tensor, text: Tensor | None) -> Tensor:
         assert text is not None
@@ -102,23 +102,23 @@ class Corner(Prepared):
 
 
 def build_match() -> Match:
-    """What --rewards tests.scoring.pictures:build_match loads."""
+    """What --rewards tests.scoring.images:build_match loads."""
     return Match(Channels(), SQUARE)
 
 
 def build_redness() -> Redness:
-    """Likewise for a reward of raw pictures."""
+    """Likewise for a reward of raw images."""
     return Redness()
 
 
 def plain(red: int, green: int = 0, blue: int = 0, size: tuple[int, int] = (12, 10)) -> Image.Image:
-    """A picture of one colour."""
+    """An image of one colour."""
     return Image.new("RGB", size, (red, green, blue))
 
 
-def folder(root: Path, pictures: Mapping[str, tuple[Image.Image, str | None]]) -> Path:
-    """Pictures by name, each with its prompt beside it, if any."""
-    for name, (image, prompt) in pictures.items():
+def folder(root: Path, images: Mapping[str, tuple[Image.Image, str | None]]) -> Path:
+    """Images by name, each with its prompt beside it, if any."""
+    for name, (image, prompt) in images.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
@@ -128,12 +128,12 @@ def folder(root: Path, pictures: Mapping[str, tuple[Image.Image, str | None]]) -
 
 
 def reds(root: Path, count: int) -> Path:
-    """`count` plain pictures, the i-th with red i and prompt "red i"."""
+    """`count` plain images, the i-th with red i and prompt "red i"."""
     return folder(root, {f"{i:03d}.png": (plain(i), f"red {i}") for i in range(count)})
 
 
 def png(image: Image.Image) -> bytes:
-    """The picture as a file's content."""
+    """The image as a file's content."""
     stream = io.BytesIO()
     image.save(stream, "png")
     return stream.getvalue()
