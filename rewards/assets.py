@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rewards.renamed import current
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -15,7 +17,7 @@ def root() -> Path:
 
 def folder(name: str) -> Path:
     """The folder of one asset, such as "toy". Raises ValueError, listing what is there, if absent."""
-    path = root() / name
+    path = root() / current(name)
     if not path.is_dir():
         there = sorted(p.name for p in root().glob("*") if p.is_dir()) or ["nothing"]
         raise ValueError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from rewards import user_code
 from rewards.declared import names
+from rewards.renamed import current
 from rewards.trained import is_trained, read_about
 from rewards.user_code import Code
 
@@ -90,6 +91,7 @@ def _builder(name: str, weights: object = None) -> tuple[Code, dict[str, Any]]:
     The output folder of `t2ialign train reward` may stand for a name, or be the `weights` of its base.
     """
     folder = next((part for part in (weights, name) if is_trained(part)), None)
+    name = current(name)
     if folder is not None:
         return _trained(name, folder)
     known = names()

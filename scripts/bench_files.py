@@ -26,7 +26,7 @@ def end(bench: Bench) -> Iterator[Row]:
     """From files to a table, for each CLIP."""
     for clip in bench.clips:
         files, batch = FILES[bench.device.type][clip]
-        yield end_of(bench, clip, bench.images or files, 4 if bench.small else batch)
+        yield end_of(bench, clip, bench.num_images or files, 4 if bench.small else batch)
 
 
 def end_of(bench: Bench, clip: str, files: int, batch: int) -> Row:

@@ -1,7 +1,7 @@
 """python scripts/bench_lpo.py [--device cuda] [-o bench.json]
 
-What one forward for two candidates and one encoding a prompt save in step-level preference optimisation, on the
-toy model: the figure is the median over the rounds of the ratio of one round. Bytes and text forwards
+What one forward for two candidates and one encoding a prompt save in step-level preference optimisation, on
+the toy model: the figure is the median over the rounds of the ratio of one round. Bytes and text forwards
 are counted, not timed.
 
   shared     one policy and one reference forward a pair, the reference being the adapter switched off

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from rewards.renamed import current, warn
 from t2ialign import peers
 from t2ialign.io import plain_yaml
 from t2ialign.io.paths import expand
@@ -88,6 +89,7 @@ def load(
         text = _converted(theirs, text) if key != theirs else text
         _assign(merged, key.split("."), _parse(text, cls.model_fields.get(key)))
     merged |= {renamed(cls, key): value for key, value in (values or {}).items()}
+    merged = {key: _renamed_value(key, value) for key, value in merged.items()}
     try:
         config = cls(**merged)
     except ValueError as error:
@@ -97,10 +99,14 @@ def load(
 
 
 def renamed(cls: type[Config], key: str) -> str:
-    """Our name of a key that may be written with dashes, or as another training script calls it."""
+    """Our name of a key that may be written with dashes, or as another script or an old release has it."""
     key = key.replace("-", "_")
-    ours = peers.ALIASES.get(key, key)
-    return ours if key not in cls.model_fields and ours in cls.model_fields else key
+    ours = (peers.ALIASES | peers.FORMER).get(key, key)
+    if key in cls.model_fields or ours not in cls.model_fields:
+        return key
+    if key in peers.FORMER:
+        warn(f"the setting {key}", ours)
+    return ours
 
 
 def save(config: Config, file: Path) -> None:
@@ -153,6 +159,21 @@ def _converted(theirs: str, value: Any) -> Any:
     """A value of another script's setting as ours has it."""
     known = peers.VALUES.get(theirs.replace("-", "_"), {})
     return known.get(value, value) if isinstance(value, str) else value
+
+
+def _renamed_value(key: str, value: Any) -> Any:
+    """A value under today's name; prompts and places are nobody's names."""
+    if "prompt" in str(key) or key in ("data", "output", "resume"):
+        return value
+    if isinstance(value, list | tuple):
+        return [_renamed_value(key, item) for item in value]
+    if isinstance(value, dict):
+        return {name: _renamed_value(name, item) for name, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    if value in (former := peers.FORMER_VALUES.get(key, {})):
+        warn(f"{key}={value}", f"{key}={former[value]}")
+    return current(former.get(value, value))
 
 
 def _located(value: str, folders: Sequence[Path]) -> str:

@@ -37,6 +37,19 @@ ALIASES: dict[str, str] = {
 }
 """Their name -> ours, where both mean the same: these are accepted."""
 
+FORMER: dict[str, str] = {
+    "guidance": "guidance_scale",
+    "monitor_guidance": "monitor_guidance_scale",
+    "num_steps": "num_inference_steps",
+    "pictures": "images",
+    "siblings": "candidates",
+    "validation_guidance": "validation_guidance_scale",
+}
+"""What a setting was called at first -> its name: accepted, with a warning, until the next release."""
+
+FORMER_VALUES: dict[str, dict[str, str]] = {"compare": {"siblings": "candidates"}}
+"""A setting -> what its values were called at first -> their names."""
+
 VALUES: dict[str, dict[str, str]] = {
     "lr_scheduler": {"constant_with_warmup": "constant"},
     "mixed_precision": {"no": "fp32"},
@@ -52,7 +65,6 @@ INSTEAD: dict[str, str] = {
     "cache_dir": "the environment variable HF_HOME, which moves the cache of the Hub",
     "dataset_config_name": "a colon in data: write data=NAME:CONFIG",
     "enable_xformers_memory_efficient_attention": "attention: write attention=xformers",
-    "guidance_scale": "guidance",
     "instance_data_dir": "data, which holds pairs of images",
     "lora_layers": "lora_targets: write lora_targets=[to_q, to_k, to_v, to_out.0]",
     "lora_r": "lora_rank",
@@ -63,7 +75,6 @@ INSTEAD: dict[str, str] = {
     "max_train_epochs": "max_steps, which counts optimiser steps",
     "max_train_samples": "limit, which takes the first so many pairs",
     "no_hflip": "flip: write flip=false, which is the default",
-    "num_inference_steps": "num_steps",
     "num_train_epochs": "max_steps, which counts optimiser steps",
     "output_name": "output: the files in output=runs/NAME are named after the folder",
     "pretrained_vae_model_name_or_path": "model, a folder that holds the VAE which you want",

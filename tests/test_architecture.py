@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "peers": set(),
     "progress": set(),
     "io": set(),
-    "config": {"io", "peers"},
+    "config": {"io", "peers", "rewards.renamed"},
     "overrides": {"config", "peers"},
     "models": {
         "diffusion",
@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
         "rewards.foreign",
         "rewards.hub",
         "rewards.permissions",
+        "rewards.renamed",
         "rewards.tensor_files",
         "rewards.towers.clip_tokenizer",
         "rewards.weights",

@@ -90,8 +90,8 @@ for argv in {commands!r}:
 def test_train_sample_score_and_rewrite_need_nothing_that_is_posix_only(tmp_path):
     run, images = str(tmp_path / "run"), str(tmp_path / "images")
     settings = """model=toy reward=toy-oracle collect_every=1 collect_prompts=1 rollouts=2 keep=2
-        compare=2 timesteps=1 num_inference_steps=2 guidance_scale=1 batch_size=1 lora_rank=2 checkpoint_every=1
-        checkpoint_limit=1 trackers=[] validation_prompts=[]"""
+        compare=2 timesteps=1 num_inference_steps=2 guidance_scale=1 batch_size=1 lora_rank=2
+        checkpoint_every=1 checkpoint_limit=1 trackers=[] validation_prompts=[]"""
     train = ["train", "dense", "prompts=a red circle", f"output={run}", *settings.split()]
     commands = [
         [*train, "max_steps=2"],

@@ -8,6 +8,7 @@ from rewards.detection.colours import ClipColours, ColourClassifier
 from rewards.detection.detect import Detector, MaskDetector, TransformersDetector
 from rewards.foreign import reading
 from rewards.preprocess import Geometry
+from rewards.renamed import current
 from rewards.towers.clip_towers import load_tower
 from rewards.towers.two_tower import Tower
 from rewards.toy.detector import ToyColours, ToyDetector
@@ -28,7 +29,7 @@ def load_detector(source: str, sha256: str | None = None) -> Detector:
     `Name` is called without arguments; `sha256` pins the weights file. A Mask2Former becomes a MaskDetector,
     any other checkpoint a TransformersDetector. Raises ValueError for what does not load or is no Detector.
     """
-    if source == TOY:
+    if current(source) == TOY:
         return ToyDetector()
     if ":" in source:
         return _called(source).eval()
@@ -42,7 +43,7 @@ def load_colours(
 
     An equal CLIP among `towers` is shared. Raises ValueError for what `load_tower` refuses.
     """
-    if source == TOY:
+    if source is not None and current(source) == TOY:
         return ToyColours()
     tower = load_tower(
         source or GENEVAL_CLIP, architecture="ViT-L-14-quickgelu", sha256=sha256, towers=towers

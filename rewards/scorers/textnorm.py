@@ -20,6 +20,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from rewards.base import Reward
+from rewards.renamed import current
 from rewards.text.contrast import LIMIT, near_misses, read_sets
 from rewards.text.contrast_words import TOY_WORLD
 from rewards.toy.captions import parse
@@ -271,6 +272,7 @@ def build(
     if not base:
         raise ValueError("got no base; expected the name of a reward to normalise; pass base=")
     named: dict[str, Contrast] = {"rules": near_misses, "toy": toy_near_misses}
+    contrast = current(contrast)
     source = named[contrast] if contrast in named else read_sets(Path(contrast))
     reward = load_all([base], {base: options}, towers=towers)[base]
     return TextNorm(reward, source, scale=scale, form=form)

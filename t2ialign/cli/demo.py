@@ -28,7 +28,7 @@ RESULT, REPORT, SECONDS, SETTINGS = "demo.json", "report.html", "seconds.jsonl",
 SCORES = "scores.jsonl"
 """In the folders of base and aligned: what the oracle says of each image."""
 TRAIN_PROMPTS, PER_PROMPT, HELD_OUT = 480, 4, 480
-SAMPLER = {"steps": 20, "guidance": 2.0, "batch-size": 128}
+SAMPLER = {"num_inference_steps": 20, "guidance_scale": 2.0, "batch_size": 128}
 """Guidance is low so that what the weights know of the prompt shows: at 4 it does much of DPO's work."""
 EVAL_SEED = 1_000_000
 """Seeds of the held-out images start here, far from those of the training samples."""
@@ -115,7 +115,7 @@ def train(output: Path, seed: int) -> None:
 
 
 def measure(
-    output: Path, seed: int, *, into: Path | None = None, guidance_scale: float = SAMPLER["guidance"]
+    output: Path, seed: int, *, into: Path | None = None, guidance_scale: float = SAMPLER["guidance_scale"]
 ) -> dict[str, Summary]:
     """Sample base and aligned on the same held-out prompts and seeds, `into` a folder, and ask the oracle."""
     import rewards
@@ -272,7 +272,7 @@ def _sample(
     first_seed: int,
     per_prompt: int = 1,
     lora: Path | None = None,
-    guidance_scale: float = SAMPLER["guidance"],
+    guidance_scale: float = SAMPLER["guidance_scale"],
 ) -> None:
     """Render the prompts with the toy model, going on with what a killed run left."""
     api.sample(
@@ -280,9 +280,9 @@ def _sample(
         prompts,
         num_images_per_prompt=per_prompt,
         seed=first_seed,
-        num_inference_steps=int(SAMPLER["steps"]),
+        num_inference_steps=int(SAMPLER["num_inference_steps"]),
         guidance_scale=guidance_scale,
-        batch_size=int(SAMPLER["batch-size"]),
+        batch_size=int(SAMPLER["batch_size"]),
         loras=[] if lora is None else lora,
         output=folder,
         resume=folder.exists(),

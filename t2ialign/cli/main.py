@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from t2ialign.cli.examples import EXAMPLES
+from t2ialign.cli.former import today
 from t2ialign.cli.interrupt import heeded
 from t2ialign.cli.terminal import READER_LEFT, open_closed, plain_output, reader_left
 from t2ialign.io import naming
@@ -69,7 +70,8 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """What argparse makes of the words, with every path in full."""
-        return super().parse_known_args([_dashed(expand_word(word)) for word in args], namespace)
+        words = [_dashed(expand_word(word)) for word in args]
+        return super().parse_known_args(today(words, self._options), namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises ValueError instead of printing the usage and leaving."""
@@ -79,7 +81,7 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
     def check_words(self, args: argparse.Namespace) -> None:
-        """Raises ValueError for steps=20 in the place of a prompt, where --num-inference-steps 20 is meant."""
+        """Raises ValueError for seed=20 in the place of a prompt, where --seed 20 is meant."""
         for word in (str(word) for name in FREE_WORDS for word in getattr(args, name, [])):
             if (option := self._assigned(word)) is not None:
                 raise ValueError(
@@ -99,7 +101,7 @@ class Parser(argparse.ArgumentParser):
         return f"write -{word}, with two dashes" if short else "drop it, or quote what belongs together"
 
     def _assigned(self, word: str) -> str | None:
-        """--num-inference-steps for steps=20, if there is such an option."""
+        """--seed for seed=20, if there is such an option."""
         name, equals, _ = word.partition("=")
         option = "--" + name.replace("_", "-")
         return option if equals and option in self._options() else None

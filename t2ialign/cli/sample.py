@@ -15,8 +15,6 @@ from t2ialign.toy import default as toy
 
 FLAGS = {
     "num_images_per_prompt": "-n",
-    "num_inference_steps": "--num-inference-steps",
-    "guidance_scale": "--guidance-scale",
     "loras": "--lora",
     "rewriter_options": "--rewriter-option",
     "reward_options": "--option",

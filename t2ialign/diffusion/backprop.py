@@ -89,17 +89,20 @@ def draw_plan(
     """
     if rule in ("last", "spaced") and not 1 <= k <= num_inference_steps - max(0, early_stop - 1):
         raise ValueError(
-            f"got k={k} recorded steps of num_inference_steps={num_inference_steps} with early_stop={early_stop}; expected "
-            "1 <= k <= the fewest steps that run; lower k or raise num_inference_steps"
+            f"got k={k} recorded steps of num_inference_steps={num_inference_steps} with "
+            f"early_stop={early_stop}; expected 1 <= k <= the fewest steps that run; lower k "
+            "or raise num_inference_steps"
         )
     if not 0 <= early_stop <= num_inference_steps:
         raise ValueError(
-            f"got early_stop={early_stop}; expected 0 to num_inference_steps={num_inference_steps}; it counts steps from the end"
+            f"got early_stop={early_stop}; expected 0 to "
+            f"num_inference_steps={num_inference_steps}; it counts steps from the end"
         )
     if rule == "normal" and num_inference_steps - max(0, early_stop - 1) < 2:
         raise ValueError(
-            f"got record=normal for num_inference_steps={num_inference_steps} with early_stop={early_stop}; expected 2 steps or "
-            "more that run, as the cut falls after the first; raise num_inference_steps"
+            f"got record=normal for num_inference_steps={num_inference_steps} with "
+            f"early_stop={early_stop}; expected 2 steps or more that run, as the cut falls after "
+            "the first; raise num_inference_steps"
         )
     dropped = _integer(early_stop, generator) if early_stop else 0
     runs = num_inference_steps - dropped

@@ -1,4 +1,4 @@
-"""Sampling where each step draws K candidates from one p(x_s | x_t), has them judged, and goes on from one."""
+"""Sampling that draws K candidates a step from one p(x_s | x_t), has them judged, and goes on from one."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def candidate_rollout(
 ) -> Iterator[Step]:
     """Denoise x_T (B, C, h, w), one forward a step, and yield each step with its candidates; no gradients.
 
-    times: (T + 1,), noise first. On a step without noise all candidates are one state. The last yielded step's
-    chosen candidate is the sample, which the caller reads off by `choice`.
+    times: (T + 1,), noise first. On a step without noise all candidates are one state. The last yielded
+    step's chosen candidate is the sample, which the caller reads off by `choice`.
     """
     x, times = x_T.float(), times.to(x_T.device)
     for i in range(len(times) - 1):

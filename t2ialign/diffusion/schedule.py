@@ -53,7 +53,8 @@ def timesteps(config: Mapping[str, Any], num_inference_steps: int) -> Tensor:
         raise ValueError(f"got timestep_spacing={spacing!r}; expected leading, trailing or linspace")
     if grid[0] >= total:
         raise ValueError(
-            f"got num_inference_steps={num_inference_steps}; expected fewer, as steps_offset={offset} passes t={total - 1}"
+            f"got num_inference_steps={num_inference_steps}; expected fewer, as "
+            f"steps_offset={offset} passes t={total - 1}"
         )
     return torch.cat([grid.long(), torch.tensor([END])])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rewards.renamed import current
 from t2ialign.io import plain_yaml
 from t2ialign.models.options import AS_IT_IS, NAMES, ModelOptions
 
@@ -43,7 +44,7 @@ class Source:
 
 def locate(model: str) -> Source:
     """Find what `model` names; only a Hub id may be elsewhere. Raises ValueError for what is not there."""
-    if model == "toy":
+    if current(model) == "toy":
         from rewards.assets import folder
 
         return Source(str(folder("toy")))
@@ -63,7 +64,7 @@ def locate(model: str) -> Source:
 
 def check_model(model: str, what: str) -> None:
     """Raises ValueError, naming `what`, for a model on this machine that is not there."""
-    if model != "toy" and is_path(model) and not Path(model).expanduser().exists():
+    if current(model) != "toy" and is_path(model) and not Path(model).expanduser().exists():
         raise ValueError(f"got {what} {model}: no such folder or file; expected {EXPECTED}; check the path")
 
 

@@ -68,7 +68,7 @@ def group_advantages(scores: Tensor, *, least_std: float = 1e-6) -> Tensor:
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
-    """PPO's loss, log-ratios to the sampling policy and advantages (B, K) -> (B,): the mean over candidates."""
+    """PPO's loss, log-ratios to the sampler and advantages (B, K) -> (B,), the mean over candidates."""
     r = ratio.exp()
     gain = torch.minimum(r * advantages, r.clamp(1 - clip, 1 + clip) * advantages)
     return -gain.mean(1)

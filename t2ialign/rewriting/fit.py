@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rewards.renamed import current
+
 TOY = "toy"
 
 
@@ -58,7 +60,7 @@ def _base_of(name: str) -> str | None:
             raise ValueError(f"got {settings}, which is not YAML ({error}); restore it") from error
         base = values.get("model") if isinstance(values, dict) else None
         if isinstance(base, str) and Path(base).expanduser() != path:
-            return _base_of(base) or base
+            return _base_of(base) or current(base)
     return str(path)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewards.renamed import current
 from t2ialign.rewriting.instructions import PRESETS, Preset
 from t2ialign.rewriting.intensity import intensity
 from t2ialign.rewriting.rewriter import Rewriter
@@ -118,6 +119,7 @@ def choose(
     """
     for key in MAPPINGS:
         _check_mapping(key, options.get(key, {}))
+    name, preset = current(name), preset and current(preset)
     given = {"preset": preset, "url": url, "temperature": temperature, **options}
     if name == RULES:
         _refuse(name, given)

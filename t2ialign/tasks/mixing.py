@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rewards.renamed import current
 from t2ialign.io import locks, naming
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _base(path: Path) -> str | None:
     except ValueError as error:
         raise ValueError(f"got {settings}, which is not YAML ({error}); expected a run's own") from error
     base = values.get("model") if isinstance(values, dict) else None
-    return base if isinstance(base, str) else None
+    return current(base) if isinstance(base, str) else None
 
 
 def _write_card(output: Path, what: str, bases: list[str], rank: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rewards.renamed import warn
 from t2ialign.training.methods import methods
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def find(text: str) -> Path:
     if here is not None or text.endswith((".yaml", ".yml")) or re.search(r"[/\\]", text):
         return here or Path(text)
     shipped = {file.stem: file for file in files()}
+    if text.endswith("_shapes") and (now := f"{text.removesuffix('_shapes')}_toy") in shipped:
+        warn(f"the recipe {text}", now)
+        text = now
     if text not in shipped:
         near = difflib.get_close_matches(text, shipped, n=1)
         hint = f"did you mean {near[0]}?" if near else "t2ialign recipes lists those that ship"

@@ -125,12 +125,12 @@ def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
             r"got -lr 1; expected an option of t2ialign train; write --lr, with two dashes",
         ),
         (
-            ["sample", "x", "steps=20"],
-            r"got steps=20; expected an option with dashes.*; write --num-inference-steps 20",
+            ["sample", "x", "seed=20"],
+            r"got seed=20; expected an option with dashes.*; write --seed 20",
         ),
         (
-            ["sample", "x", "--stesp", "20"],
-            r"got --stesp.*; expected an option .*; did you mean --num-inference-steps\?",
+            ["sample", "x", "--sede", "20"],
+            r"got --sede.*; expected an option .*; did you mean --seed\?",
         ),
         (["recipes", "a", "output=b"], r"got output=b; expected an option of t2ialign recipes; drop it"),
         (

@@ -114,10 +114,12 @@ SEVERAL = """
 import sys
 from t2ialign.cli import main
 folder = sys.argv[1]
-code = main(["sample", "a red circle", "-n", "2", "--num-inference-steps", "2", "--output", folder + "/images"])
+code = main(["sample", "a red circle", "-n", "2", "--num-inference-steps", "2",
+              "--output", folder + "/images"])
 code |= main(["score", folder + "/images", "--rewards", "toy-clip", "-o", folder + "/scores.jsonl"])
 code |= main(["train", "backprop", "prompts=a red circle", "output=" + folder + "/run", "max_steps=2",
-              "num_inference_steps=2", "batch_size=1", "validation_prompts=a red circle", "validation_steps=2"])
+              "num_inference_steps=2", "batch_size=1", "validation_prompts=a red circle",
+              "validation_steps=2"])
 code |= main(["rewrite", "a pair of crimson balls", "--rewriter", "toy", "-o", folder + "/rewrites.jsonl"])
 code |= main(["train", "rewrite_sft", "data=" + folder + "/rows.jsonl", "output=" + folder + "/rewriter",
               "max_steps=1", "batch_size=1", "holdout=0.5"])

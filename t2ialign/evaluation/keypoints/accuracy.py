@@ -51,7 +51,7 @@ class Accuracy:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        lone = {name: getattr(self, name) for name in ("points", "over_kinds", "pictures")}
+        lone = {"points": self.points, "over_kinds": self.over_kinds, "pictures": self.images}
         return {
             "kinds": {name: one.to_json() for name, one in self.kinds.items()},
             "categories": {name: one.to_json() for name, one in self.categories.items()},

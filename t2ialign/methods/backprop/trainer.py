@@ -213,7 +213,8 @@ class Trainer(base.Trainer[Config, Batch]):
         """The prompts, how images are sampled, and the reward at the start."""
         cfg, facts, prompts = self.cfg, super().facts(), len(self.prompts.texts)
         height, width = self.size
-        path = f"{cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}, {self.kernel}, {height}x{width} pixels"
+        path = f"{cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}, {self.kernel}"
+        path += f", {height}x{width} pixels"
         return replace(
             facts,
             unit="prompts",

@@ -18,7 +18,8 @@ class Config(PathConfig):
   Follow the published recipe for Stable Diffusion 1.5:
     t2ialign train dense -c dense_sd15 prompts=prompts.txt
   Train with another reward and shorter paths:
-    t2ialign train dense prompts=prompts.txt reward=imagereward model=my_model.safetensors num_inference_steps=25
+    t2ialign train dense prompts=prompts.txt reward=imagereward model=my_model.safetensors \
+      num_inference_steps=25
 """
 
     FREE: ClassVar[frozenset[str]] = PathConfig.FREE | {"rollout_batch", "heldout_prompts"}

@@ -51,8 +51,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 3e-5,
         "accumulate": 2,
     },
-    # The comparison of Zhang et al. 2025: LPO's candidates, their standard scores in place of a pair. The clip
-    # is PPO's for mean log-ratios (Black et al. 2024; Liu et al. 2025).
+    # The comparison of Zhang et al. 2025: LPO's candidates, their standard scores in place of a pair. The
+    # clip is PPO's for mean log-ratios (Black et al. 2024; Liu et al. 2025).
     "grpo": {**LPO, "loss": "grpo", "clip": 1e-4, "threshold_low": 0.0, "threshold_high": 0.0},
 }
 
@@ -66,7 +66,8 @@ FOR_SDXL: dict[str, dict[str, Any]] = {
         "collect_prompts": 16,  # 4 GPUs x 4
         "rollout_batch": 4,
     },
-    # The released run lets 2 candidates go on for 3 more steps each before they are judged; here every step is.
+    # The released run lets 2 candidates go on for 3 more steps each before they are judged; here every
+    # step is.
     "spo": {
         "lora_rank": 64,
         "lr": 1e-5,

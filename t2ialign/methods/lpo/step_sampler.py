@@ -210,7 +210,7 @@ def judged_steps(
             stds[i] = std
     if not stds:
         raise ValueError(
-            f"got t_min={t_min:g}, t_max={t_max:g}, which no noisy step of num_inference_steps={len(times) - 1} falls "
-            "into; expected one to learn from; widen them"
+            f"got t_min={t_min:g}, t_max={t_max:g}, which no noisy step of "
+            f"num_inference_steps={len(times) - 1} falls into; expected one to learn from; widen them"
         )
     return stds

@@ -69,7 +69,7 @@ class PlainLatentScorer:
         self.reward, self.texts = reward.to(device).requires_grad_(False).eval(), texts
 
     def judge(self, numbers: Tensor, cond: Cond) -> Judge:
-        """K candidates of B paths are one call; a latent reward takes whole times, so a flow's are rounded."""
+        """K candidates of B paths are one call. A latent reward takes whole times; a flow's are rounded."""
         texts = [self.texts[i] for i in numbers.tolist()]
 
         @torch.no_grad()

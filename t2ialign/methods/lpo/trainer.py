@@ -218,7 +218,8 @@ class Trainer(base.Trainer[Config, Batch]):
     def facts(self) -> Facts:
         """The prompts, how paths are sampled, the reward at the start, and beta or clip at this latent."""
         cfg, facts, preference = self.cfg, super().facts(), self.cfg.loss == "preference"
-        path = f"{cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}, {self.sampler.kernel}, {cfg.compare} compared"
+        path = f"{cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}"
+        path += f", {self.sampler.kernel}, {cfg.compare} compared"
         gap = f"p_best - p_worst above {cfg.threshold_low:g}"
         if cfg.threshold_high != cfg.threshold_low:
             gap += f" to {cfg.threshold_high:g}, by {cfg.threshold_schedule}"
