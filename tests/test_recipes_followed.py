@@ -55,6 +55,11 @@ def copy_of_the_repository(folder: Path) -> Path:
     return folder
 
 
+def files_of(step: Step) -> list[Path]:
+    """The file that a block is to be written to, if it is one."""
+    return [Path(name) for name in re.findall(r"[Ww]rite (?:the recipe )?`([\w./]+)`", step.before)]
+
+
 def follow(step: Step, root: Path) -> None:
     if step.language == "sh":
         for line in step.code.splitlines():
@@ -67,7 +72,7 @@ def follow(step: Step, root: Path) -> None:
         (place,) = [i for i, line in enumerate(lines) if line.startswith("| ") and f"`{row[2]}`" in line]
         page.write_text("".join([*lines[: place + 1], step.code, *lines[place + 1 :]]), encoding="utf-8")
     else:
-        (name,) = re.findall(r"[Ww]rite (?:the recipe )?`([\w./]+)`", step.before)
+        (name,) = files_of(step)
         assert not (root / name).exists(), f"{name} is there: a recipe adds files and changes none"
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(step.code, encoding="utf-8")
@@ -102,10 +107,13 @@ def test_the_recipe_works_as_printed(title: str, root: Path) -> None:
     assert {"python", "sh"} <= {step.language for step in followed}
     for step in followed:
         follow(step, root)
+    written = [str(name) for step in followed for name in files_of(step) if name.suffix == ".py"]
+    run(f"python -m ruff check {' '.join(written)}", root)
+    run(f"python -m ruff format --check {' '.join(written)}", root)
 
 
 def test_every_kind_of_extension_has_a_recipe() -> None:
-    assert {"Add a reward", "Add an objective", "Add a method"} <= set(RECIPES)
+    assert {"Add a reward", "Add an objective", "Add a method", "Add a model family"} <= set(RECIPES)
 
 
 def test_a_command_that_fails_fails_the_recipe(root: Path) -> None:

@@ -122,7 +122,7 @@ class ChatClient:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         address = httpx.URL(self.url)
-        proxy = None if proxy_bypass(address.host) else getproxies().get(address.scheme)
+        proxy = None if proxy_bypass(address.netloc.decode()) else getproxies().get(address.scheme)
         system = ssl.create_default_context()  # the system's certificates, which may hold a company's own
         try:
             return httpx.AsyncClient(

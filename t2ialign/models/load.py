@@ -51,7 +51,7 @@ def load_policy(
         pipe = load_folder(source, options, dtypes)
     else:
         pipe = load_file(source.file, source.network, options, dtypes)
-    if not pipe.vae.config.force_upcast:
+    if not pipe.vae.config.get("force_upcast"):
         with readable(source.place):
             pipe.vae.to(dtype)
     pipe.to(torch.device(device or default_device()))
@@ -81,7 +81,7 @@ def policy_of(
     policy_type = policy_class(type(pipe).__name__)
     config = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
     dtype = dtype or getattr(pipe, policy_type.component).dtype
-    if pipe.vae.config.force_upcast:
+    if pipe.vae.config.get("force_upcast"):
         pipe.vae.float()
     policy: Policy = policy_type(pipe, dtype=dtype, options=options)
     policy.source = source or policy.source

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from t2ialign.io.hashes import digest, sealed
-from t2ialign.training import base, checkpoint, optim
+from t2ialign.training import checkpoint, loop, optim
 from t2ialign.training.log import METRICS
 from t2ialign.training.stop import StopRequest
 from tests.test_alignment import addresses, shifted
@@ -224,7 +224,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_anew_with_the_same_c
     caplog.set_level("INFO")
     cfg = toy_config(max_steps=2, trackers=("tensorboard",))
     owner, name = (
-        {"config": base.config, "Log": base.Log, "checkpoint": checkpoint}[where.split(".")[0]],
+        {"config": loop.config, "Log": loop.Log, "checkpoint": checkpoint}[where.split(".")[0]],
         where,
     )
 

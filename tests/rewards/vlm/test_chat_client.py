@@ -134,3 +134,10 @@ def test_the_proxy_is_the_one_for_the_address(monkeypatch):
     with pytest.raises(ValueError, match="got a proxy for http that cannot be used") as caught:
         ask(elsewhere)
     assert "pass" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_address_with_its_port_may_be_left_out_of_the_proxy(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with ChatServer(lambda _: HELLO) as server:
+        monkeypatch.setenv("no_proxy", server.url.removeprefix("http://").removesuffix("/v1"))
+        assert ask(client(server.url)) == ["hello yourself"]
