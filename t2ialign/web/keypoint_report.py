@@ -26,7 +26,7 @@ IMAGES = 48
 LONE = {
     "points": "all key points",
     "over_kinds": "mean over kinds",
-    "pictures": "images with all correct",
+    "images": "images with all correct",
 }
 
 
