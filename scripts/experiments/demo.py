@@ -71,7 +71,7 @@ class Demo(Claim):
                 for name in aligned
                 if name != "all"
             },
-            "guidance_scale": guidance_scale,
+            "guidance": guidance_scale,
             **more,
         }
         holds = difference["all"].mean >= GAIN and aligned["all"].low > base["all"].high

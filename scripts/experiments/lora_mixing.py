@@ -82,11 +82,13 @@ class MixingClaim(MeasuredOnce):
         write_diffusers(mix_layers(first, second, alpha), place / FILE, {})
         policy = load_policy("toy")
         load_lora(policy, place)
-        sampler = {
-            "num_inference_steps": TRAINING["num_inference_steps"],
-            "guidance": TRAINING["guidance_scale"],
-        }
-        images = generate(policy, captions, range(len(captions)), **sampler)
+        images = generate(
+            policy,
+            captions,
+            range(len(captions)),
+            num_inference_steps=TRAINING["num_inference_steps"],
+            guidance_scale=TRAINING["guidance_scale"],
+        )
         with torch.no_grad():
             return {name: judge(images, captions).tolist() for name, judge in judges.items()}
 

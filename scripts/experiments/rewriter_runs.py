@@ -145,12 +145,14 @@ class JudgedImages:
     def _judge(self, keys: Sequence[tuple[int, str, int]]) -> None:
         captions = [self.captions[place] for place, _, _ in keys]
         seeds = [self.first_seed + place + draw * len(self.captions) for place, _, draw in keys]
-        sampler: dict[str, Any] = {
-            "num_inference_steps": STEPS,
-            "guidance_scale": GUIDANCE,
-            "batch_size": BATCH,
-        }
-        images = generate(self.policy, [text for _, text, _ in keys], seeds, **sampler)
+        images = generate(
+            self.policy,
+            [text for _, text, _ in keys],
+            seeds,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            batch_size=BATCH,
+        )
         results = self.evaluator.judge(images, captions, [toy_points(text) for text in captions])
         for key, result in zip(keys, results, strict=True):
             self.judged[key] = [float(verdict.match or 0.0) for verdict in result.verdicts]

@@ -79,12 +79,14 @@ class TextNormClaim(Claim):
                 texts = [text for _, text, _ in part for _ in range(self.images)]
                 first_seeds = [1_000_000 * seed + 100 * number for *_, number in part]
                 seeds = [first + i for first in first_seeds for i in range(self.images)]
-                sampler: dict[str, Any] = {
-                    "num_inference_steps": STEPS,
-                    "guidance_scale": GUIDANCE,
-                    "batch_size": self.batch,
-                }
-                images = generate(policy, texts, seeds, **sampler)
+                images = generate(
+                    policy,
+                    texts,
+                    seeds,
+                    num_inference_steps=STEPS,
+                    guidance_scale=GUIDANCE,
+                    batch_size=self.batch,
+                )
                 jsonl.append(file, self._lines(part, images, oracle(images, texts), scorers))
                 bar.update(len(part))
 

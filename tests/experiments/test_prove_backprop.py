@@ -106,7 +106,7 @@ def test_the_monitor_has_to_fire_in_time(tmp_path, monkeypatch, fired, holds):
     monitor.mkdir(parents=True)
     prompts = [f"caption {i}" for i in range(40)]
     about = {"method": "backprop", "model": "toy", "trained": "toy-clip", "embedding": None}
-    about |= {"prompts": prompts, "images": 1, "steps": 20, "guidance_scale": 4.0}
+    about |= {"prompts": prompts, "images": 1, "steps": 20, "guidance": 4.0}
     atomic.write_json(monitor / "about.json", about)
     rows = [
         {
