@@ -165,15 +165,14 @@ def _renamed_value(key: str, value: Any) -> Any:
     """A value under today's name; prompts and places are nobody's names."""
     if "prompt" in str(key) or key in ("data", "output", "resume"):
         return value
-    if isinstance(value, list | tuple):
-        return [_renamed_value(key, item) for item in value]
     if isinstance(value, dict):
         return {name: _renamed_value(name, item) for name, item in value.items()}
-    if not isinstance(value, str):
-        return value
-    if value in (former := peers.FORMER_VALUES.get(key, {})):
+    if isinstance(value, list | tuple):
+        return [_renamed_value(key, item) for item in value]
+    if isinstance(value, str) and value in (former := peers.FORMER_VALUES.get(key, {})):
         warn(f"{key}={value}", f"{key}={former[value]}")
-    return current(former.get(value, value))
+        return former[value]
+    return current(value) if isinstance(value, str) else value
 
 
 def _located(value: str, folders: Sequence[Path]) -> str:

@@ -26,7 +26,7 @@ _PRONOUN = re.compile(
 _MEDIA = sorted(set(MEDIA) - {"picture", "image"})
 _BARE = re.compile(
     r"(?:(?:please|create|draw|design|generate|make|show|me|this|the|an?)\s+)*"
-    r"(?:photo|photograph|image|image)s?(?:\s+(?:shows|presents|depicts))?",
+    r"(?:photo|photograph|picture|image)s?(?:\s+(?:shows|presents|depicts))?",
     re.IGNORECASE,
 )
 """Words for a photo and nothing more, which every image is."""

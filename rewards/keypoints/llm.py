@@ -11,13 +11,13 @@ from rewards.keypoints import taxonomy as keypoints
 from rewards.keypoints.taxonomy import KeyPoint
 from rewards.llm.base import Message, Writer
 
-INSTRUCTION = """You read prompts for an image generator and list what an image must show to be right for \
+INSTRUCTION = """You read prompts for an image generator and list what a picture must show to be right for \
 them. Each thing that can be checked on its own is one key point, of one of these kinds:
 
 {kinds}
 
 Rules: take only what the prompt says or clearly implies, and add nothing of your own. One fact a key point; \
-say it as a short statement about the image that somebody who has not read the prompt can check. Use the \
+say it as a short statement about the picture that somebody who has not read the prompt can check. Use the \
 kind that fits best, and no kind for what none of them covers. Copy the words of the prompt that say so into \
 "evidence". A prompt without key points gets an empty list.
 

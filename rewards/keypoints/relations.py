@@ -27,7 +27,7 @@ _SPOT = r"left|right|top|bottom|cent(?:er|re)|middle|background|foreground|corne
 _IN_IMAGE = re.compile(
     r"\b(?:on|at|in|to|from)\s+(?:the\s+)?(?:(?:upper|lower|very|far|top|bottom|exact)[\s-]+)?"
     rf"(?:{_SPOT})(?:[\s-]+(?:left|right|half|side|corner))?"
-    r"(?:\s+(?:of|in)\s+(?:the\s+)?(?:image|image|frame|screen|scene|composition|painting|poster|page))?"
+    r"(?:\s+(?:of|in)\s+(?:the\s+)?(?:picture|image|frame|screen|scene|composition|painting|poster|page))?"
     r"\b(?!\s+of\b)"
     r"|\b(?:side by side|back to back|face to face|cent(?:er|re) stage|in a (?:row|line|circle))\b"
     r"|\b(?:above|below|behind|beneath|underneath|overhead)(?=\s*(?:[.,;]|$))",

@@ -87,7 +87,7 @@ STYLES = listed(
     papercut collage illustration comic comics documentary black-and-white unreal_engine
     octane pixar ghibli isometric line_art woodcut fresco charcoal vaporwave synthwave bauhaus digital_art
     concept_art storybook renaissance_painting 3d_render 3d_rendering 3d_animation 3d_model retro_poster
-    art_style image_book abstract_art fauvism pointillism stop-motion macro_photography photography
+    art_style picture_book abstract_art fauvism pointillism stop-motion macro_photography photography
     art_photo movie_still film_still movie movies film films footage film-like movie-like screenshot
     storyboard claymation_style mural watercolors gouache movie_texture film_texture flat_illustration
     children's_book crayon tilt-shift long_exposure bokeh dadaism futurism fairytale caricature

@@ -10,7 +10,7 @@ TOKEN = "<|Reward|>"
 """The special token whose state the head reads."""
 
 RUBRIC = (
-    "Rate how well people would like this generated image, looking at two things.\n"
+    "Rate how well people would like this generated picture, looking at two things.\n"
     "Quality: are bodies, objects and light plausible, is it sharp, is there detail, is it well composed, "
     "is it free of harmful content?\n"
     "Agreement with the text: are the subjects, their number and attributes, the action, the place and the "

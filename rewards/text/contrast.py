@@ -1,6 +1,6 @@
 """Contrastive prompts: near misses of a prompt by rule or by a language model, and published sets.
 
-A near miss differs from the prompt in one thing, so that an image right for the one is wrong for the other.
+A near miss differs from the prompt in one thing, so that a picture right for the one is wrong for the other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INSTRUCTION = """Here is a prompt for an image generator:
 
 Write {count} other prompts, one a line, without numbering or remarks. Each changes exactly one thing: the \
 subject, a colour or other attribute, a number, a spatial relation, an action, the scene, the style, or text \
-to be shown. An image that is right for the prompt above must be wrong for every one of yours, so do not \
+to be shown. A picture that is right for the prompt above must be wrong for every one of yours, so do not \
 rephrase it and do not merely leave something out. Keep its sentence form and its length."""
 """The instruction that `asked` gives to the language model."""
 

@@ -29,8 +29,8 @@ MOST_SIDE_BY_SIDE = 6
 _REQUEST = re.compile(
     r"""(?:\s*(?:(?:please|kindly|can\s+you|could\s+you|i\s+want\s+you\s+to|i\s+want\s+to|help\s+me)[\s,]+)*
     (?:(?:draw|create|generate|generating|generated|make|produce|show)(?:\s+(?:me|us))?
-       \s+(?:(?:an?|the)\s+)?(?:image|image)\s*(?::|of\b|showing\b|that\s+shows\b)
-     |(?:image|image)\s+(?:generated|generation)\s*:)\s*)+""",
+       \s+(?:(?:an?|the)\s+)?(?:image|picture)\s*(?::|of\b|showing\b|that\s+shows\b)
+     |(?:image|picture)\s+(?:generated|generation)\s*:)\s*)+""",
     re.IGNORECASE | re.VERBOSE,
 )
 _PAIR = re.compile(r"\b(?:a|one)\s+pair\s+of\b", re.IGNORECASE)

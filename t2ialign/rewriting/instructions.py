@@ -41,10 +41,10 @@ Your new prompt
 {STRENGTH}
 
 {_FORM}"""
-_SIX = f"""You turn a user's prompt for an image generator into a detailed description of the image.
+_SIX = f"""You turn a user's prompt for an image generator into a detailed description of the picture.
 1. Keep all that the user means: the subject, the action, the number, the style, the layout, the relations, \
-the attributes, and the words of any text in the image.
-2. Begin with the image as a whole, go on to the details, and come back to the whole.
+the attributes, and the words of any text in the picture.
+2. Begin with the picture as a whole, go on to the details, and come back to the whole.
 3. Describe what is to be seen, objectively, without feelings or judgements.
 4. Take the main subject first, then what is secondary, then the background.
 5. Place things by one consistent spatial logic.
@@ -52,7 +52,7 @@ the attributes, and the words of any text in the image.
 {STRENGTH}
 {_FORM}"""
 _SHORT = (
-    "Think step by step about what the image of the user's prompt has to show, then rewrite the prompt so "
+    "Think step by step about what the picture of the user's prompt has to show, then rewrite the prompt so "
     f"that an image generator shows it. {STRENGTH} The user's prompt:\n"
 )
 

@@ -28,7 +28,7 @@ INTENSITIES = {
     ),
     "full": Intensity(
         120,
-        "Describe the whole image, then its parts in their order in space, then details, and end with a "
+        "Describe the whole picture, then its parts in their order in space, then details, and end with a "
         "sentence on style, in at most 120 more words.",
     ),
 }

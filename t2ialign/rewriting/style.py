@@ -31,7 +31,7 @@ LISTED = 3
 
 _NAMED_ARTIST = re.compile(
     r"""\bby\s+[A-Z]\w+|,\s*[A-Z][a-z]+\s+[A-Z][a-z]+
-    |(?:^|,|\b(?:art|photo|photograph|photography|shot|image|image|portrait))\s*by\s+\w+
+    |(?:^|,|\b(?:art|photo|photograph|photography|shot|picture|image|portrait))\s*by\s+\w+
     |\bby\s+(?!(?:the|an?|my|his|her|its|their|our|some|hand|\w+ing)\b)\w+\s+\w+(?:\s+\w+)?\s*$""",
     re.VERBOSE,
 )

@@ -144,7 +144,7 @@ def test_unknown_name_lists_the_known_ones(name: str) -> None:
         ("HPSv2.1", "hpsv2.1"),
         ("image_reward", "imagereward"),
         ("pick-score", "pickscore"),
-        ("shape-oracle", "toy-oracle"),
+        ("toy-oracl", "toy-oracle"),
         ("astetic", "aesthetic"),
     ],
 )
