@@ -137,3 +137,21 @@ def test_no_variable_has_a_filler_name():
 def test_filler_names_are_found(code):
     assert filler(ast.parse(code))
     assert not filler(ast.parse("print(found, a.kept)"))  # somebody else's
+
+
+FORMER = re.compile(
+    r"\bshapes \((the|that of)|\bshapes-|_shapes\b|/shapes/|\bmodel\S? ?shapes\b|\bnum_steps\b|\bsiblings\b"
+)
+"""Names of the release before, which only the changelog and what takes them say."""
+
+
+def test_no_page_recipe_or_help_text_says_a_former_name():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    pages += [*ROOT.glob("*/README.md"), *ROOT.glob("assets/*/README.md"), *recipe_files.folder().iterdir()]
+    texts = {str(page): page.read_text(encoding="utf-8") for page in pages}
+    texts |= {f"{verb} --help": cli.parser_of(verb).format_help() for verb in cli.VERBS}
+    for method in methods():
+        fields = train.settings_of(method).model_fields
+        texts |= {f"train {method} {key}": field.description or "" for key, field in fields.items()}
+    assert len(texts) > 50
+    assert not {name: match[0] for name, text in texts.items() if (match := FORMER.search(text))}

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         help="The base model of the LoRA, which merged needs: a diffusers folder, a .safetensors or .ckpt "
-        "file, a Hub id, or shapes (the toy model).",
+        "file, a Hub id, or toy (the toy model).",
     )
     options.add_arguments(parser)
     parser.add_argument(

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        help="The model that renders: a diffusers folder, a .safetensors or .ckpt file, a Hub id, or shapes "
+        help="The model that renders: a diffusers folder, a .safetensors or .ckpt file, a Hub id, or toy "
         "(the toy model).",
     )
     options.add_arguments(parser)

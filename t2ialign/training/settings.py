@@ -83,7 +83,7 @@ class TrainConfig(LoopConfig):
     }
 
     model: str = "toy"
-    """The model to align: shapes (the toy model), a diffusers folder, a single .safetensors or .ckpt
+    """The model to align: toy (the toy model), a diffusers folder, a single .safetensors or .ckpt
     file, or a Hub id."""
     variant: str | None = None
     """The variant of the weight files to read, such as fp16, where a folder or a Hub repository has

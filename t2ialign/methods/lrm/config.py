@@ -23,7 +23,7 @@ class Config(ComparisonConfig):
 """
 
     model: str
-    """The diffusion model whose blocks become the latent reward model: shapes (the toy model), a
+    """The diffusion model whose blocks become the latent reward model: toy (the toy model), a
     diffusers folder, a single file or a Hub id."""
     text_projection: str | None = None
     """The CLIP model whose text projection initialises that of the reward, such as

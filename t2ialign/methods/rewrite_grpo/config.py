@@ -26,7 +26,7 @@ class Config(LanguageConfig):
     """The user prompts: a txt, jsonl, json, csv, tsv or parquet file. Its column points, if there is one,
     holds their key points."""
     generator: str = "toy"
-    """The frozen image model: shapes (the toy model), a diffusers folder or a Hub id."""
+    """The frozen image model: toy (the toy model), a diffusers folder or a Hub id."""
     num_inference_steps: int = Field(default=20, ge=1)
     """The number of denoising steps of the image model."""
     guidance_scale: float = Field(default=5.0, ge=1)

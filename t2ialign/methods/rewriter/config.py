@@ -29,7 +29,7 @@ class LanguageConfig(Config):
     seed: int = 0
     """The seed of every random draw of the run."""
     model: str = TOY
-    """The rewriter to start from: shapes (that of the toy model), a transformers folder or a Hub id of a
+    """The rewriter to start from: toy (that of the toy model), a transformers folder or a Hub id of a
     causal language model."""
     lora_rank: int = Field(default=16, ge=0)
     """The rank of the LoRA on all linear layers. With 0 all weights are trained, and GRPO holds a frozen copy
