@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from functools import cache
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,28 @@ def current(name: str) -> str:
     if name in TODAY:
         warn(name, TODAY[name])
     return TODAY.get(name, name)
+
+
+def updated(value: Any) -> Any:
+    """Plain JSON that an earlier release wrote, with today's names as keys and as texts.
+
+    No warning comes of it, since nobody typed the names.
+    """
+    if isinstance(value, dict):
+        return {updated(key): updated(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [updated(item) for item in value]
+    return TODAY.get(value, value) if isinstance(value, str) else value
+
+
+def updated_words(text: str) -> str:
+    """A description such as "shapes tries=2" of an earlier release, with today's names as words."""
+    return re.sub(r"[\w.-]+", lambda word: TODAY.get(word[0], word[0]), text)
+
+
+def same(earlier: Any, now: Any) -> bool:
+    """Whether what an earlier run wrote, perhaps with former names, is what this one has."""
+    return bool(earlier == now or updated(earlier) == now)
 
 
 @cache

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from rewards.renamed import current, warn
+from rewards.renamed import warn
 from t2ialign import peers
 from t2ialign.io import plain_yaml
 from t2ialign.io.paths import expand
@@ -89,7 +89,7 @@ def load(
         text = _converted(theirs, text) if key != theirs else text
         _assign(merged, key.split("."), _parse(text, cls.model_fields.get(key)))
     merged |= {renamed(cls, key): value for key, value in (values or {}).items()}
-    merged = {key: _renamed_value(key, value) for key, value in merged.items()}
+    merged = {key: peers.renamed_value(key, value) for key, value in merged.items()}
     try:
         config = cls(**merged)
     except ValueError as error:
@@ -161,24 +161,13 @@ def _converted(theirs: str, value: Any) -> Any:
     return known.get(value, value) if isinstance(value, str) else value
 
 
-def _renamed_value(key: str, value: Any) -> Any:
-    """A value under today's name; prompts and places are nobody's names."""
-    if "prompt" in str(key) or key in ("data", "output", "resume"):
-        return value
-    if isinstance(value, dict):
-        return {name: _renamed_value(name, item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_renamed_value(key, item) for item in value]
-    if isinstance(value, str) and value in (former := peers.FORMER_VALUES.get(key, {})):
-        warn(f"{key}={value}", f"{key}={former[value]}")
-        return former[value]
-    return current(value) if isinstance(value, str) else value
-
-
 def _located(value: str, folders: Sequence[Path]) -> str:
     """The file of that name in the first folder that has it, unless there is one in the working folder."""
     if not 0 < len(value) < 256 or Path(value).exists():  # longer ones are prompts
         return value
+    if (now := peers.former_file(value)) != value:
+        warn(f"the file {value}", now)
+        value = now
     return next((str(folder / value) for folder in folders if (folder / value).is_file()), value)
 
 

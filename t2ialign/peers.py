@@ -6,6 +6,12 @@ train_diffusion_dpo(_sdxl).py (diffusers 0.42), and of kohya's train_network.py 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from rewards.renamed import current, updated, warn
+
 ALIASES: dict[str, str] = {
     "adam_weight_decay": "weight_decay",
     "checkpointing_steps": "checkpoint_every",
@@ -49,6 +55,12 @@ FORMER: dict[str, str] = {
 
 FORMER_VALUES: dict[str, dict[str, str]] = {"compare": {"siblings": "candidates"}}
 """A setting -> what its values were called at first -> their names."""
+
+FORMER_FILES: dict[str, str] = {
+    "shapes_heldout_prompts.txt": "toy_heldout_prompts.txt",
+    "shapes_prompts.txt": "toy_prompts.txt",
+}
+"""What a file beside the recipes was called at first -> its name."""
 
 VALUES: dict[str, dict[str, str]] = {
     "lr_scheduler": {"constant_with_warmup": "constant"},
@@ -166,3 +178,47 @@ def advice(name: str) -> str | None:
         return f"use {INSTEAD[name]}"
     reasons = (why for why, names in ABSENT.items() if name in names)
     return next((f"there is no such setting here: {why}" for why in reasons), None)
+
+
+def renamed_value(key: str, value: Any) -> Any:
+    """A value of a setting under today's name, with a warning; prompts and places are nobody's names."""
+    if _is_free(key):
+        return value
+    if isinstance(value, list | tuple):
+        return [renamed_value(key, item) for item in value]
+    if isinstance(value, dict):
+        return {name: renamed_value(name, item) for name, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    if (now := _value(key, value)) != value:
+        warn(f"{key}={value}", f"{key}={now}")
+    return current(now)
+
+
+def updated_settings(known: Collection[str], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as an earlier release saved them, under today's names: without a warning, nobody typed them.
+
+    known: the names of the settings that there are today.
+    """
+    names = {key: key if key in known else FORMER.get(key, key) for key in saved}
+    return {
+        now: former_file(saved[key]) if _is_free(key) else updated(_value(key, saved[key]))
+        for key, now in names.items()
+    }
+
+
+def former_file(value: Any) -> Any:
+    """Where a file of the recipes lies today if it is gone from that path, or the value itself."""
+    place = Path(value) if isinstance(value, str) and len(value) < 1000 else Path()
+    known = place.name in FORMER_FILES and not place.exists()
+    return str(place.with_name(FORMER_FILES[place.name])) if known else value
+
+
+def _value(key: str, value: Any) -> Any:
+    """Today's name of a value, or the value itself."""
+    return FORMER_VALUES.get(key, {}).get(value, value) if isinstance(value, str) else value
+
+
+def _is_free(key: str) -> bool:
+    """Whether the value of a setting is nobody's name, but a prompt or a place."""
+    return "prompt" in str(key) or key in ("data", "output", "resume")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rewards import Reward
+from rewards.renamed import same
 from rewards.scores import MAX_BATCH_PIXELS
 from t2ialign.data.images import open_rgb
 from t2ialign.io import jsonl
@@ -148,7 +149,7 @@ def _key(row: Rendered) -> Key:
 
 
 def _done(journal: Path, name: str, wanted: Sequence[Key]) -> dict[Key, Score]:
-    rows = jsonl.read(journal)
+    rows = [{**row, "reward": name} if same(row.get("reward"), name) else row for row in jsonl.read(journal)]
     if others := {str(row.get("reward")) for row in rows} - {name}:
         raise ValueError(
             f"got scores of {', '.join(sorted(others))} in {journal}; expected {name}; choose an --output"

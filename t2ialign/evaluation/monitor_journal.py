@@ -8,6 +8,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
+from rewards.renamed import updated
 from t2ialign.evaluation.hack_index import Fall, falls, heldout_mean
 from t2ialign.io import atomic, jsonl
 from t2ialign.io.messages import quoted
@@ -27,17 +28,21 @@ KINDS: tuple[Kind, ...] = ("scores", "statistics")
 
 
 class Journal:
-    """The rows of a run by step, and `about`: what they were measured with. Only whole steps count."""
+    """The rows of a run by step, and `about`: what they were measured with. Only whole steps count.
+
+    Rewards and models that an earlier release named are read under today's names.
+    """
 
     def __init__(self, run: Path) -> None:
         self.folder, self.about = run / FOLDER, dict[str, Any]()
         self._steps: dict[int, list[Row]] = {}
         rows = jsonl.read(self.folder / SCORES)
         if rows or (self.folder / ABOUT).is_file():
-            self.about = _read_about(self.folder / ABOUT)
+            about = _read_about(self.folder / ABOUT)
+            self.about = {**about, **{key: updated(about[key]) for key in ("model", "trained", "embedding")}}
         for row in rows:
             _check_row(row, self.folder / SCORES)
-            self._steps.setdefault(row["step"], []).append(row)
+            self._steps.setdefault(row["step"], []).append({**row, "scores": updated(row["scores"])})
         whole = len(self.about.get("prompts", ())) * self.about.get("images", 0)
         self._steps = {step: rows for step, rows in sorted(self._steps.items()) if len(rows) == whole}
         self._check_alike()

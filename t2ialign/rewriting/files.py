@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewards.renamed import updated_words
 from t2ialign.io import atomic, jsonl
 from t2ialign.io.messages import quoted
 from t2ialign.rewriting.rewriter import Rewriter, Rewritten, rewrite_in_parts
@@ -59,7 +60,10 @@ def resume(journal: Path, prompts: Sequence[str], *, name: str, seed: int) -> li
 
     Raises ValueError if they are not the first of these prompts by this rewriter and seed.
     """
-    rows = jsonl.read(journal)
+    rows = [
+        {**row, "rewriter": name} if updated_words(str(row.get("rewriter"))) == name else row
+        for row in jsonl.read(journal)
+    ]
     for place, row in enumerate(rows):
         expected = {
             "prompt": prompts[place] if place < len(prompts) else None,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rewards.renamed import same, updated
 from t2ialign.scoring.items import Item
 
 SUFFIX = ".journal.jsonl"
@@ -169,11 +170,17 @@ class Journal:
             raise ValueError(
                 f"got {shown!r} in {self.path} line {number}; expected a row of a journal; delete the file"
             )
-        return row
+        return {**row, "scores": self._named(row["scores"])} if isinstance(row.get("scores"), dict) else row
+
+    def _named(self, scores: dict[str, Any]) -> dict[str, Any]:
+        """Scores by the names of this run's rewards: an earlier release may have written others."""
+        stated = self.of.get("rewards")
+        rewards = stated if isinstance(stated, Mapping) else {}
+        return {updated(name) if updated(name) in rewards else name: value for name, value in scores.items()}
 
     def _check(self, head: Row) -> None:
         for key, value in self.of.items():
-            if head["of"].get(key) != value:
+            if not same(head["of"].get(key), value):
                 raise ValueError(
                     f"got {key} {value!r} for {self.path}, which holds scores with {key} "
                     f"{head['of'].get(key)!r}; expected the same; choose another --output"

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from rewards.renamed import same
 from t2ialign.evaluation.comparison import Summary, matching, summarise
 from t2ialign.evaluation.statistics import Estimate, table
 from t2ialign.io import atomic, locks, manifest, naming
@@ -213,7 +214,7 @@ def _claim(output: Path, of: dict[str, str | None], *, resume: bool) -> None:
     if there and file.is_file():
         before = atomic.read_json(file)
         for key, value in of.items():
-            if before.get(key) not in (value, None):
+            if before.get(key) is not None and not same(before[key], value):
                 raise ValueError(
                     f"got {key} {value} for {output}, which holds scores with {key} {before[key]}; expected "
                     f"the same; choose another {naming.name('output')}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from rewards.renamed import same, updated_words
 from t2ialign.io import jsonl, locks, manifest, naming, png_text
 from t2ialign.io.paths import check_place
 from t2ialign.models import options
@@ -74,8 +75,10 @@ def _check_same(there: Row, wanted: Row | None, file: Path) -> None:
             f"{naming.name('output')}"
         )
     for key in dict.fromkeys([*wanted, *KINDS_OF_RUN]):
-        value = wanted.get(key)
-        if there.get(key) != value:
+        value, earlier = wanted.get(key), there.get(key)
+        if key == "rewriter" and isinstance(earlier, str):
+            earlier = updated_words(earlier)
+        if not same(earlier, value):
             raise ValueError(
                 f"got {key}={there.get(key)!r} for {wanted['file']} in {file}; expected {value!r}, as asked "
                 f"now; repeat the settings of that run, or choose another {naming.name('output')}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from t2ialign import peers
 from t2ialign.io.locks import check_free
 from t2ialign.training import checkpoint
 from t2ialign.training.log import METRICS
@@ -62,7 +63,8 @@ def newest_whole(folders: Iterable[Path], root: Path, damage: Callable[[Path], s
 
 def check_same_run(saved: dict[str, Any], cfg: LoopConfig, global_batch: int) -> None:
     """Raises ValueError if `cfg` differs from the checkpoint's settings in anything that changes the run."""
-    old, new = saved["config"], json.loads(cfg.model_dump_json())
+    new = json.loads(cfg.model_dump_json())
+    old = peers.updated_settings(new, saved["config"])
     for key in sorted(set(new) - cfg.FREE):
         if key in old and old[key] != new[key]:  # a key that did not exist then had its default
             raise ValueError(

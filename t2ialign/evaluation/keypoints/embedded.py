@@ -21,6 +21,7 @@ from torch import Tensor
 from rewards import TwoTower, tensor_files
 from rewards.device import default_device
 from rewards.keypoints.evaluator_head import Features, paired
+from rewards.renamed import same
 from t2ialign.data.cache.shards import whole_file
 from t2ialign.data.images import open_rgb
 from t2ialign.data.room import Room
@@ -150,7 +151,7 @@ def _claim(folder: Path, made_of: dict[str, Any]) -> None:
         for path in [folder / HASHES, *folder.glob("features-*.safetensors")]:
             path.unlink(missing_ok=True)
         earlier = made_of
-    if keys := [key for key in made_of if earlier.get(key) != made_of[key]]:
+    if keys := [key for key in made_of if not same(earlier.get(key), made_of[key])]:
         raise ValueError(
             f"got cache {folder} made with another {' and another '.join(keys)}; expected the same; delete "
             "it or choose another cache="
