@@ -1,5 +1,6 @@
 """From a name to a policy: the toy model, a folder, one file of weights, or a model on the Hub."""
 
+import copy
 import importlib.metadata
 import logging
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from rewards.device import default_device
 from rewards.weights import align_weights
 from t2ialign.models.advice import distilled, not_followed, unvisited
 from t2ialign.models.base import Policy
-from t2ialign.models.families import policy_class
+from t2ialign.models.families import policy_class_of
 from t2ialign.models.folder import load_folder, networks, readable
 from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.models.single.read import load_file
@@ -75,22 +76,22 @@ def policy_of(
     """A loaded diffusers pipeline as a policy, on its device; its networks are taken over, without gradients.
 
     dtype: what the network computes in; that of its weights if None. source: where it was read from. A VAE
-    that asks for it (SDXL's) is put into fp32. Raises ValueError for a pipeline of no family, and for one
-    that its family cannot train.
+    that asks for fp32 (SDXL's) and is in half precision is copied. Raises ValueError for a pipeline of no
+    family, and for one that its family cannot train.
     """
-    policy_type = policy_class(type(pipe).__name__)
+    policy_type = policy_class_of(pipe)
     config = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
     dtype = dtype or getattr(pipe, policy_type.component).dtype
-    if pipe.vae.config.get("force_upcast"):
-        pipe.vae.float()
     policy: Policy = policy_type(pipe, dtype=dtype, options=options)
+    if pipe.vae.config.get("force_upcast") and pipe.vae.dtype != torch.float32:
+        policy.latents.vae = copy.deepcopy(pipe.vae).float()
     policy.source = source or policy.source
     if policy.kind == "flow" and (given := options.given().keys() & FOR_DDPM):
         raise ValueError(
             f"got {' and '.join(sorted(given))} for the flow model {policy.source}; expected it for Stable "
             "Diffusion 1, 2 or XL; drop it"
         )
-    policy.distilled = distilled(policy.source, config)
+    policy.distilled = distilled(source or str(pipe.config.get("_name_or_path") or ""), config)
     for line in (not_followed(config), unvisited(policy.schedule)):
         if line is not None:
             log.info("%s", line)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 from typing import Any
 
-import torch
-
-from t2ialign.models.advice import distilled, not_followed
-from t2ialign.models.families.sd import UNetPolicy
-from t2ialign.models.families.sdxl import SDXLPolicy
-
-log = logging.getLogger(__name__)
-
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+from t2ialign.models.base import Policy
+from t2ialign.models.families import policy_class_of
+from t2ialign.models.load import policy_of
 
 
 def is_pipeline(model: object) -> bool:
@@ -24,29 +16,21 @@ def is_pipeline(model: object) -> bool:
     return isinstance(model, DiffusionPipeline)
 
 
-def wrap(pipe: Any) -> UNetPolicy:
-    """StableDiffusionPipeline or StableDiffusionXLPipeline, on its device and in its precision -> a policy.
+def wrap(pipe: Any) -> Policy:
+    """A loaded pipeline of one of the families, on its device and in its precision -> a policy.
 
     A VAE that asks for fp32 (SDXL's) is copied in fp32 where the pipeline has it in half precision. Raises
-    ValueError for a pipeline of another family, and for one whose parts are offloaded.
+    ValueError for a pipeline of no family, for one that lacks a part, and for one whose parts are offloaded.
     """
     kind = type(pipe).__name__
-    if missing := [name for name in PARTS if getattr(pipe, name, None) is None]:
+    parts = (policy_class_of(pipe).component, "vae", "text_encoder", "tokenizer", "scheduler")
+    if missing := [name for name in parts if getattr(pipe, name, None) is None]:
         raise ValueError(
-            f"got a {kind} without {' and '.join(missing)}; expected a StableDiffusionPipeline or a "
-            "StableDiffusionXLPipeline with all its parts; load one"
+            f"got a {kind} without {' and '.join(missing)}; expected one with all its parts; load it again"
         )
-    if any(hasattr(part, "_hf_hook") for part in (pipe.unet, pipe.vae, pipe.text_encoder)):
+    if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
         raise ValueError(
             f"got a {kind} whose parts are offloaded; expected all of it on one device; load it again and "
             "call pipe.to(device)"
         )
-    policy_class = SDXLPolicy if hasattr(pipe, "text_encoder_2") else UNetPolicy
-    policy = policy_class(pipe, dtype=pipe.unet.dtype)
-    if pipe.vae.config.force_upcast and pipe.vae.dtype != torch.float32:
-        policy.latents.vae = copy.deepcopy(pipe.vae).float()
-    config = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
-    policy.distilled = distilled(str(pipe.config.get("_name_or_path") or ""), config)
-    if (line := not_followed(config)) is not None:
-        log.info("%s", line)
-    return policy
+    return policy_of(pipe)

@@ -26,3 +26,12 @@ def policy_class(pipeline: str) -> Any:
     if pipeline not in pipelines():
         raise ValueError(f"got a pipeline of class {pipeline}; expected one of {', '.join(pipelines())}")
     return pipelines()[pipeline]
+
+
+def policy_class_of(pipe: Any) -> Any:
+    """The policy class over a loaded pipeline, by its class or one that it inherits from.
+
+    Raises ValueError for one of no family.
+    """
+    names = [kind.__name__ for kind in type(pipe).__mro__]
+    return policy_class(next((name for name in names if name in pipelines()), names[0]))
