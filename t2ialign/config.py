@@ -18,12 +18,14 @@ from rewards.renamed import warn
 from t2ialign import peers
 from t2ialign.io import plain_yaml
 from t2ialign.io.paths import expand
+from t2ialign.renamed import converted, key_today, today
 
 
 class Config(BaseModel):
     """Frozen settings: an unknown key is an error, and the docstring under a field is its help text.
 
-    A text or path that begins with ~/ is one below the home folder, whatever the key.
+    A text or path that begins with ~/ is one below the home folder, whatever the key. Old names and those of
+    other scripts are taken too.
     """
 
     model_config = ConfigDict(
@@ -49,8 +51,8 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_home(cls, values: Any) -> Any:
-        return expand(values)
+    def _as_of_today(cls, values: Any) -> Any:
+        return expand(today(values, cls.model_fields) if isinstance(values, dict) else values)
 
 
 C = TypeVar("C", bound=Config)
@@ -86,10 +88,9 @@ def load(
                 f"got override {_shown(item)}; expected key=value; write for example lr=1e-4, or --lr 1e-4"
             )
         key = renamed(cls, theirs)
-        text = _converted(theirs, text) if key != theirs else text
+        text = converted(theirs, text) if key != theirs else text
         _assign(merged, key.split("."), _parse(text, cls.model_fields.get(key)))
     merged |= {renamed(cls, key): value for key, value in (values or {}).items()}
-    merged = {key: peers.renamed_value(key, value) for key, value in merged.items()}
     try:
         config = cls(**merged)
     except ValueError as error:
@@ -100,13 +101,7 @@ def load(
 
 def renamed(cls: type[Config], key: str) -> str:
     """Our name of a key that may be written with dashes, or as another script or an old release has it."""
-    key = key.replace("-", "_")
-    ours = (peers.ALIASES | peers.FORMER).get(key, key)
-    if key in cls.model_fields or ours not in cls.model_fields:
-        return key
-    if key in peers.FORMER:
-        warn(f"the setting {key}", ours)
-    return ours
+    return key_today(key, cls.model_fields)
 
 
 def save(config: Config, file: Path) -> None:
@@ -149,16 +144,10 @@ def _from_file(cls: type[Config], file: Path) -> dict[str, Any]:
         key = renamed(cls, str(theirs))
         if key in values:
             raise ValueError(f"got {key} twice in {file}, once as {theirs}; expected it once; drop one")
-        if key != theirs and (text := _converted(theirs, "no" if value is False else value)) != value:
+        if key != theirs and (text := converted(theirs, "no" if value is False else value)) != value:
             value = _parse(text, cls.model_fields.get(key))
         values[key] = value
     return values
-
-
-def _converted(theirs: str, value: Any) -> Any:
-    """A value of another script's setting as ours has it."""
-    known = peers.VALUES.get(theirs.replace("-", "_"), {})
-    return known.get(value, value) if isinstance(value, str) else value
 
 
 def _located(value: str, folders: Sequence[Path]) -> str:
@@ -225,7 +214,8 @@ def _first_sentence(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    plain = isinstance(value, str | int | float | list | tuple | dict | Path | None)
+    text = " ".join((repr(value) if plain else f"a {type(value).__name__}").split())
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 

@@ -27,6 +27,7 @@ LAYERS = {
     "overrides",
     "peers",
     "progress",
+    "renamed",
     "api",
     "rewriting",
     "scoring",
@@ -43,7 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "peers": {"rewards.renamed"},
     "progress": set(),
     "io": set(),
-    "config": {"io", "peers", "rewards.renamed"},
+    "renamed": {"peers", "rewards.renamed"},
+    "config": {"io", "peers", "renamed"},
     "overrides": {"config", "peers"},
     "models": {
         "diffusion",

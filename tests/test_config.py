@@ -233,3 +233,23 @@ def test_a_key_that_is_given_twice_is_refused_and_a_merged_one_may_be_overridden
         read_yaml(file)
     file.write_text("base: &base {lr: 1}\nmine: {<<: *base, lr: 2}\n", encoding="utf-8")
     assert read_yaml(file)["mine"] == {"lr": 2}
+
+
+def test_names_of_others_and_old_ones_are_taken_in_python_too(caplog):
+    class Sampled(Demo):
+        """With a setting that was called otherwise at first."""
+
+        model: str = "toy"
+        guidance_scale: float = 5.0
+
+    cfg = Sampled(data="a", learning_rate=1e-3, guidance=2.0, model="shapes")
+    assert (cfg.lr, cfg.guidance_scale, cfg.model) == (1e-3, 2.0, "toy")
+    with pytest.raises(ValueError, match="unknown key 'learning_rate'; expected 'lr'"):
+        Sampled(data="a", lr=1e-3, learning_rate=1e-4)
+
+
+def test_an_object_among_settings_is_called_by_its_class():
+    with pytest.raises(ValueError) as caught:
+        Demo(data=torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)))
+    assert str(caught.value).startswith("data: got a Sequential; expected a valid string")
+    assert "\n" not in str(caught.value)

@@ -43,7 +43,7 @@ def load_method(name: str) -> ModuleType:
         return import_module(f"t2ialign.methods.{name}.trainer")
     if "." in name and _importable(name):
         return _imported(name)
-    near = difflib.get_close_matches(name, methods(), n=1)
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), methods(), n=1)
     hint = f"did you mean {near[0]}?" if near else "check the spelling"
     if "/" in name or name.endswith(".py"):
         hint = "name a module of yours as package.module, not as a file"
