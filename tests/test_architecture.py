@@ -82,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["methods"] = {*ALLOWED["training"], "training"}
 ALLOWED["tasks"] = LAYERS - {"api"} | {"rewards"}
-ALLOWED["api"] = {"io", "models", "rewards", "rewriting", "scoring", "tasks"}
+ALLOWED["api"] = {"io", "models", "renamed", "rewards", "rewriting", "scoring", "tasks"}
 PURE = {"diffusion", "objectives"}  # torch and the standard library only
 REWARDS_NEED = {
     "torch",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from t2ialign.api.parameters import takes_former_names
 from t2ialign.io.paths import expand
 from t2ialign.models.options import options_from
 
@@ -19,6 +20,7 @@ Options = Mapping[str, Any]
 """Settings by their names."""
 
 
+@takes_former_names
 def mix(a: Place, b: Place, output: Place, *, alpha: float) -> Mixture:
     """Mix two LoRAs of one model into a folder: alpha * a + (1 - alpha) * b, exactly, in weight space.
 
@@ -30,6 +32,7 @@ def mix(a: Place, b: Place, output: Place, *, alpha: float) -> Mixture:
     return mixing.run(Path(a).expanduser(), Path(b).expanduser(), alpha, Path(output).expanduser())
 
 
+@takes_former_names
 def export(
     lora: Place,
     output: Place,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from t2ialign.api.parameters import takes_former_names
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Options = Mapping[str, Any]
 """Settings by their names."""
 
 
+@takes_former_names
 def score(
     images: Any,
     rewards: str | Reward | Iterable[str | Reward] | Mapping[str, Reward],
@@ -76,6 +78,7 @@ def score(
     return ScoreTable(scoring.run(how, where, path_of(output), html=path_of(html), top=top, resume=resume))
 
 
+@takes_former_names
 def evaluate(
     images: Any,
     reward: str | Reward,
@@ -101,6 +104,7 @@ def evaluate(
     return evaluating.run(images, reward, prompts=prompts, baseline=baseline, output=path_of(output), **how)
 
 
+@takes_former_names
 def judge_keypoints(
     images: Any,
     *,

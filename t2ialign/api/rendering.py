@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from t2ialign.api.parameters import takes_former_names
 from t2ialign.models.options import options_from
 from t2ialign.rewriting.intensity import LONG
 
@@ -24,6 +25,7 @@ Options = Mapping[str, Any]
 """Settings by their names."""
 
 
+@takes_former_names
 def sample(
     model: Any,
     prompts: Any,
@@ -81,6 +83,7 @@ def sample(
     return rendering.run(how, prompts_of(prompts), path_of(output), resume=resume, rewriting=rewriting)
 
 
+@takes_former_names
 def best_of(
     model: Any,
     prompts: Any,
@@ -139,6 +142,7 @@ def best_of(
     return best.run(how, texts, num_candidates, judge, folder, rewriting=rewriting, resume=resume)
 
 
+@takes_former_names
 def rewrite(
     prompts: Any,
     rewriter: str | Choice | Rewriter = "rules",

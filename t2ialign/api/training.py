@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from t2ialign.api.parameters import takes_former_names
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def train(
     return training.run(method, recipe=recipe, settings=settings, told=told)
 
 
+@takes_former_names
 def filter_pairs(
     pairs: Place,
     rewards: Sequence[str],

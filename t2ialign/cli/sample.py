@@ -15,6 +15,7 @@ from t2ialign.toy import default as toy
 
 FLAGS = {
     "num_images_per_prompt": "-n",
+    "num_candidates": "--best-of",
     "loras": "--lora",
     "rewriter_options": "--rewriter-option",
     "reward_options": "--option",

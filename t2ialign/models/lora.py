@@ -30,7 +30,8 @@ def add_lora(
         raise ValueError(f"got LoRA rank {rank}; expected at least 1; train_all trains every weight instead")
     if adapters(policy):
         raise ValueError(
-            f"got a policy with adapters {adapters(policy)}; expected none; fuse them into the model first"
+            f"got a policy with adapters {adapters(policy)}; expected none; call fuse_lora() and "
+            "unload_lora_weights() of its pipeline, or load the model again"
         )
     names = list(policy.lora_targets if targets is None else targets)
     config = LoraConfig(

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from rewards import Reward
 from rewards.text.length import too_long
+from t2ialign.io import naming
 from t2ialign.scoring.items import Item
 
-NO_PROMPT = "got no prompt; expected NAME.txt beside it or a row in the table of --prompts; add it"
+NO_PROMPT = "got no prompt; expected NAME.txt beside it or a row in the table of prompts; add it"
 
 
 def needing(rewards: Mapping[str, Reward]) -> list[str]:
@@ -23,8 +24,8 @@ def check_some_prompt(items: Sequence[Item], names: Sequence[str]) -> None:
     if images and not any(item.prompt for item in images):
         raise ValueError(
             f"got no prompt for any of the first {len(images)} images; expected one each for "
-            f"{', '.join(names)}: a .txt beside each, --prompts with a table or a text, or "
-            "--prompts-from-names"
+            f"{', '.join(names)}: a .txt beside each, {naming.name('prompts')} with a table or a text (for "
+            f"images in memory one each), or {naming.name('prompts_from_names')}"
         )
 
 

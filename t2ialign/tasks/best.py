@@ -33,11 +33,12 @@ class Judge:
         Raises ValueError where it is not named for another model, and where it cannot judge these prompts.
         """
         import rewards
+        from rewards.handed_over import of_images
         from t2ialign.scoring.journal import answering
 
         options = dict(self.options)
         if self.reward is not None and not isinstance(self.reward, str):
-            name = type(self.reward).__name__
+            name = type(of_images(self.reward)).__name__
             return name, {"reward": name, "options": {}}, self.reward
         name = self.reward or candidates.default_reward(how.model, options, prompts)
         rewards.check(name, **options)
@@ -62,7 +63,7 @@ def run(
     """
     if count < 2:
         raise ValueError(
-            f"got {naming.given('best_of', count)}; expected at least 2; raise it, or leave it out"
+            f"got {naming.given('num_candidates', count)}; expected at least 2; raise it, or leave it out"
         )
     how = named(how)
     rows = plan(how, prompts, **kind_of(rewriting.job if rewriting else None, count))

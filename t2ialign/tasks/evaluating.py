@@ -107,10 +107,17 @@ def run(
             f"got {naming.given('batch_size', batch_size)} and {naming.given('seed', seed)}; expected at "
             "least 1 and 0"
         )
-    if isinstance(reward, str):
-        import rewards
+    import rewards
+    from rewards.handed_over import of_images
 
+    if isinstance(reward, list | tuple | dict):
+        raise ValueError(
+            "got several rewards; expected one, by name or loaded; call evaluate for each, or score"
+        )
+    if isinstance(reward, str):
         rewards.check(reward)
+    else:
+        of_images(reward)
     name = reward if isinstance(reward, str) else type(reward).__name__
     with TemporaryDirectory(prefix="t2ialign-") as scratch:
         sets = {SCORES: _rows(images, prompts, Path(scratch) / "images")}

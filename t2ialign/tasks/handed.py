@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from rewards.handed_over import of_any_kind
 from t2ialign.io import jsonl
 from t2ialign.tasks.given import is_name, loaded, name_of, prompts_of
 
@@ -81,7 +82,8 @@ class Handed:
 def taken_apart(settings: Mapping[str, Any]) -> Handed:
     """Settings, some of them objects -> what files can say, and the objects.
 
-    Raises ValueError for a loaded model that cannot be trained, or not in the precision that is set.
+    Raises ValueError for a loaded model that cannot be trained, or not in the precision that is set, and for
+    what is no reward.
     """
     plain, objects = dict[str, Any](), dict[str, Any]()
     plain |= {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
@@ -91,6 +93,8 @@ def taken_apart(settings: Mapping[str, Any]) -> Handed:
         value = plain.get(setting)
         if value is not None and not is_name(value):
             objects[name], plain[setting] = value, name_of(value)
+    if "reward" in objects:
+        of_any_kind(objects["reward"])
     if "policy" in objects:
         policy = objects["policy"] = loaded(objects["policy"])
         plain["precision"] = _precision(policy, plain)

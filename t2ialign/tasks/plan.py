@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from t2ialign.rewriting.job import Job
 
 Row = dict[str, Any]
-Loras = str | Path | Sequence[str | Path] | Mapping[str | Path, float]
+Scaled = Mapping[str, float] | Mapping[Path, float] | Mapping[str | Path, float]
+"""Paths with their scales; the keys of a Mapping are invariant."""
+Loras = str | Path | Sequence[str | Path] | Scaled
 """A path, several, each as "PATH" or "PATH:SCALE", or paths with their scales."""
 
 
@@ -42,12 +45,14 @@ class Rendering:
     options: ModelOptions = AS_IT_IS
 
     def __post_init__(self) -> None:
-        least = {"num_images_per_prompt": 1, "seed": 0, "num_inference_steps": 1, "batch_size": 1}
-        for name, low in {**least, "eta": 0, "guidance_scale": 1}.items():
-            if not low <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"got {naming.given(name, getattr(self, name))}; expected a number from {low}; change it"
-                )
+        for name in ("height", "width"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _number(name, getattr(self, name), 1, whole=True))
+        for name in ("num_images_per_prompt", "seed", "num_inference_steps", "batch_size"):
+            low = 0 if name == "seed" else 1
+            object.__setattr__(self, name, _number(name, getattr(self, name), low, whole=True))
+        for name, low in (("eta", 0), ("guidance_scale", 1)):
+            object.__setattr__(self, name, _number(name, getattr(self, name), low, whole=False))
         for text in self.loras:
             if not parse_lora(text)[0].exists():
                 raise ValueError(
@@ -58,6 +63,15 @@ class Rendering:
                 f"got loras for {name_of(self.model)}; expected them with a model by name; load the LoRA "
                 "into the pipeline and call pipe.fuse_lora(), or name the model"
             )
+
+
+def _number(name: str, value: Any, low: int, *, whole: bool) -> Any:
+    """The number as Python has it, numpy's too. Raises ValueError for one below `low`, and for no number."""
+    fits = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
+    if not fits or not low <= value < math.inf:
+        what = "whole number" if whole and not fits else "number"
+        raise ValueError(f"got {naming.given(name, value)}; expected a {what} from {low}; change it")
+    return value if isinstance(value, int) else (int if whole else float)(value)
 
 
 def plan(how: Rendering, prompts: Sequence[str], **kind: Any) -> list[Row]:
@@ -99,6 +113,11 @@ def lora_texts(loras: Loras) -> tuple[str, ...]:
     """LoRAs in any form -> "PATH" or "PATH:SCALE" each, as manifests name them."""
     if isinstance(loras, str | Path):
         return (expand(str(loras)),)
+    if not isinstance(loras, Mapping | Sequence):
+        raise ValueError(
+            f"got loras of type {type(loras).__name__}; expected a path, several, or a dictionary of paths "
+            "and scales; a result of train() has its path in .output, one of mix() in .folder"
+        )
     if isinstance(loras, Mapping):
         return tuple(f"{expand(str(path))}:{scale:g}" for path, scale in loras.items())
     return tuple(expand(str(lora)) for lora in loras)

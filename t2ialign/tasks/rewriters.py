@@ -39,7 +39,7 @@ class Loaded(Choice):
 def choice_of(rewriter: str | Choice | Rewriter, options: Mapping[str, Any], *, seed: int = 0) -> Choice:
     """A rewriter by name with its settings: preset, url, intensity, temperature, and those of its model.
 
-    Raises ValueError as `rewriting.load.choose` does.
+    Raises ValueError as `rewriting.load.choose` does, and for an object that is no rewriter.
     """
     if isinstance(rewriter, Choice):
         return rewriter
@@ -48,6 +48,11 @@ def choice_of(rewriter: str | Choice | Rewriter, options: Mapping[str, Any], *, 
             raise ValueError(
                 f"got rewriter_options for a {type(rewriter).__name__} object; expected them with a rewriter "
                 "by name; set them on the object"
+            )
+        if isinstance(rewriter, type) or not callable(getattr(rewriter, "write", None)):
+            raise ValueError(
+                f"got a rewriter of type {type(rewriter).__name__}; expected a name, or an object with a "
+                "method write(prompts, *, attempt); see docs/rewrite.md"
             )
         return Loaded(type(rewriter).__name__, rewriter=rewriter)
     flags = {key: options[key] for key in FLAGS if key in options}

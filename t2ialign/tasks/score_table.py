@@ -30,6 +30,10 @@ class ScoreTable(Scores):
         """Why images could not be scored, one line each; none if all were."""
         return [text for text in self.table["error"].to_pylist() if text is not None]
 
+    def __repr__(self) -> str:
+        lines = [f"errors: {len(self.errors)}, the first: {self.errors[0]}"] if self.errors else []
+        return "\n".join([super().__repr__(), *lines])
+
     def to_pandas(self) -> Any:
         """The table as a pandas DataFrame."""
         return self.table.to_pandas()

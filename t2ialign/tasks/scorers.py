@@ -62,14 +62,24 @@ class Scoring:
 def rewards_of(
     rewards: str | Reward | Iterable[str | Reward] | Mapping[str, Reward],
 ) -> dict[str, Reward | None]:
-    """Rewards in any form -> those that are loaded by name, and None for those that are named."""
+    """Rewards in any form -> those that are loaded by name, and None for those that are named.
+
+    Raises ValueError for what is no reward of images, and for two objects of one class without names.
+    """
+    from rewards.handed_over import of_images
+
     if isinstance(rewards, Mapping):
-        return dict(rewards)
+        return {name: of_images(reward) for name, reward in rewards.items()}
     several = [rewards] if isinstance(rewards, str) or not isinstance(rewards, Iterable) else list(rewards)
-    return {
-        one if isinstance(one, str) else type(one).__name__: None if isinstance(one, str) else one
-        for one in several
-    }
+    named: dict[str, Reward | None] = {}
+    for one in several:
+        name = one if isinstance(one, str) else type(of_images(one)).__name__
+        if name in named and not isinstance(one, str):
+            raise ValueError(
+                f"got two rewards called {name}; expected a name each; pass them as a dictionary by name"
+            )
+        named[name] = None if isinstance(one, str) else one
+    return named
 
 
 def check_all(names: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 import rewards
 from rewards import Reward
 from rewards.failures import check_finite
+from rewards.handed_over import of_images
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.kernels import ODE, Kernel
@@ -70,7 +71,7 @@ class Trainer(base.Trainer[Config, Batch]):
 
     def __init__(self, cfg: Config, *, policy: Any = None, reward: Reward | None = None) -> None:
         check(cfg)
-        self._given = reward
+        self._given = None if reward is None else of_images(reward)
         self.supplied |= {"reward"} if reward is not None else frozenset()
         super().__init__(cfg, policy=policy)
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 import rewards
+from rewards.handed_over import of_images
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.noise import generator
 from t2ialign.evaluation.panel import Trained
@@ -74,7 +75,7 @@ class Trainer(base.Trainer[Config, Batch]):
     any_reward = True
 
     def __init__(self, cfg: Config, *, policy: Any = None, reward: rewards.Reward | None = None) -> None:
-        self._given = reward
+        self._given = None if reward is None else of_images(reward)
         self.supplied |= {"reward"} if reward is not None else frozenset()
         super().__init__(cfg, policy=policy)
 

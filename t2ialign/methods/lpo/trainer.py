@@ -15,6 +15,7 @@ from torch import Tensor
 
 import rewards
 from rewards.base import LatentReward
+from rewards.handed_over import of_any_kind
 from rewards.latent.lrm import LRM
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.noise import generator
@@ -78,7 +79,7 @@ class Trainer(base.Trainer[Config, Batch]):
     def __init__(
         self, cfg: Config, *, policy: Any = None, reward: rewards.Reward | LatentReward | None = None
     ) -> None:
-        self._given = reward
+        self._given = None if reward is None else of_any_kind(reward)
         self.supplied |= {"reward"} if reward is not None else frozenset()
         super().__init__(cfg, policy=policy)
 
