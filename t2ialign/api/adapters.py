@@ -38,29 +38,25 @@ def export(
     output: Place,
     format: Literal["kohya", "diffusers", "merged"],
     *,
-    model: Place | None = None,
+    model: Any = None,
     model_options: Options | None = None,
     precision: Precision = "fp32",
 ) -> Path:
     """Write a LoRA for ComfyUI and A1111 (kohya) or diffusers, or fold it into its base model -> the file.
 
     lora: a run's folder or a .safetensors file in any known format, with ":SCALE" behind it for other
-    strengths. output: a new .safetensors file or folder. model: the base model by name, which "merged" needs.
+    strengths. output: a new .safetensors file or folder. model: the base model, which "merged" needs: a name,
+    a diffusers pipeline or a `Policy`, which stay as they are. model_options: how a named model is loaded.
     precision: that in which weights are written. Raises ValueError for a LoRA that does not fit its model,
     and for an output that is there.
     """
     from t2ialign.tasks import exporting
-    from t2ialign.tasks.given import is_name, name_of
 
-    if model is not None and not is_name(model):
-        raise ValueError(
-            f"got {name_of(model)}; expected the base model by name; name it, or call fuse_lora()"
-        )
     how = exporting.Export(
         lora=expand(str(lora)),
         output=Path(output).expanduser(),
         format=format,
-        model=None if model is None else str(model),
+        model=model,
         options=options_from(model_options),
         precision=precision,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from t2ialign.io import locks, naming
 from t2ialign.models.options import ModelOptions
+from t2ialign.tasks.given import Model, is_name, policy_of
 from t2ialign.tasks.plan import parse_lora
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class Export:
     """PATH or PATH:SCALE."""
     output: Path
     format: str
-    model: str | None
+    model: Model
+    """The base model by name or loaded, or None where the file alone tells enough."""
     options: ModelOptions
     precision: str
 
@@ -72,7 +75,7 @@ def _convert(how: Export) -> Path:
     from t2ialign.models.load import PRECISIONS
     from t2ialign.models.lora_files import FILE, write_diffusers, write_kohya
 
-    header, layers, architecture, layout = _of_model(how) if how.model else _alone(how.path)
+    header, layers, architecture, layout = _alone(how.path) if how.model is None else _of_model(how)
     layers = {key: factors.times(how.scale) for key, factors in layers.items()}
     name = FILE if how.format == "diffusers" else f"{how.path.resolve().stem}_kohya.safetensors"
     file = how.output if _is_file(how.output) else how.output / name
@@ -105,21 +108,50 @@ def _alone(path: Path) -> Read:
 def _of_model(how: Export) -> Read:
     """The layers of the LoRA that its base model has, and what that model is."""
     from t2ialign.models import lora_family
-    from t2ialign.models.load import load_policy
     from t2ialign.models.lora_apply import read_for
     from t2ialign.models.lora_saved import header_of
 
-    assert how.model is not None, "this is the way with a model"
-    policy = load_policy(how.model, device="cpu", options=how.options)
+    policy = _base(how)
     layers = read_for(policy, how.path)
     return header_of(policy, ""), layers, lora_family.of_policy(policy), policy.adapted.config
+
+
+def _base(how: Export) -> Policy:
+    """The base model: loaded onto the CPU in fp32 where it is named, else as it is."""
+    from t2ialign.models.load import load_policy
+
+    if is_name(how.model):
+        return load_policy(str(how.model), device="cpu", options=how.options)
+    return policy_of(how.model, options=how.options)
+
+
+def _to_change(how: Export) -> Policy:
+    """The base model in fp32 to fold something into; a loaded one is copied, and stays as it is.
+
+    Raises ValueError for a loaded one with adapters, which would be written as layers of their own.
+    """
+    import torch
+
+    from t2ialign.models.lora import adapters
+
+    policy = _base(how)
+    if is_name(how.model):
+        return policy
+    if adapters(policy):
+        raise ValueError(
+            f"got a model with the adapters {', '.join(adapters(policy))} in it; expected the base model "
+            "alone; call unload_lora_weights() of its pipeline, or name the model"
+        )
+    policy = copy.deepcopy(policy)
+    policy.convert_weights(torch.float32)
+    return policy
 
 
 def _merge(how: Export) -> Path:
     """Fold the LoRA into the model in fp32, then write all of it in the precision that was asked for."""
     from rewards import tensor_files
     from rewards.permissions import share
-    from t2ialign.models.load import PRECISIONS, load_policy
+    from t2ialign.models.load import PRECISIONS
     from t2ialign.models.lora_apply import fold, read_for
     from t2ialign.models.lora_saved import header_of
 
@@ -129,7 +161,7 @@ def _merge(how: Export) -> Path:
             "to fold it into; name it"
         )
     output = how.output
-    policy = load_policy(how.model, device="cpu", options=how.options)
+    policy = _to_change(how)
     fold(policy.components, read_for(policy, how.path), weight=how.scale)
     if how.precision != "fp32":
         policy.convert_weights(PRECISIONS[how.precision])
