@@ -199,18 +199,14 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
             return f"got {key!r}, a setting of another script; {instead}; --help lists every key"
         return f"got unknown key {key!r}; {_nearest(cls, loc)}; --help lists every key"
     field = cls.model_fields.get(loc[0]) if loc else None
-    doc = _first_sentence(field.description or "") if field else ""
+    words = " ".join((field.description or "").split()) if field else ""
+    doc = words.split(". ")[0].rstrip(".")  # the first sentence of its help
     if kind == "missing":
         return f"got no {key!r}; expected {doc[:1].lower() + doc[1:] or 'a value'}; add {key}=..."
     wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = f"a number {wanted}" if wanted.startswith(("greater", "less")) else wanted
     meaning = f"--help says of {key.split('.')[0]}: {doc}" if doc else f"see {key.split('.')[0]} in --help"
     return f"{key}: got {_shown(error['input'])}; expected {wanted}; {meaning}"
-
-
-def _first_sentence(text: str) -> str:
-    """The first sentence of a docstring, on one line and without its full stop."""
-    return " ".join(text.split()).split(". ")[0].rstrip(".")
 
 
 def _shown(value: Any) -> str:
