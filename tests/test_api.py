@@ -339,6 +339,10 @@ def test_pairs_that_rewards_contradict_are_dropped(tmp_path: Path) -> None:
     kept = t2ialign.filter_pairs(tmp_path / "pairs.jsonl", three, tmp_path / "kept.jsonl", **how)
     assert (kept.pairs_kept, kept.preferences["pairs"]) == (1, 2)
     assert [row["prompt"] for row in jsonl.read(kept.output)] == ["x"]
+    objects = [Redness(), *three[1:]]
+    redder = t2ialign.filter_pairs(tmp_path / "pairs.jsonl", objects, tmp_path / "redder.jsonl", **how)
+    assert [row["prompt"] for row in jsonl.read(redder.output)] == ["x"]
+    assert list(redder.preferences["rewards"]) == ["Redness", *three[1:]]
     for wrong, said in (({"floors": [1.0]}, "got floors="), ({"strategy": 7}, "got strategy=7")):
         with pytest.raises(ValueError, match=said):
             t2ialign.filter_pairs(tmp_path / "pairs.jsonl", three, tmp_path / "b.jsonl", **wrong)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +10,7 @@ from t2ialign.api.parameters import takes_former_names
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 
 if TYPE_CHECKING:
+    from rewards import Reward
     from t2ialign.tasks.filtering import Filtered
     from t2ialign.tasks.training import TrainResult
 
@@ -43,7 +44,7 @@ def train(
 @takes_former_names
 def filter_pairs(
     pairs: Place,
-    rewards: Sequence[str],
+    rewards: Iterable[str | Reward] | Mapping[str, Reward],
     output: Place,
     *,
     strategy: Literal[1, 2, 3] | None = None,
@@ -60,15 +61,17 @@ def filter_pairs(
     """Keep the preference pairs that three rewards do not contradict -> the file, and what was dropped.
 
     Multi-Preference Consistent Filtering (Zhang et al., NeurIPS 2025). pairs: in any form that training
-    takes. rewards: three names. output: a .jsonl or .parquet file. strategy: published limits, or floors and
-    ties of your own, one a reward. split, streaming, limit: of a Hub data set. unreadable: whether a broken
-    row ends the run. resume: keeps the scores beside the output. Raises ValueError for bad settings or data.
+    takes. rewards: three, by name or as objects. output: a .jsonl or .parquet file. strategy: published
+    limits, or floors and ties of your own, one a reward. split, streaming, limit: of a Hub data set.
+    unreadable: whether a broken row ends the run. resume: keeps the scores beside the output. Raises
+    ValueError for bad settings or data.
     """
     from t2ialign.tasks import filtering
+    from t2ialign.tasks.scorers import listed
 
     how = filtering.Filter(
         pairs=str(pairs),
-        rewards=tuple(rewards),
+        judges=listed(rewards),
         output=Path(output).expanduser(),
         strategy=strategy,
         floors=floors,

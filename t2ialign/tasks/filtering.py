@@ -14,6 +14,7 @@ from t2ialign.io import locks, naming
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS, check_max_batch_pixels
 
 if TYPE_CHECKING:
+    from rewards import Reward
     from t2ialign.data.consistent_filter import Limits
 
 REPORT, JOURNAL, PAGE = ".json", ".scores.jsonl", ".html"
@@ -29,7 +30,8 @@ class Filter:
     """Which pairs are filtered, by what, and how they are read and scored."""
 
     pairs: str
-    rewards: tuple[str, ...]
+    judges: Sequence[tuple[str, Reward | None]]
+    """The rewards by name, in order; None for those that are loaded when they are needed."""
     output: Path
     strategy: int | None = None
     floors: Sequence[float] | None = None
@@ -40,6 +42,11 @@ class Filter:
     unreadable: Literal["error", "skip"] = "error"
     batch_size: int = 64
     max_batch_pixels: int = MAX_BATCH_PIXELS
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The names of the rewards, in order."""
+        return tuple(name for name, _ in self.judges)
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,6 @@ def run(how: Filter, *, resume: bool = False) -> Filtered:
 def _filter(how: Filter, limits: Limits) -> Filtered:
     import numpy as np
 
-    import rewards
     from t2ialign.data.consistent_filter import consistent
     from t2ialign.data.pair_writer import check_record, write_pairs
     from t2ialign.data.pairs import read_pairs
@@ -100,6 +106,7 @@ def _filter(how: Filter, limits: Limits) -> Filtered:
     from t2ialign.evaluation import filter_report
     from t2ialign.io import atomic
     from t2ialign.scoring.pairs import score_pairs
+    from t2ialign.tasks.scorers import load
     from t2ialign.web import filter_page
 
     options: dict[str, Any] = {"split": how.split, "streaming": how.streaming, "limit": how.limit}
@@ -108,7 +115,7 @@ def _filter(how: Filter, limits: Limits) -> Filtered:
     scored = score_pairs(
         (check_record(record, how.output) for record in read(skipped=skipped)),
         how.rewards,
-        partial(rewards.load_all, how.rewards),
+        partial(load, dict(how.judges)),
         _beside(how.output)[1],
         batch_size=how.batch_size,
         max_batch_pixels=how.max_batch_pixels,
@@ -192,7 +199,7 @@ def _check(how: Filter, *, resume: bool) -> None:
         raise ValueError(f"got {naming.given('batch_size', how.batch_size)}; expected at least 1; raise it")
     check_max_batch_pixels(how.max_batch_pixels)
     check_output(how.output)
-    check_all(how.rewards, {})
+    check_all([name for name, reward in how.judges if reward is None], {})
     check_data(how.pairs)
     report, journal, page = _beside(how.output)
     files = (how.output, report, journal, page)

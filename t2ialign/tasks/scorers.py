@@ -53,33 +53,42 @@ class Scoring:
 
     def load(self) -> dict[str, Reward]:
         """The rewards, loaded where they are named."""
-        import rewards
-
-        named = rewards.load_all([n for n, reward in self.rewards.items() if reward is None], self.options)
-        return {name: reward or named[name] for name, reward in self.rewards.items()}
+        return load(self.rewards, self.options)
 
 
-def rewards_of(
-    rewards: str | Reward | Iterable[str | Reward] | Mapping[str, Reward],
-) -> dict[str, Reward | None]:
+def rewards_of(rewards: Rewards) -> dict[str, Reward | None]:
     """Rewards in any form -> those that are loaded by name, and None for those that are named.
 
     Raises ValueError for what is no reward of images, and for two objects of one class without names.
     """
-    from rewards.handed_over import of_images
-
-    if isinstance(rewards, Mapping):
-        return {name: of_images(reward) for name, reward in rewards.items()}
-    several = [rewards] if isinstance(rewards, str) or not isinstance(rewards, Iterable) else list(rewards)
     named: dict[str, Reward | None] = {}
-    for one in several:
-        name = one if isinstance(one, str) else type(of_images(one)).__name__
-        if name in named and not isinstance(one, str):
+    for name, reward in listed(rewards):
+        if name in named and reward is not None:
             raise ValueError(
                 f"got two rewards called {name}; expected a name each; pass them as a dictionary by name"
             )
-        named[name] = None if isinstance(one, str) else one
+        named[name] = reward
     return named
+
+
+def listed(rewards: Rewards) -> list[tuple[str, Reward | None]]:
+    """The same in order, a name that is there twice included. Raises ValueError for no reward of images."""
+    from rewards.handed_over import of_images
+
+    if isinstance(rewards, Mapping):
+        return [(name, of_images(reward)) for name, reward in rewards.items()]
+    several = [rewards] if isinstance(rewards, str) or not isinstance(rewards, Iterable) else list(rewards)
+    return [(one, None) if isinstance(one, str) else (type(of_images(one)).__name__, one) for one in several]
+
+
+def load(
+    rewards: Mapping[str, Reward | None], options: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Reward]:
+    """Those that are loaded as they are, and the others by their names with their options."""
+    from rewards import load_all
+
+    named = load_all([name for name, reward in rewards.items() if reward is None], options)
+    return {name: reward or named[name] for name, reward in rewards.items()}
 
 
 def check_all(names: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:
