@@ -236,6 +236,28 @@ def test_a_run_of_objects_goes_on_with_the_same_ones(tiny_sd: Path, tmp_path: Pa
     assert [row["step"] for row in result.history] == [1, 2]
 
 
+def test_a_table_of_pairs_is_trained_on_and_gone_on_with(
+    tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # paths in a table start from the working folder
+    for name, level in (("dark", 0), ("red", 255)):
+        flat(level).save(f"{name}.png")
+    pairs = pd.DataFrame([{"prompt": "red.png", "chosen": Path("red.png"), "rejected": "dark.png"}] * 2)
+    settings = {"model": tiny_sd, "output": tmp_path / "run", "batch_size": 2, "holdout": 0, "trackers": ()}
+    t2ialign.train("dpo", data=pairs, max_steps=1, **settings)
+    result = t2ialign.train("dpo", data=pairs, max_steps=2, resume="latest", **settings)
+    assert [row["step"] for row in result.history] == [1, 2]
+    (file,) = (tmp_path / "run" / "prompts").glob("data-*.jsonl")
+    assert jsonl.read(file)[0] == {
+        "prompt": "red.png",
+        "chosen": str(tmp_path / "red.png"),
+        "rejected": str(tmp_path / "dark.png"),
+    }
+    pairs["chosen"] = [flat(1), flat(2)]
+    with pytest.raises(ValueError, match=r"got a table with a cell that is no text.*give their paths$"):
+        t2ialign.train("dpo", data=pairs, max_steps=1, **{**settings, "output": tmp_path / "other"})
+
+
 def test_trainers_are_classes_with_a_config(tiny_sd: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     config = t2ialign.BackpropConfig(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +70,41 @@ def column_of(prompts: Any) -> Iterable[Any]:
     if not isinstance(prompts, Iterable):
         raise ValueError(f"got prompts of type {type(prompts).__name__}; expected text, or a list of texts")
     return prompts
+
+
+def rows_of(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a DataFrame as JSON can hold them; a cell that names a file from here names it in full.
+
+    Raises ValueError for cells of another kind, such as images in memory.
+    """
+    from t2ialign.data.prompts import PROMPT_COLUMNS
+
+    rows = []
+    for row in frame.to_dict("records"):
+        named = {str(name): _cell(value) for name, value in row.items()}
+        places = {name: value for name, value in named.items() if name.lower() not in PROMPT_COLUMNS}
+        rows.append(named | {name: _in_full(value) for name, value in places.items()})
+    try:
+        json.dumps(rows, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"got a table with a cell that is no text, number or list ({error}); expected images by their "
+            "files; save them and give their paths"
+        ) from error
+    return rows
+
+
+def _cell(value: Any) -> Any:
+    """A missing value is null, a path is text."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _in_full(value: Any) -> Any:
+    """The absolute path of a file, if the text names one."""
+    is_file = isinstance(value, str) and 0 < len(value) < 256 and Path(value).expanduser().is_file()
+    return str(Path(value).expanduser().absolute()) if is_file else value
 
 
 def is_frame(value: object) -> bool:

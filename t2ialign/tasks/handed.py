@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewards.handed_over import of_any_kind
 from t2ialign.io import jsonl
-from t2ialign.tasks.given import is_name, loaded, name_of, prompts_of
+from t2ialign.tasks.given import is_frame, is_name, loaded, name_of, prompts_of, rows_of
 
 if TYPE_CHECKING:
     from t2ialign.config import Config
@@ -23,8 +23,10 @@ OBJECTS = {"model": "policy", "reward": "reward"}
 """Settings that may be objects -> what trainers call these."""
 LISTS = ("prompts", "heldout_prompts", "monitor_prompts")
 """Settings that name a file of prompts, and may be prompts themselves."""
+TABLE = "data"
+"""The setting that names training data, and may be a table."""
 FOLDER = "prompts"
-"""In the output: the prompts that were handed over, as files that a resumed run reads too."""
+"""In the output: prompts and tables that were handed over, as files that a resumed run reads too."""
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +38,17 @@ class Handed:
     settings: dict[str, Any]
     objects: dict[str, Any] = field(default_factory=dict)
     """By the names that trainers give them."""
-    prompts: dict[str, list[str]] = field(default_factory=dict)
-    """Lists of prompts by their setting."""
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Lists of prompts and tables by their setting, as rows of a file."""
 
     def written(self, cfg: Config) -> Config:
-        """The settings with the files that the lists of prompts were written to, in the output folder."""
+        """The settings with the files that lists and tables were written to, in the output folder."""
         from t2ialign.training.output import check_unused
 
         files = {}
-        if self.prompts and cfg.resume is None:  # type: ignore[attr-defined]
+        if self.rows and cfg.resume is None:  # type: ignore[attr-defined]
             check_unused(cfg.output)  # type: ignore[attr-defined]
-        for key, texts in self.prompts.items():
-            rows = [{"prompt": text} for text in texts]
+        for key, rows in self.rows.items():
             digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:8]
             file = Path(cfg.output) / FOLDER / f"{key}-{digest}.jsonl"  # type: ignore[attr-defined]
             if not file.is_file():
@@ -87,8 +88,13 @@ def taken_apart(settings: Mapping[str, Any]) -> Handed:
     """
     plain, objects = dict[str, Any](), dict[str, Any]()
     plain |= {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-    prompts = {key: prompts_of(plain[key]) for key in LISTS if _is_list(plain.get(key))}
-    plain |= dict.fromkeys(prompts, "prompts handed over in Python")
+    lists = [key for key in LISTS if _is_list(plain.get(key))]
+    rows: dict[str, list[dict[str, Any]]] = {
+        key: [{"prompt": text} for text in prompts_of(plain[key])] for key in lists
+    }
+    if is_frame(plain.get(TABLE)):
+        rows[TABLE] = rows_of(plain[TABLE])
+    plain |= dict.fromkeys(rows, "handed over in Python")
     for setting, name in OBJECTS.items():
         value = plain.get(setting)
         if value is not None and not is_name(value):
@@ -98,7 +104,7 @@ def taken_apart(settings: Mapping[str, Any]) -> Handed:
     if "policy" in objects:
         policy = objects["policy"] = loaded(objects["policy"])
         plain["precision"] = _precision(policy, plain)
-    return Handed(plain, objects, prompts)
+    return Handed(plain, objects, rows)
 
 
 def _is_list(value: Any) -> bool:
