@@ -1,6 +1,7 @@
 """Where files lie and what they are called: small folders, and no module that hides a public function."""
 
 import ast
+import re
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
@@ -101,3 +102,28 @@ def test_only_packages_export_what_others_define():
 def test_the_documentation_shows_every_name_that_rewards_exports():
     text = (ROOT / "rewards" / "README.md").read_text(encoding="utf-8")
     assert [name for name in rewards.__all__ if f"rewards.{name}" not in text] == []
+
+
+PAGES = [
+    Path("README.md"),
+    Path("rewards/README.md"),
+    *sorted(p.relative_to(ROOT) for p in (ROOT / "docs").glob("*.md")),
+]
+NAMED = re.compile(r"(?<![\w./-])((?:t2ialign|rewards|scripts|tests|docs|assets)/[\w./-]*\w/?)")
+SHIPPED = "t2ialign/recipes"
+"""A folder of wheels alone."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_page_names_files_that_exist(page):
+    """Capital letters stand for a name: t2ialign/cli/VERB.py."""
+    names = set(NAMED.findall((ROOT / page).read_text(encoding="utf-8"))) - {SHIPPED}
+    missing = {name for name in names if not (ROOT / name).exists() and not re.search(r"\b[A-Z]{3,}\b", name)}
+    assert not missing
+
+
+def test_the_loss_of_dpo_is_two_steps_from_the_readme():
+    """The README links the file, and the file has the loss."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "](t2ialign/methods/dpo/loss.py)" in text
+    assert "reference_loss" in functions(Path("t2ialign/methods/dpo/loss.py"))
