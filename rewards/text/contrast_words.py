@@ -75,7 +75,7 @@ BOUNDARIES = frozenset(
 NEGATORS = frozenset(("no", "not", "without", "never", "nor", "none", "nobody", "nothing", "isn't", "aren't"))
 NOUNS_IN_ING = frozenset(
     _words("""building painting drawing ceiling king ring string wing spring swing wedding clothing earring
-    evening morning lightning pudding dumpling duckling candidate thing rendering awning railing dressing""")
+    evening morning lightning pudding dumpling duckling sibling thing rendering awning railing dressing""")
 )
 QUANTITIES = frozenset(_words("lot few couple bit little kind type sort number variety bunch dozen"))
 

@@ -51,6 +51,8 @@ def clear(prompt):
         ("A blue colored dog.", "A blue dog."),
         ("Please draw a picture: a fox in a coat", "a fox in a coat"),
         ("Generated image: a fox in a coat", "a fox in a coat"),
+        ("Create a picture of a fox in a coat", "a fox in a coat"),
+        ("Picture generation: a fox in a coat", "a fox in a coat"),
     ],
 )  # fmt: skip
 def test_counts_looks_and_places_are_spelled_out(prompt, text):
@@ -125,8 +127,8 @@ def test_nothing_is_added_against_what_the_prompt_says(prompt, unwanted):
     [
         "a cat, oil painting", "a black and white street", "a minimalist chair", "a chair, no background",
         "logo of a fox", "an anime girl", "a dog in the style of Monet", "a house by Frank Lloyd Wright",
-        "pikachu in a forest", "a fairy by arthur rackham", "cat, mouse, cheese, rain", "Emma Watson",
-        "inspiration", "a cat, soft lighting, close up, photo, sharp focus",
+        "pikachu in a forest", "a fairy by arthur rackham", "picture by monet", "cat, mouse, cheese, rain",
+        "Emma Watson", "inspiration", "a cat, soft lighting, close up, photo, sharp focus",
     ],
 )  # fmt: skip
 def test_a_prompt_with_its_own_style_or_without_a_known_noun_comes_back(prompt):

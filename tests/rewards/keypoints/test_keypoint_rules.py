@@ -69,6 +69,8 @@ def test_a_description_says_what_must_be_seen(prompt, kind, expected):
         ("a whale flying over a city", "counterfactual", ["flying"]),
         ('a poster with the title "Moon" in bold', "text_layout", ["bold"]),
         ("a lamp in the corner", "entity_layout", ["a lamp in the corner"]),
+        ("a dog at the top of the picture", "entity_layout", ["dog at the top of the picture"]),
+        ("a picture book of a fox", "artistic_style", ["picture book"]),
     ],
 )
 def test_the_evidence_is_in_the_prompt(prompt, kind, expected):
@@ -171,6 +173,7 @@ def test_a_bare_photo_is_no_style():
     assert descriptions("a photo of a bench", "artistic_style") == []
     assert not extract("a photo of a bench") and not extract("Please create an image of a bench.")
     assert not extract("The image shows a bench.") and not extract("photographs of a bench")
+    assert not extract("Please create a picture of a bench.") and not extract("The picture shows a bench.")
     for medium in ("black and white photo", "polaroid photo", "photorealistic photo", "sketch"):
         assert descriptions(f"a {medium} of a bench", "artistic_style")[0] == f"the picture is a {medium}"
 
