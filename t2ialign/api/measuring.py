@@ -125,7 +125,7 @@ def judge_keypoints(
 
     The protocol of T2I-Keypoints-Eval (PromptEnhancer, arXiv 2509.04545). images: a folder of samples or any
     source of `score`, or `Samples`. points: a table of key points; else a language model finds them (extract,
-    extract_url, extract_options), else rules do. backend: who judges; weights, url, options: its model.
+    extract_url, extract_options), else rules do. backend: the judge; weights, url, options: its model.
     output: a folder for verdicts, tables and a page, in which `resume` goes on. Raises ValueError for bad
     settings, an output in use, and images without a key point.
     """

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 RESULT, REPORT, SECONDS, SETTINGS = "demo.json", "report.html", "seconds.jsonl", "settings.json"
 SCORES = "scores.jsonl"
-"""In the folders of base and aligned: what the oracle says of each image."""
+"""The file in the folders of base and aligned with the oracle's verdict on each image."""
 TRAIN_PROMPTS, PER_PROMPT, HELD_OUT = 480, 4, 480
 SAMPLER = {"num_inference_steps": 20, "guidance_scale": 2.0, "batch_size": 128}
-"""Guidance is low so that what the weights know of the prompt shows: at 4 it does much of DPO's work."""
+"""The guidance is low, so that what the weights know of the prompt shows: at 4 it does much of DPO's work."""
 EVAL_SEED = 1_000_000
 """Seeds of the held-out images start here, far from those of the training samples."""
 TRAINING = {
@@ -66,13 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what is missing, then print the table and where the report is."""
+    """Run the stages that are missing, then print the table and the path of the report."""
     with locks.hold_folder(args.output):
         make(args.output, args.seed)
 
 
 def make(output: Path, seed: int) -> None:
-    """Do what is missing of the demo in `output`, and print its table.
+    """Run the missing stages of the demo in `output`, and print its table.
 
     Raises ValueError for a folder that holds something else.
     """
@@ -198,7 +198,7 @@ def write_report(output: Path, columns: dict[str, Summary]) -> None:
         summary=(
             "The toy model before and after Diffusion-DPO with temporal discounting, trained on pairs "
             "of its own samples that the oracle passed and failed. Both drew the same held-out prompts from "
-            "the same seeds; the oracle reads each image back into things and checks the caption."
+            "the same seeds; the oracle reads the things in each image back and checks the caption."
         ),
         outcomes=count_outcomes(*(_verdicts(output / name) for name in ("base", "aligned"))),
         headlines=[Headline("Oracle accuracy", base["all"], aligned["all"], difference["all"])],

@@ -8,7 +8,7 @@ from pathlib import Path
 from t2ialign.io.messages import one_line
 
 FLAGS = {"num_images_per_prompt": "-n"}
-"""Of `t2ialign sample`, which errors name."""
+"""The file of `t2ialign sample` that errors name."""
 BROKEN = 3
 """Exit code when some image could not be scored."""
 SHOWN = 5
@@ -72,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
     for error in evaluation.errors[:SHOWN]:
         print(one_line(f"not scored: {error}"))
     if broken := len(evaluation.errors):
-        print(f"{broken} images could not be scored; they count nowhere, and are in the journal as errors")
+        print(
+            f"{broken} images could not be scored; the means leave them out, and the journal lists them as errors"
+        )
     if evaluation.page is not None:
         print(f"images, prompts and distribution: {evaluation.page}")
     return BROKEN if evaluation.errors else 0

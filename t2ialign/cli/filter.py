@@ -9,7 +9,7 @@ from pathlib import Path
 from t2ialign.scoring.budget import add_max_batch_pixels
 
 FLAGS = {"floors": "--floor", "ties": "--tie"}
-"""Parameters of `t2ialign.filter_pairs` whose flags have other names."""
+"""The parameters of `t2ialign.filter_pairs` whose flags have other names."""
 
 EXPLAINED = """
 This is Multi-Preference Consistent Filtering (Zhang et al., NeurIPS 2025). The gap of a pair is

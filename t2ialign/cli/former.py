@@ -1,4 +1,4 @@
-"""Options and names of the command line as the release before called them."""
+"""Options and names of the command line as the previous release called them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from rewards.renamed import TODAY, current, warn
 
 OPTIONS = {"--guidance": "--guidance-scale", "--steps": "--num-inference-steps"}
-"""What an option was called at first -> its name."""
+"""Former name of an option -> its name today."""
 FREE = ("--prompt", "--prompts", "--output", "-o")
-"""Options whose values are nobody's names."""
+"""Options whose values are free text, and no names."""
 
 
 def today(words: Sequence[str], known: Callable[[], Sequence[str]]) -> list[str]:

@@ -48,9 +48,9 @@ VERBS = {
 FREE_WORDS = ("prompt", "runs")
 """Arguments that take any number of words, whatever they are."""
 TOO_LARGE = ("can't allocate memory", "out of memory", "multiplication overflow", "calculation overflow")
-"""What torch says, in a RuntimeError, of tensors that no memory holds."""
+"""Words in torch's RuntimeError about tensors that do not fit into memory."""
 OPTION = re.compile(r"^ {2}(?:-\w\b[^,\n]*, )?(--[\w-]+)", re.M)
-"""How an option begins in a help text."""
+"""The beginning of an option in a help text."""
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # of all its overloads the one that is used
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """What argparse makes of the words, with every path in full."""
+        """Parse the words as argparse does, with every path in full."""
         words = [_dashed(expand_word(word)) for word in args]
         return super().parse_known_args(today(words, self._options), namespace)
 
@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
                 )
 
     def _meant(self, word: str) -> str:
-        """What to write in place of a word that nothing takes."""
+        """A hint at what to write in place of a word that no option takes."""
         if (option := self._assigned(word)) is not None:
             return f"write {option}={word.partition('=')[2]}"
         if near := difflib.get_close_matches(word.partition("=")[0], self._options(), n=1):
@@ -242,7 +242,7 @@ class _Once(logging.Filter):
         self.seen: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is news."""
+        """Whether the record was not shown before."""
         text = record.getMessage()
         known = record.levelno >= logging.WARNING and text in self.seen
         self.seen.add(text)

@@ -270,7 +270,7 @@ def _runs(work: Path, subject: str, number: int, claim: Claim) -> dict[int, Run]
 
 
 def _chosen(name: str, wanted: list[int] | None, there: list[int]) -> list[int]:
-    """What was asked for, or all. Raises ValueError for a number that is not there."""
+    """The numbers that were given, or all. Raises ValueError for a number that is not there."""
     if odd := [number for number in wanted or [] if number not in there]:
         raise ValueError(f"got --{name} {odd[0]}; expected one of {', '.join(map(str, there))}; change it")
     return list(dict.fromkeys(wanted or there))

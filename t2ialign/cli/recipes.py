@@ -1,4 +1,4 @@
-"""t2ialign recipes: the settings that ship, each with what it needs; NAME prints one, to be copied."""
+"""t2ialign recipes: the settings that ship, each with its hardware and time; NAME prints one to copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADER = re.compile(r"^# (Purpose|Command|Hardware|Time|Result): +(.+(?:\n# {4,}
 
 
 class Recipe(NamedTuple):
-    """What is said of a recipe before it is opened."""
+    """The facts about a recipe that the list shows."""
 
     name: str
     method: str
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(file: Path) -> Recipe:
-    """What its header and its settings say."""
+    """The facts in its header and its settings."""
     from t2ialign.config import read_yaml
 
     header, settings = header_of(file), read_yaml(file)

@@ -1,4 +1,4 @@
-"""t2ialign rewrite: prompts said better for an image generator, or kept, and why."""
+"""t2ialign rewrite: prompts rewritten for an image generator, or kept with the reason."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ class _Terminal:
         self.heard = False
 
     def prompt(self, prompt: str) -> None:
-        """What `tasks.rewriting.Listener` asks for."""
+        """The interface of `tasks.rewriting.Listener`."""
         print(f"prompt:   {printable(prompt)}")
 
     def attempt(self, number: int) -> None:

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show_part(args: argparse.Namespace, scores: pa.Table, rank: int, world: int) -> None:
-    """Say where this process's part is, and once, how all parts are joined."""
+    """Print the path of this process's part and, in the first process, how to join all parts."""
     from t2ialign.scoring import output
 
     path = output.rank_path(args.output, rank, world)

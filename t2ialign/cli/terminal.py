@@ -30,14 +30,14 @@ def plain_output(quiet: bool) -> Iterator[None]:
 
 
 def open_closed() -> None:
-    """What is printed goes nowhere if who started the program has closed its output, as 1>&- does."""
+    """Printed text is discarded if the parent process has closed the output, as 1>&- does."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
 
 
 def reader_left() -> bool:
-    """Whether who read stdout, or else stderr, has left: a line more shows it; the rest then goes nowhere."""
+    """Whether the reader of stdout or stderr has left, as one more line shows; the rest is discarded."""
     for stream in (sys.stdout, sys.stderr):
         try:
             print(file=stream, flush=True)

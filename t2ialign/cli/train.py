@@ -1,4 +1,4 @@
-"""t2ialign train METHOD: a config from defaults, a recipe and overrides, then the method's trainer."""
+"""t2ialign train METHOD: settings from defaults, a recipe and overrides, then the method's trainer."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the public functions do, a subject a file: from what the user hands over to a result and its files."""
+"""The work of the public functions, one subject a file: from the arguments to a result and its files."""

@@ -25,7 +25,7 @@ class Judge:
 
     reward: str | Reward | None
     options: Mapping[str, Any]
-    """Of a reward by name."""
+    """Options of a reward that is named."""
 
     def load(self, how: Rendering, prompts: Sequence[str]) -> tuple[str, dict[str, Any], Reward]:
         """The name of the reward, what its scores are of, and the reward.

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rewards.keypoints.evaluator import AlignEvaluator
 
 FOLDER, LIST, SCORES = "candidates", "candidates.jsonl", "scores.jsonl"
-"""In the run's folder: that of all candidates, and their list with scores; in theirs: the scores' journal."""
+"""The folder of all candidates and their list, in the run's folder; the journal of their scores, in theirs."""
 ORACLE = {"backend", "weights", "url"}
 """Options of the evaluator without which the toy model is judged by the oracle."""
 KNOWN = ORACLE | {"points"}
-"""Options by which the evaluator is meant, where no reward is named."""
+"""Options that select the evaluator where no reward is named."""
 
 Row = dict[str, Any]
 log = logging.getLogger(__name__)

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 RESULT, SCORES, BASELINE_SCORES = "evaluation.json", "scores.jsonl", "baseline_scores.jsonl"
 STARTED = "evaluation_of.json"
-"""Says from the start what the scores beside it are of."""
+"""The file that records, from the start, which images and reward the scores beside it belong to."""
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What one reward says of some images: `mean` and `interval`, by category too, and each score."""
+    """The scores of one reward: `mean` and `interval`, also by category, and each score."""
 
     reward: str
     columns: dict[str, Summary]

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What is written where."""
+    """The LoRA, its output and its format."""
 
     lora: str
     """PATH or PATH:SCALE."""
@@ -47,7 +47,7 @@ class Export:
 
     @property
     def scale(self) -> float:
-        """What its weights are multiplied by."""
+        """The factor of its weights."""
         return parse_lora(self.lora)[1]
 
 

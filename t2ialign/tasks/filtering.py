@@ -51,7 +51,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Filtered:
-    """What was kept of some pairs."""
+    """The result of filtering pairs."""
 
     output: Path
     """The pairs that were kept."""
@@ -59,7 +59,7 @@ class Filtered:
     page: Path
     """Examples of what was kept and dropped."""
     figures: dict[str, Any] = field(repr=False)
-    """What the report holds: limits, counts, quantiles of the gaps."""
+    """The content of the report: limits, counts, quantiles of the gaps."""
 
     @property
     def preferences(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Filtered:
 
     @property
     def ties(self) -> dict[str, Any]:
-        """The same of ties."""
+        """The figures of ties, in the same form."""
         part: dict[str, Any] = self.figures["ties"]
         return part
 

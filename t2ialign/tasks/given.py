@@ -1,4 +1,4 @@
-"""What users hand over, as runs need it: prompts of any kind, models by name or loaded."""
+"""Prompts of any kind and models by name or loaded, in the form that runs need."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def is_name(model: Model) -> bool:
 
 
 def name_of(model: Model) -> str:
-    """What manifests and settings call a model."""
+    """The name of a model in manifests and settings."""
     return str(model) if is_name(model) else f"a {type(model).__name__} loaded in Python"
 
 

@@ -1,4 +1,4 @@
-"""Settings of a training that are objects: what the trainer is given, and what its files say instead."""
+"""Settings of a training that are objects: passed to the trainer, and described by text in its files."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Judging:
     weights: str | None
     url: str | None
     options: Mapping[str, Any]
-    """Of the model that judges."""
+    """Options of the model that judges."""
     batch_size: int
     max_batch_pixels: int = MAX_BATCH_PIXELS
     output: Path
@@ -62,11 +62,11 @@ class Judging:
 
 @dataclass(frozen=True)
 class KeypointResult:
-    """What was judged: figures over all key points and by kind, and every verdict."""
+    """The result of judging: figures over all key points and by kind, and every verdict."""
 
     output: Path
     figures: dict[str, Any] = field(repr=False)
-    """What keypoints.json holds."""
+    """The content of keypoints.json."""
     table: Table = field(repr=False)
     rows: list[Row] = field(repr=False)
     """One for each image: file, prompt, its verdicts, and its error."""

@@ -1,4 +1,4 @@
-"""One LoRA between two: their mixture, its card, and what a command says of it."""
+"""One LoRA between two: their mixture, its model card, and the line that a command prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Mixture:
     file: Path
     """Its weights, as diffusers loads them."""
     what: str
-    """How it was mixed, in words."""
+    """The mixture in words."""
     rank: int
     layers: int
     shared: int
@@ -33,7 +33,7 @@ class Mixture:
 
     @property
     def folder(self) -> Path:
-        """What `loras` of `sample` takes."""
+        """Its path, for `loras` of `sample`."""
         return self.file.parent
 
 

@@ -141,7 +141,7 @@ def parse_lora(text: str) -> tuple[Path, float]:
 
 
 def _hash(lora: Path) -> str:
-    """Of the LoRA's weights: a run that trains on writes other ones to the same path."""
+    """A hash of the LoRA's weights: a continued training writes other weights to the same path."""
     from t2ialign.models.lora_files import lora_file
 
     with lora_file(lora).open("rb") as stream:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded(Choice):
-    """A rewriter object of the user's, which says what it writes between the usual tags, or nothing else."""
+    """A rewriter object of the user, which writes its rewrite between the usual tags, or nothing else."""
 
     rewriter: Rewriter | None = None
 

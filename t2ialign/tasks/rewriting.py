@@ -1,4 +1,4 @@
-"""Prompts through a rewriter: into a file with a journal and a report, aloud, or into memory."""
+"""Prompts through a rewriter: into a file with a journal and a report, to a listener, or into memory."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class _Told:
         self.rewriter: Rewriter = job.choice.load(lambda row, piece: listener.piece(piece))
 
     def write(self, prompts: Sequence[str], *, attempt: int) -> list[str]:
-        """What `Rewriter` asks for."""
+        """The interface of `Rewriter`."""
         self.listener.attempt(attempt)
         outputs = self.rewriter.write(prompts, attempt=attempt)
         self.listener.end("\n".join(outputs))

@@ -1,4 +1,4 @@
-"""What sampling gives: images in order, with the prompts and seeds that made them."""
+"""The result of sampling: images in order, with the prompts and seeds that made them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Samples(Sequence[Image.Image]):
     folder: Path | None = None
     """Where the images are; None where they are in memory."""
     new: int = 0
-    """How many images this run rendered, and did not find there."""
+    """The number of images that this run rendered, rather than found in the folder."""
     notes: list[str] = field(default_factory=list)
-    """Lines that say what came of rewriting and judging."""
+    """Lines on the outcome of rewriting and judging."""
     errors: list[str] = field(default_factory=list)
     """Why candidates could not be judged, one line each."""
     images: Mapping[str, Image.Image] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What scoring gives: the table of `rewards.Scores`, with what could not be scored and a way to pandas."""
+"""The result of scoring: the table of `rewards.Scores`, with errors and a conversion to pandas."""
 
 from __future__ import annotations
 

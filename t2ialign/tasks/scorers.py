@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What scores, and how many images at a time. Raises ValueError for a number out of range."""
+    """The rewards that score, and how many images at a time. Raises ValueError for a number out of range."""
 
     rewards: Mapping[str, Reward | None]
-    """By name, in order; None for those that are loaded when they are needed."""
+    """Rewards by name, in order; None for those that are loaded when they are needed."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     batch_size: int = 64
     max_batch_pixels: int = MAX_BATCH_PIXELS

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 TOP = 24
-"""How many images of each reward a page shows, unless it is asked for others."""
+"""The default number of images of each reward on a page."""
 
 
 def process() -> tuple[int, int]:
@@ -203,7 +203,7 @@ def check_page(top: int) -> None:
 
 
 def peek(items: Iterator[Any]) -> Iterator[Any] | None:
-    """The same items, or None if there are none: loading the rewards for nothing takes long."""
+    """The same items, or None if there are none: loading the rewards in vain takes long."""
     first = next(items, None)
     return None if first is None else chain([first], items)
 

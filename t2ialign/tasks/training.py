@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What a run calls on its way, with the number of a step and its metrics."""
+    """The callbacks of a run, which get the number of a step and its metrics."""
 
     on_step: Told | None = None
     on_evaluation: Told | None = None
 
     def given(self) -> dict[str, Told]:
-        """Those that are there, by the names that `fit` gives them."""
+        """The callbacks that are set, by the names that `fit` gives them."""
         named = {"on_step": self.on_step, "on_evaluation": self.on_evaluation}
         return {name: call for name, call in named.items() if call is not None}
 
@@ -47,12 +47,12 @@ NONE = Callbacks()
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run left: where it is, and the metrics of its last step."""
+    """The result of a run: its folder, and the metrics of its last step."""
 
     output: Path
     """The folder of the run; `loras=result.output` of `sample` applies a LoRA that lies there."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last step; empty for methods that have no steps."""
+    """The metrics of the last step; empty for methods that have no steps."""
 
     @property
     def best(self) -> Path:

@@ -1,4 +1,4 @@
-"""Who knows the key points of prompts: a table, a language model, rules, or the captions of the toy model."""
+"""Sources of key points: a table, a language model, rules, or the captions of the toy model."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Finder = Callable[[Sequence[str]], Points]
 
 
 class Wishes(Protocol):
-    """The settings of a run that say who finds its key points."""
+    """The settings of a run that choose the source of its key points."""
 
     @property
     def points(self) -> Path | None:
-        """A table of them."""
+        """A table of key points."""
 
     @property
     def extract(self) -> str | None:
@@ -45,7 +45,7 @@ class Wishes(Protocol):
 
     @property
     def backend(self) -> str:
-        """Who judges: the oracle reads prompts itself."""
+        """The judge; the oracle reads prompts itself."""
 
     @property
     def output(self) -> Path:
@@ -90,7 +90,7 @@ def items_to_judge(source: Source, points: Points) -> Iterator[Item]:
 
 
 def finder(how: Wishes) -> Finder:
-    """Who knows the key points of prompts."""
+    """The source of the key points of prompts."""
     if how.extract is not None:
         return partial(_extracted, how)
     one: Callable[[str], Sequence[KeyPoint]] = _captioned

@@ -1,1 +1,1 @@
-"""HTML pages and what they are made of: charts, sheets of images, markup."""
+"""HTML pages and their parts: charts, sheets of images, markup."""

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 # Okabe and Ito's vermilion and blue: told apart under every common colour blindness and in grey print.
 BEFORE, AFTER = "vermilion", "blue"
 COLOURS = (AFTER, BEFORE, "green", "grey", "purple", "orange", "sky")
-"""Of the curves of one chart, in order, as the stylesheet calls them; there are no more of them than this."""
+"""Colours of the curves of one chart, in order, as the stylesheet names them; no chart has more."""
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 12, 40
 BAR, ROW = 15, 46
 MANY = 60
 """A line of more points than this is drawn faintly, with its running mean on top."""
 BINS = 24
-"""Of a histogram."""
+"""The number of bars of a histogram."""
 
 Axis = Callable[[float], float]
 
@@ -48,7 +48,7 @@ class Chart:
     curves: Sequence[Curve]
     note: str = ""
     across: str = "step"
-    """What the horizontal axis counts."""
+    """The quantity on the horizontal axis."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the axes of a chart span."""
+    """The ranges of the axes of a chart."""
 
     left: float
     right: float

@@ -1,4 +1,4 @@
-"""What a chart consists of, in units of its own box; the template `parts.html` turns it into <svg>."""
+"""The parts of a chart, in units of its own box; the template `parts.html` turns it into <svg>."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Line:
 
     @property
     def mean(self) -> float:
-        """Of the images."""
+        """The scores of the images."""
         return sum(self.scores) / len(self.scores)
 
     @property

@@ -1,4 +1,4 @@
-"""What a judged key-point benchmark found: files, a table for the terminal, a page that needs no network."""
+"""The results of a judged key-point benchmark: files, a table for the terminal, a page without network."""
 
 from __future__ import annotations
 

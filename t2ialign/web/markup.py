@@ -1,4 +1,4 @@
-"""What a page shows of files: no text is taken for HTML."""
+"""Escaping for pages: no text from a file is taken for HTML."""
 
 from __future__ import annotations
 

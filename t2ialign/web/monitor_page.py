@@ -29,19 +29,27 @@ from t2ialign.web.pages import render as render_page
 PROMPTS = 6
 """Prompts whose images are shown, spread over all of them."""
 RESAMPLES = 2000
-"""Of the bootstrap of each point of a curve."""
+"""The number of bootstrap draws for each point of a curve."""
 
 CURVES = (
-    ("Diversity within a prompt", {"diversity": "1 - cosine"}, "Mean over pairs of images, by {embedding}."),
-    ("Vendi score", {"vendi": "Vendi score"}, "How many different images a prompt has, of {images}."),
-    ("Distance to the base", {"distance": "RMS over pixels"}, "Of the same prompt and seed, in [0, 1]."),
-    ("Distance of embeddings", {"embedding-distance": "1 - cosine"}, "To the base, by {embedding}."),
-    ("Saturation", {"saturation": "mean saturation"}, "In [0, 1]."),
-    ("Contrast", {"contrast": "RMS contrast"}, "In [0, 0.5]."),
-    ("High frequencies", {"high-frequency": "share of energy"}, "Beyond half Nyquist; noise has 0.80."),
-    ("Grid", {"grid": "autocorrelation peak"}, "Patterns that repeat along rows or columns; 1 is exactly."),
-    ("Clipped", {"clipped": "share of pixels"}, "With a channel at 0 or 255."),
-    ("JPEG size", {"jpeg": "1000 bytes"}, "At quality 95."),
+    (
+        "Diversity within a prompt",
+        {"diversity": "1 - cosine"},
+        "The mean over pairs of images, by {embedding}.",
+    ),
+    ("Vendi score", {"vendi": "Vendi score"}, "The number of different images of a prompt, of {images}."),
+    ("Distance to the base", {"distance": "RMS over pixels"}, "Same prompt and seed, pixels in [0, 1]."),
+    ("Distance of embeddings", {"embedding-distance": "1 - cosine"}, "The embeddings are of {embedding}."),
+    ("Saturation", {"saturation": "mean saturation"}, "Values lie in [0, 1]."),
+    ("Contrast", {"contrast": "RMS contrast"}, "Values lie in [0, 0.5]."),
+    (
+        "High frequencies",
+        {"high-frequency": "share of energy"},
+        "The share beyond half Nyquist; noise has 0.80.",
+    ),
+    ("Grid", {"grid": "autocorrelation peak"}, "Repetition along rows or columns; 1 is exact."),
+    ("Clipped", {"clipped": "share of pixels"}, "The share of pixels with a channel at 0 or 255."),
+    ("JPEG size", {"jpeg": "1000 bytes"}, "The JPEG quality is 95."),
 )
 """Title, curves by their statistic, note."""
 
@@ -57,7 +65,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one run."""
+    """The part of the page on one run."""
 
     name: str
     method: str
@@ -67,7 +75,7 @@ class Section:
     verdict: str
     curves: list[tuple[Chart, Markup]]
     order: str
-    """What the images of a shot show."""
+    """The steps that the images of a shot are of."""
     shots: list[Shot]
     changes: Mapping[str, Change]
 

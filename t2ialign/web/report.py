@@ -18,7 +18,7 @@ from t2ialign.web.embedded import Shown, shown
 from t2ialign.web.pages import render as render_page
 
 FIXED, BROKEN, PASS, FAIL, OPEN = "fixed", "broken", "passed by both", "failed by both", "no verdict"
-"""What became of an image, by the verdicts before and after; all are shown in this order."""
+"""Outcomes of an image, by the verdicts before and after, in the order in which they are shown."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Comparison:
 
     @property
     def outcome(self) -> str:
-        """What became of the image."""
+        """The outcome of the image."""
         return outcome(self.before_passed, self.after_passed)
 
 
@@ -76,7 +76,7 @@ class Report:
 
 
 def outcome(before: bool | None, after: bool | None) -> str:
-    """What became of an image whose verdict was `before` and is `after`."""
+    """The outcome of an image whose verdict was `before` and is `after`."""
     if before is None or after is None:
         return OPEN
     return (PASS if before else FIXED) if after else (BROKEN if before else FAIL)
