@@ -72,9 +72,7 @@ def run(args: argparse.Namespace) -> int:
     for error in evaluation.errors[:SHOWN]:
         print(one_line(f"not scored: {error}"))
     if broken := len(evaluation.errors):
-        print(
-            f"{broken} images could not be scored; the means leave them out, and the journal lists them as errors"
-        )
+        print(f"{broken} images could not be scored; the means leave them out, the journal has their errors")
     if evaluation.page is not None:
         print(f"images, prompts and distribution: {evaluation.page}")
     return BROKEN if evaluation.errors else 0

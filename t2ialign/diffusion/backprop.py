@@ -29,11 +29,11 @@ uniform: the last K, K drawn from 1 .. T. normal: those from a cut on, int of a 
 one of 1 .. T - 1. spaced: k at equal distances, from a random offset."""
 
 CUT_MEAN, CUT_STD = 42 / 50, 5 / 50
-"""Of the normal rule, as shares of T: AlignProp's rewrite draws N(42, 5) of 50 steps."""
+"""Moments of the normal rule, as shares of T: AlignProp's rewrite draws N(42, 5) of 50 steps."""
 
 
 class Differentiable(Protocol):
-    """What the loop needs of a model: its guided output, what a step makes of it, the frozen reference."""
+    """The parts of a model that the loop needs: guided output, reverse step, frozen reference."""
 
     def guided(self, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], guidance_scale: float) -> Tensor:
         """The network's output (B, C, h, w) at x_t (B, C, h, w), t (B,)."""
@@ -61,7 +61,7 @@ class Plan:
     """How one batch of paths of T steps is sampled."""
 
     recorded: tuple[bool, ...]
-    """Of each step that runs, noisiest first, whether the network's output records gradients."""
+    """For each step that runs, noisiest first, whether the network's output records gradients."""
     posterior: bool = False
     """The result is the posterior mean at the last step that runs, not the sample after it."""
     detach_input: bool = False

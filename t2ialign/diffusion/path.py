@@ -33,7 +33,7 @@ def to_x0_eps(kind: Kind, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor
 
 
 def target(kind: Kind, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What the network should output at x_t = alpha x_0 + sigma eps. Raises ValueError on an unknown kind."""
+    """The target of the network at x_t = alpha x_0 + sigma eps. Raises ValueError on an unknown kind."""
     if kind == "eps":
         return eps
     if kind == "v":

@@ -1,7 +1,8 @@
-"""Policy: one face for every model family. Latents are always (B, C, h, w), images (B, 3, H, W) in [0, 1].
+"""Policy: one interface for every model family.
 
-What the rest of the project knows of a model is stated here: nobody reaches for its network, its VAE or its
-pipeline. Times are floats, larger for more noise, in the unit of `models/latents.py`.
+Latents are always (B, C, h, w), images (B, 3, H, W) in [0, 1]. All that the rest of the project knows of a
+model is stated here: no other file reaches for its network, its VAE or its pipeline. Times are floats, larger for
+more noise, in the unit of `models/latents.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -34,16 +35,16 @@ class Policy(ABC):
     save_class: ClassVar[str]
     """The class of diffusers that reads the saved network back."""
     lora_targets: ClassVar[tuple[str, ...]]
-    """Names of the layers that get a LoRA, where nobody says otherwise."""
+    """Names of the layers that get a LoRA by default."""
     default_guidance_scale: ClassVar[float]
-    """What the family's pipeline samples with, where nobody says otherwise."""
+    """The guidance scale that the family's pipeline samples with by default."""
 
     family: str
     """A short name, "sd1", "sd2" or "sdxl", on which defaults of settings may depend."""
     adapted: Any
     """The network of diffusers as loaded, an nn.Module: it gets the LoRA, or is trained whole."""
     net: nn.Module
-    """The same as called; a trainer may replace it by its wrapped self."""
+    """The network as it is called; a trainer may replace it by its wrapped form."""
     latents: Latents
     """The VAE and the noising path."""
     pipeline_class: str
@@ -53,9 +54,9 @@ class Policy(ABC):
     source: str
     """The folder, file or Hub id the model was read from; the pipeline's class for one given in memory."""
     options: ModelOptions = AS_IT_IS
-    """How the model was read, where that was set."""
+    """The options with which the model was read."""
     distilled: str | None = None
-    """Why it seems to be distilled to a few sampling steps, if it does."""
+    """The sign that it is distilled to a few sampling steps; None without one."""
     device: torch.device
     dtype: torch.dtype
     """The precision the network computes in."""
@@ -171,11 +172,11 @@ class Policy(ABC):
         out = self.predict(self.renoise(x_0, eps, t), t, cond)
         return out - target(self.kind, x_0, eps, *self.latents.shaped_path(t))
 
-    # What the latents say, for callers that have a policy.
+    # Properties of the latents, for callers that have a policy.
 
     @property
     def kind(self) -> Kind:
-        """What the network predicts."""
+        """The quantity that the network predicts: eps, v or flow."""
         return self.latents.kind
 
     @property
@@ -195,7 +196,7 @@ class Policy(ABC):
 
     @property
     def size_multiple(self) -> int:
-        """What both sides of an image must divide by, in pixels."""
+        """The divisor of both sides of an image, in pixels."""
         return self.latents.size_multiple
 
     @property

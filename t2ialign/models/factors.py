@@ -1,4 +1,4 @@
-"""What a LoRA adds to a layer: two factors, and the little algebra on them."""
+"""The two factors that a LoRA adds to a layer, and the algebra on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Factors(NamedTuple):
-    """What a LoRA adds to one layer, fp32, its scale alpha / rank folded into `up`: delta W = up @ down.
+    """The two factors of a layer of a LoRA, fp32, alpha / rank folded into `up`: delta W = up @ down.
 
     down (r, in), up (out, r); of a convolution (r, in, h, w) and (out, r, 1, 1).
     """
@@ -19,26 +19,26 @@ class Factors(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """r."""
+        """The rank r."""
         return len(self.down)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of delta W: (out, in), or (out, in, h, w)."""
+        """The shape of delta W: (out, in), or (out, in, h, w)."""
         return (len(self.up), *self.down.shape[1:])
 
     @property
     def delta(self) -> Tensor:
-        """Delta W, of that shape."""
+        """Delta W, in the shape of the layer's weight."""
         return torch.einsum("or...,ri...->oi...", self.up, self.down)
 
     def times(self, weight: float) -> Factors:
-        """A part of it, or a multiple."""
+        """The factors of `weight` times delta W."""
         return Factors(self.down, weight * self.up)
 
 
 Layers = dict[str, Factors]
-"""By key, such as unet.mid_block.attentions.0.proj_in (`t2ialign.models.lora_names`)."""
+"""Factors by key, such as unet.mid_block.attentions.0.proj_in (`t2ialign.models.lora_names`)."""
 
 
 def filled(factors: Factors, rank: int) -> Factors:

@@ -100,7 +100,7 @@ def trained_network(folder: Path, save_class: str, dtype: torch.dtype) -> Any:
 
 
 def _index(source: Source, revision: str | None) -> dict[str, Any]:
-    """What model_index.json says. Raises ValueError if there is none, or its class is of no family."""
+    """The content of model_index.json. Raises ValueError if there is none, or its class is of no family."""
     place = source.place
     try:
         if source.folder is None:

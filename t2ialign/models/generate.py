@@ -77,7 +77,7 @@ def _finite(images: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
 
 
 class _Texts:
-    """Encodes each unique prompt once, and forgets it after the last row that needs it."""
+    """Encodes each unique prompt once, and drops it after the last row that needs it."""
 
     def __init__(self, policy: Policy, prompts: Sequence[str]) -> None:
         self.policy, self.prompts = policy, prompts

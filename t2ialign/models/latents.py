@@ -18,7 +18,7 @@ class Latents(ABC):
     """A family's noising path over the latents of one VAE of diffusers. Latents are (B, C, h, w)."""
 
     kind: Kind
-    """What a network on this path predicts."""
+    """The quantity that a network on this path predicts: eps, v or flow."""
     num_train_timesteps: int
     """Times lie in 0 .. num_train_timesteps; the scheduler's own count."""
     end: float

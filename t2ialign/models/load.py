@@ -115,7 +115,7 @@ def use_xformers(network: Any, device: torch.device) -> None:
 
 
 def _build() -> str:
-    """The installed xformers, in words."""
+    """The name and version of the installed xformers."""
     try:
         return f"xformers {importlib.metadata.version('xformers')}"
     except importlib.metadata.PackageNotFoundError:

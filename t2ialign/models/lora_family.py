@@ -1,4 +1,4 @@
-"""Which base model a LoRA is for, and what its file's header says of that.
+"""The base model that a LoRA is for, and the entries about it in the header of its file.
 
 The keys are those of Stability's model specification 1.0.0 and of kohya's sd-scripts.
 """
@@ -19,7 +19,7 @@ SD1, SD2, SD2_V, SDXL = (
 )
 """Architectures by their names in the model specification."""
 VERSIONS = {SD1: "sd_v1", SD2: "sd_v2", SD2_V: "sd_v2_v", SDXL: "sdxl_base_v1-0"}
-"""The same in sd-scripts."""
+"""Architectures by their names in sd-scripts."""
 WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
 """The width of the encoded prompts that the cross-attention of each reads."""
 ARCHITECTURE, TITLE, PREDICTION, VERSION = (
@@ -72,7 +72,7 @@ def of_lora(header: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> s
 def header(
     architecture: str, *, title: str, prediction: str | None = None, adapter: str = "/lora"
 ) -> dict[str, str]:
-    """What a LoRA's header says of its base. prediction: "epsilon" or "v"; None if nobody knows. adapter: ""
+    """The header entries of a LoRA on its base. prediction: "epsilon" or "v"; None if unknown. adapter: ""
     for a whole model.
     """
     return {

@@ -1,6 +1,6 @@
 """LoRA files: every spelling is read into the same layers, and written as diffusers' and as kohya's.
 
-Nobody who reads what is written here has to know an alpha: alpha / rank is in the weights, and alpha = rank
+A reader of the files written here needs no alpha: alpha / rank is in the weights, and alpha = rank
 wherever it is stated.
 """
 
@@ -57,7 +57,7 @@ class Lora(NamedTuple):
     """One of `FORMATS`."""
     layers: Layers
     header: dict[str, str]
-    """All that the file says of itself."""
+    """The header of the file."""
 
 
 def read_lora(path: Path | str, *, layout: Any = SDXL_LAYOUT) -> Lora:

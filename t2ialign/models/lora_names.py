@@ -1,4 +1,4 @@
-"""What layers are called in LoRA files: diffusers' paths, SGM's (the first implementation's), kohya's names.
+"""Names of layers in LoRA files: diffusers' paths, SGM's (the first implementation's), kohya's names.
 
 A key is a component and a path of diffusers, `unet.down_blocks.0.attentions.0...`; it is what the other
 spellings are read into. SGM numbers its blocks through, so its names depend on the network's layout.
@@ -47,7 +47,7 @@ _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "ou
 
 
 class Layout(NamedTuple):
-    """What SGM's block numbers depend on, by the names of a UNet2DConditionModel's config; SDXL's."""
+    """The settings behind SGM's block numbers, by the names of a UNet2DConditionModel's config; SDXL's."""
 
     layers_per_block: int = 2
     up_block_types: Sequence[str] = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")

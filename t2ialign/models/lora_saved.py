@@ -43,7 +43,7 @@ def save_kohya(policy: Policy, lora: Path, file: Path) -> Path:
 
 
 def header_of(policy: Policy, title: str, *, adapter: str = "/lora") -> dict[str, str]:
-    """What the header of a LoRA for this policy says of its base model; adapter: "" for a whole model."""
+    """The header entries on the base model of a LoRA for this policy; adapter: "" for a whole model."""
     architecture = lora_family.of_policy(policy)
     prediction = "v" if policy.kind == "v" else "epsilon"
     about = (

@@ -12,7 +12,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to read a model; None leaves it to its files. Raises ValueError for a value out of range."""
+    """Options of reading a model; None leaves it to its files. Raises ValueError for a value out of range."""
 
     variant: str | None = None
     """The variant of the weight files, such as "fp16", of a folder or Hub repository with several."""

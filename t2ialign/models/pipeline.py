@@ -1,4 +1,4 @@
-"""What every policy over a diffusers pipeline shares: its networks, the prompts it keeps, its reference."""
+"""The base of every policy over a diffusers pipeline: its networks, the prompts it keeps, its reference."""
 
 import hashlib
 from abc import abstractmethod
@@ -56,11 +56,11 @@ class PipelinePolicy(Policy):
 
     @property
     def network(self) -> nn.Module:
-        """What `predict` calls: the trained network, or within `reference` the frozen one."""
+        """The network that `predict` calls: the trained one, or within `reference` the frozen one."""
         return self._stand_in or self.net
 
     def precision(self) -> AbstractContextManager[Any]:
-        """In what the network computes: mixed where it holds fp32 weights and `dtype` is another."""
+        """The precision it computes in: mixed where the network holds fp32 weights and `dtype` is another."""
         mixed = self.autocast and self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype) if mixed else nullcontext()
 

@@ -1,4 +1,4 @@
-"""Finds what a model's name means: a folder, one file, the output of a run, or a repository on the Hub."""
+"""Resolves the name of a model: a folder, one file, the output of a run, or a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from t2ialign.models.options import AS_IT_IS, NAMES, ModelOptions
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 READABLE = (".safetensors", ".ckpt")
 COMPONENTS = ("unet", "transformer")
-"""What diffusers calls the network that is trained."""
+"""Names in diffusers of the network that is trained."""
 EXPECTED = '"toy", a diffusers folder, a .safetensors or .ckpt file, or a Hub id org/name'
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOG_RATIOS, ERRORS = INPUTS = ("log-ratios", "errors")
-"""What a loss on pairs sees of winner and loser: log pi / pi_ref, or mean squared denoising errors, for which
+"""Inputs of a loss, for winner and loser: log pi / pi_ref, or mean squared denoising errors, for which
 no reference is run. Its signature is loss(win, lose, *, beta, weight) with win, lose and weight (B,); one on
 errors also gets T, the number of training timesteps."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 HALVINGS = 60
-"""Of the interval [0, 1] in which a step's share of the training times is sought: as fine as fp64."""
+"""Halvings of [0, 1], in which a step's share of the training times is sought: as fine as fp64."""
 
 
 def steps_taken(t: Tensor, edges: Tensor) -> Tensor:

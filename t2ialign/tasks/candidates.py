@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rewards.keypoints.evaluator import AlignEvaluator
 
 FOLDER, LIST, SCORES = "candidates", "candidates.jsonl", "scores.jsonl"
-"""The folder of all candidates and their list, in the run's folder; the journal of their scores, in theirs."""
+"""The folder and the list of all candidates, in the run's folder; the journal of their scores."""
 ORACLE = {"backend", "weights", "url"}
 """Options of the evaluator without which the toy model is judged by the oracle."""
 KNOWN = ORACLE | {"points"}

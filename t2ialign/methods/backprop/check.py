@@ -1,4 +1,4 @@
-"""Settings of train backprop that contradict each other, refused before anything is loaded."""
+"""A check for settings of train backprop that contradict each other, before anything is loaded."""
 
 from __future__ import annotations
 

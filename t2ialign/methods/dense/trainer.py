@@ -119,7 +119,7 @@ class Trainer(base.Trainer[Config, Batch]):
             return {}
         every = np.asarray(self.store.all_scores, dtype=np.float64)
         spread = float(every.std())
-        # Of the mean: paths of one prompt are alike, so at most one of each counts.
+        # The error of the mean: paths of one prompt are alike, so at most one of each counts.
         error = spread / math.sqrt(len(every))
         return {"reward": float(every.mean()), "reward_std": spread, "reward_error": error}
 

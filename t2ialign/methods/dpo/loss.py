@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from t2ialign.methods.dpo.config import Config
 
 LEVEL, NOISE, LATENT = range(3)
-"""Last part of a row's random key: its timestep, its noise, its draw from the image encoder."""
+"""Last parts of a row's random keys: of its timestep, its noise, its draw from the image encoder."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Batch:
         return win, lose
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """The batch on another device."""
         return Batch(self.pairs.to(device), self.t.to(device), self.eps.to(device))
 
 

@@ -37,9 +37,10 @@ from t2ialign.training.conversion import SD, SDXL, Published
 from t2ialign.training.facts import Facts
 
 LEAST_MARGIN = 0.0025
-"""Of the first tenth of a run, its mean, at the published beta. Rising evenly it ends at 20 times that, 0.05,
-where sigmoid(margin) is 0.51: for such a policy winner and loser are as alike as for the reference. The noise
-of a margin shrinks with the margin, so a standard error alone never tells that a run hardly moves."""
+"""The mean margin of the first tenth of a run, at the published beta. If it rises evenly it ends at 20 times
+that, 0.05, where sigmoid(margin) is 0.51: for such a policy winner and loser are as alike as for the
+reference. The noise of a margin shrinks with the margin, so a standard error alone never tells that a run
+hardly moves."""
 
 
 class Trainer(base.Trainer[Config, Batch]):

@@ -30,7 +30,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted head and how it does on prompts that it was not fitted to."""
+    """A fitted head and its accuracy on prompts that it was not fitted to."""
 
     head: MatchHead
     losses: list[float]
@@ -83,9 +83,9 @@ def fit(
 
 
 def balanced_accuracy(odds: Tensor, labels: Tensor, kind: Tensor) -> float | None:
-    """Log-odds, labels of 0 and 1, kinds, all (N,) -> how many are told right, in [0, 1]; 0.5 is chance.
+    """Log-odds, labels of 0 and 1, kinds, all (N,) -> the share that is right, in [0, 1]; 0.5 is chance.
 
-    Of each kind the mean of the shares of matches and of mismatches that are told, then the mean over pairs;
+    For each kind the mean of the shares of matches and of mismatches that are right, averaged over pairs;
     kinds with one label only are left out. None if that leaves none.
     """
     weights = _weights(kind, labels)

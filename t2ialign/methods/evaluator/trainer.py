@@ -142,7 +142,7 @@ def measure(head: MatchHead, features: Features, labels: Tensor, prompts: list[s
 
 
 def card(cfg: Config, facts: dict[str, str], figures: dict[str, Agreement]) -> str:
-    """What was fitted to what, how it is loaded, and how it does on held-out prompts, as Markdown."""
+    """The model card in Markdown: data, scorer, loading, accuracy on held-out prompts."""
     lines = [
         *("---", "license: other", "license_name: as-base-model-and-data"),
         *("tags: [text-to-image, reward-model, key-points, t2ialign]", "---", ""),

@@ -92,7 +92,7 @@ class Config(PathConfig):
         return cfg
 
     def for_family(self, family: str) -> Self:
-        """The same with the preset's values for a family of models ("sdxl") in place of its defaults."""
+        """A copy with the preset's values for a family of models ("sdxl") in place of its defaults."""
         recipe = FOR_SDXL.get(self.preset, {}) if family == "sdxl" else {}
         return self.model_copy(update={k: v for k, v in recipe.items() if k not in self.model_fields_set})
 

@@ -1,4 +1,4 @@
-"""What online step-level training learns from, a round at a time, on disk: judged states.
+"""The judged states that online step-level training learns from, one round at a time, on disk.
 
 A round is a pure function of the weights at its start, so a run that is resumed reads the round it was in and
 draws the next one. Each process writes the part it sampled; all read all parts, in the order of their

@@ -1,4 +1,4 @@
-"""Samples what step-level training learns from: judged candidates of one state, or judged whole paths."""
+"""Sampling for step-level training: judged candidates of one state, or judged whole paths."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class StepSampler:
         return dict(zip(steps, least.tolist(), strict=True))
 
     def _described(self, places: range, numbers: Tensor, valid: Tensor) -> Rows:
-        """What all rows have: times, prompt, and a number that sorts the rows of all processes.
+        """The columns of all rows: times, prompt, and a number that sorts the rows of all processes.
 
         valid: which are kept of all places at the first judged step, then all at the next.
         """

@@ -84,7 +84,7 @@ class Trainer(base.Trainer[Config, Batch]):
         super().__init__(cfg, policy=policy)
 
     def setup(self) -> None:
-        """Encode every prompt once, load who judges. Raises ValueError for settings that leave no step."""
+        """Encode every prompt once, load the judge. Raises ValueError for settings that leave no step."""
         cfg = self.cfg
         self.prompts = Prompts(self.policy, read_prompts(cfg.prompts))
         self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
@@ -105,7 +105,7 @@ class Trainer(base.Trainer[Config, Batch]):
         return PixelScorer(self.reward, self.prompts, guidance_scale=self.cfg.guidance_scale)
 
     def before_step(self) -> dict[str, float]:
-        """Sample rounds until one has an update's worth of valid rows -> what the last one was like."""
+        """Sample rounds until one has an update's worth of valid rows -> the figures of the last one."""
         step, sampled = self.state.step, dict[str, float]()
         usable = self.rounds.at(step)
         for _ in range(BARREN):
@@ -155,7 +155,7 @@ class Trainer(base.Trainer[Config, Batch]):
         return (sampled if sampled.updates else None), figures
 
     def _band(self, t: Tensor) -> Tensor:
-        """Which band each time (N,) lies in, long (N,)."""
+        """The number of the band of each time (N,), long (N,)."""
         return (t * BANDS / self.policy.num_train_timesteps).long().clamp_max(BANDS - 1)
 
     def _oldest_checkpoint(self) -> int:

@@ -143,7 +143,7 @@ class ComparisonTrainer(Loop[Cfg, BatchT], Generic[Cfg, BatchT]):
         return [rows[i : i + cfg.batch_size] for i in range(0, len(rows), cfg.batch_size)]
 
     def facts(self) -> Facts:
-        """The pairs; what is trained is the trainer's to say."""
+        """The pairs; each trainer adds what it trains."""
         pairs, held = len(self.train), 0 if self.heldout is None else len(self.heldout)
         return Facts(
             self.method,

@@ -17,7 +17,7 @@ NEAR = 0.9
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a head is trained with AdamW; the published values. Warm-up is a share of the steps."""
+    """Settings of training a head with AdamW, with the published values. Warm-up is a share of the steps."""
 
     epochs: int = 20
     batch_size: int = 4

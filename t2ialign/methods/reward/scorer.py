@@ -1,4 +1,4 @@
-"""A reward as a network that the loop trains: how it reads stored images, and which weights are trained."""
+"""A reward as a network that the loop trains: its reading of stored images, and its trained weights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Training a scorer on pairs: Bradley-Terry with soft labels and ties. Kirstain et al. 2023 (PickScore).
 
 Every distinct image is prepared once, into a cache; a step is one forward of 2B squares. Held-out pairs, of
-prompts never trained on, say how good the scorer is, and the best weights by them are the result. Defaults
+prompts never trained on, measure the scorer, and the best weights by them are the result. Defaults
 are PickScore's recipe for CLIP-H: all weights, batches of 128, 4,000 steps.
 """
 

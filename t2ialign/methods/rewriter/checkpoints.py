@@ -1,4 +1,4 @@
-"""The checkpoints that TRL writes of a rewriter: which one is whole, and the hashes that tell."""
+"""The checkpoints that TRL writes of a rewriter, and the hashes that tell which ones are whole."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ class LanguageConfig(Config):
     """Settings of every trainer of a rewriter."""
 
     language_model: ClassVar[bool] = True
-    """Whether `model` is one, and not an image model."""
+    """Whether `model` is a rewriter, and not an image model."""
     FREE: ClassVar[frozenset[str]] = frozenset(
         {"output", "resume", "max_steps", "checkpoint_every", "trackers", "gradient_checkpointing"}
     )
-    """What a resumed run may change."""
+    """Settings that a resumed run may change."""
 
     output: Path = Path("runs/new")
     """The folder that the results are written to. A folder that is already in use is an error, unless the run

@@ -126,7 +126,7 @@ def chat_of(cfg: LanguageConfig, prompt: str) -> list[dict[str, str]]:
 
 
 def arguments(cfg: LanguageConfig) -> dict[str, Any]:
-    """Our settings under the names of transformers' TrainingArguments."""
+    """The settings under the names of transformers' TrainingArguments."""
     return {
         "output_dir": str(cfg.output / CHECKPOINTS),
         "seed": cfg.seed,

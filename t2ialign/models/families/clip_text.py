@@ -1,4 +1,4 @@
-"""Prompts through CLIP text encoders, and a word about what did not fit."""
+"""Prompts through CLIP text encoders, with a warning about parts that do not fit."""
 
 import logging
 from collections.abc import Sequence

@@ -58,12 +58,12 @@ class UNetPolicy(PipelinePolicy):
 
     @property
     def vae(self) -> Any:
-        """The VAE, or what is left of it."""
+        """The VAE, or its decoder alone once the encoder is freed."""
         return self.latents.vae
 
     @property
     def prediction_type(self) -> str:
-        """What diffusers calls `kind`."""
+        """The name in diffusers of `kind`."""
         return str(self.schedule["prediction_type"])
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -79,7 +79,7 @@ class UNetPolicy(PipelinePolicy):
         return fp32(out)
 
     def _added(self, cond: Cond) -> dict[str, Tensor] | None:
-        """What the UNet wants besides the prompt: nothing here."""
+        """Further conditioning of the UNet besides the prompt: none here."""
         return None
 
     def _warn_if_cut(self, prompts: Sequence[str]) -> None:

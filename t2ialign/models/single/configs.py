@@ -145,9 +145,10 @@ def _clip(shapes: Shapes) -> dict[str, Any]:
 
 
 def _open_clip(shapes: Shapes, *, drop_last: bool = False) -> dict[str, Any]:
-    """Of open_clip's encoder; Stable Diffusion 2 reads its last but one layer, so diffusers drops the last.
+    """The configuration of open_clip's encoder.
 
-    A file that was written from diffusers has lost that layer already, and the projection that follows it.
+    Stable Diffusion 2 reads its last but one layer, so diffusers drops the last. A file that was written
+    from diffusers has lost that layer already, and the projection that follows it.
     """
     vocabulary, width = shapes["token_embedding.weight"]
     layers, projection = _count(shapes, r"transformer\.resblocks\.(\d+)\."), shapes.get("text_projection")

@@ -71,9 +71,9 @@ def _read(
 
 
 def prediction(facts: FileFacts, options: ModelOptions) -> tuple[str, str]:
-    """What the network predicts, and why that is believed.
+    """The quantity that the network predicts, and the evidence for it.
 
-    Files of Stable Diffusion 2 do not say: one with "512" or "base" in its name is taken for the model of 512
+    Files of Stable Diffusion 2 lack it: one with "512" or "base" in its name is taken for the model of 512
     pixels, which predicts eps, any other for that of 768, which predicts v.
     """
     if options.prediction_type is not None:
