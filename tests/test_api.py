@@ -243,7 +243,13 @@ def test_a_table_of_pairs_is_trained_on_and_gone_on_with(
     for name, level in (("dark", 0), ("red", 255)):
         flat(level).save(f"{name}.png")
     pairs = pd.DataFrame([{"prompt": "red.png", "chosen": Path("red.png"), "rejected": "dark.png"}] * 2)
-    settings = {"model": tiny_sd, "output": tmp_path / "run", "batch_size": 2, "holdout": 0, "trackers": ()}
+    settings: dict[str, Any] = {
+        "model": tiny_sd,
+        "output": tmp_path / "run",
+        "batch_size": 2,
+        "holdout": 0,
+        "trackers": (),
+    }
     t2ialign.train("dpo", data=pairs, max_steps=1, **settings)
     result = t2ialign.train("dpo", data=pairs, max_steps=2, resume="latest", **settings)
     assert [row["step"] for row in result.history] == [1, 2]
@@ -361,7 +367,7 @@ def test_pairs_that_rewards_contradict_are_dropped(tmp_path: Path) -> None:
     kept = t2ialign.filter_pairs(tmp_path / "pairs.jsonl", three, tmp_path / "kept.jsonl", **how)
     assert (kept.pairs_kept, kept.preferences["pairs"]) == (1, 2)
     assert [row["prompt"] for row in jsonl.read(kept.output)] == ["x"]
-    objects = [Redness(), *three[1:]]
+    objects: list[str | Reward] = [Redness(), *three[1:]]
     redder = t2ialign.filter_pairs(tmp_path / "pairs.jsonl", objects, tmp_path / "redder.jsonl", **how)
     assert [row["prompt"] for row in jsonl.read(redder.output)] == ["x"]
     assert list(redder.preferences["rewards"]) == ["Redness", *three[1:]]

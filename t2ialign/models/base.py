@@ -1,8 +1,8 @@
 """Policy: one interface for every model family.
 
 Latents are always (B, C, h, w), images (B, 3, H, W) in [0, 1]. All that the rest of the project knows of a
-model is stated here: no other file reaches for its network, its VAE or its pipeline. Times are floats, larger for
-more noise, in the unit of `models/latents.py`.
+model is stated here: no other file reaches for its network, its VAE or its pipeline. Times are floats,
+larger for more noise, in the unit of `models/latents.py`.
 """
 
 from abc import ABC, abstractmethod
