@@ -241,7 +241,12 @@ def _comparisons(output: Path, count: int = 36) -> list[Any]:
 def _claim(output: Path, seed: int) -> None:
     """Take the folder, or go on in it. Raises ValueError if it holds something else or another seed's run."""
     settings = output / SETTINGS
-    wanted = json.loads(json.dumps({"seed": seed, **TRAINING, **SAMPLER}))
+    former = {
+        "num_inference_steps": "num_steps"
+    }  # the keys of the file stay, and training's are not the sampler's
+    training = {former.get(key, key): value for key, value in TRAINING.items()}
+    sampler = dict(zip(("steps", "guidance", "batch-size"), SAMPLER.values(), strict=True))
+    wanted = json.loads(json.dumps({"seed": seed, **training, **sampler}))
     if settings.exists():
         earlier = atomic.read_json(settings)
         changed = ", ".join(key for key in wanted if earlier.get(key) != wanted[key])

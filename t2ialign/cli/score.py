@@ -154,13 +154,13 @@ def _finish(args: argparse.Namespace, scores: pa.Table, path: Path) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for given, name in (
-        (args.output, "--output"),
-        (args.merge or args.source, "a source"),
-        (args.merge or args.rewards, "--rewards"),
+    for given, name, what in (
+        (args.output, "--output", "the table to write; add -o scores.csv"),
+        (args.merge or args.source, "source", "a folder or table of images; name it after score"),
+        (args.merge or args.rewards, "--rewards", "names of rewards; add --rewards aesthetic,saturation"),
     ):
         if not given:
-            raise ValueError(f"got no {name.removeprefix('a ')}; expected {name}; see t2ialign score --help")
+            raise ValueError(f"got no {name}; expected {what}")
     if args.html is not None and args.source is None:
         raise ValueError("got --html without a source; expected one, for the images; name it before --merge")
 

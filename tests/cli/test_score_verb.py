@@ -273,7 +273,7 @@ def test_options_reach_their_reward(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["{i}", "--rewards", "contrast"], "got no --output"),
+        (["{i}", "--rewards", "contrast"], "got no --output; expected the table to write; add -o scores.csv"),
         (["{i}", "-o", "{tmp}/s.csv"], "got no --rewards"),
         (["--rewards", "contrast", "-o", "{tmp}/s.csv"], "got no source"),
         (
