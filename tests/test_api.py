@@ -231,6 +231,13 @@ def test_a_run_of_objects_goes_on_with_the_same_ones(tiny_sd: Path, tmp_path: Pa
     t2ialign.train("backprop", model=t2ialign.load_policy(str(tiny_sd)), **{**settings, "max_steps": 1})
     with pytest.raises(ValueError, match="add resume=latest to continue"):
         t2ialign.train("backprop", model=t2ialign.load_policy(str(tiny_sd)), **settings)
+    other = t2ialign.load_policy(str(tiny_sd))
+    with torch.no_grad():
+        other.adapted.conv_out.weight.mul_(1.5)
+    with pytest.raises(
+        ValueError, match="got a model of other weights on resume; expected those that the run"
+    ):
+        t2ialign.train("backprop", model=other, resume="latest", **settings)
     policy = t2ialign.load_policy(str(tiny_sd))
     result = t2ialign.train("backprop", model=policy, resume="latest", **settings)
     assert [row["step"] for row in result.history] == [1, 2]

@@ -16,7 +16,7 @@ from t2ialign.training import card
 from t2ialign.training.facts import Facts
 from t2ialign.training.loop import BatchT, Loop
 from t2ialign.training.plan import image_facts
-from t2ialign.training.result import make_trainable, write_kohya
+from t2ialign.training.result import identity_of, make_trainable, write_kohya
 from t2ialign.training.settings import TrainConfig
 from t2ialign.training.state import TrainState
 from t2ialign.training.watch import validation
@@ -70,11 +70,21 @@ class Trainer(Loop[Cfg, BatchT]):
             cfg = cfg.model_copy(update={"lora_targets": self.policy.lora_targets})
         self.cfg = cfg
         warn_before_training(self.policy.distilled)
+        identity = None if self._policy is None else identity_of(self._policy)
         write, often = make_trainable(self.policy, cfg), cfg.lora_rank > 0
         if cfg.gradient_checkpointing:
             self.policy.checkpoint_gradients()
         trained = trainable(self.policy)
-        return TrainState(cfg, self.accelerator, self.policy, trained, write, often=often, wrap=self.wraps)
+        return TrainState(
+            cfg,
+            self.accelerator,
+            self.policy,
+            trained,
+            write,
+            often=often,
+            wrap=self.wraps,
+            identity=identity,
+        )
 
     def _monitor(self) -> Monitor | None:
         """The monitor of the main process, if there is one. Raises ValueError like `Monitor`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,15 @@ def check_same_run(saved: dict[str, Any], cfg: LoopConfig, global_batch: int) ->
         raise ValueError(
             f"got a global batch of {global_batch} rows on resume; expected {saved['global_batch']}; "
             "choose batch_size x accumulate x processes to give that"
+        )
+
+
+def check_same_model(saved: Mapping[str, str] | None, model: Mapping[str, str] | None) -> None:
+    """Raises ValueError if both models were handed over, in one precision, and have other weights."""
+    if saved and model and saved["precision"] == model["precision"] and saved["weights"] != model["weights"]:
+        raise ValueError(
+            "got a model of other weights on resume; expected those that the run began with; load that model "
+            "again and pass it, or start anew in another output"
         )
 
 

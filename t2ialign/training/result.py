@@ -11,7 +11,14 @@ from t2ialign.models.full import save_all, train_all
 from t2ialign.models.lora import add_lora
 from t2ialign.models.lora_family import of_policy
 from t2ialign.models.lora_saved import save_kohya, save_lora
+from t2ialign.models.pipeline import digest
 from t2ialign.training.settings import TrainConfig
+
+
+def identity_of(policy: Policy) -> dict[str, str]:
+    """Which model it is, before anything is trained: its precision, and a hash of some of all its weights."""
+    weights = f"{policy.fingerprint()} {digest([policy.adapted])}"
+    return {"precision": str(policy.dtype).removeprefix("torch."), "weights": weights}
 
 
 def make_trainable(policy: Policy, cfg: TrainConfig) -> Callable[[Path], Path]:

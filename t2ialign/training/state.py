@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from t2ialign.training import checkpoint
 from t2ialign.training.optim import learning_rate, make_optimizer
-from t2ialign.training.output import check_same_run
+from t2ialign.training.output import check_same_model, check_same_run
 from t2ialign.training.settings import LoopConfig
 from t2ialign.version import __version__
 
@@ -34,7 +34,8 @@ class TrainState:
 
     trained: the weights by name, within `owner.net`. write: puts them into a folder as users load them ->
     the file; `often` says whether each checkpoint is to hold that too. wrap: whether several processes
-    wrap the net; if not, gradients are averaged in `update`.
+    wrap the net; if not, gradients are averaged in `update`. identity: says which model it is where no
+    setting does, in which precision and with which weights.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class TrainState:
         *,
         often: bool,
         wrap: bool = True,
+        identity: Mapping[str, str] | None = None,
     ) -> None:
         self.cfg, self.accelerator, self.owner, self.step = cfg, accelerator, owner, 0
         self.trained: dict[str, Tensor] = dict(trained)
-        self._write, self.often = write, often
+        self._write, self.often, self.identity = write, often, identity
         # Lists, made once: clipping over an iterator that is used up would clip nothing and say nothing.
         self.names, self.parameters = list(self.trained), list(self.trained.values())
         self.bare_optimizer = make_optimizer(cfg, self.parameters)
@@ -125,6 +127,7 @@ class TrainState:
             "ema_step": self.ema.optimization_step if self.ema is not None else 0,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "config": json.loads(self.cfg.model_dump_json()),
+            "model": self.identity,
         }
         extra = self.export if self.often else None  # all weights would be there twice
         return checkpoint.save(root, self.step, tensors, meta, extra=extra)
@@ -136,6 +139,7 @@ class TrainState:
         """
         saved = checkpoint.load(folder)
         check_same_run(saved.meta, self.cfg, self.global_batch)
+        check_same_model(saved.meta.get("model"), self.identity)
         threads, before = torch.get_num_threads(), saved.meta.get("threads")
         if self.accelerator.device.type == "cpu" and before not in (None, threads):
             log.warning(
