@@ -33,7 +33,7 @@ class Judge:
         Raises ValueError where it is not named for another model, and where it cannot judge these prompts.
         """
         import rewards
-        from rewards.handed_over import of_images
+        from rewards.loading import of_images
         from t2ialign.scoring.journal import answering
 
         options = dict(self.options)

@@ -55,7 +55,7 @@ def default_reward(model: str, options: Mapping[str, Any], prompts: Sequence[str
     if KNOWN & options.keys() or (model == "toy" and all(map(_is_caption, prompts))):
         return "evaluator"
     if model == "toy":
-        log.info("toy-clip judges the candidates, since a prompt is no caption that the oracle reads")
+        log.info("the candidates are judged by toy-clip, since a prompt is no caption that the oracle reads")
         return "toy-clip"
     names = [naming.given("reward", name) for name in ("imagereward", "hpsv2.1", "evaluator")]
     raise ValueError(

@@ -108,7 +108,7 @@ def run(
             "least 1 and 0"
         )
     import rewards
-    from rewards.handed_over import of_images
+    from rewards.loading import of_images
 
     if isinstance(reward, list | tuple | dict):
         raise ValueError(

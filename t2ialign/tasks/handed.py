@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rewards.handed_over import of_any_kind
+from rewards.loading import of_any_kind
 from t2ialign.io import jsonl
 from t2ialign.tasks.given import is_frame, is_name, loaded, name_of, prompts_of, rows_of
 

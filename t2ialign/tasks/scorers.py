@@ -73,7 +73,7 @@ def rewards_of(rewards: Rewards) -> dict[str, Reward | None]:
 
 def listed(rewards: Rewards) -> list[tuple[str, Reward | None]]:
     """The same in order, a name that is there twice included. Raises ValueError for no reward of images."""
-    from rewards.handed_over import of_images
+    from rewards.loading import of_images
 
     if isinstance(rewards, Mapping):
         return [(name, of_images(reward)) for name, reward in rewards.items()]

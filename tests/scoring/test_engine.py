@@ -129,7 +129,7 @@ def test_answers_that_are_all_unreadable_stop_the_run():
 
 def test_no_prompt_at_all_stops_the_run():
     with pytest.raises(
-        ValueError, match=r"no prompt for any of the first 20 images; .* for a: .* --prompts-from-names"
+        ValueError, match=r"no prompt for any of the first 20 images; .* for a: .* prompts_from_names"
     ):
         score({"a": Match(Channels(), SQUARE)}, items(20, [None]))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 import rewards
 from rewards import Reward
 from rewards.failures import check_finite
-from rewards.handed_over import of_images
+from rewards.loading import of_images
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.kernels import ODE, Kernel

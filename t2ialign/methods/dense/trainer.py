@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import rewards
-from rewards.handed_over import of_images
+from rewards.loading import of_images
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.noise import generator
 from t2ialign.evaluation.panel import Trained

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import rewards
 from rewards.base import LatentReward
-from rewards.handed_over import of_any_kind
 from rewards.latent.lrm import LRM
+from rewards.loading import of_any_kind
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.noise import generator
 from t2ialign.evaluation.panel import Trained
