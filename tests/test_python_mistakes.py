@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
@@ -150,3 +152,20 @@ def test_a_printed_table_says_why_numbers_are_missing() -> None:
 def test_a_method_in_capitals_is_recognised() -> None:
     with pytest.raises(ValueError, match=r"got method 'DPO'.*did you mean dpo"):
         t2ialign.train("DPO", model="toy")
+
+
+def test_a_call_on_the_way_and_a_recipe_are_checked_before_anything_is_loaded() -> None:
+    with pytest.raises(ValueError, match="got on_step of type int; expected a function"):
+        t2ialign.train("dpo", model="toy", data="pairs.jsonl", on_step=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="got config of type Config; expected the name of a recipe"):
+        t2ialign.train("dpo", config=t2ialign.DPOConfig(data="a"))  # type: ignore[arg-type]
+
+
+def test_a_trainer_takes_a_pipeline(tiny_sd: Path, tmp_path: Path) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_sd)
+    short: dict[str, Any] = {"num_inference_steps": 2, "max_steps": 1, "batch_size": 1, "trackers": ()}
+    config = t2ialign.BackpropConfig(prompts="a", reward="saturation", output=tmp_path / "run", **short)
+    assert "reward" in t2ialign.BackpropTrainer(config, policy=pipe).fit()
+    assert any("lora" in name for name, _ in pipe.unet.named_parameters())
+    with pytest.raises(ValueError, match="got a model of type str; expected a name, a diffusers pipeline"):
+        t2ialign.BackpropTrainer(config, policy="toy")

@@ -37,6 +37,11 @@ def train(
     """
     from t2ialign.tasks import training
 
+    if not isinstance(config, str | Path | None):
+        raise ValueError(
+            f"got config of type {type(config).__name__}; expected the name of a recipe or a YAML file; pass "
+            "settings by their names, or an object of settings to the class of the trainer"
+        )
     recipe = None if config is None else str(config)
     told = training.Callbacks(on_step, on_evaluation)
     return training.run(method, recipe=recipe, settings=settings, told=told)

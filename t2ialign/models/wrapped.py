@@ -34,3 +34,15 @@ def wrap(pipe: Any) -> Policy:
             "call pipe.to(device)"
         )
     return policy_of(pipe)
+
+
+def loaded(model: Any) -> Policy:
+    """A `Policy` as it is, a pipeline as a policy. Raises ValueError like `wrap`, and for what is neither."""
+    if isinstance(model, Policy):
+        return model
+    if is_pipeline(model):
+        return wrap(model)
+    raise ValueError(
+        f"got a model of type {type(model).__name__}; expected a name, a diffusers pipeline or a "
+        "t2ialign.Policy; pass one"
+    )

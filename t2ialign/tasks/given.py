@@ -149,19 +149,6 @@ def policy_of(
             f"got precision, attention or model_options for {name_of(model)}; expected them with a model by "
             "name; set them on the model itself"
         )
+    from t2ialign.models.wrapped import loaded
+
     return loaded(model)
-
-
-def loaded(model: Any) -> Any:
-    """A `Policy` as it is, a pipeline as a policy. Raises ValueError for anything else."""
-    from t2ialign.models.base import Policy
-    from t2ialign.models.wrapped import is_pipeline, wrap
-
-    if isinstance(model, Policy):
-        return model
-    if is_pipeline(model):
-        return wrap(model)
-    raise ValueError(
-        f"got a model of type {type(model).__name__}; expected a name, a diffusers pipeline or a "
-        "t2ialign.Policy; pass one"
-    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewards.loading import of_any_kind
 from t2ialign.io import jsonl
-from t2ialign.tasks.given import is_frame, is_name, loaded, name_of, prompts_of, rows_of
+from t2ialign.tasks.given import is_frame, is_name, name_of, prompts_of, rows_of
 
 if TYPE_CHECKING:
     from t2ialign.config import Config
@@ -102,6 +102,8 @@ def taken_apart(settings: Mapping[str, Any]) -> Handed:
     if "reward" in objects:
         of_any_kind(objects["reward"])
     if "policy" in objects:
+        from t2ialign.models.wrapped import loaded
+
         policy = objects["policy"] = loaded(objects["policy"])
         plain["precision"] = _precision(policy, plain)
     return Handed(plain, objects, rows)

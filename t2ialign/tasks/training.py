@@ -36,6 +36,14 @@ class Callbacks:
     on_step: Told | None = None
     on_evaluation: Told | None = None
 
+    def __post_init__(self) -> None:
+        for name, call in self.given().items():
+            if not callable(call):
+                raise ValueError(
+                    f"got {name} of type {type(call).__name__}; expected a function of the number of a step "
+                    "and its metrics; pass one"
+                )
+
     def given(self) -> dict[str, Told]:
         """The callbacks that are set, by the names that `fit` gives them."""
         named = {"on_step": self.on_step, "on_evaluation": self.on_evaluation}

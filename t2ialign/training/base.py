@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.advice import warn_before_training
-from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import trainable
 from t2ialign.models.options import options_of
+from t2ialign.models.wrapped import loaded
 from t2ialign.training import card
 from t2ialign.training.facts import Facts
 from t2ialign.training.loop import BatchT, Loop
@@ -29,8 +29,9 @@ Cfg = TypeVar("Cfg", bound=TrainConfig)
 class Trainer(Loop[Cfg, BatchT]):
     """The loop with an image model in it, its validation images and its monitor.
 
-    policy: a loaded model without adapters, whose encoders stay in memory; else `cfg.model` is loaded. In
-    `setup` the encoders are in memory for the last time. Raises ValueError like `Loop`.
+    policy: a loaded model without adapters, or a diffusers pipeline, whose encoders stay in memory; else
+    `cfg.model` is loaded. In `setup` the encoders are in memory for the last time. Raises ValueError like
+    `Loop`, and for what is no model.
     """
 
     decodes: ClassVar[bool] = False
@@ -41,9 +42,10 @@ class Trainer(Loop[Cfg, BatchT]):
     any_reward: ClassVar[bool] = False
     """Whether its reward needs no gradient."""
 
-    def __init__(self, cfg: Cfg, *, policy: Policy | None = None) -> None:
+    def __init__(self, cfg: Cfg, *, policy: Any = None) -> None:
         check_monitor(cfg)
-        self._policy, self.keep_prompts = policy, list[str]()
+        self._policy = None if policy is None else loaded(policy)
+        self.keep_prompts = list[str]()
         self.supplied |= {"model"} if policy is not None else frozenset()
         super().__init__(cfg)
         self.watch = Watch(

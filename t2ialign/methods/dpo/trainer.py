@@ -30,7 +30,6 @@ from t2ialign.methods.dpo.loss import (
     reference_free_loss,
     reference_loss,
 )
-from t2ialign.models.base import Policy
 from t2ialign.objectives.weighting import Discount
 from t2ialign.training import base
 from t2ialign.training.conversion import SD, SDXL, Published
@@ -49,7 +48,7 @@ class Trainer(base.Trainer[Config, Batch]):
     method = "dpo"
     images_per_row = 2
 
-    def __init__(self, cfg: Config, *, policy: Policy | None = None, cache: PairCache | None = None) -> None:
+    def __init__(self, cfg: Config, *, policy: Any = None, cache: PairCache | None = None) -> None:
         self._given = cache
         self.supplied |= {"data"} if cache is not None else frozenset()
         super().__init__(cfg, policy=policy)

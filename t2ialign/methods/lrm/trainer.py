@@ -27,8 +27,8 @@ from t2ialign.evaluation.calibrate import report
 from t2ialign.methods.lrm.config import Config
 from t2ialign.methods.reward.compared import ComparisonTrainer, finite
 from t2ialign.methods.reward.reached import reached
-from t2ialign.models.base import Policy
 from t2ialign.models.load import load_policy
+from t2ialign.models.wrapped import loaded
 from t2ialign.objectives.preference import bradley_terry, wins
 from t2ialign.progress import Progress
 from t2ialign.training import card, usage
@@ -78,8 +78,8 @@ class Trainer(ComparisonTrainer[Config, Batch]):
     method = "lrm"
     file = saved.WEIGHTS
 
-    def __init__(self, cfg: Config, *, policy: Policy | None = None) -> None:
-        self._given = policy
+    def __init__(self, cfg: Config, *, policy: Any = None) -> None:
+        self._given = None if policy is None else loaded(policy)
         self.supplied |= {"model"} if policy is not None else frozenset()
         super().__init__(cfg)
 
