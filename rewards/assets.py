@@ -1,4 +1,4 @@
-"""The folder of the embedded models and suites: inside the installed package, or in the checkout."""
+"""The folder of the toy models and suites: inside the installed package, or in the checkout."""
 
 from __future__ import annotations
 

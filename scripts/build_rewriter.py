@@ -61,7 +61,7 @@ def pack(rewriter: Path, output: Path, *, heldout: int = 600) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(rewriter, dtype=torch.float16, trust_remote_code=False)
     save_pretrained(model, output)
-    config = output / "config.json"  # it computes in fp32, as the other embedded networks do
+    config = output / "config.json"  # it computes in fp32, as the other toy networks do
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     save_pretrained(AutoTokenizer.from_pretrained(rewriter, trust_remote_code=False), output)
     asked = draw_phrasings(heldout, 3000 + SEED, held_out=True)

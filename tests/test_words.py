@@ -1,4 +1,5 @@
-"""Words: help texts are sentences, the examples of --help parse, and no variable has a filler name."""
+"""Words: help texts are sentences, the examples of --help parse, no variable has a filler name, and the words
+that were given up for the field's stay away."""
 
 import argparse
 import ast
@@ -155,3 +156,71 @@ def test_no_page_recipe_or_help_text_says_a_former_name():
         texts |= {f"train {method} {key}": field.description or "" for key, field in fields.items()}
     assert len(texts) > 50
     assert not {name: match[0] for name, text in texts.items() if (match := FORMER.search(text))}
+
+
+GIVEN_UP = re.compile(r"picture|sibling|embedded\W+(?:world|model)|\bshapes (?:model|\(th)", re.IGNORECASE)
+"""Words in whose place the project says image, candidate and toy model."""
+ALLOWED = {
+    # words of users' prompts, and descriptions of key points that a judge reads
+    "rewards/keypoints/keypoints.json": {"picture"},
+    "rewards/keypoints/language.py": {"picture"},
+    "rewards/keypoints/relations.py": {"picture"},
+    "rewards/keypoints/words.py": {"picture"},
+    "rewards/text/contrast_rules.py": {"picture"},
+    "rewards/text/contrast_words.py": {"picture", "sibling"},
+    "t2ialign/rewriting/clarify.py": {"picture"},
+    "t2ialign/rewriting/negation_words.py": {"picture"},
+    "t2ialign/rewriting/style.py": {"picture"},
+    "docs/keypoints.md": {"picture"},
+    "docs/rewrite.md": {"picture"},
+    # keys and names of stored files, and the column of a user's table
+    "t2ialign/data/cache/claim.py": {"picture"},
+    "t2ialign/data/cache/comparisons.py": {"picture"},
+    "t2ialign/data/cache/ledger.py": {"picture"},
+    "t2ialign/evaluation/keypoints/accuracy.py": {"picture"},
+    "t2ialign/evaluation/keypoints/embedded.py": {"picture"},
+    "t2ialign/scoring/rows.py": {"picture"},
+    "t2ialign/tasks/filtering.py": {"picture"},
+    "t2ialign/web/keypoint_report.py": {"picture"},
+    "scripts/experiments/keypoint_checked.json": {"picture"},
+    "scripts/experiments/rewrite.py": {"picture"},
+    # former names of settings
+    "t2ialign/peers.py": {"picture", "sibling"},
+}
+"""The files that hold such a word as data, which no rename may touch: each must still hold its words."""
+TEXTS = [
+    file
+    for top in ("rewards", "t2ialign", "scripts", "docs", "assets", "README.md", "CONTRIBUTING.md")
+    for file in ([ROOT / top] if "." in top else sorted((ROOT / top).rglob("*")))
+    if file.suffix in {".py", ".md", ".html", ".js", ".css", ".yaml", ".json"}
+    and file.name not in {"tokenizer.json", "vocab.json", "facts.json"}
+]
+
+
+def given_up(text: str) -> set[str]:
+    """The words of a text that the project has given up, in small letters."""
+    return {" ".join(word.lower().split()) for word in GIVEN_UP.findall(text)}
+
+
+def test_words_that_were_given_up_stay_away():
+    words = {name(file): given_up(file.read_text(encoding="utf-8")) for file in TEXTS}
+    assert len(words) > 400
+    assert {file: each for file, each in words.items() if each} == ALLOWED
+
+
+@pytest.mark.parametrize(
+    "text", ["a Picture", "siblings", "the embedded\nworld", "embedded model", "shapes (the toy model)"]
+)
+def test_words_that_were_given_up_are_found(text):
+    assert given_up(text)
+    assert not given_up("an image, a candidate, embedded images, four shapes, tensors of other shapes")
+
+
+IN_DATA = re.compile(r"(\b\w{3,})\|\1\b")
+"""A word that stands twice in an alternation, as a rename of one of two leaves it."""
+
+
+def test_no_alternation_has_a_word_twice():
+    wrong = {name(file): IN_DATA.findall(file.read_text(encoding="utf-8")) for file in SOURCES}
+    assert not {file: words for file, words in wrong.items() if words}
+    assert IN_DATA.findall("(?:photo|image|image)s?") == ["image"]

@@ -1,9 +1,9 @@
 """AlignEvaluator judges whether an image shows each key point of the prompt, and makes one reward of it.
 
 After PromptEnhancer (arXiv 2509.04545), whose evaluator was not released: key points of 24 kinds
-(`keypoints.py`), each judged on the image, averaged. Always of the user's prompt, never of a rewritten one:
-a rewriter that drops a hard wish would be paid for it. The judge is any vision-language model, the embedded
-world's exact one, or a light head on CLIP.
+(`keypoints.py`), each judged on the image, averaged. They come from the user's prompt, never from a rewritten
+one: a rewriter that drops a hard wish would be paid for it. The judge is any vision-language model, the exact
+one of the toy model, or a light head on CLIP.
 """
 
 from __future__ import annotations
