@@ -173,6 +173,12 @@ ALLOWED = {
     "t2ialign/rewriting/style.py": {"picture"},
     "docs/keypoints.md": {"picture"},
     "docs/rewrite.md": {"picture"},
+    # instructions to models, whose figures were measured with these words
+    "rewards/keypoints/llm.py": {"picture"},
+    "rewards/scorers/rubric.py": {"picture"},
+    "rewards/text/contrast.py": {"picture"},
+    "t2ialign/rewriting/instructions.py": {"picture"},
+    "t2ialign/rewriting/intensity.py": {"picture"},
     # keys and names of stored files, and the column of a user's table
     "t2ialign/data/cache/claim.py": {"picture"},
     "t2ialign/data/cache/comparisons.py": {"picture"},
