@@ -38,39 +38,31 @@ class Demo(Claim):
             {name: result[name]["accuracy"] for name in ("base", "aligned")} | {"seconds": result["seconds"]}
             for result in results
         ]
-        (at_demo, demo_folders), (at_suite, suite_folders) = self._by_guidance(folders)
-        return [
-            self._row(demo_folders, at_demo, {"by_seed": by_seed}),
-            self._row(suite_folders, at_suite, {}),
-        ]
+        at_demo, at_suite = self._by_guidance(folders)
+        return [self._row(*at_demo, {"by_seed": by_seed}), self._row(*at_suite, {})]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Accuracy by category at both guidances."""
-        return [
-            bar_figure(
-                f"Oracle accuracy at guidance {guidance_scale:g}",
-                {name: (columns["baseline"][name], columns["scores"][name]) for name in columns["baseline"]},
-                before="base",
-                after="aligned",
-            )
-            for guidance_scale, runs in self._by_guidance(folders)
-            for columns in [_columns(runs)]
-        ]
+        charts = []
+        for guidance_scale, runs in self._by_guidance(folders):
+            columns = _columns(runs)
+            pairs = {name: (base, columns["scores"][name]) for name, base in columns["baseline"].items()}
+            title = f"Oracle accuracy at guidance {guidance_scale:g}"
+            charts.append(bar_figure(title, pairs, before="base", after="aligned"))
+        return charts
 
     def _by_guidance(self, folders: Sequence[Path]) -> list[tuple[float, list[Path]]]:
         at_suite = [folder / AT_SUITE for folder in folders]
         return [(demo.SAMPLER["guidance_scale"], list(folders)), (GUIDANCE, at_suite)]
 
-    def _row(self, folders: Sequence[Path], guidance_scale: float, more: dict[str, Any]) -> Row:
+    def _row(self, guidance_scale: float, folders: Sequence[Path], more: dict[str, Any]) -> Row:
         columns = _columns(folders)
         base, aligned, difference = (columns[name] for name in ("baseline", "scores", "difference"))
+        categories = [name for name in aligned if name != "all"]
+        by_category = {name: {"base": base[name].mean, "aligned": aligned[name].mean} for name in categories}
         measured = {
             **{"base": base["all"], "aligned": aligned["all"], "difference": difference["all"]},
-            "by_category": {
-                name: {"base": base[name].mean, "aligned": aligned[name].mean}
-                for name in aligned
-                if name != "all"
-            },
+            "by_category": by_category,
             "guidance": guidance_scale,
             **more,
         }
