@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2ialign.io import atomic
+from t2ialign.io import atomic, jsonl
+from t2ialign.progress import Progress
 
 SEEDS = (0, 1, 2)
 """Of every claim but an ablation."""
@@ -81,3 +82,18 @@ class MeasuredOnce(Claim):
     def results(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
         """What the files of all seeds hold."""
         return [json.loads((folder / self.result).read_text(encoding="utf-8")) for folder in folders]
+
+
+def resumable(
+    file: Path,
+    items: Sequence[Mapping[str, Any]],
+    measure: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    desc: str,
+) -> None:
+    """Append a line to a JSONL file for each item that has none: its keys, and what `measure` gives."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = jsonl.read(file)
+    jsonl.rewrite(file, lines)  # without a torn last line
+    missing = [item for item in items if not any(item.items() <= line.items() for line in lines)]
+    for item in Progress(missing, desc=desc, unit="measurement"):
+        jsonl.append(file, [{**item, **measure(item)}])

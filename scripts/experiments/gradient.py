@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import rewards
-from scripts.experiments.claim import Claim, Row
+from scripts.experiments.claim import Claim, Row, resumable
 from scripts.experiments.estimates import judged
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.kernels import ddim
@@ -21,7 +21,6 @@ from t2ialign.methods.backprop.presets import PRESETS
 from t2ialign.models.base import Cond, Policy
 from t2ialign.models.families.ddpm import DDPMLatents
 from t2ialign.models.load import load_policy
-from t2ialign.progress import Progress
 
 SLOPES = "gradients.jsonl"
 STEP = 1e-4
@@ -45,20 +44,14 @@ class GradientClaim(Claim):
 
     def measure(self, folder: Path, seed: int) -> None:
         """A line a preset."""
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / SLOPES
-        done = {row["preset"] for row in jsonl.read(file)}
         problem = Problem(self.num_inference_steps, self.guidance_scale, seed)
-        for preset in Progress(PRESETS, desc=f"gradients, seed {seed}", unit="preset"):
-            if preset not in done:
-                slope, difference = problem.compare(preset)
-                jsonl.append(file, [{"preset": preset, "slope": slope, "difference": difference}])
+        items = [{"preset": preset} for preset in PRESETS]
+        resumable(folder / SLOPES, items, lambda item: problem.compare(**item), f"gradients, seed {seed}")
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """It holds if the worst error of all presets and seeds is below the tolerance."""
-        lines = [row for folder in folders for row in jsonl.read(folder / SLOPES)]
         errors: dict[str, float] = {}
-        for row in lines:
+        for row in [row for folder in folders for row in jsonl.read(folder / SLOPES)]:
             error = abs(row["slope"] - row["difference"]) / abs(row["difference"])
             errors[row["preset"]] = max(error, errors.get(row["preset"], 0.0))
         measured = {"largest_relative_error": errors, "steps": self.num_inference_steps}
@@ -79,7 +72,7 @@ class Problem:
         self.x_T = self.noise(-1)
         self.weights = list(self.policy.adapted.parameters())
 
-    def compare(self, preset: str) -> tuple[float, float]:
+    def compare(self, preset: str) -> dict[str, float]:
         """The slope along a random direction by the gradient, and by a central difference."""
         settings = {"record": "last", "k": 1, **PRESETS[preset]}
         if settings.get("lv_samples"):
@@ -104,10 +97,9 @@ class Problem:
         """Of one step of a stochastic path, (2, C, h, w)."""
         return normal_rows(self.shape, [(0, self.seed, step, row) for row in range(len(ROWS))]).double()
 
-    def _compare(self, value: Callable[[], Tensor], held: Callable[[], Tensor]) -> tuple[float, float]:
-        draws = [
-            torch.randn(w.shape, generator=generator(2, self.seed, i)) for i, w in enumerate(self.weights)
-        ]
+    def _compare(self, value: Callable[[], Tensor], held: Callable[[], Tensor]) -> dict[str, float]:
+        shapes = [weight.shape for weight in self.weights]
+        draws = [torch.randn(shape, generator=generator(2, self.seed, i)) for i, shape in enumerate(shapes)]
         norm = float(sum(d.square().sum() for d in draws)) ** 0.5
         direction = [d.to(w) / norm for d, w in zip(draws, self.weights, strict=True)]
         gradients = torch.autograd.grad(value(), self.weights, allow_unused=True)
@@ -119,25 +111,17 @@ class Problem:
                 self._move(direction, sign * STEP)
                 ends.append(float(held()))
                 self._move(direction, -sign * STEP)
-        return slope, (ends[0] - ends[1]) / (2 * STEP)
+        return {"slope": slope, "difference": (ends[0] - ends[1]) / (2 * STEP)}
 
     def _move(self, direction: list[Tensor], length: float) -> None:
         for weight, part in zip(self.weights, direction, strict=True):
             weight += length * part
 
     def _path(self, plan: Plan, eta: float, *, recompute: bool) -> Tensor:
-        x_0, _ = differentiable_sample(
-            self.policy,
-            self.cond,
-            self.x_T,
-            self.times,
-            plan,
-            kernel=ddim(eta),
-            guidance_scale=self.guidance_scale,
-            noise=self.noise if eta else None,
-            recompute=recompute,
-        )
-        return x_0
+        path = (self.policy, self.cond, self.x_T, self.times, plan)
+        how: dict[str, Any] = {"guidance_scale": self.guidance_scale, "recompute": recompute}
+        noise = self.noise if eta else None
+        return differentiable_sample(*path, kernel=ddim(eta), noise=noise, **how)[0]
 
     def _low_variance(self, samples: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         with torch.no_grad():
@@ -145,16 +129,9 @@ class Problem:
         eps = torch.stack([self.noise(100 + n) for n in range(samples)])
 
         def last(recompute: bool) -> Tensor:
-            latents, _ = low_variance_sample(
-                self.policy,
-                self.cond,
-                x_0,
-                self.times,
-                eps,
-                guidance_scale=self.guidance_scale,
-                recompute=recompute,
-            )
-            return self._score(latents)
+            path = (self.policy, self.cond, x_0, self.times, eps)
+            how: dict[str, Any] = {"guidance_scale": self.guidance_scale, "recompute": recompute}
+            return self._score(low_variance_sample(*path, **how)[0])
 
         return lambda: last(True), lambda: last(False)
 

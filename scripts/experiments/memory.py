@@ -6,17 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.claim import Claim, Figure, Row, resumable
 from scripts.experiments.estimates import judged, line_figure
 from t2ialign.evaluation.provenance import LoadedFiles, add_to_record
 from t2ialign.io import jsonl
-from t2ialign.progress import Progress
 
 PEAKS = "peaks.jsonl"
 FEW, MANY = 10, 50
@@ -42,30 +41,29 @@ class MemoryClaim(Claim):
 
     def measure(self, folder: Path, seed: int) -> None:
         """A line for each number of steps and way."""
-        folder.mkdir(parents=True, exist_ok=True)
-        done = {(row["way"], row["steps"]) for row in jsonl.read(folder / PEAKS)}
-        wanted = [(way, steps) for way in WAYS for steps in self.steps]
-        for way, steps in Progress(wanted, desc=f"memory, seed {seed}", unit="step"):
-            if (way, steps) not in done:
-                peak_of_step = in_new_process(steps, self.rows_of[way], WAYS[way], seed)
-                add_to_record(folder, peak_of_step.pop("loaded"))
-                jsonl.append(folder / PEAKS, [{"way": way, "steps": steps, **peak_of_step}])
+
+        def measured(item: Mapping[str, Any]) -> dict[str, Any]:
+            way = item["way"]
+            peak_of_step = in_new_process(item["steps"], self.rows_of[way], WAYS[way], seed)
+            add_to_record(folder, peak_of_step.pop("loaded"))
+            return peak_of_step
+
+        items = [{"way": way, "steps": steps} for way in WAYS for steps in self.steps]
+        resumable(folder / PEAKS, items, measured, f"memory, seed {seed}")
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """It holds if the largest growth of all seeds is within the limit."""
         each_seed = [_by_way(folder) for folder in folders]
         growth = {way: [_growth(peaks[way]) for peaks in each_seed] for way in WAYS}
+
+        def megabytes(way: str, steps: int) -> list[float]:
+            return [round(peaks[way][steps]["bytes"] / 1e6, 1) for peaks in each_seed]
+
         measured: dict[str, Any] = {
             "growth_by_seed": growth,
             "device": each_seed[0]["recomputed"][FEW]["device"],
             "rows": self.rows_of,
-            "megabytes": {
-                way: {
-                    str(steps): [round(peaks[way][steps]["bytes"] / 1e6, 1) for peaks in each_seed]
-                    for steps in self.steps
-                }
-                for way in WAYS
-            },
+            "megabytes": {way: {str(steps): megabytes(way, steps) for steps in self.steps} for way in WAYS},
         }
         return [judged(self.text, measured, None, max(growth["recomputed"]) <= MOST)]
 
@@ -94,11 +92,9 @@ def _growth(peaks: dict[int, dict[str, Any]]) -> float:
 
 def in_new_process(steps: int, batch_size: int, recompute: bool, seed: int) -> dict[str, Any]:
     """`peak` in a process of its own. Raises ValueError with its last line if it fails."""
-    command = [sys.executable, "-m", "scripts.experiments.memory"]
     numbers = json.dumps({"steps": steps, "batch_size": batch_size, "recompute": recompute, "seed": seed})
-    done = subprocess.run(
-        [*command, numbers], capture_output=True, text=True, env={**os.environ, **TRIM}, check=False
-    )
+    command = [sys.executable, "-m", "scripts.experiments.memory", numbers]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **TRIM}, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"got exit code {done.returncode} from the measured process: {last}")
@@ -115,17 +111,9 @@ def peak(steps: int, batch_size: int, recompute: bool, seed: int) -> dict[str, A
     from t2ialign.methods.backprop.trainer import Config, Trainer
 
     with TemporaryDirectory() as folder:
-        cfg = Config(
-            preset="draft",
-            prompts="a red circle",
-            output=Path(folder) / "run",
-            num_inference_steps=steps,
-            batch_size=batch_size,
-            checkpoint_steps=recompute,
-            seed=seed,
-            trackers=(),
-        )
-        trainer = Trainer(cfg)
+        sizes: dict[str, Any] = {"num_inference_steps": steps, "batch_size": batch_size, "seed": seed}
+        run: dict[str, Any] = {"output": Path(folder) / "run", "trackers": (), "checkpoint_steps": recompute}
+        trainer = Trainer(Config(preset="draft", prompts="a red circle", **sizes, **run))
         device = trainer.accelerator.device
         batch = trainer.batch(0, 0)
         if device.type == "cuda":
