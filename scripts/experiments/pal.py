@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import trange
 
 import rewards
 from rewards.scorers.pal import PalA, PalB, Votes
 from rewards.toy.captions import parse
 from rewards.toy.world import COLOURS, TOY
-from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.claim import Claim, Figure, Row, resumable
 from scripts.experiments.estimates import Table, average, bar_figure, judged
 from t2ialign.io import jsonl
 from t2ialign.methods.reward.pal_fit import Schedule, fit, fit_user
+from t2ialign.toy.captions import draw_caption, write
+from t2ialign.toy.render import render
 
 JOURNAL = "populations.jsonl"
 KINDS: dict[Literal["a", "b"], str] = {"a": "PAL-A", "b": "PAL-B"}
-FIGURES = ("pal", "one_head", "new_voter", "new_voter_before", "agree")
 LOW, HIGH, FEW = 0.9, 0.75, 20
 QUICK = Schedule(epochs=30, batch_size=64, lr=1e-3, lr_users=5e-2, lr_scale=1e-2)
 """Larger steps than published: a head of width 64 on a few thousand votes trains in seconds."""
@@ -46,28 +47,19 @@ class PalClaim(Claim):
 
     def measure(self, folder: Path, seed: int) -> None:
         """Draw images of one thing each, embed them with toy-clip, and let each population vote."""
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / JOURNAL
-        rows = jsonl.read(file)
-        if file.exists():
-            jsonl.rewrite(file, rows)  # without a torn last line
-        done = {(row["kind"], row["population"]) for row in rows}
-        for population in trange(self.populations, desc=f"PAL, seed {seed}", unit="population"):
-            if all((kind, population) in done for kind in KINDS):
-                continue
-            number = 1000 * seed + population
-            images, tastes, text = self.embedded(number)
-            for kind in [kind for kind in KINDS if (kind, population) not in done]:
-                words = text if kind == "b" else None
-                result = recover(images, tastes, kind=kind, text=words, seed=number, few=FEW, **self.options)
-                accuracies = {name: getattr(result, name) for name in FIGURES}
-                jsonl.append(file, [{"kind": kind, "population": population, **accuracies}])
+        embedded = cache(self.embedded)
+
+        def measured(item: Mapping[str, Any]) -> dict[str, Any]:
+            kind, number = item["kind"], 1000 * seed + item["population"]
+            images, tastes, text = embedded(number)
+            words = text if kind == "b" else None
+            return asdict(recover(images, tastes, kind=kind, text=words, seed=number, **self.options))
+
+        items = [{"kind": kind, "population": i} for i in range(self.populations) for kind in KINDS]
+        resumable(folder / JOURNAL, items, measured, f"PAL, seed {seed}")
 
     def embedded(self, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Unit embeddings of images (N, D), tastes of them (2, N), unit embeddings of prompts (P, D)."""
-        from t2ialign.toy.captions import draw_caption, write
-        from t2ialign.toy.render import render
-
         rng = np.random.default_rng(seed)
         captions = [write(draw_caption(rng, "attribute")) for _ in range(self.images)]
         pixels = torch.from_numpy(render(captions, seed)).permute(0, 3, 1, 2).float() / 255
@@ -106,7 +98,7 @@ class PalClaim(Claim):
         tables = []
         for folder in folders:
             rows = [row for row in jsonl.read(folder / JOURNAL) if row["kind"] == kind]
-            columns = {name: [row[name] for row in rows] for name in FIGURES}
+            columns = {field.name: [row[field.name] for row in rows] for field in fields(Recovered)}
             tables.append(Table([str(row["population"]) for row in rows], columns))
         return Table.pooled(self.seeds, tables)
 
@@ -122,12 +114,9 @@ class OneHead(nn.Module):
 
     def margin(self, votes: Votes) -> Tensor:
         """Reward of right minus left (N,)"""
-        sides = [
-            side if votes.text is None else torch.cat([side, votes.text], dim=1)
-            for side in (votes.left, votes.right)
-        ]
-        left, right = (self.layers(side)[:, 0] for side in sides)
-        margin: Tensor = right - left
+        text = [] if votes.text is None else [votes.text]
+        left, right = (self.layers(torch.cat([side, *text], dim=1)) for side in (votes.left, votes.right))
+        margin: Tensor = (right - left)[:, 0]
         return margin
 
     def fit(self, votes: Votes, s: Schedule) -> None:
@@ -205,17 +194,16 @@ def recover(
 
     def ask(rows: Tensor, voters: Sequence[int], count: int, *, of: int) -> Votes:
         """Fresh votes; `of` keeps those of one purpose apart from the others'."""
-        draws = [(voter, (of * 1000 + seed) * 1000 + voter) for voter in voters]
+        first = (of * 1000 + seed) * 1000
         parts = [
-            planted_votes(images[rows], tastes[voter % kinds, rows], count, user=voter, seed=draw)
-            for voter, draw in draws
+            planted_votes(images[rows], tastes[voter % kinds, rows], count, user=voter, seed=first + voter)
+            for voter in voters
         ]
-        return _with_text(_joined(parts), text, seed=draws[0][1])
+        return _joined(parts, text, seed=first + voters[0])
 
     train, test = ask(seen, range(users), votes, of=1), ask(held_out, range(users), votes, of=2)
     schedule = replace(QUICK, seed=seed)
-    make: type[PalA] | type[PalB] = PalA if kind == "a" else PalB
-    pal = make(images.shape[1], users, prototypes=kinds, width=width)
+    pal = (PalA if kind == "a" else PalB)(images.shape[1], users, prototypes=kinds, width=width)
     fit(pal, train, schedule)
     one = OneHead(images.shape[1] + (0 if text is None else text.shape[1]), width)
     one.fit(train, schedule)
@@ -246,12 +234,10 @@ def toy_tastes(captions: Sequence[str]) -> Tensor:
     return torch.stack([colour + shape / 10, -colour + shape / 10])
 
 
-def _joined(parts: Sequence[Votes]) -> Votes:
+def _joined(parts: Sequence[Votes], text: Tensor | None, *, seed: int) -> Votes:
+    """All votes as one, each with a random row of `text` if there is any."""
     names = ("user", "left", "right", "right_wins")
-    return Votes(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
-
-
-def _with_text(votes: Votes, text: Tensor | None, *, seed: int) -> Votes:
+    votes = Votes(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
     if text is None:
         return votes
     row = torch.randint(len(text), (len(votes),), generator=torch.Generator().manual_seed(seed))

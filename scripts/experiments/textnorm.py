@@ -7,7 +7,7 @@ grid with the best AUROC on prompts that are not tested. As in the paper there i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ import torch
 import rewards
 from rewards.scorers.textnorm import TextNorm, normalised, pooled, toy_near_misses
 from rewards.toy.captions import RELATIONS, Caption, Noun, parse
-from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.claim import Claim, Figure, Row, resumable
 from scripts.experiments.estimates import Table, bar_figure, judged
 from t2ialign.evaluation import ranking
 from t2ialign.io import jsonl
-from t2ialign.progress import Progress
+from t2ialign.models.generate import generate
+from t2ialign.models.load import load_policy
+from t2ialign.toy.captions import draw_caption, write
+from t2ialign.toy.suite import GUIDANCE, STEPS
 
 JOURNAL = "prompts.jsonl"
 NAMES = {"count": "counting", "pair": "composition", "relation": "relation"}
@@ -51,69 +54,31 @@ class TextNormClaim(Claim):
     fitted: int = 10
     """Prompts of each set that the scale is fitted on."""
     images: int = 50
-    batch: int = 100
 
     def measure(self, folder: Path, seed: int) -> None:
-        """Sample, judge and score prompt by prompt, a journal line each."""
-        from rewards.toy.oracle import ToyOracle
-        from t2ialign.models.generate import generate
-        from t2ialign.models.load import load_policy
-        from t2ialign.toy.suite import GUIDANCE, STEPS
-
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / JOURNAL
-        lines, prompts = jsonl.read(file), self.prompts(seed)
-        if file.exists():
-            jsonl.rewrite(file, lines)  # without a torn last line
-        done = {line["prompt"] for line in lines}
-        missing = [prompt for prompt in prompts if prompt[1] not in done]
-        if not missing:
-            return
-        policy, oracle = load_policy("toy", device="cpu"), ToyOracle()
+        """A journal line for each prompt: the oracle's labels of its images, the scorers' raw rows."""
+        policy, oracle = load_policy("toy", device="cpu"), rewards.load("toy-oracle")
         scorers = {name: TextNorm(rewards.load(name), contrasts, scale=1.0) for name in self.scorers}
-        at_once = max(1, self.batch // self.images)
-        bar = Progress(total=len(prompts), initial=len(done), desc=f"TextNorm, seed {seed}", unit="prompt")
-        with bar:
-            for place in range(0, len(missing), at_once):
-                part = missing[place : place + at_once]
-                texts = [text for _, text, _ in part for _ in range(self.images)]
-                first_seeds = [1_000_000 * seed + 100 * number for *_, number in part]
-                seeds = [first + i for first in first_seeds for i in range(self.images)]
-                images = generate(
-                    policy,
-                    texts,
-                    seeds,
-                    num_inference_steps=STEPS,
-                    guidance_scale=GUIDANCE,
-                    batch_size=self.batch,
-                )
-                jsonl.append(file, self._lines(part, images, oracle(images, texts), scorers))
-                bar.update(len(part))
+        sampler: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+        numbered = self.prompts(seed)
+        first_seeds = {text: 1_000_000 * seed + 100 * number for _, text, number in numbered}
 
-    def _lines(
-        self,
-        part: Sequence[tuple[str, str, int]],
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        scorers: Mapping[str, TextNorm],
-    ) -> list[dict[str, Any]]:
-        """What the journal says of each prompt of a part: the oracle's labels, the scorers' raw rows."""
-        lines = []
-        for row, (category, text, _) in enumerate(part):
-            of_prompt = slice(row * self.images, (row + 1) * self.images)
-            line: dict[str, Any] = {"category": category, "prompt": text}
-            line["labels"] = labels[of_prompt].tolist()
-            with torch.no_grad():
-                for name, scorer in scorers.items():
-                    raw = scorer.raw(images[of_prompt], [text] * self.images)
-                    line[name] = [[round(value, 7) for value in scores.tolist()] for scores in raw]
-            lines.append(line)
-        return lines
+        @torch.no_grad()
+        def measured(item: Mapping[str, Any]) -> dict[str, Any]:
+            texts, first = [item["prompt"]] * self.images, first_seeds[item["prompt"]]
+            images = generate(policy, texts, range(first, first + self.images), **sampler)
+            raw = {name: scorer.raw(images, texts) for name, scorer in scorers.items()}
+            rounded = {
+                name: [[round(value, 7) for value in scores.tolist()] for scores in rows]
+                for name, rows in raw.items()
+            }
+            return {"labels": oracle(images, texts).tolist(), **rounded}
+
+        items = [{"category": category, "prompt": text} for category, text, _ in numbered]
+        resumable(folder / JOURNAL, items, measured, f"TextNorm, seed {seed}")
 
     def prompts(self, seed: int) -> list[tuple[str, str, int]]:
         """(category, caption, its number) of `fitted` + `tested` distinct captions a set."""
-        from t2ialign.toy.captions import draw_caption, write
-
         numbered, wanted = [], self.fitted + self.tested
         for place, category in enumerate(NAMES):
             rng, texts = np.random.default_rng((seed, place)), dict[str, None]()
@@ -130,19 +95,19 @@ class TextNormClaim(Claim):
         rows = []
         for scorer in (*self.scorers, BOTH):
             tables, scales = self._tables(folders, scorer)
+            over = "both scorers" if scorer == BOTH else scorer
+            itself = "their sum" if scorer == BOTH else "the raw score"
             for category, name in NAMES.items():
                 table = tables[category]
-                raw, normed = (table.mean(f"auroc_{side}") for side in SIDES)
                 difference = table.difference("auroc_textnorm", "auroc_raw")
                 measured: dict[str, Any] = {
-                    **{"raw": raw, "textnorm": normed, "difference": difference},
+                    **{side: table.mean(f"auroc_{side}") for side in SIDES},
+                    "difference": difference,
                     "scale_by_seed": scales,
                     "images_a_prompt": self.images,
                     "prompts_drawn": self.tested * len(folders),
                     **{column: float(np.mean(values)) for column, values in table.columns.items()},
                 }
-                over = "both scorers" if scorer == BOTH else scorer
-                itself = "their sum" if scorer == BOTH else "the raw score"
                 text = (
                     f"TextNorm over {over} ranks the images of {name} prompts better than {itself} does "
                     "(mean AUROC over prompts, paired)"
@@ -155,19 +120,15 @@ class TextNormClaim(Claim):
         charts = []
         for scorer in (*self.scorers, BOTH):
             tables, _ = self._tables(folders, scorer)
-            pairs = {
-                name: (tables[category].mean("auroc_raw"), tables[category].mean("auroc_textnorm"))
-                for category, name in NAMES.items()
-            }
+            means = {name: tables[category].means() for category, name in NAMES.items()}
+            pairs = {name: (each["auroc_raw"], each["auroc_textnorm"]) for name, each in means.items()}
             title, chance = f"AUROC against the oracle: {scorer}", "50 % is chance"
             charts.append(bar_figure(title, pairs, before="raw", after="TextNorm", note=chance))
         return charts
 
     def _tables(self, folders: Sequence[Path], scorer: str) -> tuple[dict[str, Table], list[list[float]]]:
         """Category -> every METRIC of both SIDES, a row for each prompt of all seeds; the scales by seed."""
-        metrics: dict[str, dict[str, list[float]]] = {name: {} for name in NAMES}
-        units: dict[str, list[str]] = {name: [] for name in NAMES}
-        scales = []
+        tables, categories, scales = list[Table](), list[str](), []
         members = self.scorers if scorer == BOTH else (scorer,)
         for seed, folder in zip(self.seeds, folders, strict=True):
             lines = {line["prompt"]: line for line in jsonl.read(folder / JOURNAL)}
@@ -175,14 +136,12 @@ class TextNormClaim(Claim):
             mixed = [(line, fit) for line, fit in numbered if np.ptp(line["labels"]) > 0]
             chosen = [_best_scale([line for line, fit in mixed if fit], name) for name in members]
             scales.append(chosen)
-            for line in (line for line, fit in mixed if not fit):
-                columns, labels = metrics[line["category"]], np.array(line["labels"])
-                units[line["category"]].append(f"{seed} {line['prompt']}")
-                both = zip(SIDES, _scores(line, dict(zip(members, chosen, strict=True))), strict=True)
-                for side, scores in both:
-                    for name, metric in METRICS.items():
-                        columns.setdefault(f"{name}_{side}", []).append(metric(labels, scores))
-        return {name: Table(units[name], columns) for name, columns in metrics.items()}, scales
+            tested = [line for line, fit in mixed if not fit]
+            measured = [_measures(line, dict(zip(members, chosen, strict=True))) for line in tested]
+            columns = {name: [one[name] for one in measured] for name in measured[0]}
+            tables.append(Table([line["prompt"] for line in tested], columns))
+            categories += [line["category"] for line in tested]
+        return Table.pooled(self.seeds, tables).by(categories), scales
 
 
 def contrasts(prompt: str) -> list[str]:
@@ -194,8 +153,6 @@ def contrasts(prompt: str) -> list[str]:
     caption = parse(prompt)
     if caption.category == "count":
         return toy_near_misses(prompt)
-    from t2ialign.toy.captions import write
-
     a, b = caption.nouns
     changed = [Caption("attribute", (noun,)) for noun in (a, b)]
     changed += [Caption("count", (noun,), count=2) for noun in (a, b)]
@@ -220,9 +177,15 @@ def _best_scale(rows: Sequence[dict[str, Any]], scorer: str) -> float:
     return SCALES[int(np.argmax([mean_auroc(scale) for scale in SCALES]))]
 
 
-def _scores(row: dict[str, Any], scales: dict[str, float]) -> Iterator[np.ndarray]:
-    """The raw scores of a prompt's images, summed over the scorers, and the mean of their TextNorms."""
+def _measures(row: dict[str, Any], scales: dict[str, float]) -> dict[str, float]:
+    """Every METRIC of a prompt's raw scores, summed over the scorers, and of the mean of their TextNorms."""
     raw = {name: [torch.tensor(scores, dtype=torch.float64) for scores in row[name]] for name in scales}
-    yield np.sum([[float(scores[0]) for scores in images] for images in raw.values()], axis=0)
+    summed = np.sum([[float(scores[0]) for scores in images] for images in raw.values()], axis=0)
     logs = [normalised(raw[name], scale=scale, form="log") for name, scale in scales.items()]
-    yield pooled(torch.stack(logs), log=True).numpy()
+    sides = dict(zip(SIDES, (summed, pooled(torch.stack(logs), log=True).numpy()), strict=True))
+    labels = np.array(row["labels"])
+    return {
+        f"{name}_{side}": metric(labels, scores)
+        for side, scores in sides.items()
+        for name, metric in METRICS.items()
+    }
