@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,17 @@ class Table:
             [f"{seed} {unit}" for seed, table in pairs for unit in table.units],
             {name: [value for _, table in pairs for value in table.columns[name]] for name in names},
         )
+
+    @classmethod
+    def of(
+        cls,
+        seeds: Iterable[int],
+        results: Sequence[Mapping[str, Any]],
+        columns: Callable[[Mapping[str, Any]], Mapping[str, Sequence[float]]],
+        units: str = "prompts",
+    ) -> Table:
+        """`pooled`, of columns that are made from the result of each seed, which has the units too."""
+        return cls.pooled(seeds, [cls(result[units], columns(result)) for result in results])
 
     def mean(self, name: str) -> Estimate:
         """The mean of a column."""

@@ -8,8 +8,8 @@ the row against as many images of one rewrite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,10 +32,8 @@ SHARED = "rewriters"
 RESULT = "pictures.json"
 PROMPT, CAPTION, SHUFFLED = "the user's prompt", "canonical caption", "sft+grpo, thoughts shuffled"
 SFT, PLAIN, GRPO = "sft", "sft without thought", "sft+grpo"
-SHORT = {
-    **{PROMPT: "prompt", SFT: "SFT", PLAIN: "no thought", GRPO: "GRPO"},
-    **{SHUFFLED: "shuffled", CAPTION: "caption"},
-}
+HEADS = ("prompt", "SFT", "no thought", "GRPO", "shuffled", "caption")
+SHORT = dict(zip((PROMPT, SFT, PLAIN, GRPO, SHUFFLED, CAPTION), HEADS, strict=True))
 """Ways to say a prompt, as the heads of a table."""
 ONE, REWRITES, SEEDS = "one rewrite", "best of rewrites", "best of seeds of one rewrite"
 
@@ -75,15 +73,13 @@ class RewritingClaim(RewriterClaim):
     def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Train the rewriters, write every held-out prompt with each, render and judge."""
         rewriters, phrasings = self.rewriters(folder, seed, plain=True), self.phrasings(seed)
-        prompts = [phrasing.prompt for phrasing in phrasings]
-        captions = [phrasing.caption for phrasing in phrasings]
+        prompts, captions = _texts(phrasings)
         trained = {SFT: runs.SFT, PLAIN: runs.PLAIN, GRPO: runs.GRPO}
         outputs = {name: runs.written(rewriters / home, prompts) for name, home in trained.items()}
         thoughts = [parse(output, "").thought for output in outputs[GRPO]]
         outputs[SHUFFLED] = runs.with_thoughts(rewriters / runs.GRPO, prompts, [*thoughts[1:], thoughts[0]])
-        texts = {PROMPT: prompts, CAPTION: captions} | {
-            name: _answers(written, prompts) for name, written in outputs.items()
-        }
+        answers = {name: _answers(written, prompts) for name, written in outputs.items()}
+        texts = {PROMPT: prompts, CAPTION: captions, **answers}
         images = runs.JudgedImages(captions, first_seed=4_000_000 + 10_000 * seed)
         return {
             "captions": captions,
@@ -146,15 +142,13 @@ class BestOfClaim(RewriterClaim):
 
     def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Write, render and judge."""
-        rewriter, phrasings = self.rewriters(folder, seed, plain=False) / runs.GRPO, self.phrasings(seed)
-        prompts = [phrasing.prompt for phrasing in phrasings]
+        rewriter = self.rewriters(folder, seed, plain=False) / runs.GRPO
+        prompts, captions = _texts(self.phrasings(seed))
         texts = []
         for draw in range(self.n):
-            temperature = AGAIN if draw else 0.0
-            seed_of_draw = 10_000 * seed + 1000 * draw
-            outputs = runs.written(rewriter, prompts, temperature=temperature, seed=seed_of_draw)
+            temperature, drawn = AGAIN if draw else 0.0, 10_000 * seed + 1000 * draw
+            outputs = runs.written(rewriter, prompts, temperature=temperature, seed=drawn)
             texts.append(_answers(outputs, prompts))
-        captions = [phrasing.caption for phrasing in phrasings]
         images = runs.JudgedImages(captions, first_seed=5_000_000 + 10_000 * seed)
         matches = {
             REWRITES: [images.matches(written, draw=draw) for draw, written in enumerate(texts)],
@@ -164,13 +158,15 @@ class BestOfClaim(RewriterClaim):
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Two rows over the prompts of all seeds."""
-        tables = []
-        for result in self.results(folders):
-            draws = {name: list(zip(*result["matches"][name], strict=True)) for name in (REWRITES, SEEDS)}
-            columns = {ONE: [_all_shown(shown) for shown in result["matches"][REWRITES][0]]}
-            columns |= {name: [_all_shown(best(each)) for each in draws[name]] for name in draws}
-            tables.append(Table(result["captions"], columns))
-        table = Table.pooled(range(len(tables)), tables)
+
+        def columns(result: Mapping[str, Any]) -> dict[str, list[float]]:
+            matches = result["matches"]
+            draws = {ONE: zip(matches[REWRITES][0], strict=True)}
+            draws |= {name: zip(*matches[name], strict=True) for name in (REWRITES, SEEDS)}
+            return {name: [_all_shown(best(each)) for each in images] for name, images in draws.items()}
+
+        results = self.results(folders)
+        table = Table.of(range(len(results)), results, columns, "captions")
         gain, over = table.difference(REWRITES, ONE), table.difference(REWRITES, SEEDS)
         measured = {**table.means(), "gain": gain, "chosen_by": "the oracle, which also measures"}
         return [
@@ -186,14 +182,16 @@ def best(draws: Sequence[Sequence[float]]) -> Sequence[float]:
 
 def pooled(results: Sequence[dict[str, Any]], value: Callable[[Sequence[float]], float]) -> Table:
     """Way to say a prompt -> a value of the matches of each image, over the prompts of all seeds."""
-    tables = [
-        Table(
-            result["captions"],
-            {name: [value(shown) for shown in matches] for name, matches in result["matches"].items()},
-        )
-        for result in results
-    ]
-    return Table.pooled(range(len(tables)), tables)
+
+    def columns(result: Mapping[str, Any]) -> dict[str, list[float]]:
+        return {name: [value(shown) for shown in matches] for name, matches in result["matches"].items()}
+
+    return Table.of(range(len(results)), results, columns, "captions")
+
+
+def _texts(phrasings: Sequence[Phrasing]) -> tuple[list[str], list[str]]:
+    """The users' prompts, and the captions that they mean."""
+    return [phrasing.prompt for phrasing in phrasings], [phrasing.caption for phrasing in phrasings]
 
 
 def _answers(outputs: Sequence[str], prompts: Sequence[str]) -> list[str]:
@@ -222,21 +220,14 @@ def _same_texts(results: Sequence[dict[str, Any]], name: str) -> float:
 
 def _by_kind(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Estimate]]:
     """Kind of key point -> way to say the prompt -> share of its key points that are shown."""
-    tables = []
+    tables, labels = [], []
     for result in results:
-        spots = [
-            (place, spot, kinds()[point.kind].name)
-            for place, caption in enumerate(result["captions"])
-            for spot, point in enumerate(toy_points(caption))
-        ]
-        columns = {
-            name: [matches[place][spot] for place, spot, _ in spots]
-            for name, matches in result["matches"].items()
-        }
-        tables.append((Table([result["captions"][place] for place, _, _ in spots], columns), spots))
-    table = Table.pooled(range(len(tables)), [each for each, _ in tables])
-    by_kind = table.by([kind for _, spots in tables for *_, kind in spots])
-    return {kind: points.means() for kind, points in by_kind.items()}
+        points = [(caption, point) for caption in result["captions"] for point in toy_points(caption)]
+        columns = {name: list(chain.from_iterable(shown)) for name, shown in result["matches"].items()}
+        tables.append(Table([caption for caption, _ in points], columns))
+        labels += [kinds()[point.kind].name for _, point in points]
+    by_kind = Table.pooled(range(len(tables)), tables).by(labels)
+    return {kind: table.means() for kind, table in by_kind.items()}
 
 
 CLAIMS: tuple[Claim, ...] = (RewritingClaim(), BestOfClaim(), KeypointRulesClaim(), SurvivalClaim())

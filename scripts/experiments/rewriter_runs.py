@@ -30,22 +30,16 @@ ROWS, PROMPTS = "rows.jsonl", "prompts.jsonl"
 RAW, SFT, PLAIN, GRPO = "raw", "sft", "sft-without-thought", "grpo"
 TOKENS, BATCH = 72, 128
 """Most tokens of an output; outputs or images at once."""
+SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": BATCH}
 COMMON: dict[str, Any] = {"lora_rank": 0, "checkpoint_every": 100, "trackers": ()}
-SFT_SETTINGS: dict[str, Any] = {
-    **COMMON,
-    **{"max_steps": 1200, "batch_size": 32, "lr": 3e-3, "lr_schedule": "cosine", "lr_warmup": 20},
-    **{"evaluate_every": 600},
+SFT_SETTINGS: dict[str, Any] = COMMON | {
+    **{"max_steps": 1200, "batch_size": 32, "evaluate_every": 600},
+    **{"lr": 3e-3, "lr_schedule": "cosine", "lr_warmup": 20},
 }
-GRPO_SETTINGS: dict[str, Any] = {
-    **COMMON,
+GRPO_SETTINGS: dict[str, Any] = COMMON | {
     **{"max_steps": 60, "batch_size": 128, "group": 8, "lr": 3e-4, "tokens": TOKENS, "checkpoint_every": 10},
-    **{
-        "num_inference_steps": 8,
-        "guidance_scale": 4.0,
-        "image_batch": BATCH,
-        "reward_options": {"backend": "oracle"},
-    },
-    **{"preset": "toy", "generator": "toy"},
+    **{"preset": "toy", "generator": "toy", "num_inference_steps": 8, "guidance_scale": 4.0},
+    **{"image_batch": BATCH, "reward_options": {"backend": "oracle"}},
 }
 
 
@@ -90,8 +84,9 @@ def written(rewriter: Path, prompts: Sequence[str], *, temperature: float = 0.0,
     from rewards.llm.choose import writer
 
     language_model = writer(str(rewriter), batch=BATCH)
-    sampling: dict[str, Any] = {"tokens": TOKENS, "temperature": temperature, "seed": seed}
-    outputs: list[str] = language_model.write(_chats(prompts), **sampling)
+    outputs: list[str] = language_model.write(
+        _chats(prompts), tokens=TOKENS, temperature=temperature, seed=seed
+    )
     return outputs
 
 
@@ -130,29 +125,17 @@ class JudgedImages:
         self.evaluator = evaluator
         self.judged: dict[tuple[int, str, int], list[float]] = {}
 
+    @torch.no_grad()
     def matches(self, texts: Sequence[str], *, draw: int = 0) -> list[list[float]]:
-        """A text for each caption -> whether its image shows each key point of the caption.
-
-        draw: which of a caption's seeds.
-        """
+        """A text for each caption -> whether its image, of its seed number `draw`, shows each key point."""
         keys = [(place, text, draw) for place, text in enumerate(texts)]
         new = [key for key in dict.fromkeys(keys) if key not in self.judged]
-        for start in range(0, len(new), BATCH):
-            self._judge(new[start : start + BATCH])
+        if new:
+            first_seed = self.first_seed + draw * len(self.captions)
+            seeds = [first_seed + place for place, _, _ in new]
+            images = generate(self.policy, [text for _, text, _ in new], seeds, **SAMPLER)
+            captions = [self.captions[place] for place, _, _ in new]
+            results = self.evaluator.judge(images, captions, [toy_points(text) for text in captions])
+            for key, result in zip(new, results, strict=True):
+                self.judged[key] = [float(verdict.match or 0.0) for verdict in result.verdicts]
         return [self.judged[key] for key in keys]
-
-    @torch.no_grad()
-    def _judge(self, keys: Sequence[tuple[int, str, int]]) -> None:
-        captions = [self.captions[place] for place, _, _ in keys]
-        seeds = [self.first_seed + place + draw * len(self.captions) for place, _, draw in keys]
-        images = generate(
-            self.policy,
-            [text for _, text, _ in keys],
-            seeds,
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            batch_size=BATCH,
-        )
-        results = self.evaluator.judge(images, captions, [toy_points(text) for text in captions])
-        for key, result in zip(keys, results, strict=True):
-            self.judged[key] = [float(verdict.match or 0.0) for verdict in result.verdicts]
