@@ -11,18 +11,15 @@ from scripts.experiments.estimates import Points, Table, average, bar_figure, ju
 from scripts.experiments.gradient import GradientClaim
 from scripts.experiments.lora_mixing import MixingClaim
 from scripts.experiments.memory import MemoryClaim
-from scripts.experiments.training import RUN, TRAINING, accuracies, train_and_judge
+from scripts.experiments.training import RUN, TRAINING, JudgedRun, train_and_judge
 from t2ialign.evaluation.hack_index import first_fired, in_base_std
-from t2ialign.evaluation.monitor_journal import TRAINED, read
-from t2ialign.evaluation.statistics import paired_difference
+from t2ialign.evaluation.monitor_journal import TRAINED
+from t2ialign.methods.backprop import presets
 from t2ialign.training.log import METRICS, read_rows
 
 GAIN = 0.05
-PRESETS = (
-    *("alignprop", "alignprop-uniform", "alignprop-normal"),
-    *("draft", "draft-k", "draft-lv", "refl", "drtune"),
-)
-"""Not alignprop-k, which at K = 1 is draft-k."""
+PRESETS = tuple(name for name in presets.PRESETS if name != "alignprop-k")
+"""alignprop-k at K = 1 is draft-k."""
 SIDES: dict[str, dict[str, Any]] = {
     "raw": {"reward": "toy-clip", "lr": 7e-4},
     "textnorm": {
@@ -51,8 +48,7 @@ class OverOptimisationClaim(Claim):
     """Not 0 to 2, on whose runs the unit of the mean's threshold was settled."""
     train_prompts: int = 400
     heldout_prompts: int = 140
-    training: ClassVar[dict[str, Any]] = {
-        **TRAINING,
+    training: ClassVar[dict[str, Any]] = TRAINING | {
         **{"guidance_scale": 4.0, "monitor_guidance_scale": 4.0, "monitor_images": 5},
         **{"max_steps": 240, "evaluate_every": 60},
     }
@@ -74,12 +70,12 @@ class OverOptimisationClaim(Claim):
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Trained and held-out score in units of the base's spread, and oracle accuracy, first seed."""
-        journal = read(folders[0] / RUN)
+        run = JudgedRun(folders[0])
         labels = {TRAINED: "toy-clip (trained)", "toy-clip-b": "toy-clip-b (held out)"}
         changes: dict[str, Points] = {
-            label: in_base_std(journal.series("scores", name)) or {} for name, label in labels.items()
+            label: in_base_std(run.journal.series("scores", name)) or {} for name, label in labels.items()
         }
-        accuracy = {step: average(passed) for step, passed in accuracies(folders[0]).items()}
+        accuracy = {step: average(passed) for step, passed in run.passed.items()}
         return [
             line_figure("Scores, change in standard deviations of the base", changes, "first seed"),
             line_figure("Oracle accuracy on the monitor's images", {"oracle": accuracy}, "first seed"),
@@ -87,28 +83,28 @@ class OverOptimisationClaim(Claim):
 
     def _seed(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         """What happened to the accuracy in one seed, and when the monitor noticed."""
-        journal, passed = read(folder / RUN), accuracies(folder)
-        table = Table([row["prompt"] for row in journal.at(0)], {str(step): passed[step] for step in passed})
-        peak, last = max(passed, key=lambda step: sum(passed[step])), journal.steps[-1]
-        worse = [step for step in passed if step > peak and table.difference(str(step), str(peak)).high < 0]
-        falls = journal.falls()
-        fired = first_fired(falls)
-        first_by_reward = {
-            name: first_fired(fall for fall in falls if fall.reward == name)
-            for name in dict.fromkeys(fall.reward for fall in falls)
-        }
-        score = {step: average(values) for step, values in journal.series("scores", TRAINED).items()}
+        run = JudgedRun(folder)
+        peak = max(run.passed, key=lambda step: sum(run.passed[step]))
+        beyond_peak = {step: run.table.difference(str(step), str(peak)) for step in run.passed if step > peak}
+        worse = [step for step, change in beyond_peak.items() if change.high < 0]
+        score = {step: average(values) for step, values in run.journal.series("scores", TRAINED).items()}
         happened = {
-            "oracle": table.means(),
+            "oracle": run.table.means(),
             "peak": peak,
-            "last_minus_peak": table.difference(str(last), str(peak)),
+            "last_minus_peak": run.table.difference(str(run.last), str(peak)),
             "falls": bool(worse),
             "reward": score,
             "reward_rises": any(score[step] > score[peak] for step in worse),
         }
+        falls = run.journal.falls()
+        fired = first_fired(falls)
+        fired_by: dict[str, int | None] = {}
+        for name in dict.fromkeys(fall.reward for fall in falls):
+            first = first_fired(fall for fall in falls if fall.reward == name)
+            fired_by[name] = first.step if first else None
         noticed = {
             "first_significantly_below": worse[0] if worse else None,
-            "fired_by": {name: first.step if first else None for name, first in first_by_reward.items()},
+            "fired_by": fired_by,
             "fired": fired.to_json() if fired else None,
             "in_time": bool(fired and worse and fired.step <= worse[0]),
         }
@@ -131,8 +127,8 @@ class TextNormRewardClaim(Claim):
     def measure(self, folder: Path, seed: int) -> None:
         """Both runs, and the oracle on the monitor's images."""
         for name, changes in SIDES.items():
-            training = {**self.training, **changes, "max_steps": self.max_steps}
-            training["evaluate_every"] = self.max_steps
+            length = {"max_steps": self.max_steps, "evaluate_every": self.max_steps}
+            training = {**self.training, **changes, **length}
             train_and_judge(folder / name, seed, training, self.train_prompts, self.heldout_prompts)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
@@ -153,10 +149,9 @@ class TextNormRewardClaim(Claim):
         """Whether the oracle passes each image of the base and of the last checkpoint of each side."""
         tables = []
         for folder in folders:
-            passed = {name: accuracies(folder / name) for name in SIDES}
-            base = {"base": passed["textnorm"][0]}
-            last = {name: by_step[self.max_steps] for name, by_step in passed.items()}
-            tables.append(Table([row["prompt"] for row in read(folder / "raw" / RUN).at(0)], base | last))
+            runs = {name: JudgedRun(folder / name) for name in SIDES}
+            last = {name: run.passed[self.max_steps] for name, run in runs.items()}
+            tables.append(Table(runs["raw"].prompts, {"base": runs["textnorm"].passed[0], **last}))
         return Table.pooled(self.seeds, tables)
 
 
@@ -168,9 +163,11 @@ class PresetClaim(Claim):
     ablation = True
     train_prompts: int = 400
     heldout_prompts: int = 130
-    training: ClassVar[dict[str, Any]] = {
-        **TRAINING,
-        **{"accumulate": 1, "loss_scale": 1.0, "max_steps": 200, "evaluate_every": 25},
+    training: ClassVar[dict[str, Any]] = TRAINING | {
+        "max_steps": 200,
+        "evaluate_every": 25,
+        "accumulate": 1,
+        "loss_scale": 1.0,
     }
 
     def __init__(self, preset: str) -> None:
@@ -182,39 +179,34 @@ class PresetClaim(Claim):
         training = {name: value for name, value in self.training.items() if name != "k"}
         training["preset"] = self.preset
         if self.preset in ("refl", "drtune"):  # their hinges are in units of other rewards
-            training |= {
-                "loss": "maximise",
-                "target": None,
-                "early_stop": training["num_inference_steps"] // 3,
-            }
+            training |= {"loss": "maximise", "target": None}
+            training["early_stop"] = training["num_inference_steps"] // 3
         train_and_judge(folder, seed, training, self.train_prompts, self.heldout_prompts)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """It holds if a checkpoint lies that far above the base; the row has the whole line of the table."""
         (folder,) = folders
-        journal, passed = read(folder / RUN), accuracies(folder)
-        prompts, last = [row["prompt"] for row in journal.at(0)], journal.steps[-1]
-        gains = {step: paired_difference(values, passed[0], prompts) for step, values in passed.items()}
+        run, images = JudgedRun(folder), self.training["batch_size"]
+        gains = {step: run.table.difference(str(step), "0") for step in run.passed}
         reached = [step for step, gain in gains.items() if gain.mean >= GAIN]
         metrics = {row["step"]: row for row in read_rows(folder / RUN / METRICS)}
-        images = self.training["batch_size"]
         measured = {
             "images_until_gain": reached[0] * images if reached else None,
-            "images": last * images,
-            "reward": [average(journal.series("scores", TRAINED)[step]) for step in (0, last)],
-            "accuracy": Table(prompts, {"last": passed[last]}).mean("last"),
-            "gain": gains[last],
+            "images": run.last * images,
+            "reward": [average(run.journal.series("scores", TRAINED)[step]) for step in (0, run.last)],
+            "accuracy": run.table.mean(str(run.last)),
+            "gain": gains[run.last],
             "best_gain": max(gain.mean for gain in gains.values()),
-            "diversity": [metrics[step]["monitor/diversity"] for step in (0, last)],
+            "diversity": [metrics[step]["monitor/diversity"] for step in (0, run.last)],
             "seconds_of_updates": sum(images / row["images_per_s"] for step, row in metrics.items() if step),
             "settings": self.training,
         }
-        return [judged(self.text, measured, gains[last], bool(reached))]
+        return [judged(self.text, measured, gains[run.last], bool(reached))]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Oracle accuracy by images drawn for training."""
         images = self.training["batch_size"]
-        curve = {step * images: average(passed) for step, passed in accuracies(folders[0]).items()}
+        curve = {step * images: average(passed) for step, passed in JudgedRun(folders[0]).passed.items()}
         title = f"Oracle accuracy by training images: {self.preset}"
         return [line_figure(title, {self.preset: curve})]
 

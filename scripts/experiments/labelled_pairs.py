@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 import t2ialign
+from rewards import Reward
 from rewards.scorers.textnorm import toy_near_misses
 from rewards.toy.captions import parse
+from scripts.experiments.estimates import Table
 from t2ialign.io import jsonl
 
 
@@ -63,6 +65,25 @@ def distinct_captions(count: int, seed: int, *, held_out: bool) -> list[str]:
     from t2ialign.toy.captions import draw_captions
 
     return list(dict.fromkeys(draw_captions(count, seed, held_out=held_out)))
+
+
+def margins(file: Path, scorers: Mapping[str, Reward]) -> dict[str, list[float]]:
+    """Scorer -> its score of the chosen image less that of the rejected one, for each pair of a file."""
+    rows = jsonl.read(file)
+    chosen, rejected = (
+        t2ialign.score([file.parent / row[side] for row in rows], scorers, [row["prompt"] for row in rows])
+        for side in ("chosen", "rejected")
+    )
+    return {name: (chosen[name] - rejected[name]).tolist() for name in scorers}
+
+
+def right(seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> Table:
+    """Whether each scorer orders each pair of all seeds right, from their "margins"; a tie is wrong."""
+
+    def columns(result: Mapping[str, Any]) -> dict[str, list[float]]:
+        return {name: [float(one > 0) for one in values] for name, values in result["margins"].items()}
+
+    return Table.of(seeds, results, columns)
 
 
 def _near_misses(captions: Sequence[str], each: int, seed: int) -> list[tuple[str, str]]:

@@ -16,12 +16,14 @@ from rewards.latent.lrm import LRM
 from scripts.experiments import labelled_pairs, trained
 from scripts.experiments.claim import Figure, MeasuredOnce, Row
 from scripts.experiments.estimates import Table, judged, line_figure
-from scripts.experiments.training import finish
+from scripts.experiments.training import finish, recipe
 from t2ialign.diffusion.noise import normal_rows
 from t2ialign.evaluation.manifest_scores import read_image
 from t2ialign.io import jsonl
 from t2ialign.models.base import Policy
+from t2ialign.models.load import load_policy
 from t2ialign.progress import Progress
+from t2ialign.toy.suite import GUIDANCE
 
 MARGINS = "margins.json"
 TIMES = (1, 101, 201, 301, 401, 501, 601, 701, 751, 851, 951)
@@ -29,13 +31,9 @@ MIDDLE, HIGH = 501, 751
 """Mid noise, where the latent reward is set against the CLIP, and high noise."""
 BATCH = 64
 LEAST, TREND = 0.85, -0.9
-TRAINING: dict[str, Any] = {
-    **{"model": "toy", "vfe": 1, "lr": 3e-4, "lr_warmup": 30, "weight_decay": 0.1},
-    **{"max_steps": 1400, "batch_size": 64, "accumulate": 1, "holdout": 0.05, "heldout_timesteps": (1, 501)},
-    **{"evaluate_every": 200, "checkpoint_every": 200, "trackers": ()},
-}
-FINE_TUNING: dict[str, Any] = {**trained.TRAINING, "holdout": 0.05, "trackers": ()}
-"""Of the CLIP that the latent reward is compared with, on the same pairs: the recipe reward_toy.yaml."""
+TRAINING = recipe("lrm_toy", max_steps=1400, holdout=0.05, heldout_timesteps=(1, 501), trackers=())
+FINE_TUNING = recipe("reward_toy", holdout=0.05, trackers=())
+"""Of the CLIP that the latent reward is compared with, on the same pairs."""
 
 
 class LatentRewardClaim(MeasuredOnce):
@@ -80,33 +78,28 @@ class LatentRewardClaim(MeasuredOnce):
             for i, count in enumerate((self.sample_captions[place], self.render_captions[place]))
         )
         start = (2 * seed + place) * 100_000 + 7_000_000
-        samples = labelled_pairs.sampled(
-            folder / f"{name}-samples", first, self.samples, first_seed=start, options=self.options
-        )
-        renders = labelled_pairs.rendered(
-            folder / f"{name}-renders", second, self.near_misses[place], seed=start
-        )
-        return labelled_pairs.joined(folder / f"{name}.jsonl", [samples, renders])
+        home, renders = folder / f"{name}-samples", folder / f"{name}-renders"
+        parts = [
+            labelled_pairs.sampled(home, first, self.samples, first_seed=start, options=self.options),
+            labelled_pairs.rendered(renders, second, self.near_misses[place], seed=start),
+        ]
+        return labelled_pairs.joined(folder / f"{name}.jsonl", parts)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Four rows, over the pairs of all seeds."""
         table, kinds = self._right(folders)
-        means, by_kind = table.means(), table.by(kinds)
+        means = table.means()
         by_t = {t: means[f"t{t}"] for t in TIMES}
         trend = float(spearmanr(list(by_t), [estimate.mean for estimate in by_t.values()]).statistic)
         measured = {
             "accuracy_by_timestep": {str(t): estimate for t, estimate in by_t.items()},
-            "at_t_1_by_kind": {kind: pairs.mean("t1") for kind, pairs in by_kind.items()},
+            "at_t_1_by_kind": {kind: pairs.mean("t1") for kind, pairs in table.by(kinds).items()},
             "steps": self.training["max_steps"],
         }
         clips = [name for name in means if name.startswith("clip")]
         against = {name: table.difference(f"t{MIDDLE}", name) for name in clips}
         best = min(against.values(), key=lambda difference: difference.mean)
-        middle = {
-            "latent": by_t[MIDDLE],
-            **{name: means[name] for name in clips},
-            "differences": against,
-        }
+        middle = {"latent": by_t[MIDDLE], **{name: means[name] for name in clips}, "differences": against}
         first, high = by_t[1], by_t[HIGH]
         return [
             judged(self.text, measured, first, first.mean >= LEAST),
@@ -118,25 +111,15 @@ class LatentRewardClaim(MeasuredOnce):
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Accuracy by timestep, of all pairs and of each kind."""
         table, kinds = self._right(folders)
-        curves = {
-            name: {t: pairs.mean(f"t{t}").mean for t in TIMES}
-            for name, pairs in {"all pairs": table, **table.by(kinds)}.items()
-        }
+        parts = {"all pairs": table, **table.by(kinds)}
+        curves = {name: {t: pairs.mean(f"t{t}").mean for t in TIMES} for name, pairs in parts.items()}
         return [line_figure("Accuracy by timestep", curves, "0.5 is chance", across="timestep")]
 
     def _right(self, folders: Sequence[Path]) -> tuple[Table, list[str]]:
         """Whether each scorer is right on each pair of all seeds, and the kinds of the pairs."""
         results = self.results(folders)
-        tables = [
-            Table(seed["prompts"], {name: _is_right(margins) for name, margins in seed["margins"].items()})
-            for seed in results
-        ]
         kinds = [kind.removeprefix("test-") for seed in results for kind in seed["kinds"]]
-        return Table.pooled(self.seeds, tables), kinds
-
-
-def _is_right(margins: Sequence[float]) -> list[float]:
-    return [float(margin > 0) for margin in margins]
+        return labelled_pairs.right(self.seeds, results), kinds
 
 
 @torch.no_grad()
@@ -144,9 +127,6 @@ def _margins(
     folder: Path, rows: Sequence[dict[str, Any]], judge: LRM, clip: rewards.Reward, seed: int
 ) -> dict[str, list[float]]:
     """S(chosen) - S(rejected) of every pair: the latent reward's by timestep, the CLIP's by guidance."""
-    from t2ialign.models.load import load_policy
-    from t2ialign.toy.suite import GUIDANCE
-
     policy, margins = load_policy("toy"), dict[str, list[float]]()
     for start in Progress(range(0, len(rows), BATCH), desc="unseen pairs", unit="batch", delay=3):
         pairs = NoisyPairs(policy, folder, rows[start : start + BATCH], key=(seed, start))

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-import torch
-
-import rewards
-from rewards import Reward
+import t2ialign
 from scripts.experiments.claim import Figure, MeasuredOnce, Row
 from scripts.experiments.estimates import Table, average, judged, line_figure
 from scripts.experiments.training import RUN, TRAINING, train
-from t2ialign.models.generate import generate
-from t2ialign.models.load import load_policy
-from t2ialign.models.lora_apply import load_lora
-from t2ialign.models.lora_files import FILE, read_lora, write_diffusers
-from t2ialign.models.mixing import mix_layers
 
 SCORES = "scores.json"
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -45,8 +38,7 @@ class MixingClaim(MeasuredOnce):
             training |= {"max_steps": self.max_steps, "evaluate_every": self.max_steps}
             train(folder / name, seed, training, self.train_prompts, self.heldout_prompts)
         captions = draw_captions(self.heldout_prompts, 7500 + seed, held_out=True)
-        judges = rewards.load_all(self.rewards)
-        scores = {f"{alpha:g}": self._scored(folder, alpha, captions, judges) for alpha in SHARES}
+        scores = {f"{alpha:g}": self._scored(folder, alpha, captions) for alpha in SHARES}
         return {"prompts": captions, "scores": scores}
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
@@ -73,35 +65,25 @@ class MixingClaim(MeasuredOnce):
             for name, table in self._tables(folders).items()
         ]
 
-    def _scored(
-        self, folder: Path, alpha: float, captions: list[str], judges: Mapping[str, Reward]
-    ) -> dict[str, list[float]]:
-        first, second = (read_lora(folder / name / RUN).layers for name in self.rewards)
-        place = folder / f"mix-{alpha:g}"
-        place.mkdir(exist_ok=True)
-        write_diffusers(mix_layers(first, second, alpha), place / FILE, {})
-        policy = load_policy("toy")
-        load_lora(policy, place)
-        images = generate(
-            policy,
-            captions,
-            range(len(captions)),
-            num_inference_steps=TRAINING["num_inference_steps"],
-            guidance_scale=TRAINING["guidance_scale"],
-        )
-        with torch.no_grad():
-            return {name: judge(images, captions).tolist() for name, judge in judges.items()}
+    def _scored(self, folder: Path, alpha: float, captions: list[str]) -> dict[str, list[float]]:
+        """Reward -> its scores of an image of each caption, with `alpha` of the first LoRA."""
+        first, second = (folder / name / RUN for name in self.rewards)
+        sampler = {name: TRAINING[name] for name in ("num_inference_steps", "guidance_scale")}
+        with TemporaryDirectory() as place:
+            t2ialign.mix(first, second, f"{place}/lora", alpha=alpha)
+            samples = t2ialign.sample("toy", captions, loras=f"{place}/lora", **sampler)
+        scores = t2ialign.score(samples, list(self.rewards))
+        return {name: scores[name].tolist() for name in self.rewards}
 
     def _tables(self, folders: Sequence[Path]) -> dict[str, Table]:
         """Reward -> its scores of every image of all seeds, a column for each alpha."""
         results = self.results(folders)
-        return {
-            name: Table.pooled(
+
+        def of(name: str) -> Table:
+            return Table.of(
                 self.seeds,
-                [
-                    Table(seed["prompts"], {alpha: column[name] for alpha, column in seed["scores"].items()})
-                    for seed in results
-                ],
+                results,
+                lambda seed: {alpha: column[name] for alpha, column in seed["scores"].items()},
             )
-            for name in self.rewards
-        }
+
+        return {name: of(name) for name in self.rewards}

@@ -17,14 +17,14 @@ from typing import Any, ClassVar, TypeVar
 from scripts.experiments import latent_reward, stepwise
 from scripts.experiments.claim import Claim, Figure, Row
 from scripts.experiments.estimates import Table, average, judged, line_figure
-from scripts.experiments.training import finish, fit
+from scripts.experiments.stepwise import ACCURACY
+from scripts.experiments.training import finish, fit, recipe
 from t2ialign.evaluation.provenance import source_hash
 from t2ialign.io import atomic
 from t2ialign.progress import Progress
 from t2ialign.training.log import METRICS, read_rows
 
-ACCURACY, SECONDS = "accuracy.json", "seconds.json"
-BASE = "base"
+SECONDS, BASE = "seconds.json", "base"
 GAIN = 0.12
 SHARED = "ablation-judge"
 """Beside the claims: pairs, latent reward and the base's accuracy, made by the first ablation to run."""
@@ -52,12 +52,13 @@ class Method:
     """Updates of a part, after each of which accuracy is measured."""
     parts: int
 
+    @property
+    def ends(self) -> list[int]:
+        """The updates after each part, from the start."""
+        return [part * self.part for part in range(1, self.parts + 1)]
 
-DPO: dict[str, Any] = {
-    **stepwise.TOY_LORA,
-    **{"gamma": 0.9, "discount": "sample", "num_inference_steps": 20, "beta": 500.0, "safeguard": 0.5},
-    **{"lr": 2e-3, "lr_warmup": 20, "batch_size": 32, "accumulate": 1},
-}
+
+DPO = recipe("dpo_toy", "lr_schedule", *stepwise.LENGTH, **stepwise.UNWATCHED)
 SPO: dict[str, Any] = {**stepwise.STEPWISE, "preset": "spo", "reward_scale": 30.0}
 METHODS = {
     "lpo": Method("lpo", ("pairs", "lrm"), {**stepwise.STEPWISE, "preset": "lpo"}, 60, 4),
@@ -84,43 +85,36 @@ class StepwiseClaim(stepwise.SteppedClaim):
     }
     """Stage -> the trainer and settings of the judge it makes."""
 
-    def measure(self, folder: Path, seed: int) -> None:
-        """Make pairs and judges, train each method part by part, then measure every checkpoint.
-
-        SPO is trained on the first seed only.
-        """
+    def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
+        """Make pairs and judges, train each method part by part (SPO on the first seed), judge all parts."""
         stages = stepwise.Stages(folder / SECONDS)
         stages.run("pairs", partial(self.make_pairs, folder, seed))
         for name, (trainer, settings) in self._due(self.judges, seed).items():
             values = {**settings, "data": str(folder / stepwise.PAIRS)}
             stages.run(name, partial(fit, trainer, values, folder / name, seed))
         for name, method in self._due(self.methods, seed).items():
-            for part in range(1, method.parts + 1):
-                values = {**method.settings, **_data(folder, name), "max_steps": part * method.part}
-                values["checkpoint_every"] = method.part
+            values = {**method.settings, **_data(folder, name), "checkpoint_every": method.part}
+            for part, end in enumerate(method.ends, 1):
+                values = {**values, "max_steps": end}
                 stages.run(f"{name}-{part}", partial(fit, method.trainer, values, folder / name, seed))
-        if not (folder / ACCURACY).exists():
-            atomic.write_json(folder / ACCURACY, self._measured(folder, seed))
+        return self._judged(folder, seed)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """The gain over the base, and LPO against DPO at equal wall time, over the images of all seeds."""
-        results = [json.loads((folder / ACCURACY).read_text()) for folder in folders]
-        curves = [self._curves(folder) for folder in folders]
-        tables = []
-        for seed, curve in zip(results, curves, strict=True):
+        in_time = "dpo_at_lpo_s_time"
+        curves, tables = [self._curves(folder) for folder in folders], []
+        for seed, curve in zip(self.results(folders), curves, strict=True):
             passed = seed["passed"]
             columns = {BASE: passed[BASE][0], "lpo": passed["lpo"][-1], "dpo": passed["dpo"][-1]}
-            in_time = passed["dpo"][_best_within(curve["dpo"], curve["lpo"][-1][0])]
-            tables.append(Table(seed["prompts"], {**columns, "dpo_at_lpo_s_time": in_time}))
+            columns[in_time] = passed["dpo"][_best_within(curve["dpo"], curve["lpo"][-1][0])]
+            tables.append(Table(seed["prompts"], columns))
         table = Table.pooled(self.seeds, tables)
         means = table.means()
-        gain, over_dpo = (table.difference("lpo", other) for other in (BASE, "dpo_at_lpo_s_time"))
-        measured = {
-            **{name: means[name] for name in (BASE, "lpo", "dpo")},
-            **{"gain": gain, "curves_by_seed": curves},
-        }
+        gain, over_dpo = table.difference("lpo", BASE), table.difference("lpo", in_time)
+        measured: dict[str, Any] = {name: means[name] for name in (BASE, "lpo", "dpo")}
+        measured |= {"gain": gain, "curves_by_seed": curves}
         against = {
-            "dpo_at_lpo_s_time": means["dpo_at_lpo_s_time"],
+            in_time: means[in_time],
             "difference": over_dpo,
             "speed_up_at_dpo_s_best": [_speed_up(curve["lpo"], curve["dpo"]) for curve in curves],
             "spo_speed_up_at_dpo_s_best": _speed_up(curves[0]["spo"], curves[0]["dpo"]),
@@ -138,9 +132,8 @@ class StepwiseClaim(stepwise.SteppedClaim):
 
     def _curves(self, folder: Path) -> dict[str, Points]:
         """Method -> (seconds, accuracy), first the base after 0 seconds, then each part."""
-        stages = stepwise.Stages(folder / SECONDS)
-        passed = json.loads((folder / ACCURACY).read_text())["passed"]
-        curves: dict[str, Points] = {}
+        stages, (result,) = stepwise.Stages(folder / SECONDS), self.results([folder])
+        passed, curves = result["passed"], dict[str, Points]()
         for name in [name for name in self.methods if name in passed]:
             before = sum(stages.seconds[stage] for stage in self.methods[name].before)
             times = [0.0, *(before + seconds for seconds in stages.until(name))]
@@ -152,16 +145,14 @@ class StepwiseClaim(stepwise.SteppedClaim):
         every = seed == self.seeds[0]
         return {name: part for name, part in parts.items() if every or name not in FIRST_SEED_ONLY}
 
-    def _measured(self, folder: Path, seed: int) -> dict[str, Any]:
+    def _judged(self, folder: Path, seed: int) -> dict[str, Any]:
         """Whether the oracle passes each held-out image of the base and of each method's checkpoints."""
         prompts = self.held_out(seed)
-        checkpoints: list[tuple[str, Path | None]] = [(BASE, None)]
+        passed = {BASE: [stepwise.oracle_on(None, prompts, seed)]}
         for name, method in self._due(self.methods, seed).items():
-            steps = (part * method.part for part in range(1, method.parts + 1))
-            checkpoints += [(name, stepwise.checkpoint_of(folder / name, step)) for step in steps]
-        passed: dict[str, list[list[float]]] = {}
-        for name, lora in Progress(checkpoints, desc="checkpoints", delay=3):
-            passed.setdefault(name, []).append(stepwise.oracle_on(lora, prompts, seed))
+            loras = [stepwise.checkpoint_of(folder / name, step) for step in method.ends]
+            progress = Progress(loras, desc=f"checkpoints of {name}", delay=3)
+            passed[name] = [stepwise.oracle_on(lora, prompts, seed) for lora in progress]
         return {"prompts": prompts, "passed": passed}
 
 
@@ -181,34 +172,29 @@ class AblationClaim(stepwise.SteppedClaim):
         """The folder of the judge; that of other code is left alone."""
         return folder.parents[1] / SHARED / source_hash()
 
-    def measure(self, folder: Path, seed: int) -> None:
+    def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Train with the shared judge, and let the oracle judge images of held-out captions."""
-        if (folder / ACCURACY).exists():
-            return
         shared, prompts = self.shared(folder, seed), self.held_out(seed)
         self.make_pairs(shared, seed)
         finish("lrm", {**self.judge, "data": str(shared / stepwise.PAIRS)}, shared / "lrm", seed)
         if not (shared / ACCURACY).exists():
             atomic.write_json(shared / ACCURACY, stepwise.oracle_on(None, prompts, seed))
-        values = {**self.training, **self.changed, "prompts": str(shared / stepwise.PROMPTS)}
-        values |= {"reward_options": {"path": str(shared / "lrm")}, "checkpoint_every": 40}
+        values = {**self.training, **self.changed, **_data(shared, "lpo"), "checkpoint_every": 40}
         finish("lpo", values, folder / "run", seed)
         lora = stepwise.checkpoint_of(folder / "run", values["max_steps"])
-        passed = stepwise.oracle_on(lora, prompts, seed)
         base = json.loads((shared / ACCURACY).read_text())
-        atomic.write_json(folder / ACCURACY, {"prompts": prompts, "base": base, "passed": passed})
+        return {"prompts": prompts, "base": base, "passed": stepwise.oracle_on(lora, prompts, seed)}
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """It holds if the gain is above chance; the row has the whole line of the table."""
-        (folder,) = folders
-        result = json.loads((folder / ACCURACY).read_text())
+        (folder,), (result,) = folders, self.results(folders)
         table = Table(result["prompts"], {name: result[name] for name in ("base", "passed")})
         gain = table.difference("passed", "base")
         rounds = [row for row in read_rows(folder / "run" / METRICS) if "step_reward" in row]
         measured = {
             "accuracy": table.mean("passed"),
             "gain": gain,
-            "step_reward": [rounds[place]["step_reward"] for place in (0, -1)],
+            "step_reward": [rounds[0]["step_reward"], rounds[-1]["step_reward"]],
             "rounds": len(rounds),
             "valid_rows_a_round": average([row["valid"] for row in rounds]),
             "valid_by_band": [average([row[f"valid_band_{i}"] for row in rounds]) for i in range(4)],

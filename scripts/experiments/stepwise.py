@@ -8,40 +8,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
+import t2ialign
 from scripts.experiments import labelled_pairs
-from scripts.experiments.claim import Claim
-from scripts.experiments.training import LORA
+from scripts.experiments.claim import MeasuredOnce
+from scripts.experiments.training import recipe
 from t2ialign.io import atomic
 
 GUIDANCE, STEPS = 1.0, 10
 """Of training and of the held-out images: no guidance, where the base has the most to gain."""
 SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": 2.0, "batch_size": 128}
 """Of the pairs: without guidance few samples are right."""
+ACCURACY = "accuracy.json"
 PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
 SIZES = {"captions": 480, "samples": 6, "renders": 4000, "near_misses": 8}
 """captions, renders: drawn for samples and for renders. samples, near_misses: of each."""
-TOY_LORA: dict[str, Any] = {**LORA, "model": "toy", "evaluate_every": 10_000, "checkpoint_limit": 0}
-STEPWISE: dict[str, Any] = {
-    **TOY_LORA,
-    **{
-        "num_inference_steps": STEPS,
-        "guidance_scale": GUIDANCE,
-        "collect_prompts": 32,
-        "rollout_batch": 32,
-        "batch_size": 32,
-    },
-    **{"beta": 50.0, "threshold_low": 0.1, "threshold_high": 0.3, "lr": 5e-4},
-}
+UNWATCHED: dict[str, Any] = {"evaluate_every": 10_000, "checkpoint_limit": 0, "trackers": ()}
+MONITOR = ("monitor_rewards", "monitor_steps", "monitor_guidance_scale")
+LENGTH = ("max_steps", "checkpoint_every")
+STEPWISE = recipe("lpo_toy", "preset", *LENGTH, *MONITOR, **UNWATCHED)
 """Of lpo and its presets; beta and thresholds fit this world's latents and scores (docs/lpo.md)."""
 
 
-class SteppedClaim(Claim):
+class SteppedClaim(MeasuredOnce):
     """A claim on step-level training: the sizes of its pairs and of what is held out."""
 
     paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
+    result = ACCURACY
     pairs: ClassVar[dict[str, int]] = SIZES
     options: ClassVar[dict[str, Any]] = SAMPLER
     heldout: int = 160
@@ -55,14 +48,9 @@ class SteppedClaim(Claim):
         )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PROMPTS).write_text("".join(f"{caption}\n" for caption in captions))
-        samples = labelled_pairs.sampled(
-            (folder / SAMPLES).with_suffix(""),
-            captions,
-            self.pairs["samples"],
-            first_seed=8_000_000 + 100_000 * seed,
-            options=self.options,
-        )
-        near_misses = self.pairs["near_misses"]
+        each, near_misses, first = self.pairs["samples"], self.pairs["near_misses"], 100_000 * (80 + seed)
+        place = (folder / SAMPLES).with_suffix("")
+        samples = labelled_pairs.sampled(place, captions, each, first_seed=first, options=self.options)
         renders = labelled_pairs.rendered(folder / "renders", of_renders, near_misses, seed=seed)
         labelled_pairs.joined(folder / PAIRS, [samples, renders])
 
@@ -76,21 +64,10 @@ class SteppedClaim(Claim):
 
 def oracle_on(lora: Path | None, prompts: list[str], seed: int) -> list[float]:
     """Whether the oracle passes an image of each prompt, with a LoRA or of the base; seeds never change."""
-    import rewards
-    from t2ialign.models.generate import generate
-    from t2ialign.models.load import load_policy
-    from t2ialign.models.lora_apply import load_lora
-
-    policy = load_policy("toy")
-    if lora is not None:
-        load_lora(policy, lora)
-    first = 9_000_000 + 100_000 * seed
-    seeds = range(first, first + len(prompts))
-    with torch.no_grad():
-        images = generate(
-            policy, prompts, seeds, num_inference_steps=STEPS, guidance_scale=GUIDANCE, batch_size=128
-        )
-        passed: list[float] = rewards.load("toy-oracle")(images, prompts).tolist()
+    sampler: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": 128}
+    first_seed, loras = 9_000_000 + 100_000 * seed, () if lora is None else lora
+    samples = t2ialign.sample("toy", prompts, seed=first_seed, loras=loras, **sampler)
+    passed: list[float] = t2ialign.score(samples, "toy-oracle")["toy-oracle"].tolist()
     return passed
 
 

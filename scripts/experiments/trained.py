@@ -6,26 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from tqdm import trange
-
 import rewards
 from scripts.experiments import labelled_pairs
 from scripts.experiments.claim import Figure, MeasuredOnce, Row
 from scripts.experiments.estimates import Table, bar_figure, judged, line_figure
-from scripts.experiments.training import finish
+from scripts.experiments.training import finish, recipe
 from t2ialign.evaluation.statistics import Estimate, by_category
 from t2ialign.io import jsonl
 from t2ialign.web.charts import curves
 
 SCORES = "heldout.json"
 SAMPLER: dict[str, Any] = {"num_inference_steps": 8, "guidance_scale": 4.0, "batch_size": 128}
-TRAINING: dict[str, Any] = {
-    **{"reward": "toy-clip", "holdout": 0.1, "scale": 30.0},
-    **{"lr": 2e-4, "lr_schedule": "cosine", "lr_warmup": 20, "weight_decay": 0.01},
-    **{"max_steps": 200, "batch_size": 64, "accumulate": 1, "evaluate_every": 50, "checkpoint_every": 50},
-}
-"""The recipe reward_toy.yaml."""
+TRAINING = recipe("reward_toy")
 
 
 class TrainedClaim(MeasuredOnce):
@@ -56,28 +48,24 @@ class TrainedClaim(MeasuredOnce):
             labelled_pairs.sampled(folder / name, captions, each, first_seed=first_seed, options=SAMPLER)
         run = folder / "training"
         finish("reward", {**self.training, "data": str(folder / "train.jsonl")}, run, seed)
-        rows = jsonl.read(folder / "test.jsonl")
-        scorers = {
-            "base": rewards.load(self.training["reward"]),
-            "trained": rewards.load("trained", weights=str(run)),
-        }
-        margins = {name: _margins(scorer, folder, rows) for name, scorer in scorers.items()}
-        return {"prompts": [row["prompt"] for row in rows], "margins": margins}
+        base, trained = rewards.load(self.training["reward"]), rewards.load("trained", weights=str(run))
+        test = folder / "test.jsonl"
+        margins = labelled_pairs.margins(test, {"base": base, "trained": trained})
+        return {"prompts": [row["prompt"] for row in jsonl.read(test)], "margins": margins}
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """One row; a tie of the scorer counts as wrong."""
         table, categories = self._right(folders)
-        base, trained = table.mean("base"), table.mean("trained")
-        difference = table.difference("trained", "base")
+        means, difference = table.means(), table.difference("trained", "base")
         measured = {
-            **{"base": base, "trained": trained, "difference": difference},
+            **{"base": means["base"], "trained": means["trained"], "difference": difference},
             "by_category": {
                 name: {category: estimate.mean for category, estimate in column.items()}
                 for name, column in categories.items()
             },
             "steps": self.training["max_steps"],
         }
-        return [judged(self.text, measured, difference, trained.low > base.high)]
+        return [judged(self.text, measured, difference, means["trained"].low > means["base"].high)]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Held-out accuracy by category, and the first seed's training."""
@@ -97,32 +85,8 @@ class TrainedClaim(MeasuredOnce):
     def _right(self, folders: Sequence[Path]) -> tuple[Table, dict[str, dict[str, Estimate]]]:
         """Whether each scorer is right on each pair of all seeds, and its accuracy by category of prompts."""
         results, oracle = self.results(folders), rewards.load("toy-oracle")
-        tables = [
-            Table(
-                seed["prompts"],
-                {name: [float(one > 0) for one in margins] for name, margins in seed["margins"].items()},
-            )
-            for seed in results
-        ]
-        table = Table.pooled(self.seeds, tables)
+        table = labelled_pairs.right(self.seeds, results)
         categories = [oracle.category(prompt) for seed in results for prompt in seed["prompts"]]
         return table, {
             name: by_category(column, table.units, categories) for name, column in table.columns.items()
         }
-
-
-@torch.no_grad()
-def _margins(scorer: rewards.Reward, folder: Path, rows: Sequence[dict[str, Any]]) -> list[float]:
-    """Score of the chosen image minus that of the rejected one, for each pair."""
-    from t2ialign.evaluation.manifest_scores import read_image
-
-    margins: list[float] = []
-    for start in trange(0, len(rows), 128, desc="held-out pairs", unit="batch", delay=3):
-        part = rows[start : start + 128]
-        prompts = [row["prompt"] for row in part]
-        chosen, rejected = (
-            scorer(torch.stack([read_image(folder / row[side]) for row in part]), prompts)
-            for side in ("chosen", "rejected")
-        )
-        margins += (chosen - rejected).tolist()
-    return margins

@@ -11,35 +11,27 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import rewards
 import t2ialign
-from t2ialign.evaluation.manifest_scores import read_image
-from t2ialign.evaluation.monitor_journal import Journal, read
+from scripts.experiments.estimates import Table
+from t2ialign.config import read_yaml
+from t2ialign.evaluation.monitor_journal import read
 from t2ialign.io import atomic
 from t2ialign.io.inside import inside
 from t2ialign.progress import Progress
 
-LORA: dict[str, Any] = {
-    "lora_rank": 16,
-    "lora_targets": ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
-    "trackers": (),
-}
-"""Of the toy model, whatever the method."""
+RECIPES = Path(__file__).parents[1] / "configs"
+FILES = ("data", "prompts", "monitor_prompts", "reward_options", "output")
+"""Settings of a recipe that name files; each claim has its own."""
+
+
+def recipe(name: str, *without: str, **changes: Any) -> dict[str, Any]:
+    """The settings of scripts/configs/NAME.yaml but `FILES` and those in `without`, with changes."""
+    values = read_yaml(RECIPES / f"{name}.yaml")
+    return {key: value for key, value in values.items() if key not in (*FILES, *without)} | changes
+
+
 ORACLE, RUN = "oracle.json", "run"
-TRAINING: dict[str, Any] = {
-    **LORA,
-    **{"preset": "draft-k", "reward": "toy-clip", "num_inference_steps": 8, "guidance_scale": 1.0, "k": 3},
-    **{"lr": 7e-4, "weight_decay": 0.01, "batch_size": 16, "max_steps": 400},
-    **{"evaluate_every": 50, "checkpoint_every": 50},
-    **{
-        "monitor_rewards": ("toy-clip-b",),
-        "monitor_images": 4,
-        "monitor_steps": 8,
-        "monitor_guidance_scale": 1.0,
-    },
-}
+TRAINING = recipe("backprop_toy", "model", max_steps=400, monitor_images=4, trackers=())
 
 
 def run(method: str, values: dict[str, Any], output: Path, seed: int, *, resume: bool) -> None:
@@ -83,7 +75,7 @@ def train_and_judge(
     """`train`, then the oracle on what its monitor drew, once."""
     if not (folder / ORACLE).exists():
         train(folder, seed, training, train_prompts, heldout_prompts)
-        atomic.write_json(folder / ORACLE, _judged(read(folder / RUN)))
+        atomic.write_json(folder / ORACLE, _judged(folder / RUN))
 
 
 def train(
@@ -104,16 +96,24 @@ def train(
     fit("backprop", values, folder / RUN, seed)
 
 
-def accuracies(folder: Path) -> dict[int, list[float]]:
-    """Step -> whether the oracle passed each image of a judged run, in the journal's order."""
-    return {int(step): passed for step, passed in json.loads((folder / ORACLE).read_text()).items()}
+class JudgedRun:
+    """What `train_and_judge` left: the monitor's journal, and the oracle's verdicts on its images by step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = read(folder / RUN)
+        verdicts = json.loads((folder / ORACLE).read_text())
+        self.passed: dict[int, list[float]] = {int(step): passed for step, passed in verdicts.items()}
+        self.prompts = [row["prompt"] for row in self.journal.at(0)]
+        self.table = Table(self.prompts, verdicts)
+        self.last = self.journal.steps[-1]
 
 
-def _judged(journal: Journal) -> dict[str, list[float]]:
+def _judged(run: Path) -> dict[str, list[float]]:
     """Step -> whether the oracle passes each image of the monitor, in the journal's order."""
-    oracle, passed = rewards.load("toy-oracle"), {}
+    journal, passed = read(run), {}
     for step in Progress(journal.steps, desc="oracle", unit="step", delay=3):
         rows = journal.at(step)
-        images = torch.stack([read_image(inside(journal.folder, row["file"])) for row in rows])
-        passed[str(step)] = oracle(images, [row["prompt"] for row in rows]).tolist()
+        images = [inside(journal.folder, row["file"]) for row in rows]
+        scores = t2ialign.score(images, "toy-oracle", [row["prompt"] for row in rows])
+        passed[str(step)] = scores["toy-oracle"].tolist()
     return passed
