@@ -43,13 +43,10 @@ class KeypointRulesClaim(MeasuredOnce):
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """GenEval holds by its least figure, T2I-CompBench by prompts, UniGenBench by our own mark."""
-        results = self.results(folders)
-        first, agree = results[0], all(result == results[0] for result in results)
-        return [
-            _geneval(_counted(first, "GenEval"), agree),
-            _by_hand(first, agree),
-            _unigenbench(_counted(first, "UniGenBench"), agree),
-        ]
+        first, *others = self.results(folders)
+        agree = all(other == first for other in others)
+        geneval, unigenbench = (_counted(first, name) for name in ("GenEval", "UniGenBench"))
+        return [_geneval(geneval, agree), _by_hand(first, agree), _unigenbench(unigenbench, agree)]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Recall beside precision, and recall by test point."""

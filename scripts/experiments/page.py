@@ -45,10 +45,7 @@ def _facts(row: Mapping[str, Any]) -> dict[str, str]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}, ")
-        else:
-            flat[prefix + name] = value
+        flat |= _flat(value, f"{prefix}{name}, ") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
 
 

@@ -65,9 +65,8 @@ def _texts(file: Path, key: str | None) -> list[str]:
         with file.open(encoding="utf-8", newline="") as lines:
             return [row[key] for row in csv.DictReader(lines, dialect=_DIALECTS[file.suffix])]
     rows = json.loads(file.read_text(encoding="utf-8"))
-    return (
-        [str(row[key]) for row in (rows.values() if isinstance(rows, dict) else rows)] if key else list(rows)
-    )
+    every = rows.values() if isinstance(rows, dict) and key else rows
+    return [str(row[key]) if key else row for row in every]
 
 
 def fingerprint(text: str) -> str:
@@ -108,13 +107,13 @@ def readings(file: Path = READ) -> list[Reading]:
 
 def stale(record: Sequence[Reading], texts: Mapping[str, str], rewrite: Rewrite) -> list[str]:
     """The ids of readings whose prompt or rewrite is another today."""
-    return [
-        one.id
-        for one in record
-        if one.id not in texts
-        or one.prompt != fingerprint(texts[one.id])
-        or one.rewrite != fingerprint(rewrite(texts[one.id]))
-    ]
+
+    def is_fresh(one: Reading) -> bool:
+        text = texts.get(one.id)
+        hashes = text is not None and (fingerprint(text), fingerprint(rewrite(text)))
+        return hashes == (one.prompt, one.rewrite)
+
+    return [one.id for one in record if not is_fresh(one)]
 
 
 def shares(verdicts: Sequence[str]) -> dict[str, Estimate]:

@@ -1,9 +1,8 @@
-"""How often published rewrites lose what the survival check looks for, and how often the check cries wolf.
+"""How often published rewrites of short prompts lose what the survival check looks for, or seem to.
 
-The short prompts of GenEval and UniGenBench have published long versions, written by language models. The
-checks were made with the pairs of even index in view. Then 30 of the flagged pairs of odd index were drawn
-and read, and the other odd ones with a lost number or negation too. After that the check of negations was
-made more tolerant: what it still flags is a second figure, of pairs that were in view.
+The checks were made with the pairs of even index in view. Then 30 of the flagged pairs of odd index were
+drawn and read, and the other odd ones with a lost number or negation too. After that the check of negations
+was made more tolerant: what it still flags is a second figure, of pairs that were in view.
 """
 
 from __future__ import annotations
@@ -65,12 +64,9 @@ class SurvivalClaim(MeasuredOnce):
         """The run holds if it saw every pair, the rates if all 30 drawn pairs are on record."""
         results = self.results(folders)
         first, agree = results[0], all(result == results[0] for result in results)
-        flagged_pairs = first["flagged"]
-        seen = {
-            name: sum(part["pairs"] for key, part in flagged_pairs.items() if key.startswith(name))
-            for name in PAIRS
-        }
-        run = {"pairs": seen, "flagged": flagged_pairs}
+        parts = first["flagged"].items()
+        seen = {name: sum(part["pairs"] for key, part in parts if key.startswith(name)) for name in PAIRS}
+        run = {"pairs": seen, "flagged": first["flagged"]}
         alarms = {name: first[name] for name in (FIRST, ALL, TODAY, NO_LONGER, WERE_READ)}
         complete = first[WERE_READ] == DRAWN and first[NO_LONGER] == 0
         low, high = first[FIRST]["all"]["ci95"]
@@ -123,14 +119,13 @@ def published_pairs(data: Path) -> list[Pair]:
         for place, (short, row) in enumerate(zip(short_rows, long_rows, strict=True))
     ]
     folder = data / "unigenbench/data"
-    rewrites = {row["index"]: row["prompt_en"] for row in _rows(folder / "test_prompts_en_long.csv")}
-    for row in _rows(folder / "test_prompts_en.csv"):
-        if row["index"] not in rewrites:
-            raise ValueError(
-                f"got no long prompt {row['index']} in {folder}; expected one for each; fetch it"
-            )
-        pairs.append(Pair(f"unigenbench/{row['index']}", row["prompt_en"], rewrites[row["index"]]))
-    return pairs
+    prompts, rewrites = (
+        {row["index"]: row["prompt_en"] for row in _rows(folder / f"{name}.csv")}
+        for name in ("test_prompts_en", "test_prompts_en_long")
+    )
+    if missing := sorted(prompts.keys() - rewrites):
+        raise ValueError(f"got no long prompt {missing[0]} in {folder}; expected one for each; fetch it")
+    return pairs + [Pair(f"unigenbench/{index}", prompts[index], rewrites[index]) for index in prompts]
 
 
 def flagged(pairs: Sequence[Pair], check: Check) -> dict[str, list[Lost]]:
@@ -139,9 +134,9 @@ def flagged(pairs: Sequence[Pair], check: Check) -> dict[str, list[Lost]]:
     return {name: lost for name, lost in losses.items() if lost}
 
 
-def drawn(flagged_pairs: Sequence[str], *, number: int = DRAWN, seed: int = SEED) -> list[str]:
-    """`number` of these ids, or all if there are fewer, in a fixed random order."""
-    return random.Random(seed).sample(list(flagged_pairs), min(number, len(flagged_pairs)))
+def drawn(flagged_pairs: Sequence[str]) -> list[str]:
+    """`DRAWN` of these ids, or all if there are fewer, in a fixed random order."""
+    return random.Random(SEED).sample(list(flagged_pairs), min(DRAWN, len(flagged_pairs)))
 
 
 def read_verdicts(file: Path = READ) -> list[Reading]:
@@ -157,14 +152,12 @@ def read_verdicts(file: Path = READ) -> list[Reading]:
 
 def still_reported(readings: Sequence[Reading], losses: Mapping[str, Sequence[Lost]]) -> list[Reading]:
     """The readings of losses that a check reports today, by pair, kind and words."""
-    return [
-        reading
-        for reading in readings
-        if any(
-            loss.what == reading.what and reading.words in loss.evidence
-            for loss in losses.get(reading.pair, [])
-        )
-    ]
+
+    def is_reported(one: Reading) -> bool:
+        lost = losses.get(one.pair, [])
+        return any(loss.what == one.what and one.words in loss.evidence for loss in lost)
+
+    return list(filter(is_reported, readings))
 
 
 def false_alarms(readings: Sequence[Reading]) -> dict[str, Estimate]:
@@ -177,14 +170,11 @@ def false_alarms(readings: Sequence[Reading]) -> dict[str, Estimate]:
     kinds = {"all": list(readings)}
     for reading in readings:
         kinds.setdefault(reading.what, []).append(reading)
-    return {
-        kind: wilson(
-            sum(one.verdict == "false alarm" for one in some),
-            len(some),
-            prompts=len({one.pair for one in some}),
-        )
-        for kind, some in kinds.items()
-    }
+    rates = {}
+    for kind, some in kinds.items():
+        wrong = sum(one.verdict == "false alarm" for one in some)
+        rates[kind] = wilson(wrong, len(some), prompts=len({one.pair for one in some}))
+    return rates
 
 
 def shuffled(pairs: Sequence[Pair], check: Check) -> float:
