@@ -51,15 +51,12 @@ class KeypointRulesClaim(MeasuredOnce):
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Recall beside precision, and recall by test point."""
         measured = self.results(folders)[0]
+        geneval, points = (_counted(measured, name).items() for name in ("GenEval", "UniGenBench"))
         pairs = {
-            name: (wilson(one.right, one.expected), wilson(one.right, one.given))
-            for name, one in _counted(measured, "GenEval").items()
+            name: (wilson(one.right, one.expected), wilson(one.right, one.given)) for name, one in geneval
         }
-        points = [
-            (name, f"{one.right} of {one.expected}", f"{one.recall:.0%}")
-            for name, one in _counted(measured, "UniGenBench").items()
-        ]
-        table = part("table", ("test point", "right", "recall"), points)
+        cells = [(name, f"{one.right} of {one.expected}", f"{one.recall:.0%}") for name, one in points]
+        table = part("table", ("test point", "right", "recall"), cells)
         note = "vermilion: recall; blue: precision; whiskers are Wilson's 95 % intervals"
         return [
             bar_figure("GenEval", pairs, before="recall", after="precision", note=note),
@@ -68,11 +65,10 @@ class KeypointRulesClaim(MeasuredOnce):
 
 
 def _geneval(parts: Mapping[str, Found], agree: bool) -> Row:
-    each = {
-        f"{name} {what}": wilson(one.right, out_of)
-        for name, one in parts.items()
-        for what, out_of in (("recall", one.expected), ("precision", one.given))
-    }
+    each = {}
+    for name, one in parts.items():
+        each[f"{name} recall"] = wilson(one.right, one.expected)
+        each[f"{name} precision"] = wilson(one.right, one.given)
     least = min(each.values(), key=lambda one: one.mean)
     text = "key points by rules: recall and precision >= 95 % on GenEval's counting, colour and position"
     return judged(text, each, least, agree and least.mean >= GENEVAL)
@@ -103,8 +99,7 @@ def _unigenbench(parts: Mapping[str, Found], agree: bool) -> Row:
         f"odd rows, through the mapping of its {len(parts)} kinds to the 24; the even rows were in view"
     )
     each = {name: round(one.recall, 3) for name, one in parts.items()}
-    measured = {"recall": recall, "by test point": each}
-    return judged(text, measured, recall, agree and recall.mean >= HELD_OUT)
+    return judged(text, {"recall": recall, "by test point": each}, recall, agree and recall.mean >= HELD_OUT)
 
 
 def published(*parts: str) -> Path:

@@ -46,12 +46,11 @@ class LatentRewardClaim(MeasuredOnce):
     paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
     result = MARGINS
     sample_captions: tuple[int, int] = (500, 170)
-    """Drawn for training and for the test."""
-    render_captions: tuple[int, int] = (4000, 700)
     samples: int = 6
-    """Of each of the first captions."""
+    """Captions drawn for training and for the test, and samples of each."""
+    render_captions: tuple[int, int] = (4000, 700)
     near_misses: tuple[int, int] = (8, 2)
-    """Of each of the second ones."""
+    """The same for the renders, in training and in the test."""
     options: ClassVar[dict[str, Any]] = trained.SAMPLER
     training: ClassVar[dict[str, Any]] = TRAINING
     fine_tuning: ClassVar[dict[str, Any]] = FINE_TUNING

@@ -7,12 +7,12 @@ timestep range, threshold and beta are ablated one change at a time, all judged 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from scripts.experiments import latent_reward, stepwise
 from scripts.experiments.claim import Claim, Figure, Row
@@ -65,7 +65,6 @@ METHODS = {
     "spo": Method("lpo", ("pairs", "clip"), SPO, 40, 2),
     "dpo": Method("dpo", ("pairs",), DPO, 360, 4),
 }
-Part = TypeVar("Part")
 FIRST_SEED_ONLY = ("spo", "clip")
 """What only the figure and the speed-up need."""
 Points = Sequence[tuple[float, float]]
@@ -89,14 +88,16 @@ class StepwiseClaim(stepwise.SteppedClaim):
         """Make pairs and judges, train each method part by part (SPO on the first seed), judge all parts."""
         stages = stepwise.Stages(folder / SECONDS)
         stages.run("pairs", partial(self.make_pairs, folder, seed))
-        for name, (trainer, settings) in self._due(self.judges, seed).items():
+        for name in self._due(self.judges, seed):
+            trainer, settings = self.judges[name]
             values = {**settings, "data": str(folder / stepwise.PAIRS)}
             stages.run(name, partial(fit, trainer, values, folder / name, seed))
-        for name, method in self._due(self.methods, seed).items():
+        for name in self._due(self.methods, seed):
+            method = self.methods[name]
             values = {**method.settings, **_data(folder, name), "checkpoint_every": method.part}
             for part, end in enumerate(method.ends, 1):
-                values = {**values, "max_steps": end}
-                stages.run(f"{name}-{part}", partial(fit, method.trainer, values, folder / name, seed))
+                until = {**values, "max_steps": end}
+                stages.run(f"{name}-{part}", partial(fit, method.trainer, until, folder / name, seed))
         return self._judged(folder, seed)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
@@ -141,15 +142,16 @@ class StepwiseClaim(stepwise.SteppedClaim):
             curves[name] = list(zip(times, values, strict=True))
         return curves
 
-    def _due(self, parts: dict[str, Part], seed: int) -> dict[str, Part]:
-        every = seed == self.seeds[0]
-        return {name: part for name, part in parts.items() if every or name not in FIRST_SEED_ONLY}
+    def _due(self, names: Iterable[str], seed: int) -> list[str]:
+        """Those of the names that are trained with this seed."""
+        return [name for name in names if seed == self.seeds[0] or name not in FIRST_SEED_ONLY]
 
     def _judged(self, folder: Path, seed: int) -> dict[str, Any]:
         """Whether the oracle passes each held-out image of the base and of each method's checkpoints."""
         prompts = self.held_out(seed)
         passed = {BASE: [stepwise.oracle_on(None, prompts, seed)]}
-        for name, method in self._due(self.methods, seed).items():
+        for name in self._due(self.methods, seed):
+            method = self.methods[name]
             loras = [stepwise.checkpoint_of(folder / name, step) for step in method.ends]
             progress = Progress(loras, desc=f"checkpoints of {name}", delay=3)
             passed[name] = [stepwise.oracle_on(lora, prompts, seed) for lora in progress]
@@ -207,11 +209,9 @@ def _data(folder: Path, name: str) -> dict[str, Any]:
     """What a method learns from: DPO from pairs, the others from prompts and a judge."""
     if name == "dpo":
         return {"data": str(folder / stepwise.SAMPLES)}
-    judge = {
-        "lpo": {"reward": "latent", "reward_options": {"path": str(folder / "lrm")}},
-        "spo": {"reward": "trained", "reward_options": {"weights": str(folder / "clip")}},
-    }[name]
-    return {"prompts": str(folder / stepwise.PROMPTS), **judge}
+    reward, option, judge = {"lpo": ("latent", "path", "lrm"), "spo": ("trained", "weights", "clip")}[name]
+    options = {option: str(folder / judge)}
+    return {"prompts": str(folder / stepwise.PROMPTS), "reward": reward, "reward_options": options}
 
 
 def _best_within(curve: Points, seconds: float) -> int:

@@ -91,7 +91,6 @@ class Stages:
             began = time.monotonic()
             work()
             self.seconds[name] = time.monotonic() - began
-            self.file.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_json(self.file, self.seconds)
         return self.seconds[name]
 
