@@ -182,11 +182,11 @@ def recover(
     few: int = FEW,
     width: int = 64,
 ) -> Recovered:
-    """Train PAL on mixed votes of `users` voters of T tastes and measure it on held-out images.
+    """Train PAL on mixed votes of `users` voters of T tastes and measure it on the 30 % of images held out.
 
     images: unit embeddings (N, D); tastes (T, N), how well voters of each taste like each image; text (P, D),
     prompts of which every vote gets one at random, needed for kind "b". Voters take the tastes in turn; new
-    voters, two of each, give `few` votes. 70 % of the images are voted on in training.
+    voters, two of each, give `few` votes.
     """
     kinds = len(tastes)
     torch.manual_seed(seed)
@@ -209,9 +209,8 @@ def recover(
     one.fit(train, schedule)
     new, before = [], []
     for voter in range(2 * kinds):
-        mixture = fit_user(pal, ask(seen, [voter], few, of=3))
         unseen = ask(held_out, [voter], 10 * votes, of=4)
-        new.append(pal.accuracy(unseen, mixture))
+        new.append(pal.accuracy(unseen, fit_user(pal, ask(seen, [voter], few, of=3))))
         before.append(pal.accuracy(unseen, pal.population()))
     return Recovered(
         pal=pal.accuracy(test),

@@ -50,9 +50,8 @@ class TextNormClaim(Claim):
     paper = "Kim et al., ICLR 2024, arXiv 2404.01863, table 1"
     scorers: tuple[str, ...] = ("toy-clip", "toy-clip-b")
     tested: int = 36
-    """Prompts of each set that are tested."""
     fitted: int = 10
-    """Prompts of each set that the scale is fitted on."""
+    """Prompts of each set that are tested, and that the scale is fitted on."""
     images: int = 50
 
     def measure(self, folder: Path, seed: int) -> None:

@@ -73,9 +73,8 @@ class TrainedClaim(MeasuredOnce):
         pairs = {name: (before, each["trained"][name]) for name, before in each["base"].items()}
         journal = jsonl.read(folders[0] / "training" / "metrics.jsonl")
         names = {"heldout/accuracy": "pairs of held-out training captions", "accuracy": "training pairs"}
-        drawn = {
-            curve.name: dict(zip(curve.steps, curve.values, strict=True)) for curve in curves(journal, names)
-        }
+        series = curves(journal, names)
+        drawn = {curve.name: dict(zip(curve.steps, curve.values, strict=True)) for curve in series}
         chance = "50 % is chance"
         return [
             bar_figure("Held-out accuracy", pairs, before="toy-clip", after="trained", note=chance),
@@ -87,6 +86,5 @@ class TrainedClaim(MeasuredOnce):
         results, oracle = self.results(folders), rewards.load("toy-oracle")
         table = labelled_pairs.right(self.seeds, results)
         categories = [oracle.category(prompt) for seed in results for prompt in seed["prompts"]]
-        return table, {
-            name: by_category(column, table.units, categories) for name, column in table.columns.items()
-        }
+        columns = table.columns.items()
+        return table, {name: by_category(column, table.units, categories) for name, column in columns}
