@@ -23,7 +23,7 @@ FILES = {"cpu": {B: (256, 32), L: (16, 8), H: (16, 4)}, "cuda": {B: (4096, 64), 
 
 
 def end(bench: Bench) -> Iterator[Row]:
-    """From files to a table, for each CLIP."""
+    """The time from files to a table, for each CLIP."""
     for clip in bench.clips:
         files, batch = FILES[bench.device.type][clip]
         yield end_of(bench, clip, bench.num_images or files, 4 if bench.small else batch)
@@ -61,7 +61,7 @@ def end_of(bench: Bench, clip: str, files: int, batch: int) -> Row:
 
 
 def engine_of(bench: Bench, reward: ClipScore, batch: int) -> Engine:
-    """As `t2ialign score` makes it."""
+    """The engine as `t2ialign score` makes it."""
     workers = default_workers() if bench.workers is None else bench.workers
     precision = "bf16" if bench.bf16 else "fp32"
     rewards = {"clipscore": reward}
@@ -69,7 +69,7 @@ def engine_of(bench: Bench, reward: ClipScore, batch: int) -> Engine:
 
 
 def forwards(bench: Bench) -> Iterator[Row]:
-    """Of the engine, for 64 images of 4 prompts."""
+    """The number of forwards of the engine, for 64 images of 4 prompts."""
     if B not in bench.clips:
         return
     reward, folder, batch = bench.score(B), bench.folder / "jpeg-forwards", 16

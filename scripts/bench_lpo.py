@@ -39,7 +39,7 @@ class Encoding(LatentScorer):
     """The judge that caches nothing: text encoder and blocks run for each candidate of each step."""
 
     def judge(self, numbers: Tensor, cond: Cond) -> Judge:
-        """One call a candidate."""
+        """The scores, from one call for each candidate."""
         prompts = [PROMPT] * len(numbers)
 
         @torch.no_grad()
@@ -93,7 +93,7 @@ def rollout(trainer: Trainer, scorer: LatentScorer) -> None:
 
 
 def text_rows(reward: lrm.LRM, work: Callable[[], object]) -> int:
-    """How many prompts the judge's text encoder is given during `work`."""
+    """The number of prompts that the judge's text encoder gets during `work`."""
     seen: list[int] = []
     hook = reward.backbone.text_encoder.register_forward_hook(
         lambda _, args, kwargs, __: seen.append(len(args[0] if args else kwargs["input_ids"])),
@@ -105,7 +105,7 @@ def text_rows(reward: lrm.LRM, work: Callable[[], object]) -> int:
 
 
 def megabytes(*modules: nn.Module) -> float:
-    """Of their weights."""
+    """The megabytes of the weights of some networks."""
     return sum(p.nbytes for module in modules for p in module.parameters()) / 1e6
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: rounds and the table; checkpoints and images for bench_score.py."""
+"""Tools of the benchmarks: rounds and the table; checkpoints and images for bench_score.py."""
 
 import argparse
 import io
@@ -23,7 +23,7 @@ from rewards.scorers.clip import ClipScore
 from rewards.towers.clip_towers import ClipTower, load_tower
 
 SIDE = 512
-"""Of every image, in pixels."""
+"""The side of every image, in pixels."""
 CLIPS = "ViT-B-32-quickgelu", "ViT-L-14-quickgelu", "ViT-H-14"
 """Architectures that are timed, the smallest first."""
 TINY = {
@@ -31,7 +31,7 @@ TINY = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
-"""What --small puts in place of every architecture."""
+"""The architecture that --small puts in place of every other."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Row:
 
 
 class Counted:
-    """A function that knows how often it was called."""
+    """A function that counts its calls."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.calls = function, 0
@@ -162,7 +162,7 @@ def number(figure: str, on: str, value: float, target: str) -> Row:
 
 
 def kept_bytes(loss: Callable[[], torch.Tensor], modules: Sequence[torch.nn.Module]) -> int:
-    """What a loss keeps for its backward pass, the weights of `modules` left out."""
+    """The bytes that a loss keeps for its backward pass, the weights of `modules` left out."""
     own = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
     kept: dict[int, int] = {}
 
@@ -209,7 +209,7 @@ def facts(bench: Bench) -> dict[str, str | int | float]:
 
 
 def machine(device: torch.device, repeats: int) -> dict[str, str | int | float]:
-    """What any figure depends on."""
+    """The facts that any figure depends on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -225,7 +225,7 @@ def machine(device: torch.device, repeats: int) -> dict[str, str | int | float]:
 
 
 def say(line: str) -> None:
-    """How far it is, apart from the table."""
+    """Print the progress to stderr, apart from the table."""
     print(line, file=sys.stderr, flush=True)
 
 

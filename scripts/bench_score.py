@@ -120,7 +120,7 @@ def call(bench: Bench) -> Iterator[Row]:
 
 
 def batch(bench: Bench) -> Iterator[Row]:
-    """A batch in one call, against as many calls; prompts new to the tower, and prompts that it knows."""
+    """Times of a batch in one call and in as many calls, with new prompts and with known ones."""
     if B not in bench.clips:
         return
     reward, rows = bench.score(B), bench.num_images or BATCH
@@ -222,19 +222,40 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--only", default=",".join(MEASURES), help="measures, by comma (all)")
+    parser.add_argument(
+        "--only", default=",".join(MEASURES), help="The measures to run, separated by commas (default: all)."
+    )
     parser.add_argument(
         "--clips", default=",".join(CLIPS), help=f"architectures, by comma ({', '.join(CLIPS)})"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="rounds after the first (5)")
-    parser.add_argument("--images", type=int, help="of a measure that is timed (what suits the device)")
-    parser.add_argument("--workers", type=int, help="that decode (what t2ialign score chooses)")
-    parser.add_argument("--threads", type=int, help="of torch (its own choice)")
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (fp32)"
+        "--repeats", type=int, default=5, help="The number of timed rounds after a first one (default: 5)."
     )
-    parser.add_argument("--small", action="store_true", help="tiny models and batches, to try the script")
-    parser.add_argument("-o", "--output", type=path_type, help="JSON of the rows, written after each measure")
+    parser.add_argument(
+        "--images",
+        type=int,
+        help="The number of images of a timed measure (default: one that suits the device).",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="The number of processes that decode images (default: that of t2ialign score).",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="The number of threads of torch (default: its own choice)."
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="The number format; bf16 is autocast (default: fp32).",
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="Use tiny models and batches, to try the script."
+    )
+    parser.add_argument(
+        "-o", "--output", type=path_type, help="A JSON file for the rows, written after each measure."
+    )
     args = parser.parse_args(argv)
     for given, known in ((args.only, MEASURES), (args.clips, CLIPS)):
         if odd := set(given.split(",")) - set(known):

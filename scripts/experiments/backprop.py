@@ -1,4 +1,4 @@
-"""What reward back-propagation claims: gradients, memory, over-optimisation and what presets cost."""
+"""Claims on reward back-propagation: gradients, memory, over-optimisation and what presets cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIDES: dict[str, dict[str, Any]] = {
         "lr": 5e-4,
     },
 }
-"""What differs between raw score and TextNorm; rates (of 5e-4, 7e-4 and 1e-3) and scale (of 20 and 50) by
+"""Settings of raw score and TextNorm; rates (of 5e-4, 7e-4 and 1e-3) and scale (of 20 and 50) by
 trials on another seed."""
 
 
@@ -45,7 +45,7 @@ class OverOptimisationClaim(Claim):
     )
     paper = "Clark et al., ICLR 2024, arXiv 2309.17400 (reward hacking)"
     seeds = (3, 4, 5)
-    """Not 0 to 2, on whose runs the unit of the mean's threshold was settled."""
+    """Seeds other than 0 to 2, on whose runs the unit of the mean's threshold was settled."""
     train_prompts: int = 400
     heldout_prompts: int = 140
     training: ClassVar[dict[str, Any]] = TRAINING | {

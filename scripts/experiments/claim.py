@@ -1,4 +1,4 @@
-"""What a claim is: something measured for each seed, resumable, and judged over all seeds."""
+"""The interface of a claim: it is measured for each seed, resumable, and judged over all seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from t2ialign.io import atomic, jsonl
 from t2ialign.progress import Progress
 
 SEEDS = (0, 1, 2)
-"""Of every claim but an ablation."""
+"""The seeds of every claim but an ablation."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class MeasuredOnce(Claim):
 
     @abstractmethod
     def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
-        """What the file holds; parts that are done already may lie in `folder`, which exists."""
+        """The content of the file; parts that are done already may lie in `folder`, which exists."""
 
     def results(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
-        """What the files of all seeds hold."""
+        """The contents of the files of all seeds."""
         return [json.loads((folder / self.result).read_text(encoding="utf-8")) for folder in folders]
 
 

@@ -16,7 +16,7 @@ from t2ialign.io import jsonl
 from t2ialign.toy.suite import GUIDANCE
 
 GAIN = 0.10
-"""Points of oracle accuracy that the demo claims."""
+"""The gain in points of oracle accuracy that the demo claims."""
 AT_SUITE = "at_suite_guidance"
 """The same prompts and seeds at the guidance that suits the base model best."""
 

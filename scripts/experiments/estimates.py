@@ -1,4 +1,4 @@
-"""What claims do with their numbers: pool the seeds, estimate means and paired differences, judge, draw."""
+"""Statistics of claims: pool the seeds, estimate means and paired differences, judge, draw."""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ from t2ialign.models.load import load_policy
 
 SLOPES = "gradients.jsonl"
 STEP = 1e-4
-"""Of the central difference, along a random direction of norm 1 in the space of all weights."""
+"""The step of the central difference, along a random direction of norm 1 in the space of all weights."""
 TOLERANCE = 1e-4
 ROWS = ("a red circle", "two blue squares")
 
 Call = tuple[Tensor, Tensor]
-"""What the network was shown, and what it gave."""
+"""The inputs of the network, and its outputs."""
 
 
 class GradientClaim(Claim):
@@ -94,7 +94,7 @@ class Problem:
         )
 
     def noise(self, step: int) -> Tensor:
-        """Of one step of a stochastic path, (2, C, h, w)."""
+        """The noise of one step of a stochastic path, (2, C, h, w)."""
         return normal_rows(self.shape, [(0, self.seed, step, row) for row in range(len(ROWS))]).double()
 
     def _compare(self, value: Callable[[], Tensor], held: Callable[[], Tensor]) -> dict[str, float]:
@@ -151,7 +151,7 @@ def double(policy: Policy) -> Policy:
 
 @contextmanager
 def spied(policy: Policy) -> Iterator[list[Call]]:
-    """Within this block: what the guided network is shown and gives, call by call."""
+    """Within this block the inputs and outputs of the guided network are recorded, call by call."""
     seen: list[Call] = []
     guided = policy.guided
 

@@ -1,4 +1,4 @@
-"""What latent rewards and step-level preference optimisation claim.
+"""Claims on latent rewards and step-level preference optimisation.
 
 LPO is set against SPO and offline DPO at the same wall time, what each needs before training counted. Its
 timestep range, threshold and beta are ablated one change at a time, all judged by one latent reward.
@@ -66,7 +66,7 @@ METHODS = {
     "dpo": Method("dpo", ("pairs",), DPO, 360, 4),
 }
 FIRST_SEED_ONLY = ("spo", "clip")
-"""What only the figure and the speed-up need."""
+"""Stages that only the figure and the speed-up need."""
 Points = Sequence[tuple[float, float]]
 """(seconds, accuracy) of the base, and after each part."""
 
@@ -206,7 +206,7 @@ class AblationClaim(stepwise.SteppedClaim):
 
 
 def _data(folder: Path, name: str) -> dict[str, Any]:
-    """What a method learns from: DPO from pairs, the others from prompts and a judge."""
+    """The data of a method: DPO from pairs, the others from prompts and a judge."""
     if name == "dpo":
         return {"data": str(folder / stepwise.SAMPLES)}
     reward, option, judge = {"lpo": ("latent", "path", "lrm"), "spo": ("trained", "weights", "clip")}[name]

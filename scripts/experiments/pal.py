@@ -40,10 +40,10 @@ class PalClaim(Claim):
     )
     paper = "Chen et al., ICLR 2025, arXiv 2406.08469"
     populations: int = 8
-    """For each seed and kind."""
+    """The number of populations for each seed and kind."""
     images: int = 600
     options: ClassVar[dict[str, int]] = {}
-    """For `recover`, so that a test can make it smaller."""
+    """Options of `recover`, with which a test can make it smaller."""
 
     def measure(self, folder: Path, seed: int) -> None:
         """Draw images of one thing each, embed them with toy-clip, and let each population vote."""
@@ -144,13 +144,13 @@ class Recovered:
     """Held-out accuracies in [0, 1]: pairs of images that no voter saw, ties of a taste left out."""
 
     pal: float
-    """Of seen voters, each by the fitted mixture."""
+    """Accuracy on seen voters, each by the fitted mixture."""
     one_head: float
-    """Of the same voters, by one Bradley-Terry head trained on the same votes."""
+    """Accuracy on the same voters, by one Bradley-Terry head trained on the same votes."""
     new_voter: float
     """Mean over new voters, fitted from a few votes each."""
     new_voter_before: float
-    """The same voters by the population's mixture, before their votes."""
+    """Mean over the same new voters by the population's mixture, before their votes."""
     agree: float
     """Share of the held-out votes on which two voters of different tastes agree."""
 

@@ -1,4 +1,4 @@
-"""What the package `rewards` claims: TextNorm, PAL, and scorers that were trained."""
+"""Claims on the package `rewards`: TextNorm, PAL, and scorers that were trained."""
 
 from __future__ import annotations
 

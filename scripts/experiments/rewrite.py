@@ -1,4 +1,4 @@
-"""What prompt rewriting claims: the trained rewriter, the best of several, key points by rules, survival.
+"""Claims on prompt rewriting: the trained rewriter, the best of several, key points by rules, survival.
 
 The generator does not understand the prompts of the trained rewriter: they are rendered as they are, after
 SFT, after SFT and GRPO. The best of several rewrites is chosen by the key points of the user's prompt. The
@@ -39,7 +39,7 @@ ONE, REWRITES, SEEDS = "one rewrite", "best of rewrites", "best of seeds of one 
 
 
 class RewriterClaim(MeasuredOnce):
-    """What claims on the toy rewriter share: how it is trained, and the prompts held out."""
+    """The common part of claims on the toy rewriter: its training, and the held-out prompts."""
 
     paper = "PromptEnhancer, arXiv 2509.04545"
     result = RESULT

@@ -72,7 +72,7 @@ def make(
 
 
 def write_rows(folder: Path, rows: Sequence[Phrasing], prompts: Sequence[Phrasing]) -> None:
-    """What SFT and GRPO read: answers for the first, key points of what is meant for the second."""
+    """The data of SFT and GRPO: answers for the first, key points of what is meant for the second."""
     answers = [{"prompt": p.prompt, "thought": p.thought, "rewrite": p.caption} for p in rows]
     jsonl.rewrite(folder / ROWS, answers)
     points = [{"prompt": p.prompt, "points": to_json(toy_points(p.caption))} for p in prompts]

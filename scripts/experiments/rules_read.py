@@ -22,9 +22,9 @@ from t2ialign.evaluation.statistics import Estimate, wilson
 READ = Path(__file__).parent / "rules_read.json"
 """The verdicts, and of each published set the files and where in them the prompts are."""
 VERDICTS = ("useful", "neutral", "harmful")
-"""Against the prompt as it is: better for Stable Diffusion, no matter, or against what it says."""
+"""Verdicts against the prompt as it is: better for Stable Diffusion, no matter, or against what it says."""
 FIRST, LAST = 100, 200
-"""Which of the draw were read and are counted; those before were read while the rules were made."""
+"""The part of the draw that is counted; earlier prompts were read while the rules were made."""
 
 _DIALECTS = {".tsv": "excel-tab", ".csv": "excel"}
 Rewrite = Callable[[str], str]

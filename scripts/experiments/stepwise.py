@@ -1,4 +1,4 @@
-"""What claims on step-level training share: pairs of samples, settings, held-out images, timed stages."""
+"""The base of claims on step-level training: pairs of samples, settings, held-out images, timed stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scripts.experiments.training import recipe
 from t2ialign.io import atomic
 
 GUIDANCE, STEPS = 1.0, 10
-"""Of training and of the held-out images: no guidance, where the base has the most to gain."""
+"""The guidance of training and of the held-out images: none, where the base has the most to gain."""
 SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": 2.0, "batch_size": 128}
 """Of the pairs: without guidance few samples are right."""
 ACCURACY = "accuracy.json"
