@@ -14,11 +14,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from rewards.renamed import warn
 from t2ialign import peers
 from t2ialign.io import plain_yaml
 from t2ialign.io.paths import expand
-from t2ialign.renamed import converted, key_today, today
+from t2ialign.renamed import converted, key_today, place_today, today
 
 
 class Config(BaseModel):
@@ -154,9 +153,7 @@ def _located(value: str, folders: Sequence[Path]) -> str:
     """The file of that name in the first folder that has it, unless there is one in the working folder."""
     if not 0 < len(value) < 256 or Path(value).exists():  # longer ones are prompts
         return value
-    if (now := peers.former_file(value)) != value:
-        warn(f"the file {value}", now)
-        value = now
+    value = place_today(value)
     return next((str(folder / value) for folder in folders if (folder / value).is_file()), value)
 
 

@@ -27,6 +27,13 @@ def today(values: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
     return {name: peers.renamed_value(name, values[theirs]) for theirs, name in names.items()}
 
 
+def place_today(value: str) -> str:
+    """Where a file of the recipes lies today, with a warning, or the value itself."""
+    if (now := str(peers.former_file(value))) != value:
+        warn(f"the file {value}", now)
+    return now
+
+
 def converted(theirs: str, value: Any) -> Any:
     """A value of another script's setting as ours has it."""
     known = peers.VALUES.get(theirs.replace("-", "_"), {})
