@@ -216,8 +216,8 @@ def start(bench: Bench) -> Iterator[Row]:
 MEASURES = {f.__name__: f for f in (end, call, batch, together, forwards, textnorm, start)}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns 0 whatever the verdicts are."""
+def parser_of_options() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -256,6 +256,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--output", type=path_type, help="A JSON file for the rows, written after each measure."
     )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns 0 whatever the verdicts are."""
+    parser = parser_of_options()
     args = parser.parse_args(argv)
     for given, known in ((args.only, MEASURES), (args.clips, CLIPS)):
         if odd := set(given.split(",")) - set(known):

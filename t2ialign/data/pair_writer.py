@@ -14,6 +14,7 @@ from t2ialign.data.cache.shards import whole_file
 from t2ialign.data.images import ImageSource, open_rgb
 from t2ialign.data.pairs import LABELLED, PairRecord
 from t2ialign.data.remote import Remote
+from t2ialign.io import naming
 
 SUFFIXES = (".jsonl", ".parquet")
 GROUP = 64
@@ -26,7 +27,9 @@ Figures = Mapping[str, float]
 def check_output(path: Path) -> None:
     """Raises ValueError unless the ending is one of `SUFFIXES`."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"got --output {path}; expected an ending of {', '.join(SUFFIXES)}; rename it")
+        raise ValueError(
+            f"got {naming.given('output', path)}; expected an ending of {', '.join(SUFFIXES)}; rename it"
+        )
 
 
 def check_record(record: PairRecord, path: Path) -> PairRecord:

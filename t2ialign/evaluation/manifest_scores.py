@@ -15,7 +15,7 @@ from rewards import Reward
 from rewards.renamed import same
 from rewards.scores import MAX_BATCH_PIXELS
 from t2ialign.data.images import open_rgb
-from t2ialign.io import jsonl
+from t2ialign.io import jsonl, naming
 from t2ialign.io.manifest import Rendered
 from t2ialign.io.messages import one_line
 
@@ -152,7 +152,8 @@ def _done(journal: Path, name: str, wanted: Sequence[Key]) -> dict[Key, Score]:
     rows = [{**row, "reward": name} if same(row.get("reward"), name) else row for row in jsonl.read(journal)]
     if others := {str(row.get("reward")) for row in rows} - {name}:
         raise ValueError(
-            f"got scores of {', '.join(sorted(others))} in {journal}; expected {name}; choose an --output"
+            f"got scores of {', '.join(sorted(others))} in {journal}; expected {name}; choose an "
+            f"{naming.name('output')}"
         )
     known = set(wanted)
     good = (row for row in rows if isinstance(row.get("score"), float | int) and math.isfinite(row["score"]))

@@ -15,6 +15,7 @@ from torch import Tensor
 from rewards import Prepared, Reward, TwoTower, score_all
 from rewards.preprocess import Geometry
 from rewards.vlm.base import UnreadableAnswer
+from t2ialign.io import naming
 from t2ialign.io.messages import one_line
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder, Images, load
@@ -123,7 +124,8 @@ class Engine:
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"got too little memory for batches of {self.batch_size} ({str(error).splitlines()[0]}); "
-                "expected more; lower --batch-size or --max-batch-pixels and add --resume latest"
+                f"expected more; lower {naming.name('batch_size')} or {naming.name('max_batch_pixels')} and "
+                f"add {naming.resuming()}"
             ) from error
         batch.raw, batch.prepared = [], {}
         return scores, wrong

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rewards.renamed import same, updated
+from t2ialign.io import naming
 from t2ialign.scoring.items import Item
 
 SUFFIX = ".journal.jsonl"
@@ -130,8 +131,8 @@ class Journal:
         """Identities that are done; cuts off an incomplete line that a kill left."""
         if self.path.stat().st_size and not resume:
             raise ValueError(
-                f"got {self.path} from an earlier run; expected none; keep its scores with --resume latest, "
-                "delete it, or choose another --output"
+                f"got {self.path} from an earlier run; expected none; keep its scores with "
+                f"{naming.resuming()}, delete it, or choose another {naming.name('output')}"
             )
         done: set[str] = set()
         whole = 0
@@ -183,7 +184,7 @@ class Journal:
             if not same(head["of"].get(key), value):
                 raise ValueError(
                     f"got {key} {value!r} for {self.path}, which holds scores with {key} "
-                    f"{head['of'].get(key)!r}; expected the same; choose another --output"
+                    f"{head['of'].get(key)!r}; expected the same; choose another {naming.name('output')}"
                 )
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from t2ialign.io import naming
 from t2ialign.io.messages import listed, quoted
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ class Summary:
 def check_output(path: Path) -> None:
     """Raises ValueError unless the ending is one of `SUFFIXES`."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"got --output {path}; expected an ending of {', '.join(SUFFIXES)}; rename it")
+        raise ValueError(
+            f"got {naming.given('output', path)}; expected an ending of {', '.join(SUFFIXES)}; rename it"
+        )
 
 
 def table(rows: Iterable[Row], rewards: Sequence[str]) -> pa.Table:

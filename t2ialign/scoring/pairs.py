@@ -18,7 +18,7 @@ from t2ialign.data.cache.keys import image_key, text_key
 from t2ialign.data.images import ImageSource
 from t2ialign.data.pairs import PairRecord
 from t2ialign.data.skipped import Fault, Skipped
-from t2ialign.io import jsonl
+from t2ialign.io import jsonl, naming
 from t2ialign.io.messages import listed
 from t2ialign.progress import Progress
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
@@ -117,7 +117,7 @@ def _known(journal: Path, names: Sequence[str]) -> Scores:
         before = before if isinstance(before, list) else ["something else"]
         raise ValueError(
             f"got rewards {', '.join(names)} for {journal}, which holds scores of {listed(before)}; "
-            "expected the same in the same order; choose another --output"
+            f"expected the same in the same order; choose another {naming.name('output')}"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
     jsonl.rewrite(journal, rows or [head])
@@ -181,5 +181,5 @@ def _key(image: ImageSource, prompt: str) -> str:
 def _changed(what: str) -> ValueError:
     return ValueError(
         f"got other pairs than were scored ({what}); expected a source that stays as it is; run the same "
-        "command again with --resume latest"
+        f"again with {naming.resuming()}"
     )

@@ -13,6 +13,7 @@ from t2ialign.data.files.tables import TABLES, first_of
 from t2ialign.data.files.walk import composed
 from t2ialign.data.prompts import PROMPT_COLUMNS, check_ending, prompt_or_none
 from t2ialign.data.sources import read_rows
+from t2ialign.io import naming
 from t2ialign.io.messages import listed, quoted
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image_path", "file_path", "path", "image", "img", "key")
@@ -48,7 +49,7 @@ class Prompts:
 
 
 def parse_prompts(text: str | None, *, names: bool, text_column: str | None = None) -> Prompts:
-    """What --prompts says: a table (.jsonl, .json, .csv, .tsv, .parquet) with file and prompt, or one prompt.
+    """Prompts as users name them: a table (.jsonl, .json, .csv, .tsv, .parquet) with file and prompt, or one.
 
     Raises ValueError for a table that is missing, malformed, empty or without those columns, for a plain list
     of prompts, and for both a text and `names`.
@@ -57,7 +58,8 @@ def parse_prompts(text: str | None, *, names: bool, text_column: str | None = No
         return Prompts(names=names)
     if names:
         raise ValueError(
-            f"got --prompts {quoted(text)} and --prompts-from-names; expected one of them; drop the other"
+            f"got {naming.given('prompts', quoted(text))} and {naming.name('prompts_from_names')}; expected "
+            "one of them; drop the other"
         )
     path = Path(text)
     check_ending(path)
@@ -65,11 +67,15 @@ def parse_prompts(text: str | None, *, names: bool, text_column: str | None = No
         return Prompts(table=read_prompt_table(path, text_column))
     if path.suffix.lower() == ".txt":
         raise ValueError(
-            f"got --prompts {text}, which names no images; expected a table ({', '.join(TABLES)}) with a "
+            f"got {naming.given('prompts', text)}, which names no images; expected a table "
+            f"({', '.join(TABLES)}) with a "
             'file name and a prompt in each row; write {"file_name": ..., "prompt": ...} lines'
         )
     if not text.strip():
-        raise ValueError("got an empty --prompts; expected a prompt, or a table of files and prompts")
+        raise ValueError(
+            f"got an empty text as {naming.name('prompts')}; expected a prompt, or a table of files and "
+            "prompts"
+        )
     return Prompts(literal=text)
 
 

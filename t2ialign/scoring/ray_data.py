@@ -17,6 +17,7 @@ from rewards import Prepared
 from rewards.device import default_device
 from rewards.preprocess import Geometry
 from t2ialign.data.remote import Remote
+from t2ialign.io import naming
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS
 from t2ialign.scoring.decode import Decoder, Images
 from t2ialign.scoring.engine import WINDOW, Engine, Row, rows_of
@@ -55,7 +56,8 @@ def score(job: Job, journal: Journal, *, workers: int) -> Iterator[list[Row]]:
         import ray.data
     except ImportError as error:
         raise ValueError(
-            f"got --ray without Ray ({error}); expected it; install it with pip install 't2ialign[ray]'"
+            f"got {naming.name('ray')} without Ray ({error}); expected it; install it with "
+            "pip install 't2ialign[ray]'"
         ) from error
     loaded = rewards.load_all(job.names, job.options)  # here too: for mistakes at once, and for what they see
     asking = needing(loaded)

@@ -12,6 +12,7 @@ from t2ialign.data.files.tables import first_of
 from t2ialign.data.images import LONGEST_PATH, image_of
 from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_or_none
 from t2ialign.data.sources import parquet_files, read_rows
+from t2ialign.io import naming
 from t2ialign.io.messages import listed
 from t2ialign.scoring.items import Item, Source, stamp
 from t2ialign.scoring.prompts import FILE_COLUMNS, Prompts, normal
@@ -123,8 +124,8 @@ def _prompt(where: str, file: str, value: Any, prompts: Prompts) -> str | None:
 def _no_table(prompts: Prompts) -> None:
     if prompts.table is not None:
         raise ValueError(
-            "got a table of --prompts for a source whose rows carry their own; expected none; leave it out, "
-            "or name the column with --prompt-column"
+            f"got a table of {naming.name('prompts')} for a source whose rows carry their own; expected "
+            f"none; leave it out, or name the column with {naming.name('prompt_column')}"
         )
 
 

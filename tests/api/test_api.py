@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,24 @@ def test_scores_go_to_a_file_and_are_not_made_twice(tmp_path: Path) -> None:
     assert t2ialign.score(tmp_path / "a.png", "saturation", output=output, resume=True)["saturation"] == 1
     with pytest.raises(ValueError, match=r"got batch_size=0; expected at least 1"):
         t2ialign.score(tmp_path / "a.png", "saturation", batch_size=0)
+
+
+def test_mistakes_name_parameters_and_no_options_of_commands(tmp_path: Path) -> None:
+    for name in "ab":
+        flat(0).save(tmp_path / f"{name}.png")
+    jsonl.rewrite(tmp_path / "pairs.jsonl", [{"prompt": "x", "chosen": "a.png", "rejected": "b.png"}])
+    three = ["saturation", "contrast", "clipped"]
+    calls: list[Callable[[], object]] = [
+        lambda: t2ialign.score(tmp_path, "saturation", output=tmp_path / "scores.txt"),
+        lambda: t2ialign.score(tmp_path, "saturation", "", output=tmp_path / "scores.csv"),
+        lambda: t2ialign.score(tmp_path, "saturation", "x", prompts_from_names=True),
+        lambda: t2ialign.score(tmp_path, "toy-clip"),
+        lambda: t2ialign.filter_pairs(tmp_path / "pairs.jsonl", three, tmp_path / "kept.txt"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"^got .*; expected ") as error:
+            call()
+        assert "--" not in str(error.value)
 
 
 def test_evaluate_gives_a_mean_its_interval_and_the_difference() -> None:

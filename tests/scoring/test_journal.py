@@ -96,7 +96,7 @@ def test_a_torn_head_starts_anew(tmp_path):
 
 def test_a_journal_is_not_overwritten_or_mixed(tmp_path):
     run(tmp_path, ITEMS, scored)
-    with pytest.raises(ValueError, match=r"from an earlier run; expected none; .*--resume latest"):
+    with pytest.raises(ValueError, match=r"from an earlier run; expected none; .*resume=True"):
         journal(tmp_path, resume=False)
     with pytest.raises(
         ValueError, match=r"got rewards \{'blue': \{\}\} for .* holds scores with rewards \{'red'"

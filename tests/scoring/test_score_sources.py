@@ -297,7 +297,7 @@ def test_identity_follows_what_is_scored_and_not_its_place(tmp_path):
         ("{tmp}", "{tmp}/none.csv", "which is no file"),
         ("{tmp}", "{tmp}/p.csv", "got columns prompt, n; expected a file"),
         ("{tmp}", "{tmp}/empty.jsonl", "got no rows in"),
-        ("{tmp}", " ", "got an empty --prompts"),
+        ("{tmp}", " ", "got an empty text as prompts"),
         ("{tmp}", "{tmp}/book.xlsx", "CSV UTF-8"),
         ("{tmp}", "{tmp}/number.jsonl", "line 1: got prompt 3; expected text"),
         ("{tmp}/p.csv", "{tmp}/good.csv", "whose rows carry their own"),

@@ -17,6 +17,7 @@ from t2ialign.data.prompts import prompt_text
 from t2ialign.data.rewrites import plain_points
 from t2ialign.data.sources import read_rows
 from t2ialign.evaluation.keypoints.recall import MAPPING
+from t2ialign.io import naming
 from t2ialign.io.messages import listed, quoted
 
 Row = dict[str, Any]
@@ -63,7 +64,7 @@ class PointFile:
         if _line(prompt) not in self.rows:
             raise ValueError(
                 f"got prompt {quoted(prompt)}, which {self.path} lacks; expected one of its "
-                f"{len(self.rows)}; judge images of its prompts, or leave out --points"
+                f"{len(self.rows)}; judge images of its prompts, or leave out {naming.name('points')}"
             )
         points: dict[KeyPoint, None] = {}
         for where, form, row in self.rows[_line(prompt)]:
