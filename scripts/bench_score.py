@@ -226,7 +226,9 @@ def parser_of_options() -> argparse.ArgumentParser:
         "--only", default=",".join(MEASURES), help="The measures to run, separated by commas (default: all)."
     )
     parser.add_argument(
-        "--clips", default=",".join(CLIPS), help=f"architectures, by comma ({', '.join(CLIPS)})"
+        "--clips",
+        default=",".join(CLIPS),
+        help=f"The architectures to time, by comma (default: {', '.join(CLIPS)})",
     )
     parser.add_argument(
         "--repeats", type=int, default=5, help="The number of timed rounds after a first one (default: 5)."
@@ -236,11 +238,7 @@ def parser_of_options() -> argparse.ArgumentParser:
         type=int,
         help="The number of images of a timed measure (default: one that suits the device).",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="The number of processes that decode images (default: that of t2ialign score).",
-    )
+    parser.add_argument("--workers", type=int, help="The number of processes that decode images.")
     parser.add_argument(
         "--threads", type=int, help="The number of threads of torch (default: its own choice)."
     )
@@ -250,9 +248,7 @@ def parser_of_options() -> argparse.ArgumentParser:
         default="fp32",
         help="The number format; bf16 is autocast (default: fp32).",
     )
-    parser.add_argument(
-        "--small", action="store_true", help="Use tiny models and batches, to try the script."
-    )
+    parser.add_argument("--small", action="store_true", help="Use tiny models, to try the script.")
     parser.add_argument(
         "-o", "--output", type=path_type, help="A JSON file for the rows, written after each measure."
     )

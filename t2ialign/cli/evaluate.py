@@ -8,7 +8,7 @@ from pathlib import Path
 from t2ialign.io.messages import one_line
 
 FLAGS = {"num_images_per_prompt": "-n"}
-"""The file of `t2ialign sample` that errors name."""
+"""Flags of `t2ialign sample` by its parameters, for errors that name them."""
 BROKEN = 3
 """Exit code when some image could not be scored."""
 SHOWN = 5
