@@ -86,7 +86,7 @@ def write(
     }
     title, table_lines = f"Key points of {of['samples']}", list(lines(judged, left_out, as_wrong))
     jsonl.rewrite(folder / ROWS, flat)
-    atomic.write_text(folder / PAGE_FILE, page(title, table_lines, flat, lead(result), images or {}))
+    atomic.write_text(folder / PAGE_FILE, page(title, table_lines, flat, f"{lead(result)}.", images or {}))
     atomic.write_json(folder / RESULT, result)
     return result, table(table_lines, title)
 
