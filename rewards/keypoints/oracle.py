@@ -17,7 +17,7 @@ from rewards.keypoints.taxonomy import KeyPoint
 from rewards.keypoints.verdicts import Checker, PromptPoint, Verdict
 from rewards.toy.captions import NUMBERS, PLURALS, Caption, Noun, judge, parse
 from rewards.toy.vision import read_things
-from rewards.toy.world import TOY, Thing
+from rewards.toy.world import SHAPES, Thing
 
 NOTHING_BUT, NOTHING_UNKNOWN, NO = "nothing but ", "nothing unknown", "no "
 KIND_OF = {"relation": "entity_layout", "comparison": "comparative_relation"}
@@ -99,8 +99,8 @@ def _a(noun: Noun) -> str:
 def _judged(description: str) -> tuple[Caption, str]:
     """The caption that has this description as an atom, and the atom's name."""
     if description == NOTHING_UNKNOWN:
-        return Caption("negation", (), absent=TOY[0]), NOTHING_UNKNOWN
-    if description.startswith(NO) and description.removeprefix(NO) in TOY:
+        return Caption("negation", (), absent=SHAPES[0]), NOTHING_UNKNOWN
+    if description.startswith(NO) and description.removeprefix(NO) in SHAPES:
         return Caption("negation", (), absent=description.removeprefix(NO)), description
     whole, rest = description.startswith(NOTHING_BUT), description.removeprefix(NOTHING_BUT)
     try:

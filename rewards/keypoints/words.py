@@ -44,7 +44,7 @@ TEXTURES = listed(
     frosted reflective iridescent semi-transparent see-through frothy silken bristly thorny"""
 )
 PATTERNS = listed("striped spotted checkered dotted plaid floral patterned polka-dot tabby zebra-striped")
-TOY = listed(
+SHAPES = listed(
     """round square rectangular circular triangular oval cubic cubical cylindrical spherical pentagonal
     hexagonal octagonal pyramidal conical oblong teardrop angular curved spiral crescent geometric
     ring-shaped elliptical polygonal zigzag flat pointed arched domed"""
@@ -213,7 +213,7 @@ PREPOSITIONS = listed(
 ATTRIBUTES: dict[str, frozenset[str]] = {
     "colour": COLOURS,
     "size": SIZES,
-    "shape": TOY,
+    "shape": SHAPES,
     "texture": TEXTURES,
     "material": MATERIALS,
     "pattern": PATTERNS,

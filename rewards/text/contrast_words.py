@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rewards.toy.captions import COMPARISONS, RELATIONS, SIZES
-from rewards.toy.world import COLOURS, TOY
+from rewards.toy.world import COLOURS, SHAPES
 
 Family = tuple[str, ...]
 
@@ -166,7 +166,7 @@ ENGLISH = Words(
 
 TOY_WORLD = Words(
     colours=tuple(COLOURS),
-    groups=(("shape", TOY),),
+    groups=(("shape", SHAPES),),
     relations=(RELATIONS, COMPARISONS),
     attributes=(SIZES,),
     most=4,

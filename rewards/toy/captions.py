@@ -9,22 +9,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rewards.toy.world import COLOURS, TOY, Thing
+from rewards.toy.world import COLOURS, SHAPES, Thing
 
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
 SIZES = ("small", "large")
 RELATIONS = ("left of", "right of", "above", "below")
 COMPARISONS = ("larger than", "smaller than")
 CATEGORIES = ("attribute", "count", "pair", "relation", "negation", "comparison")
-PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in TOY}
+PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
 
 SMALL_BELOW, LARGE_ABOVE = 5.5, 6.2  # equal-area radius in pixels of a 32 pixel canvas
 LARGER_BY = 1.15  # ratio of sizes from which one thing counts as larger than another
 MOSTLY = 0.8  # "left of" asks that the step to the left be at least this share of the step up or down
 
-_COLOUR, _SHAPE = "|".join(COLOURS), "|".join(TOY)
+_COLOUR, _SHAPE = "|".join(COLOURS), "|".join(SHAPES)
 _ONE = rf"an? (?:(small|large) )?({_COLOUR}) ({_SHAPE})"
-_MANY = rf"({'|'.join(NUMBERS)}) ({_COLOUR}) ({'|'.join([*TOY, *PLURALS.values()])})"
+_MANY = rf"({'|'.join(NUMBERS)}) ({_COLOUR}) ({'|'.join([*SHAPES, *PLURALS.values()])})"
 _SINGLE = re.compile(_ONE)
 _COUNT = re.compile(_MANY)
 _NEGATION = re.compile(rf"{_ONE} and no ({_SHAPE})")
@@ -73,7 +73,7 @@ def parse(text: str) -> Caption:
         category = "pair" if link == "and" else "relation" if link in RELATIONS else "comparison"
         return Caption(category, (_noun(match, 1), _noun(match, 5)), link=None if link == "and" else link)
     if match := _COUNT.fullmatch(text):
-        singular = next(s for s in TOY if match[3] in (s, PLURALS[s]))
+        singular = next(s for s in SHAPES if match[3] in (s, PLURALS[s]))
         return Caption("count", (Noun(match[2], singular),), count=NUMBERS[match[1]])
     if match := _SINGLE.fullmatch(text):
         return Caption("attribute", (_noun(match, 1),))

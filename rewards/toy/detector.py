@@ -8,7 +8,7 @@ from torch import Tensor
 from rewards.detection.colours import ColourClassifier
 from rewards.detection.detect import Box, Detection, Detector, inside
 from rewards.toy.vision import check_canvas, read_things
-from rewards.toy.world import CROSS_ARM, SQUARE_HALF_SIDE, TOY, TRIANGLE_INRADIUS, Array, Thing
+from rewards.toy.world import CROSS_ARM, SHAPES, SQUARE_HALF_SIDE, TRIANGLE_INRADIUS, Array, Thing
 
 UNKNOWN = "unknown"
 """The label of a thing that is no shape of this world, and its colour when that is off-palette."""
@@ -26,7 +26,7 @@ REACH = {
 class ToyDetector(Detector):
     """Every thing on a white canvas with its shape as label and score 1; nothing is missed or invented."""
 
-    labels = frozenset({*TOY, UNKNOWN})
+    labels = frozenset({*SHAPES, UNKNOWN})
 
     def detect(self, images: Tensor) -> list[list[Detection]]:
         """images (B, 3, H, W) in [0, 1] -> B lists of things; an unreadable shape is labelled "unknown"."""

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from rewards.failures import UnfitImage
-from rewards.toy.world import CANVAS, COLOURS, TOY, WHITE, Array, Thing, coverage, distance_map
+from rewards.toy.world import CANVAS, COLOURS, SHAPES, WHITE, Array, Thing, coverage, distance_map
 
 INK = 0.28  # how far from white (Euclidean, RGB in [0, 1]) a pixel must be to belong to a thing
 SPECK = 3.0  # patches with less ink than this many pixels are noise of the decoder, not things
@@ -53,11 +53,11 @@ def _shape(ink: Array, x: float, y: float, size: float) -> str | None:
     height, width = ink.shape
     misfit = [
         np.abs(coverage(distance_map(Thing(shape, None, x, y, size), height, width)) - ink).sum() / ink.sum()
-        for shape in TOY
+        for shape in SHAPES
     ]
     best, second = np.argsort(misfit)[:2]
     clear = misfit[best] <= min(SHAPE_TOLERANCE, SHAPE_MARGIN * misfit[second])
-    return TOY[best] if clear else None
+    return SHAPES[best] if clear else None
 
 
 def read_things(image: Array) -> list[Thing]:

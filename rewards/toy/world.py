@@ -16,7 +16,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "purple": (0.62, 0.20, 0.76),
     "black": (0.10, 0.10, 0.12),
 }
-TOY = ("circle", "square", "triangle", "cross")
+SHAPES = ("circle", "square", "triangle", "cross")
 WHITE = 1.0
 CANVAS = 32
 
@@ -56,7 +56,7 @@ def signed_distance(shape: str, x: Array, y: Array, size: float) -> Array:
     if shape == "cross":
         short, long = CROSS_ARM * size / 2, 3 * CROSS_ARM * size / 2
         return np.minimum(_box(x, y, long, short), _box(x, y, short, long))
-    raise ValueError(f"got shape {shape!r}; expected one of {', '.join(TOY)}")
+    raise ValueError(f"got shape {shape!r}; expected one of {', '.join(SHAPES)}")
 
 
 def distance_map(thing: Thing, height: int = CANVAS, width: int = CANVAS) -> Array:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import rewards
 from rewards.scorers.pal import PalA, PalB, Votes
 from rewards.toy.captions import parse
-from rewards.toy.world import COLOURS, TOY
+from rewards.toy.world import COLOURS, SHAPES
 from scripts.experiments.claim import Claim, Figure, Row, resumable
 from scripts.experiments.estimates import Table, average, bar_figure, judged
 from t2ialign.io import jsonl
@@ -229,7 +229,7 @@ def toy_tastes(captions: Sequence[str]) -> Tensor:
     """
     nouns = [parse(caption).nouns[0] for caption in captions]
     colour = torch.tensor([float(list(COLOURS).index(noun.colour)) for noun in nouns])
-    shape = torch.tensor([float(TOY.index(noun.shape)) for noun in nouns])
+    shape = torch.tensor([float(SHAPES.index(noun.shape)) for noun in nouns])
     return torch.stack([colour + shape / 10, -colour + shape / 10])
 
 

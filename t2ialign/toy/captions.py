@@ -15,15 +15,15 @@ from rewards.toy.captions import (
     Noun,
     parse,
 )
-from rewards.toy.world import COLOURS, TOY
+from rewards.toy.world import COLOURS, SHAPES
 
 # What no training caption contains: two colour-shape pairs, a quarter of the relation triples, and of what is
 # left a quarter of the captions of one thing and half of those of two. Every word is still learned.
 HELD_OUT_PAIRS = {("green", "circle"), ("black", "triangle")}
 HELD_OUT_TRIPLES = {
-    (TOY[i], relation, TOY[(i + shift) % len(TOY)])
+    (SHAPES[i], relation, SHAPES[(i + shift) % len(SHAPES)])
     for shift, relation in enumerate(RELATIONS)
-    for i in range(len(TOY))
+    for i in range(len(SHAPES))
 }
 HELD_OUT_SHARE = 0.25  # for each thing that a caption names
 
@@ -64,7 +64,7 @@ def _draw_of(text: str) -> float:
 
 
 def _noun(rng: np.random.Generator, size: str | None = None) -> Noun:
-    return Noun(str(rng.choice(list(COLOURS))), str(rng.choice(TOY)), size)
+    return Noun(str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES)), size)
 
 
 def _two_nouns(rng: np.random.Generator) -> tuple[Noun, Noun]:
@@ -80,7 +80,7 @@ def draw_caption(rng: np.random.Generator, category: str) -> Caption:
         return Caption(category, (_noun(rng),), count=int(rng.integers(1, 5)))
     if category == "negation":
         noun = _noun(rng)
-        return Caption(category, (noun,), absent=str(rng.choice([s for s in TOY if s != noun.shape])))
+        return Caption(category, (noun,), absent=str(rng.choice([s for s in SHAPES if s != noun.shape])))
     link = {"pair": None, "relation": str(rng.choice(RELATIONS)), "comparison": str(rng.choice(COMPARISONS))}
     if category not in link:
         raise ValueError(f"got category {category!r}; expected one of {', '.join(CATEGORIES)}")

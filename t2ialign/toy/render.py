@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewards.toy.captions import Caption, Noun, judge, parse
-from rewards.toy.world import CANVAS, COLOURS, TOY, WHITE, Array, Thing, coverage, distance_map
+from rewards.toy.world import CANVAS, COLOURS, SHAPES, WHITE, Array, Thing, coverage, distance_map
 
 GAP = 2.6  # pixels of white between two things: closer ones merge in the latent space of the VAE
 BORDER = 0.5  # pixels of white along the edge of the canvas
@@ -56,7 +56,7 @@ def _wanted(rng: np.random.Generator, caption: Caption) -> list[tuple[Noun, tupl
     if caption.category == "negation":
         wanted = [(first, PAIR_SIZE)]
         if rng.random() < DISTRACTOR:
-            others = [shape for shape in TOY if shape not in (caption.absent, first.shape)]
+            others = [shape for shape in SHAPES if shape not in (caption.absent, first.shape)]
             wanted.append((Noun(str(rng.choice(list(COLOURS))), str(rng.choice(others))), PAIR_SIZE))
         return wanted
     return [(noun, PAIR_SIZE) for noun in caption.nouns]

@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from rewards.tensor_files import save_pretrained
 from rewards.toy.captions import COMPARISONS, NUMBERS, PLURALS, RELATIONS, SIZES
-from rewards.toy.world import COLOURS, TOY
+from rewards.toy.world import COLOURS, SHAPES
 
 POSITIONS = 32
 BOS, EOS, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
@@ -30,7 +30,7 @@ def words() -> list[str]:
         *NUMBERS,
         *SIZES,
         *COLOURS,
-        *TOY,
+        *SHAPES,
         *PLURALS.values(),
     ]
     return list(dict.fromkeys(word for phrase in phrases for word in phrase.split()))

@@ -179,10 +179,10 @@ class TestForwards:
 
 
 class TestBuckets:
-    TOY = ((32, 32), (32, 50), (60, 36))
+    SHAPES = ((32, 32), (32, 50), (60, 36))
 
     def test_pairs_share_a_size_and_batches_a_bucket(self, sharp, tmp_path):
-        records = make_records(24, 3, self.TOY)
+        records = make_records(24, 3, self.SHAPES)
         cache = build_cache(tmp_path / "c", records, sharp, resolution=32, buckets=True, batch_size=3)
         sizes, seen = bucket_sizes(32, 4), set()
         for i, record in enumerate(records):

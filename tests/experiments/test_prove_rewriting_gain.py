@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rewards.keypoints.oracle import toy_points
-from rewards.toy.world import COLOURS, TOY
+from rewards.toy.world import COLOURS, SHAPES
 from scripts.experiments import rewriter_runs as runs
 from scripts.experiments.rewrite import (
     CAPTION,
@@ -85,7 +85,7 @@ def test_rows_and_figures(measured):
 def test_the_verdict_follows_the_intervals(measured, tmp_path):
     claim, folder = measured
     captions = [
-        f"a {size} {colour} {shape}" for size in ("small", "large") for colour in COLOURS for shape in TOY
+        f"a {size} {colour} {shape}" for size in ("small", "large") for colour in COLOURS for shape in SHAPES
     ]
     found = json.loads((folder / RESULT).read_text())
     found |= {"captions": captions, "texts": dict.fromkeys(found["texts"], captions)}
@@ -135,7 +135,7 @@ def test_the_rewriters_are_made_once(measured):
 
 
 def test_the_best_of_rewrites_is_judged_against_seeds_too(tmp_path):
-    captions = [f"a {colour} {shape}" for colour in COLOURS for shape in TOY]
+    captions = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
     wrong, right = [[0.0, 1.0]] * len(captions), [[1.0, 1.0]] * len(captions)
     claim = small(BestOfClaim())
     for seeds, verdicts in (([wrong, wrong], (True, True)), ([wrong, right], (True, False))):

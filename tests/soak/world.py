@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from tests.soak.runs import Run
 
 COLOURS = ("red", "blue", "green", "yellow", "purple")
-TOY = ("circle", "square", "triangle")
-PROMPTS = [f"a {colour} {shape}" for colour in COLOURS for shape in TOY]
+SHAPES = ("circle", "square", "triangle")
+PROMPTS = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
 class World:
@@ -22,7 +22,7 @@ class World:
         self.many = root / "many.txt"
         self._images()
         self.prompts.write_text("".join(f"{prompt}\n" for prompt in PROMPTS), encoding="utf-8")
-        many = "".join(f"a {c} {s}, number {i} of nine\n" for i in range(40) for c in COLOURS for s in TOY)
+        many = "".join(f"a {c} {s}, number {i} of nine\n" for i in range(40) for c in COLOURS for s in SHAPES)
         self.many.write_text(many, encoding="utf-8")
         rows = [
             {"prompt": prompt, "chosen": self._image(i), "rejected": self._image((i + 4) % len(PROMPTS))}

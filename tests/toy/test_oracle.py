@@ -11,7 +11,7 @@ import rewards
 from rewards.toy.captions import CATEGORIES
 from rewards.toy.oracle import ToyOracle
 from rewards.toy.vision import read_things
-from rewards.toy.world import COLOURS, TOY, Thing, coverage, distance_map, signed_distance
+from rewards.toy.world import COLOURS, SHAPES, Thing, coverage, distance_map, signed_distance
 from t2ialign.evaluation.statistics import by_category
 from t2ialign.toy.captions import draw_captions
 from t2ialign.toy.render import paint, render
@@ -46,7 +46,7 @@ def test_reads_place_and_size() -> None:
         assert abs(thing.size / drawn.size - 1) < 0.03
 
 
-@pytest.mark.parametrize("shape", TOY)
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [4.0, 6.5, 9.0])
 def test_size_is_the_radius_of_the_circle_of_equal_area(shape: str, size: float) -> None:
     step = 0.02
@@ -86,7 +86,7 @@ def test_artefacts_fail_and_do_not_crash() -> None:
     assert ToyOracle()(torch.from_numpy(clean).permute(2, 0, 1)[None].float(), [text]).item() == 1
 
 
-@pytest.mark.parametrize("left, right", combinations(TOY, 2))
+@pytest.mark.parametrize("left, right", combinations(SHAPES, 2))
 def test_half_of_one_shape_grown_into_half_of_another_is_neither(left: str, right: str) -> None:
     """What a denoiser draws when it cannot decide: in halves, and blended pixel by pixel."""
     one, other = (paint([Thing(shape, "blue", 16, 16, 6)]) for shape in (left, right))
@@ -107,7 +107,7 @@ def test_a_speck_of_decoder_noise_is_forgiven() -> None:
 
 def test_every_colour_and_shape_is_told_apart_at_the_smallest_size() -> None:
     for colour in COLOURS:
-        for shape in TOY:
+        for shape in SHAPES:
             for shift in np.linspace(0, 1, 5):
                 (seen,) = read_things(paint([Thing(shape, colour, 12 + shift, 14 - shift / 2, 3.8)]))
                 assert (seen.shape, seen.colour) == (shape, colour)

@@ -15,9 +15,9 @@ from t2ialign.training.methods import load_method, methods
 
 NUMBERS = ("-1", "0", "9223372036854775808", "-9223372036854775809", "1e400", "-1e400", "nan", ".inf")
 TEXTS = ("", " ", "none", "true", "1:30", "0x10", "007", "2026-01-01", "a\0b", "\udc80", "\x1b]0;\x07")
-TOY = ("[]", "{}", "[[]]", "[1, 2", "{a: 1}", "[null]", "&a [*a]", "!!python/name:os.system", "? [a]")
+SHAPES = ("[]", "{}", "[[]]", "[1, 2", "{a: 1}", "[null]", "&a [*a]", "!!python/name:os.system", "? [a]")
 LONG = ("x" * 100_000, "[" * 1_000, "{a: " * 300)
-WORDS = (*NUMBERS, *TEXTS, *TOY, *LONG)
+WORDS = (*NUMBERS, *TEXTS, *SHAPES, *LONG)
 VALUES: tuple[Any, ...] = (
     None,
     True,

@@ -39,7 +39,7 @@ from rewards.detection.detect import (
 )
 from rewards.detection.detectors import load_detector
 from rewards.toy.detector import ToyColours, ToyDetector
-from rewards.toy.world import COLOURS, TOY, Thing, coverage, distance_map
+from rewards.toy.world import COLOURS, SHAPES, Thing, coverage, distance_map
 from tests.rewards.fastestdet import FastestDet
 
 DATA = Path(os.environ.get("T2IALIGN_DATA", "../shared/data"))
@@ -285,7 +285,7 @@ def draw(*things: Thing) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None].float()
 
 
-@pytest.mark.parametrize("shape", TOY)
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_oracle_detector_boxes_the_ink(shape, colour):
     image = draw(Thing(shape, colour, 14.3, 17.2, 5.8))
