@@ -86,7 +86,7 @@ def test_prompts_of_arguments_and_a_text_file_come_out_as_lines(tmp_path):
     ]
 
 
-def test_rewrites_fit_the_window_of_the_embedded_model(tmp_path, source):
+def test_rewrites_fit_the_window_of_the_toy_model(tmp_path, source):
     output = tmp_path / "out.jsonl"
     assert rewrite("--prompts", source, "--rewriter", "rules", "--fit", "toy", "-o", output) == 0
     rows, (tokenizer, limit) = jsonl.read(output), budget_of("toy")

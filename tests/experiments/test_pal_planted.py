@@ -40,7 +40,7 @@ def test_planted_votes_follow_the_taste_and_have_no_ties():
     assert votes.user.tolist() == [3] * 200
 
 
-def test_tastes_of_the_embedded_world_disagree_on_colour_only():
+def test_tastes_of_the_toy_world_disagree_on_colour_only():
     first, second = toy_tastes(["a red circle", "a small blue circle", "a red square"])
     assert first[1] > first[0]
     assert second[1] < second[0]

@@ -368,7 +368,7 @@ def test_counts_suppress_boxes_of_one_object():
     ]
 
 
-def test_the_embedded_world_is_judged_by_its_oracle(tmp_path):
+def test_the_toy_world_is_judged_by_its_oracle(tmp_path):
     """GenEval's verdict on drawn scenes is the truth of the drawing, in number, colour and place."""
     circle, square = {"class": "circle", "count": 1}, {"class": "square", "count": 1}
     rows = [

@@ -285,7 +285,7 @@ def test_fit_says_what_it_cannot_use():
         fit_scale([torch.zeros(2), torch.zeros(3)], torch.tensor([0.0, 1.0]))
 
 
-def test_contrasts_of_the_embedded_world_stay_in_its_grammar():
+def test_contrasts_of_the_toy_world_stay_in_its_grammar():
     for prompt in ("a red circle left of a blue square", "three red circles", "a red square and no circle"):
         contrasts = toy_near_misses(prompt)
         assert len(contrasts) > 5

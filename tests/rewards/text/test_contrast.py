@@ -89,7 +89,7 @@ def test_what_is_absent_is_never_exchanged_for_something_else_that_is_absent():
     assert "a red circle and no circle" not in contrasts
 
 
-def test_relations_of_the_embedded_world():
+def test_relations_of_the_toy_world():
     contrasts = near_misses("a red circle left of a blue square", words=TOY_WORLD)
     for variant in (
         *("a red circle right of a blue square", "a red circle above a blue square"),
