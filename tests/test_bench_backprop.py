@@ -16,7 +16,7 @@ def test_every_row_comes_out_and_memory_is_counted(tmp_path, capsys):
             [
                 "--device",
                 "cpu",
-                "--num-inference-steps",
+                "--steps",
                 "4",
                 "--rows",
                 "1",

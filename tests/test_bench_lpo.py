@@ -14,7 +14,7 @@ pytestmark = pytest.mark.rest
 def found(tmp_path, capsys):
     """The rows of a small run by their figures."""
     file = tmp_path / "bench.json"
-    small = ["--rows", "2", "--prompts", "2", "--num-inference-steps", "3", "--repeats", "1"]
+    small = ["--rows", "2", "--prompts", "2", "--steps", "3", "--repeats", "1"]
     assert bench_lpo.main(["--device", "cpu", *small, "-o", str(file)]) == 0
     assert "shared forward / two of policy and reference" in capsys.readouterr().out
     return {row["figure"]: row["value"] for row in json.loads(file.read_text())["rows"]}

@@ -112,7 +112,7 @@ def test_a_quiet_training_says_where_the_result_is_and_what_looks_wrong(
 
 SEVERAL = """
 import sys
-from t2ialign.cli import main
+from t2ialign.cli.main import main
 folder = sys.argv[1]
 code = main(["sample", "a red circle", "-n", "2", "--num-inference-steps", "2",
               "--output", folder + "/images"])
