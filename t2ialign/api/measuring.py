@@ -53,7 +53,7 @@ def score(
     worst, `top` of each reward. Raises ValueError for a setting out of range, and for what is not there.
     """
     from t2ialign.tasks import scorers, scoring
-    from t2ialign.tasks.given import path_of
+    from t2ialign.tasks.arguments import path_of
     from t2ialign.tasks.images import Place as Images
     from t2ialign.tasks.score_table import ScoreTable
 
@@ -98,7 +98,7 @@ def evaluate(
     ValueError for a setting out of range, a baseline that does not match, and an output of another run.
     """
     from t2ialign.tasks import evaluating
-    from t2ialign.tasks.given import path_of
+    from t2ialign.tasks.arguments import path_of
 
     how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "resume": resume}
     return evaluating.run(images, reward, prompts=prompts, baseline=baseline, output=path_of(output), **how)
@@ -130,7 +130,7 @@ def judge_keypoints(
     settings, an output in use, and images without a key point.
     """
     from t2ialign.tasks import judging
-    from t2ialign.tasks.given import path_of
+    from t2ialign.tasks.arguments import path_of
 
     how = judging.Judging(
         images=images,

@@ -60,7 +60,7 @@ def sample(
     memory. Raises ValueError for a setting out of range, a model that is not there, and a folder in use.
     """
     from t2ialign.tasks import rendering
-    from t2ialign.tasks.given import path_of, prompts_of
+    from t2ialign.tasks.arguments import path_of, prompts_of
     from t2ialign.tasks.plan import Rendering, lora_texts
     from t2ialign.tasks.rewriters import rewriting_of
 
@@ -117,7 +117,7 @@ def best_of(
     ValueError as `sample` does, and for a reward that is not there or cannot judge these prompts.
     """
     from t2ialign.tasks import best
-    from t2ialign.tasks.given import path_of, prompts_of
+    from t2ialign.tasks.arguments import path_of, prompts_of
     from t2ialign.tasks.plan import Rendering, lora_texts
     from t2ialign.tasks.rewriters import rewriting_of
 
@@ -168,7 +168,7 @@ def rewrite(
     """
     from t2ialign.rewriting.job import Job
     from t2ialign.tasks import rewriting
-    from t2ialign.tasks.given import path_of, prompts_of, sources_of
+    from t2ialign.tasks.arguments import path_of, prompts_of, sources_of
     from t2ialign.tasks.rewriters import choice_of
 
     choice = choice_of(rewriter, rewriter_options or {}, seed=seed)

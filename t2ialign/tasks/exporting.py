@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from t2ialign.io import locks, naming
 from t2ialign.models.options import ModelOptions
-from t2ialign.tasks.given import Model, is_name, policy_of
+from t2ialign.tasks.arguments import Model, is_name, policy_of
 from t2ialign.tasks.plan import parse_lora
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t2ialign.tasks.given import column_of, is_frame
+from t2ialign.tasks.arguments import column_of, is_frame
 from t2ialign.tasks.samples import Samples
 
 if TYPE_CHECKING:

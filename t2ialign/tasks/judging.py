@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from t2ialign.io import locks, naming
 from t2ialign.io.paths import check_place
 from t2ialign.scoring.budget import MAX_BATCH_PIXELS, check_max_batch_pixels
-from t2ialign.tasks.wanted_points import Points, finder, items_to_judge, wanted
+from t2ialign.tasks.points_to_judge import Points, finder, items_to_judge, wanted
 
 if TYPE_CHECKING:
     from rich.table import Table

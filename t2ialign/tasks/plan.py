@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from t2ialign.io import naming
 from t2ialign.io.paths import expand
 from t2ialign.models.options import AS_IT_IS, ModelOptions
-from t2ialign.tasks.given import Model, is_name, name_of
+from t2ialign.tasks.arguments import Model, is_name, name_of
 
 if TYPE_CHECKING:
     from t2ialign.rewriting.job import Job

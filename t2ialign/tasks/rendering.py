@@ -16,8 +16,8 @@ from t2ialign.io import jsonl, locks, manifest, naming, png_text
 from t2ialign.models.sources import locate
 from t2ialign.rewriting import sampling
 from t2ialign.rewriting.job import Job
+from t2ialign.tasks.arguments import is_name, log, name_of, policy_of
 from t2ialign.tasks.folder import check_free, claim, finish, pending
-from t2ialign.tasks.given import is_name, log, name_of, policy_of
 from t2ialign.tasks.plan import Rendering, Row, kind_of, parse_lora, plan
 from t2ialign.tasks.samples import Samples
 from t2ialign.toy import default as toy

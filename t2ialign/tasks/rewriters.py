@@ -11,7 +11,7 @@ from t2ialign.rewriting.arguments import FLAGS, chosen
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.load import Choice
 from t2ialign.rewriting.rewriter import Rewriter
-from t2ialign.tasks.given import Model, is_name
+from t2ialign.tasks.arguments import Model, is_name
 from t2ialign.tasks.rendering import Rewriting
 from t2ialign.toy import default as toy
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from t2ialign.io import jsonl, locks
 from t2ialign.tasks import recipe_files
-from t2ialign.tasks.handed import Handed, taken_apart
+from t2ialign.tasks.training_arguments import TrainingArguments, taken_apart
 from t2ialign.toy import default as toy
 from t2ialign.training.methods import load_method, methods, settings_of
 
@@ -94,42 +94,44 @@ def run(
     if file is not None and method in methods():
         recipe_files.check_method(file, method, settings_of)
     folders = (file.parent, recipe_files.folder()) if file else ()
-    handed = taken_apart(settings or {})
-    cfg = config.load(cls, file, overrides, folders=folders, values=handed.settings)
+    arguments = taken_apart(settings or {})
+    cfg = config.load(cls, file, overrides, folders=folders, values=arguments.settings)
     if key := _unnamed_model(cfg):
         toy.announce(f"{key}=")
     output = getattr(cfg, "output", None)  # a method of the user's may write none
     held = locks.hold_folder(Path(output), "output=", shared=True, nested=True) if output else nullcontext()
     with held:
-        cfg = handed.written(cfg)
-        metrics = _fit(load_method(method), cfg, handed, told.given())
+        cfg = arguments.written(cfg)
+        metrics = _fit(load_method(method), cfg, arguments, told.given())
     return TrainResult(Path(output or "."), metrics or {})
 
 
-def _fit(module: ModuleType, cfg: Config, handed: Handed, told: dict[str, Told]) -> dict[str, float] | None:
+def _fit(
+    module: ModuleType, cfg: Config, arguments: TrainingArguments, told: dict[str, Told]
+) -> dict[str, float] | None:
     """Train; if the cache turns out to be damaged, build it anew and go on from the last checkpoint."""
     from t2ialign.data.cache.shards import DamagedCache
 
     try:
-        return _fit_once(module, cfg, handed, told)
+        return _fit_once(module, cfg, arguments, told)
     except DamagedCache as error:
         alone = os.environ.get("WORLD_SIZE", "1") == "1"
-        if not alone or getattr(cfg, "resume", "") not in (None, "latest") or handed.objects:
+        if not alone or getattr(cfg, "resume", "") not in (None, "latest") or arguments.objects:
             raise
         log.warning("%s; this run does so", error)
-    return _fit_once(module, cfg.model_copy(update={"resume": "latest"}), handed, told)
+    return _fit_once(module, cfg.model_copy(update={"resume": "latest"}), arguments, told)
 
 
 def _fit_once(
-    module: ModuleType, cfg: Config, handed: Handed, told: dict[str, Told]
+    module: ModuleType, cfg: Config, arguments: TrainingArguments, told: dict[str, Told]
 ) -> dict[str, float] | None:
     """Train. Where a reward fails, the error names the row of the file that its prompt stands in."""
     from rewards.failures import FailedRows
     from t2ialign.data.prompts import place_of
 
-    handed.check(module, cfg, told)
+    arguments.check(module, cfg, told)
     try:
-        metrics: dict[str, float] | None = module.Trainer(cfg, **handed.objects).fit(**told)
+        metrics: dict[str, float] | None = module.Trainer(cfg, **arguments.objects).fit(**told)
     except FailedRows as error:
         files = (getattr(cfg, name, None) for name in PROMPTS)
         places = (place_of(file, error.prompts) for file in files if isinstance(file, str | Path))

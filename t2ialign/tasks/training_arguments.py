@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewards.loading import of_any_kind
 from t2ialign.io import jsonl
-from t2ialign.tasks.given import is_frame, is_name, name_of, prompts_of, rows_of
+from t2ialign.tasks.arguments import is_frame, is_name, name_of, prompts_of, rows_of
 
 if TYPE_CHECKING:
     from t2ialign.config import Config
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Handed:
+class TrainingArguments:
     """Settings without objects, and the objects."""
 
     settings: dict[str, Any]
@@ -80,7 +80,7 @@ class Handed:
             )
 
 
-def taken_apart(settings: Mapping[str, Any]) -> Handed:
+def taken_apart(settings: Mapping[str, Any]) -> TrainingArguments:
     """Settings, some of them objects -> what files can say, and the objects.
 
     Raises ValueError for a loaded model that cannot be trained, or not in the precision that is set, and for
@@ -106,7 +106,7 @@ def taken_apart(settings: Mapping[str, Any]) -> Handed:
 
         policy = objects["policy"] = loaded(objects["policy"])
         plain["precision"] = _precision(policy, plain)
-    return Handed(plain, objects, rows)
+    return TrainingArguments(plain, objects, rows)
 
 
 def _is_list(value: Any) -> bool:

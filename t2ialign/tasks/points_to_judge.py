@@ -24,7 +24,7 @@ Points = dict[str, "list[KeyPoint] | None"]
 Finder = Callable[[Sequence[str]], Points]
 
 
-class Wishes(Protocol):
+class PointSettings(Protocol):
     """The settings of a run that choose the source of its key points."""
 
     @property
@@ -83,13 +83,13 @@ def items_to_judge(source: Source, points: Points) -> Iterator[Item]:
             yield replace(item, image=None, error=missing)
         elif wrong := too_long(item.prompt, LETTERS):
             yield replace(item, image=None, error=f"{item.file}: {wrong}")
-        elif (wishes := points[item.prompt]) is None:
+        elif (points_of_prompt := points[item.prompt]) is None:
             yield replace(item, image=None, error=f"{item.file}: got no key points that {UNREAD}")
-        elif wishes:
+        elif points_of_prompt:
             yield item
 
 
-def finder(how: Wishes) -> Finder:
+def finder(how: PointSettings) -> Finder:
     """The source of the key points of prompts."""
     if how.extract is not None:
         return partial(_extracted, how)
@@ -105,7 +105,7 @@ def finder(how: Wishes) -> Finder:
     return lambda prompts: {prompt: list(one(prompt)) for prompt in prompts}
 
 
-def _extracted(how: Wishes, prompts: Sequence[str]) -> Points:
+def _extracted(how: PointSettings, prompts: Sequence[str]) -> Points:
     from rewards.keypoints.llm import Extractor
     from rewards.llm.choose import writer
     from t2ialign.evaluation.keypoints.extraction import extract_all
