@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from rewards import user_code
 from rewards.declared import names
-from rewards.renamed import current
+from rewards.renamed import current, current_options
 from rewards.trained import is_trained, read_about
 from rewards.user_code import Code
 
@@ -44,7 +44,9 @@ def load(name: str, *, towers: dict[str, Any] | None = None, **options: Any) -> 
     it does not take, and if it makes no Reward.
     """
     code, declared = _builder(name, options.get("weights"))
-    if towers is not None and "towers" in inspect.signature(code.build).parameters:
+    takes = inspect.signature(code.build).parameters
+    options = current_options(options, takes)
+    if towers is not None and "towers" in takes:
         declared["towers"] = towers
     with user_code.on_path(code.folder):
         return _built(name, code.build, {**declared, **options})
@@ -79,6 +81,7 @@ def check(name: str, **options: Any) -> None:
     from rewards.weights import check_there
 
     code, declared = _builder(name, options.get("weights"))
+    options = current_options(options, inspect.signature(code.build).parameters)
     _check_options(name, code.build, {**declared, **options})
     for key in ("weights", "path"):
         if isinstance(options.get(key), str | Path):

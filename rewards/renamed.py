@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,8 @@ TODAY = {
     "rewards.textnorm": "rewards.scorers.textnorm",
 }
 """The old name of a model, a reward or an asset -> today's."""
+OPTIONS = {"guidance": "guidance_scale"}
+"""The old name of a reward's option -> today's."""
 
 
 def current(name: str) -> str:
@@ -28,6 +31,15 @@ def current(name: str) -> str:
     if name in TODAY:
         warn(name, TODAY[name])
     return TODAY.get(name, name)
+
+
+def current_options(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """A reward's options under today's names, where those are among the known ones, with a warning."""
+    names = {key: key if key in known else OPTIONS.get(key, key) for key in options}
+    for key, now in names.items():
+        if now != key and now in known:
+            warn(f"the option {key}", now)
+    return {(now if now in known else key): options[key] for key, now in names.items()}
 
 
 def updated(value: Any) -> Any:

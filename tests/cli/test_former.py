@@ -75,3 +75,13 @@ def test_a_command_of_old_words_renders(tmp_path, capsys):
     assert cli.main([*words, "--output", str(output)]) == 0
     assert capsys.readouterr().err.count("is now called") == 3
     assert '"steps": 2' in (output / "manifest.jsonl").read_text(encoding="utf-8")
+
+
+def test_options_of_rewards(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert renamed.current_options({"guidance": 3, "dim": 2}, ["guidance_scale"]) == {
+            **{"guidance_scale": 3, "dim": 2}
+        }
+    assert "the option guidance is now called guidance_scale" in caplog.text
+    assert renamed.current_options({"guidance": 3}, ["guidance"]) == {"guidance": 3}
+    assert renamed.current_options({"guidance": 3}, []) == {"guidance": 3}

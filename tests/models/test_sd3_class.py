@@ -29,7 +29,7 @@ def start(policy: SD3Policy, size: tuple[int, int] = SIZE) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("guidance", [1.0, 4.5])
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.5])
 def test_the_ode_is_the_pipelines_own_sampler(policy: SD3Policy, guidance_scale: float) -> None:
     """The same noise, another size than the model's own, guidance on and off: diffusers' latents."""
     x_T = start(policy)

@@ -107,7 +107,7 @@ def test_enhancement_guides_the_middle_and_leaves_the_down_features(tiny_sd):
         )
 
 
-@pytest.mark.parametrize("guidance, rows", [(1, 12), (7.5, 24)])
+@pytest.mark.parametrize("guidance_scale, rows", [(1, 12), (7.5, 24)])
 def test_candidates_are_one_forward_and_no_text(tiny_sd, guidance_scale, rows):
     reward = from_pipeline(tiny_sd, guidance_scale=guidance_scale)
     counted, texts = list[int](), list[int]()

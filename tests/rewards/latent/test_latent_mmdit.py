@@ -185,7 +185,7 @@ def test_enhancement_guides_the_features_away_from_the_empty_prompt(tiny_sd3):
     assert (full - none).abs().min(1).values.max() > 0
 
 
-@pytest.mark.parametrize("guidance, rows", [(1, 12), (7.5, 24)])
+@pytest.mark.parametrize("guidance_scale, rows", [(1, 12), (7.5, 24)])
 def test_candidates_are_one_forward_and_no_text(tiny_sd3, guidance_scale, rows):
     reward = from_pipeline(tiny_sd3, guidance_scale=guidance_scale)
     counted, texts = list[int](), list[int]()

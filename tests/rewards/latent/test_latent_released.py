@@ -137,7 +137,7 @@ def by_the_authors_formula(folder: Path, guidance_scale: float = 7.5) -> Tensor:
     return torch.tensor(2.5).exp() * cosine
 
 
-@pytest.mark.parametrize("guidance", [None, 3.0])
+@pytest.mark.parametrize("guidance_scale", [None, 3.0])
 def test_its_scores_are_those_of_the_authors_formula(released, guidance_scale):
     reward = rewards.load("latent", path=released, **({"guidance": guidance_scale} if guidance_scale else {}))
     assert isinstance(reward, LRM) and not reward.training
