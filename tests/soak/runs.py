@@ -34,7 +34,7 @@ def prepare() -> None:
     """Import what commands need, once for all of them, with no network, no GPU and one thread."""
     os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", TOKENIZERS_PARALLELISM="false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    for name in (*LIBRARIES, *(f"t2ialign.{verb}" for verb in VERBS)):
+    for name in (*LIBRARIES, *(f"t2ialign.cli.{verb}" for verb in VERBS)):
         import_module(name)
 
 
