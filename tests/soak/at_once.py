@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from random import Random
 
+from t2ialign.io import locks
 from tests.soak.jobs import JOBS, training, whole
 from tests.soak.judge import Rows, differences, faults, refusal
 from tests.soak.runs import Run
@@ -41,7 +42,8 @@ class AtOnce:
         second = Run([*words, *rng.choice(([], job.resume.split()))], folder, fresh=rng.random() < FRESH)
         while second.poll() is None and first.poll() is None:
             time.sleep(0.005)
-        overlapped = not over and first.code is None  # the second ended within the first
+        # The second ended while the first held its output, which it lets go of before it prints its result.
+        overlapped = not over and first.code is None and _is_held(folder / job.output)
         first.wait()
         second.wait()
         name, shown = f"{verb}, second {delay:.2f} s later", [first, second]
@@ -76,6 +78,16 @@ class AtOnce:
 
     def _train(self, output: str) -> list[str]:
         return [*JOBS["train"].words(self.world), f"output={output}", "cache=shared"]
+
+
+def _is_held(output: Path) -> bool:
+    """Whether a run holds its output."""
+    hold = locks.hold_folder if output.is_dir() else locks.hold_file
+    try:
+        with hold(output):
+            return False
+    except ValueError:
+        return True
 
 
 def _watch(run: Run, seconds: float) -> None:
