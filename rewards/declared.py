@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,21 @@ def _dotted(file: Path) -> str:
 
 
 def declared_names(file: Path) -> dict[str, dict[str, Any]]:
-    """The literal `NAMES` of a module, without running it: importing every scorer to list them is slow."""
+    """The `NAMES` of a module: the reward names that it serves, and the options of each."""
+    return literal(file, "NAMES")
+
+
+def literal(file: Path, name: str) -> dict[str, Any]:
+    """The literal mapping of that name in a module, {} without.
+
+    It is read without running the module: importing every scorer to list them is slow.
+    """
     text = file.read_text(encoding="utf-8")
-    for node in ast.parse(text).body if "\nNAMES" in text else []:
+    for node in ast.parse(text).body if re.search(rf"^{name}\b", text, re.MULTILINE) else []:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if isinstance(node, ast.AnnAssign):
             targets = [node.target]
-        if any(isinstance(target, ast.Name) and target.id == "NAMES" for target in targets):
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             value = node.value  # type: ignore[attr-defined]
             return dict(ast.literal_eval(value))
     return {}

@@ -35,11 +35,10 @@ def current(name: str) -> str:
 
 def current_options(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """A reward's options under today's names, where those are among the known ones, with a warning."""
-    names = {key: key if key in known else OPTIONS.get(key, key) for key in options}
-    for key, now in names.items():
-        if now != key and now in known:
-            warn(f"the option {key}", now)
-    return {(now if now in known else key): options[key] for key, now in names.items()}
+    names = {old: now for old, now in OPTIONS.items() if now in known and old not in known}
+    for old in names.keys() & options.keys():
+        warn(f"the option {old}", names[old])
+    return {names.get(key, key): value for key, value in options.items()}
 
 
 def updated(value: Any) -> Any:

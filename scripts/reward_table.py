@@ -7,10 +7,10 @@ Beside `NAMES` a file has `TABLE`: its names, divided by commas, -> the cells of
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import rewards
+from rewards.declared import literal
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "rewards.md"
@@ -52,11 +52,7 @@ def table() -> str:
 
 def rows_of(file: Path) -> list[tuple[list[str], list[str]]]:
     """Names and cells of each row that a file declares, read without importing it; [] without `TABLE`."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TABLE":
-            rows: dict[str, str] = ast.literal_eval(node.value)
-            return [(names.split(", "), cells.split(" | ")) for names, cells in rows.items()]
-    return []
+    return [(names.split(", "), cells.split(" | ")) for names, cells in literal(file, "TABLE").items()]
 
 
 def replaced(page: str, rows: str) -> str:
