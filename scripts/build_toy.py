@@ -1,8 +1,9 @@
 """Train the toy world's networks on CPU and write assets/: `python scripts/build_toy.py`.
 
-Stages: data; vae beside clip and clip-b; latents; denoiser in two processes; pack. Every process has one
-thread (which gives the same weights each time, and two such processes keep two cores busy), a stage that was
-killed goes on where it was, and one that is finished is left alone. To start over, delete the work folder.
+Stages: two sets of data; vae beside clips; two sets of latents; the denoiser on clean captions (clean-1 and
+clean-2) and on captions as the web has them (web), in two processes each; pack. Every process has one thread,
+a stage that was killed goes on where it was, and one that is finished is left alone. To start over, delete
+the work folder; to repeat the last stages with another seed, copy the files of the others.
 """
 
 import argparse
@@ -12,13 +13,29 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from t2ialign.io.paths import path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = (("data",), ("vae", "clips"), ("latents",), ("denoiser",), ("pack",))
-STEPS = {"vae": 1600, "clip": 900, "clip-b": 900, "denoiser": 4500}
-IMAGES, SEED = 60_000, 20
+GROUPS = (
+    ("data-clean", "data-web"),
+    ("vae", "clips"),
+    ("latents-clean", "latents-web"),
+    ("clean-1",),
+    ("clean-2",),
+    ("web",),
+    ("pack",),
+)
+VAE = {"steps": 1600, "lr": 2e-3}
+CLIP = {"steps": 4000, "lr": 1e-3, "weight_decay": 0.02}
+DENOISER: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "clean-1": (None, {"steps": 6000, "lr": 1e-3, "decay": 0.0, "ema": 0.999}),
+    "clean-2": ("clean-1", {"steps": 6000, "lr": 1e-3, "ema": 0.999}),
+    "web": ("clean-2", {"steps": 2000, "lr": 3e-4, "ema": 0.999}),
+}
+"""Stages of the denoiser: the one that each goes on from, and its `fit.Plan`."""
+IMAGES, SEED = 160_000, 20
 
 
 def main() -> None:
@@ -35,13 +52,16 @@ def main() -> None:
         default=ROOT / "assets",
         help="The folder that the finished folders are written to.",
     )
-    parser.add_argument("--stage", choices=[s for group in PLAN for s in group], help="Run only this stage.")
+    parser.add_argument(
+        "--stage", choices=[s for group in GROUPS for s in group], help="Run only this stage."
+    )
+    parser.add_argument("--seed", type=int, default=SEED, help=f"The seed of every stage (default: {SEED}).")
     args = parser.parse_args()
     if args.stage:
-        run(args.stage, args.work, args.output)
+        run(args.stage, args.work, args.output, args.seed)
         return
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    for group in PLAN:
+    for group in GROUPS:
         running = [subprocess.Popen(command(stage, args), env=environment) for stage in group]
         if any([process.wait() for process in running]):  # noqa: C419 (wait for all of them)
             sys.exit(
@@ -52,13 +72,22 @@ def main() -> None:
 def command(stage: str, args: argparse.Namespace) -> list[str]:
     """The command of one stage, two processes of it for the denoiser."""
     launch = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if stage == "denoiser" else []
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if stage in DENOISER else []
     )
-    options = ["--work", str(args.work), "--output", str(args.output), "--stage", stage]
+    options = [
+        "--work",
+        str(args.work),
+        "--output",
+        str(args.output),
+        "--stage",
+        stage,
+        "--seed",
+        str(args.seed),
+    ]
     return [sys.executable, *launch, __file__, *options]
 
 
-def run(stage: str, work: Path, output: Path) -> None:
+def run(stage: str, work: Path, output: Path, seed: int) -> None:
     """One stage, its seconds noted in `work/<stage>.done.json`."""
     import torch
     import torch.distributed as dist
@@ -73,19 +102,22 @@ def run(stage: str, work: Path, output: Path) -> None:
     if done.exists() and stage != "pack":
         print(f"{stage}: finished before, in {json.loads(done.read_text())['seconds']} s")
         return
-    if stage == "data":
-        build.make_data(work, count=IMAGES, seed=SEED)
+    if stage.startswith("data-"):
+        name = stage.removeprefix("data-")
+        build.make_data(work, name, count=IMAGES, seed=seed if name == "clean" else seed + 1)
     elif stage == "vae":
-        build.make_vae(work, steps=STEPS[stage], seed=SEED)
+        build.make_vae(work, plan=fit.Plan(**VAE), seed=seed)
     elif stage == "clips":
-        build.make_clip(work, "clip", steps=STEPS["clip"], seed=SEED, layers=(3, 4))
-        build.make_clip(work, "clip-b", steps=STEPS["clip-b"], seed=SEED + 1, layers=(2, 5))
-    elif stage == "latents":
-        build.make_latents(work)
-    elif stage == "denoiser":
-        build.make_denoiser(work, steps=STEPS[stage], seed=SEED)
+        build.make_clip(work, "clip", plan=fit.Plan(**CLIP), seed=seed, layers=(3, 4))
+        build.make_clip(work, "clip-b", plan=fit.Plan(**CLIP), seed=seed + 1, layers=(2, 5))
+    elif stage.startswith("latents-"):
+        build.make_latents(work, stage.removeprefix("latents-"))
+    elif stage in DENOISER:
+        start, plan = DENOISER[stage]
+        other = 10 * seed + list(DENOISER).index(stage)  # other rows and noise than in the stage before
+        build.make_denoiser(work, stage, start=start, plan=fit.Plan(**plan), seed=other)
     else:
-        build.pack(work, output, facts={"images": IMAGES, "seed": SEED})
+        build.pack(work, output, facts={"images": IMAGES, "seed": seed})
     if fit.is_main():
         done.write_text(json.dumps({"seconds": round(time.monotonic() - started)}))
 

@@ -12,112 +12,121 @@ from tqdm import tqdm
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from rewards import tensor_files
-from rewards.toy.captions import parse
-from rewards.toy.world import COLOURS
+from rewards.toy.clip import build as build_clip
 from t2ialign.models.load import load_policy
 from t2ialign.toy.captions import draw_captions
-from t2ialign.toy.card import measure, write_card
-from t2ialign.toy.fit import is_main
-from t2ialign.toy.networks import new_clip, new_scheduler, train_clip, train_denoiser, train_vae
+from t2ialign.toy.card import measure_reading, measure_repeats, measure_suite, write_card
+from t2ialign.toy.fit import Plan, is_main
+from t2ialign.toy.learning import train_clip, train_denoiser, train_vae
+from t2ialign.toy.mistakes import near_miss, web_scenes
+from t2ialign.toy.networks import new_clip, new_denoiser, new_scheduler, new_text_encoder
 from t2ialign.toy.render import render
 from t2ialign.toy.tokenizer import POSITIONS, save_tokenizer
 
+NEAR_MISSES = 4
+"""Near misses of each caption that a CLIP learns from."""
 
-def make_data(work: Path, *, count: int, seed: int) -> None:
-    """Captions of the training split, balanced over the categories, and one rendered image each."""
+
+def make_data(work: Path, name: str, *, count: int, seed: int) -> None:
+    """`count` captions of the training split, balanced over the categories, and a rendered image of each.
+
+    name: "clean", whose images show what their captions say, or "web", where one detail is often wrong.
+    """
     texts = draw_captions(count, seed, held_out=False)
+    scenes = texts if name == "clean" else web_scenes(texts, seed)
     chunks = [
-        render(texts[i : i + 1000], seed + i) for i in tqdm(range(0, count, 1000), desc="render", unit="k")
+        render(scenes[i : i + 1000], seed + i) for i in tqdm(range(0, count, 1000), desc=name, unit="k")
     ]
-    np.save(work / "images.npy", np.concatenate(chunks).transpose(0, 3, 1, 2))
-    (work / "captions.json").write_text(json.dumps(texts))
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "images.npy", np.concatenate(chunks).transpose(0, 3, 1, 2))
+    (folder / "captions.json").write_text(json.dumps(texts))
     save_tokenizer(work / "tokenizer")
 
 
-def _load_data(work: Path) -> tuple[Tensor, list[str]]:
-    images = torch.from_numpy(np.load(work / "images.npy", allow_pickle=False))
-    return images, json.loads((work / "captions.json").read_text())
+def _images(work: Path, name: str) -> Tensor:
+    return torch.from_numpy(np.load(work / name / "images.npy", allow_pickle=False))
 
 
-def _tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+def _captions(work: Path, name: str) -> list[str]:
+    return list(json.loads((work / name / "captions.json").read_text()))
+
+
+def _tokens(work: Path, texts: list[str]) -> Tensor:
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     return tokenizer(
         texts, padding="max_length", truncation=True, max_length=POSITIONS, return_tensors="pt"
     ).input_ids
 
 
-def make_vae(work: Path, *, steps: int, seed: int) -> None:
+def make_vae(work: Path, *, plan: Plan, seed: int) -> None:
     """Train the VAE and save it to `work/vae`."""
-    images, _ = _load_data(work)
-    vae = train_vae(images, work / "train-vae", steps=steps, seed=seed)
+    vae = train_vae(_images(work, "clean"), work / "train-vae", plan, seed=seed)
     tensor_files.save_pretrained(vae, work / "vae")
 
 
-def make_clip(work: Path, name: str, *, steps: int, seed: int, layers: tuple[int, int]) -> None:
+def make_clip(work: Path, name: str, *, plan: Plan, seed: int, layers: tuple[int, int]) -> None:
     """Train a tiny CLIP of (text, vision) layers and save it to `work/<name>`."""
     torch.manual_seed(seed)
-    images, texts = _load_data(work)
+    texts, rng = _captions(work, "clean"), np.random.default_rng(seed)
+    misses = [_tokens(work, [near_miss(text, rng) for text in texts]) for _ in range(NEAR_MISSES)]
+    tokens = _tokens(work, texts), torch.stack(misses, 1)
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     model = new_clip(tokenizer, text_layers=layers[0], vision_layers=layers[1])
-    tokens = _tokens(tokenizer, texts)
-    colour = torch.tensor([list(COLOURS).index(parse(text).nouns[0].colour) for text in texts])
-    folder = work / f"train-{name}"
-    clip = train_clip(model, images, tokens, colour, folder, steps=steps, seed=seed)
+    clip = train_clip(model, _images(work, "clean"), tokens, work / f"train-{name}", plan, seed=seed)
     tensor_files.save_pretrained(clip, work / name)
 
 
-def text_encoder(clip: CLIPModel) -> CLIPTextModel:
-    """The text tower of a CLIP as the class a Stable Diffusion pipeline wants."""
-    encoder = CLIPTextModel(clip.config.text_config)
-    encoder.load_state_dict(clip.text_model.state_dict() if _is_flat(encoder) else _nested(clip), strict=True)
-    return encoder.eval()
-
-
-def _is_flat(encoder: CLIPTextModel) -> bool:
-    """Newer transformers keep the weights at the top of CLIPTextModel, older ones under `text_model.`."""
-    return not any(key.startswith("text_model.") for key in encoder.state_dict())
-
-
-def _nested(clip: CLIPModel) -> dict[str, Tensor]:
-    return {f"text_model.{key}": value for key, value in clip.text_model.state_dict().items()}
-
-
 @torch.no_grad()
-def make_latents(work: Path) -> None:
-    """Encode every image and every distinct caption once, for the denoiser, to `work/latents.safetensors`."""
-    images, texts = _load_data(work)
+def make_latents(work: Path, name: str) -> None:
+    """Encode every image of a set once, for the denoiser, to `latents.safetensors` beside the images."""
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    encoder = text_encoder(CLIPModel.from_pretrained(work / "clip"))
-    scale, posteriors = vae.config.scaling_factor, []
-    for chunk in tqdm(images.split(500), desc="encode", unit="chunk"):
-        posterior = vae.encode(chunk.float() / 127.5 - 1).latent_dist
-        posteriors.append((posterior.mean * scale, posterior.std * scale))
-    mean, std = (torch.cat(part) for part in zip(*posteriors, strict=True))
+    latents = [
+        vae.encode(chunk.float() / 127.5 - 1).latent_dist.mean * vae.config.scaling_factor
+        for chunk in tqdm(_images(work, name).split(64), desc=f"encode {name}", unit="batch")
+    ]
+    tensor_files.write({"latents": torch.cat(latents).half()}, work / name / "latents.safetensors")
+
+
+def make_denoiser(work: Path, stage: str, *, start: str | None, plan: Plan, seed: int) -> None:
+    """Train denoiser and text encoder from those of the stage `start`, or anew, into `work/<stage>`.
+
+    The stage "web" sees the captions of the web, and leaves the text encoder as it is, so that the order of
+    words stays in the text states.
+    """
+    torch.manual_seed(seed)
+    if start is None:
+        tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+        unet, text_encoder = new_denoiser(), new_text_encoder(tokenizer)
+    else:
+        unet = UNet2DConditionModel.from_pretrained(work / start / "unet")
+        text_encoder = CLIPTextModel.from_pretrained(work / start / "text_encoder")
+    name = "web" if stage == "web" else "clean"
+    texts = _captions(work, name)
     unique = ["", *dict.fromkeys(texts)]
     row = {text: i for i, text in enumerate(unique)}
-    states = torch.cat([encoder(chunk).last_hidden_state for chunk in _tokens(tokenizer, unique).split(500)])
-    caption = torch.tensor([row[text] for text in texts])
-    tensors = {"mean": mean, "std": std, "states": states, "caption": caption}
-    tensor_files.write(tensors, work / "latents.safetensors")
-
-
-def make_denoiser(work: Path, *, steps: int, seed: int) -> None:
-    """Train the denoiser on the cached latents and save it to `work/unet`."""
-    data = load_file(work / "latents.safetensors")
-    latents = data["mean"], data["std"]
-    folder = work / "train-denoiser"
-    unet = train_denoiser(latents, data["states"], data["caption"], folder, steps=steps, seed=seed)
+    train_denoiser(
+        unet,
+        text_encoder,
+        load_file(work / name / "latents.safetensors")["latents"],
+        (_tokens(work, unique), torch.tensor([row[text] for text in texts])),
+        work / f"train-{stage}",
+        plan,
+        seed=seed,
+        with_text=name == "clean",
+    )
     if is_main():
-        tensor_files.save_pretrained(unet, work / "unet")
+        tensor_files.save_pretrained(unet, work / stage / "unet")
+        tensor_files.save_pretrained(text_encoder, work / stage / "text_encoder")
 
 
-def assemble(work: Path) -> StableDiffusionPipeline:
-    """The finished networks as an ordinary pipeline."""
+def assemble(work: Path, stage: str) -> StableDiffusionPipeline:
+    """The finished networks of a stage as an ordinary pipeline."""
     return StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(work / "vae"),
-        text_encoder=text_encoder(CLIPModel.from_pretrained(work / "clip")),
+        text_encoder=CLIPTextModel.from_pretrained(work / stage / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
-        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        unet=UNet2DConditionModel.from_pretrained(work / stage / "unet"),
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -128,13 +137,8 @@ def assemble(work: Path) -> StableDiffusionPipeline:
 def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
     """Write `toy`, `toy-clip` and `toy-clip-b` to `output` as fp16, measured, with a card."""
     target = output / "toy"
-    tensor_files.save_pretrained(assemble(work).to(torch.float16), target)
-    _load_as_float32(target / "text_encoder")
-    for part in ("unet", "vae"):  # diffusers notes the folder on this machine that it read them from
-        file = target / part / "config.json"
-        config = json.loads(file.read_text())
-        config.pop("_name_or_path", None)
-        file.write_text(json.dumps(config, indent=2) + "\n")
+    _write_pipeline(work, "web", target)
+    _write_pipeline(work, "clean-2", work / "clean-pipeline")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     for name in ("clip", "clip-b"):
         clip = CLIPModel.from_pretrained(work / name)
@@ -142,7 +146,23 @@ def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
         tensor_files.save_pretrained(clip.half(), folder)
         tensor_files.save_pretrained(tokenizer, folder)
         _load_as_float32(folder)
-    write_card(target, {**facts, **measure(load_policy(str(target))), **_training(work)})
+    policy = load_policy(str(target))
+    suite, guidance_scale = measure_suite(policy, "web")
+    clean, _ = measure_suite(load_policy(str(work / "clean-pipeline")), "clean")
+    clips = {name: build_clip(str(output / name)) for name in ("toy-clip", "toy-clip-b")}
+    repeats = measure_repeats(policy, guidance_scale, clips)
+    measured = {**measure_reading(policy), **repeats, **_training(work)}
+    write_card(target, {**facts, "held_out_suite": suite, "clean_phase": clean, **measured})
+
+
+def _write_pipeline(work: Path, stage: str, target: Path) -> None:
+    tensor_files.save_pretrained(assemble(work, stage).to(torch.float16), target)
+    _load_as_float32(target / "text_encoder")
+    for part in ("unet", "vae"):  # diffusers notes the folder on this machine that it read them from
+        file = target / part / "config.json"
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _load_as_float32(folder: Path) -> None:
@@ -154,8 +174,10 @@ def _load_as_float32(folder: Path) -> None:
 def _training(work: Path) -> dict[str, object]:
     """Last logged loss and seconds of each stage."""
     stages = {}
-    for name in ("vae", "clip", "clip-b", "denoiser"):
-        last = json.loads((work / f"train-{name}" / "loss.jsonl").read_text().splitlines()[-1])
-        stages[name] = {"steps": last["step"], "final_loss": last["loss"]}
-    done = {file.name.split(".")[0]: json.loads(file.read_text()) for file in work.glob("*.done.json")}
+    for log in sorted(work.glob("train-*/loss.jsonl")):
+        last = json.loads(log.read_text().splitlines()[-1])
+        stages[log.parent.name.removeprefix("train-")] = {"steps": last["step"], "final_loss": last["loss"]}
+    done = {
+        file.name.split(".")[0]: json.loads(file.read_text()) for file in sorted(work.glob("*.done.json"))
+    }
     return {"training": stages, "seconds": {stage: value["seconds"] for stage, value in done.items()}}
