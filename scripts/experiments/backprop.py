@@ -160,7 +160,7 @@ class PresetClaim(Claim):
 
     paper = "Clark et al., ICLR 2024, arXiv 2309.17400; Prabhudesai et al. 2023, arXiv 2310.03739"
     seeds = (0,)
-    ablation = True
+    single_seed = True
     train_prompts: int = 400
     heldout_prompts: int = 130
     training: ClassVar[dict[str, Any]] = TRAINING | {

@@ -13,7 +13,7 @@ from t2ialign.io import atomic, jsonl
 from t2ialign.progress import Progress
 
 SEEDS = (0, 1, 2)
-"""The seeds of every claim but an ablation."""
+"""The seeds of every claim that is judged over several."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Claim(ABC):
     paper: str | None = None
     """Whose claim it is, as a reference; None for our own."""
     seeds: tuple[int, ...] = SEEDS
-    """One is enough for a row of an ablation, whose `ablation` is True."""
-    ablation: bool = False
+    """One is enough where `single_seed` is True: for a row of an ablation, and for a short run."""
+    single_seed: bool = False
 
     @abstractmethod
     def measure(self, folder: Path, seed: int) -> None:

@@ -162,7 +162,7 @@ class AblationClaim(stepwise.SteppedClaim):
     """One row of the table of ablations, on one seed."""
 
     seeds = (0,)
-    ablation = True
+    single_seed = True
     judge: ClassVar[dict[str, Any]] = latent_reward.TRAINING
     training: ClassVar[dict[str, Any]] = {**stepwise.STEPWISE, "preset": "lpo", "max_steps": 160}
 

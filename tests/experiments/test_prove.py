@@ -172,7 +172,7 @@ def test_subjects_are_files_and_their_claims_are_whole():
     assert "claim" not in prove.subjects() and "page" not in prove.subjects()
     for subject in prove.subjects():
         for claim in prove.load(subject).values():
-            assert claim.text and len(set(claim.seeds)) == len(claim.seeds) >= (1 if claim.ablation else 3)
+            assert claim.text and len(set(claim.seeds)) == len(claim.seeds) >= (1 if claim.single_seed else 3)
 
 
 @pytest.mark.parametrize("subject", [name for name in prove.subjects() if name != "demo"])
