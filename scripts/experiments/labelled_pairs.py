@@ -77,6 +77,12 @@ def margins(file: Path, scorers: Mapping[str, Reward]) -> dict[str, list[float]]
     return {name: (chosen[name] - rejected[name]).tolist() for name in scorers}
 
 
+def ordered(file: Path, scorers: Mapping[str, Reward]) -> dict[str, Any]:
+    """The prompts of a file's pairs, and scorer -> whether it orders each pair right; a tie is wrong."""
+    right = {name: [float(one > 0) for one in values] for name, values in margins(file, scorers).items()}
+    return {"prompts": [row["prompt"] for row in jsonl.read(file)], **right}
+
+
 def right(seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> Table:
     """Whether each scorer orders each pair of all seeds right, from their "margins"; a tie is wrong."""
 

@@ -73,13 +73,13 @@ class RewritingClaim(RewriterClaim):
     def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Train the rewriters, write every held-out prompt with each, render and judge."""
         rewriters, phrasings = self.rewriters(folder, seed, plain=True), self.phrasings(seed)
-        prompts, captions = _texts(phrasings)
+        prompts, captions = prompts_and_captions(phrasings)
         trained = {SFT: runs.SFT, PLAIN: runs.PLAIN, GRPO: runs.GRPO}
         outputs = {name: runs.written(rewriters / home, prompts) for name, home in trained.items()}
         thoughts = [parse(output, "").thought for output in outputs[GRPO]]
         outputs[SHUFFLED] = runs.with_thoughts(rewriters / runs.GRPO, prompts, [*thoughts[1:], thoughts[0]])
-        answers = {name: _answers(written, prompts) for name, written in outputs.items()}
-        texts = {PROMPT: prompts, CAPTION: captions, **answers}
+        rewrites = {name: answers(written, prompts) for name, written in outputs.items()}
+        texts = {PROMPT: prompts, CAPTION: captions, **rewrites}
         images = runs.JudgedImages(captions, first_seed=4_000_000 + 10_000 * seed)
         return {
             "captions": captions,
@@ -95,7 +95,7 @@ class RewritingClaim(RewriterClaim):
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Three rows over the images of all seeds."""
         results = self.results(folders)
-        table = pooled(results, _all_shown)
+        table = pooled(results, all_shown)
         accuracy, gain = table.means(), table.difference(GRPO, SFT)
         tempting = [one for result in results for one in result["tempting"]]
         measured = {
@@ -105,7 +105,7 @@ class RewritingClaim(RewriterClaim):
             "same_text_as_the_caption": {name: _same_texts(results, name) for name in accuracy},
             "fallbacks": [result["fallbacks"] for result in results],
             "gain_of_grpo": gain,
-            "gain_of_grpo_by_seed": [pooled([one], _all_shown).difference(GRPO, SFT) for one in results],
+            "gain_of_grpo_by_seed": [pooled([one], all_shown).difference(GRPO, SFT) for one in results],
             "teacher_misreads": self.sizes.misread,
             "where_the_teacher_misreads": _means_where(table, tempting),
             "elsewhere": _means_where(table, [not one for one in tempting]),
@@ -122,7 +122,7 @@ class RewritingClaim(RewriterClaim):
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Accuracy of all and of each key point: bars of the prompt and of the best rewriter, and a table."""
         results = self.results(folders)
-        ways = {"all of a prompt": pooled(results, _all_shown).means(), **_by_kind(results)}
+        ways = {"all of a prompt": pooled(results, all_shown).means(), **_by_kind(results)}
         pairs = {kind: (each[PROMPT], each[GRPO]) for kind, each in ways.items()}
         rows = [(kind, *(f"{100 * each[way].mean:.1f}" for way in SHORT)) for kind, each in ways.items()]
         table = part("table", ("", *SHORT.values()), rows)
@@ -143,12 +143,12 @@ class BestOfClaim(RewriterClaim):
     def measurement(self, folder: Path, seed: int) -> dict[str, Any]:
         """Write, render and judge."""
         rewriter = self.rewriters(folder, seed, plain=False) / runs.GRPO
-        prompts, captions = _texts(self.phrasings(seed))
+        prompts, captions = prompts_and_captions(self.phrasings(seed))
         texts = []
         for draw in range(self.n):
             temperature, drawn = AGAIN if draw else 0.0, 10_000 * seed + 1000 * draw
             outputs = runs.written(rewriter, prompts, temperature=temperature, seed=drawn)
-            texts.append(_answers(outputs, prompts))
+            texts.append(answers(outputs, prompts))
         images = runs.JudgedImages(captions, first_seed=5_000_000 + 10_000 * seed)
         matches = {
             REWRITES: [images.matches(written, draw=draw) for draw, written in enumerate(texts)],
@@ -163,7 +163,7 @@ class BestOfClaim(RewriterClaim):
             matches = result["matches"]
             draws = {ONE: zip(matches[REWRITES][0], strict=True)}
             draws |= {name: zip(*matches[name], strict=True) for name in (REWRITES, SEEDS)}
-            return {name: [_all_shown(best(each)) for each in images] for name, images in draws.items()}
+            return {name: [all_shown(best(each)) for each in images] for name, images in draws.items()}
 
         results = self.results(folders)
         table = Table.of(range(len(results)), results, columns, "captions")
@@ -189,16 +189,18 @@ def pooled(results: Sequence[dict[str, Any]], value: Callable[[Sequence[float]],
     return Table.of(range(len(results)), results, columns, "captions")
 
 
-def _texts(phrasings: Sequence[Phrasing]) -> tuple[list[str], list[str]]:
+def prompts_and_captions(phrasings: Sequence[Phrasing]) -> tuple[list[str], list[str]]:
     """The users' prompts, and the captions that they mean."""
     return [phrasing.prompt for phrasing in phrasings], [phrasing.caption for phrasing in phrasings]
 
 
-def _answers(outputs: Sequence[str], prompts: Sequence[str]) -> list[str]:
+def answers(outputs: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """The rewrites in a rewriter's outputs; the prompt itself where one has none."""
     return [parse(output, prompt).answer for output, prompt in zip(outputs, prompts, strict=True)]
 
 
-def _all_shown(matches: Sequence[float]) -> float:
+def all_shown(matches: Sequence[float]) -> float:
+    """1 if every key point is shown, else 0."""
     return float(all(matches))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ GUIDANCE, STEPS = 1.0, 10
 """The guidance of training and of the held-out images: none, where the base has the most to gain."""
 SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": 2.0, "batch_size": 128}
 """Of the pairs: without guidance few samples are right."""
+HELD_OUT_SAMPLER: dict[str, Any] = {**SAMPLER, "guidance_scale": GUIDANCE}
 ACCURACY = "accuracy.json"
 PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
@@ -56,15 +57,21 @@ class SteppedClaim(MeasuredOnce):
 
     def held_out(self, seed: int) -> list[str]:
         """Captions that no training draws, each as often as images are made of it."""
-        from t2ialign.toy.captions import draw_captions
-
-        captions = draw_captions(self.heldout, 8500 + seed, held_out=True)
-        return [text for text in captions for _ in range(self.images)]
+        return held_out_captions(self.heldout, 8500 + seed, each=self.images)
 
 
-def oracle_on(lora: Path | None, prompts: list[str], seed: int) -> list[float]:
+def held_out_captions(count: int, draw: int, *, each: int) -> list[str]:
+    """`count` drawn captions that no training draws, each as often as images are made of it."""
+    from t2ialign.toy.captions import draw_captions
+
+    captions = draw_captions(count, draw, held_out=True)
+    return [text for text in captions for _ in range(each)]
+
+
+def oracle_on(
+    lora: Path | None, prompts: list[str], seed: int, sampler: Mapping[str, Any] = HELD_OUT_SAMPLER
+) -> list[float]:
     """Whether the oracle passes an image of each prompt, with a LoRA or of the base; seeds never change."""
-    sampler: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": 128}
     first_seed, loras = 9_000_000 + 100_000 * seed, () if lora is None else lora
     samples = t2ialign.sample("toy", prompts, seed=first_seed, loras=loras, **sampler)
     passed: list[float] = t2ialign.score(samples, "toy-oracle")["toy-oracle"].tolist()

@@ -23,6 +23,7 @@ from scripts.experiments.rewrite import (
     best,
 )
 from scripts.experiments.rewriter_runs import JudgedImages
+from scripts.experiments.trainers import RewriterRun
 from scripts.experiments.training import finish_rewriter
 from t2ialign.evaluation.provenance import source_hash
 from t2ialign.toy.phrasings import draw_phrasings
@@ -132,6 +133,17 @@ def test_the_rewriters_are_made_once(measured):
     found = json.loads((own / RESULT).read_text())
     assert {len(texts) for texts in found["texts"]} == {4} and len(found["texts"]) == 2
     assert found["matches"][REWRITES][0] == found["matches"][SEEDS][0], "the first of both is one image"
+
+
+def test_the_short_run_compares_prompts_with_rewrites(measured):
+    _, folder = measured
+    claim, place = small(RewriterRun()), folder.parents[1] / "claim-3" / "seed-0"
+    claim.measure(place, 0)
+    result = json.loads((place / claim.result).read_text())
+    assert result["prompts"] == [phrasing.caption for phrasing in claim.phrasings(0)]
+    assert all(set(result[side]) <= {0.0, 1.0} and len(result[side]) == 6 for side in ("base", "trained"))
+    (row,) = claim.rows([place])
+    assert not row.holds and set(row.measured["settings"]) == {"sft", "grpo"}
 
 
 def test_the_best_of_rewrites_is_judged_against_seeds_too(tmp_path):

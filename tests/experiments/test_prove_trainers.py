@@ -1,0 +1,159 @@
+"""The short runs of trainers, tiny: what they share, what is measured, and verdicts by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from rewards.latent.untrained import from_pipeline
+from scripts.experiments import trainers
+from scripts.experiments.encoded_latent import EncodedLatent
+from scripts.experiments.trainers import BASE, CLAIMS, SETTINGS, TRAINED, ImageRun, JudgeRun, ScorerRun
+from scripts.experiments.training import FILES, RECIPES
+from t2ialign.evaluation.provenance import source_hash
+from t2ialign.io import manifest
+from t2ialign.models.load import load_policy
+from t2ialign.toy import preferences
+from t2ialign.toy.captions import is_held_out
+from t2ialign.toy.suite import GUIDANCE, STEPS
+
+pytestmark = pytest.mark.rest
+
+FEW = {"max_steps": 1, "evaluate_every": 1, "checkpoint_every": 1, "batch_size": 2, "lr_warmup": 0}
+SAMPLING = {"lora_rank": 2, "num_inference_steps": 2}
+CHANGES = {
+    "dpo": {"lora_rank": 2},
+    "lrm": {"holdout": 0},
+    "reward": {"holdout": 0},
+    "dense": {**SAMPLING, "collect_prompts": 2, "rollouts": 2, "keep": 2, "timesteps": 1},
+    "backprop": {**SAMPLING, "k": 1},
+    "lpo": {**SAMPLING, "collect_prompts": 2, "t_max": 999, "threshold_low": 0, "threshold_high": 0},
+}
+
+
+def small(claim):
+    claim.seeds, claim.captions, claim.unseen, claim.samples = (0,), 6, 6, 2
+    claim.heldout, claim.images = 3, 2
+    claim.sampler = {**trainers.SAMPLER, "num_inference_steps": 2}
+    claim.training = {**claim.training, **FEW, **CHANGES[claim.method]}
+    claim.judge_training = {**SETTINGS["lrm"], **FEW, **CHANGES["lrm"]}
+    return claim
+
+
+RUNS = {
+    "dpo": ImageRun("dpo"),
+    "lrm": JudgeRun("lrm"),
+    "reward": ScorerRun("reward"),
+    "dense": ImageRun("dense"),
+    "backprop": ImageRun("backprop"),
+    "latent": ImageRun("backprop", latent=True),
+    "lpo": ImageRun("lpo"),
+}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> Path:
+    """Every run but the rewriter's; each second sample passes, so that there are pairs after two steps."""
+    root = tmp_path_factory.mktemp("prove")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            preferences,
+            "judge_samples",
+            lambda folder: [i % 2 == 0 for i, _ in enumerate(manifest.read(folder))],
+        )
+        for name, claim in RUNS.items():
+            small(claim).measure(root / name / "seed-0", 0)
+    return root
+
+
+def result(root: Path, name: str) -> dict:
+    return json.loads((root / name / "seed-0" / trainers.ShortRun.result).read_text())
+
+
+def test_image_runs_are_measured_on_the_same_held_out_images(measured):
+    images = [result(measured, name) for name in ("dpo", "dense", "backprop", "latent", "lpo")]
+    assert {tuple(one["prompts"]) for one in images} == {tuple(images[0]["prompts"])}
+    assert {tuple(one[BASE]) for one in images} == {tuple(images[0][BASE])}
+    assert len(images[0]["prompts"]) == 6 and all(map(is_held_out, images[0]["prompts"]))
+    assert all(len(one[TRAINED]) == 6 and set(one[TRAINED]) <= {0.0, 1.0} for one in images)
+
+
+def test_scorers_are_measured_on_pairs_that_training_never_saw(measured):
+    scorer, judge = result(measured, "reward"), result(measured, "lrm")
+    assert scorer["prompts"] == judge["prompts"] and all(map(is_held_out, judge["prompts"]))
+    assert set(judge[BASE]) == {0.5} and set(scorer[BASE]) | set(judge[TRAINED]) <= {0.0, 1.0}
+
+
+def test_what_runs_share_is_made_once_and_nothing_is_trained_twice(measured):
+    shared = measured / trainers.SHARED / source_hash() / "seed-0"
+    once = [shared / "samples.jsonl", shared / "lrm" / "latent_reward.safetensors", shared / "base.json"]
+    files = [*once, *measured.glob("*/seed-0/run/pytorch_lora_weights.safetensors")]
+    assert len(files) == 8 and not (measured / "lrm" / "seed-0" / "run").exists()
+    before = [file.stat().st_mtime_ns for file in files]
+    for name in RUNS:
+        again = measured / name / "seed-0" / trainers.ShortRun.result
+        text = again.read_text()
+        again.unlink()
+        RUNS[name].measure(again.parent, 0)
+        assert again.read_text() == text
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_lpo_and_the_latent_run_are_judged_by_the_shared_latent_reward(measured):
+    configs = {
+        name: yaml.safe_load((measured / name / "seed-0/run/config.yaml").read_text())
+        for name in RUNS
+        if name != "lrm"
+    }
+    assert configs["lpo"]["reward_options"]["path"].endswith("seed-0/lrm")
+    assert "EncodedLatent" in configs["latent"]["reward"] and configs["backprop"]["reward"] == "toy-clip"
+    different = {key for key, value in configs["latent"].items() if value != configs["backprop"][key]}
+    assert different == {"reward", "output"}
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_settings_are_those_of_the_recipe(method):
+    recipe = yaml.safe_load((RECIPES / f"{method}_toy.yaml").read_text())
+    left_out = {key for key in recipe if key in FILES or key == "heldout_prompts" or "monitor" in key}
+    expected = {key: value for key, value in recipe.items() if key not in left_out}
+    assert {key: SETTINGS[method][key] for key in expected} == expected
+    assert set(SETTINGS[method]) == {*expected, "trackers"}
+
+
+def test_every_trainer_of_a_toy_recipe_has_a_run():
+    methods = {claim.method for claim in CLAIMS if isinstance(claim, trainers.RecipeRun)}
+    assert {f"{method}_toy" for method in methods} == {file.stem for file in RECIPES.glob("*_toy.yaml")}
+    assert trainers.SAMPLER["guidance_scale"] == GUIDANCE and trainers.SAMPLER["num_inference_steps"] == STEPS
+
+
+def test_a_run_holds_if_the_interval_lies_above_zero(tmp_path):
+    captions = ["a red circle", "two blue squares", "a red circle and a blue square"] * 4
+    prompts = [caption for caption in dict.fromkeys(captions) for _ in range(4)]
+    for trained, holds in (([1.0] * 12, True), ([0.0, 1.0] * 6, True), ([0.0] * 12, False)):
+        (tmp_path / trainers.ShortRun.result).write_text(
+            json.dumps({"prompts": prompts, BASE: [0.0] * 12, TRAINED: trained})
+        )
+        claim = ImageRun("dense")
+        (row,) = claim.rows([tmp_path])
+        assert row.holds is holds and row.measured["settings"] == {**SETTINGS["dense"], "trackers": []}
+        assert row.measured["difference"]["mean"] == sum(trained) / 12
+        assert set(row.measured["by_category"]) == {"attribute", "count", "pair"}
+        assert claim.figures([tmp_path])[0].body.count("<rect") >= 8
+    worse = {"prompts": prompts, BASE: [0.0, 1.0] * 6, TRAINED: [1.0, 0.0, 1.0, 0.0] + [0.0, 1.0] * 4}
+    (tmp_path / trainers.ShortRun.result).write_text(json.dumps(worse))
+    (row,) = claim.rows([tmp_path])
+    assert not row.holds
+
+
+def test_the_reward_of_an_image_is_that_of_its_latent_with_a_gradient():
+    policy, latent = load_policy("toy"), from_pipeline("toy", seed=1)
+    images, prompts = torch.rand(2, 3, 32, 32), ["a red circle", "two blue squares"]
+    with torch.no_grad():
+        expected = latent(policy.encode_images(images)[0], torch.ones(2).long(), prompts)
+    images.requires_grad_()
+    scores = EncodedLatent(latent)(images, prompts)
+    torch.testing.assert_close(scores.detach(), expected)
+    scores.sum().backward()
+    assert float(images.grad.abs().sum()) > 0
