@@ -22,6 +22,7 @@ from scripts.experiments.lpo import (
 from scripts.experiments.stepwise import Stages
 from t2ialign.evaluation.provenance import source_hash
 from t2ialign.io import atomic, jsonl, manifest
+from t2ialign.toy.suite import GUIDANCE
 
 pytestmark = pytest.mark.rest
 
@@ -93,7 +94,7 @@ def test_a_latent_reward_is_trained_and_measured_at_every_timestep(latent_claim,
     latent_claim.measure(folder, 0)
     found = json.loads((folder / MARGINS).read_text())
     count = len(found["prompts"])
-    assert set(found["margins"]) == {*(f"t{t}" for t in TIMES), "clip@1", "clip@4"}
+    assert set(found["margins"]) == {*(f"t{t}" for t in TIMES), "clip@1", f"clip@{GUIDANCE:g}"}
     assert all(len(values) == count for values in found["margins"].values())
     assert set(found["kinds"]) == {"test-samples", "test-renders"}
     monkeypatch.setattr(latent_reward, "_margins", lambda *_: pytest.fail("measured again"))

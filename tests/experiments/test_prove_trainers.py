@@ -11,9 +11,9 @@ from rewards.latent.untrained import from_pipeline
 from scripts.experiments import trainers
 from scripts.experiments.encoded_latent import EncodedLatent
 from scripts.experiments.trainers import BASE, CLAIMS, SETTINGS, TRAINED, ImageRun, JudgeRun, ScorerRun
-from scripts.experiments.training import FILES, RECIPES
+from scripts.experiments.training import FILES, RECIPES, finish
 from t2ialign.evaluation.provenance import source_hash
-from t2ialign.io import manifest
+from t2ialign.io import jsonl, manifest
 from t2ialign.models.load import load_policy
 from t2ialign.toy import preferences
 from t2ialign.toy.captions import is_held_out
@@ -157,3 +157,13 @@ def test_the_reward_of_an_image_is_that_of_its_latent_with_a_gradient():
     torch.testing.assert_close(scores.detach(), expected)
     scores.sum().backward()
     assert float(images.grad.abs().sum()) > 0
+
+
+def test_a_run_on_the_latent_reward_that_was_cut_off_goes_on(tmp_path):
+    values = {**SETTINGS["backprop"], **FEW, **CHANGES["backprop"], "prompts": "a red circle"}
+    for steps in (1, 2):
+        reward = EncodedLatent(from_pipeline("toy", seed=1))
+        finish("backprop", {**values, "max_steps": steps, "reward": reward}, tmp_path / "run", 0)
+        steps_on_file = [row["step"] for row in jsonl.read(tmp_path / "run" / "metrics.jsonl") if row["step"]]
+        assert steps_on_file == list(range(1, steps + 1))
+        (tmp_path / "run" / "README.md").unlink()
