@@ -92,12 +92,14 @@ def test_the_shapes_recipe_trains_as_the_demo_does() -> None:
 
 def test_prompts_of_the_shapes_recipe_hold_nothing_out_by_mistake() -> None:
     from rewards.toy.captions import parse
+    from t2ialign.toy.captions import is_held_out
 
     train, held = (
         read_prompts(ROOT / "scripts" / "configs" / f"{name}.txt")
         for name in ("toy_prompts", "toy_heldout_prompts")
     )
-    assert not set(train) & set(held)
+    assert not any(map(is_held_out, train)) and all(map(is_held_out, held))
+    assert len(set(train)) == 240 and len(set(held)) == 60
     assert {parse(prompt).category for prompt in train} == {parse(prompt).category for prompt in held}
 
 
