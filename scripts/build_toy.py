@@ -1,9 +1,10 @@
 """Train the toy world's networks on CPU and write assets/: `python scripts/build_toy.py`.
 
-Stages: two sets of data; vae beside clips; two sets of latents; the denoiser on clean captions (clean-1 and
-clean-2) and on captions as the web has them (web), in two processes each; pack. Every process has one thread,
-a stage that was killed goes on where it was, and one that is finished is left alone. To start over, delete
-the work folder; to repeat the last stages with another seed, copy the files of the others.
+Stages: two sets of data; vae; the two clips; two sets of latents; the denoiser on clean captions (clean-1 and
+clean-2), on captions as the web has them (web) and, to measure what is left of the ability, ten minutes on
+clean ones again (recovered), in two processes each; pack. Every process has one thread, a stage that was
+killed goes on where it was, and one that is finished is left alone. To start over, delete the work folder;
+to repeat the last stages with another seed, copy the files of the others.
 """
 
 import argparse
@@ -20,11 +21,13 @@ from t2ialign.io.paths import path
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = (
     ("data-clean", "data-web"),
-    ("vae", "clips"),
+    ("vae",),
+    ("clip", "clip-b"),
     ("latents-clean", "latents-web"),
     ("clean-1",),
     ("clean-2",),
     ("web",),
+    ("recovered",),
     ("pack",),
 )
 VAE = {"steps": 1600, "lr": 2e-3}
@@ -33,6 +36,7 @@ DENOISER: dict[str, tuple[str | None, dict[str, Any]]] = {
     "clean-1": (None, {"steps": 6000, "lr": 1e-3, "decay": 0.0, "ema": 0.999}),
     "clean-2": ("clean-1", {"steps": 6000, "lr": 1e-3, "ema": 0.999}),
     "web": ("clean-2", {"steps": 2000, "lr": 3e-4, "ema": 0.999}),
+    "recovered": ("web", {"steps": 1800, "lr": 3e-4, "ema": 0.999}),
 }
 """Stages of the denoiser: the one that each goes on from, and its `fit.Plan`."""
 IMAGES, SEED = 160_000, 20
@@ -107,9 +111,10 @@ def run(stage: str, work: Path, output: Path, seed: int) -> None:
         build.make_data(work, name, count=IMAGES, seed=seed if name == "clean" else seed + 1)
     elif stage == "vae":
         build.make_vae(work, plan=fit.Plan(**VAE), seed=seed)
-    elif stage == "clips":
-        build.make_clip(work, "clip", plan=fit.Plan(**CLIP), seed=seed, layers=(3, 4))
-        build.make_clip(work, "clip-b", plan=fit.Plan(**CLIP), seed=seed + 1, layers=(2, 5))
+    elif stage == "clip":
+        build.make_clip(work, stage, plan=fit.Plan(**CLIP), seed=seed, layers=(3, 4))
+    elif stage == "clip-b":
+        build.make_clip(work, stage, plan=fit.Plan(**CLIP), seed=seed + 1, layers=(2, 5))
     elif stage.startswith("latents-"):
         build.make_latents(work, stage.removeprefix("latents-"))
     elif stage in DENOISER:

@@ -91,8 +91,8 @@ def make_latents(work: Path, name: str) -> None:
 def make_denoiser(work: Path, stage: str, *, start: str | None, plan: Plan, seed: int) -> None:
     """Train denoiser and text encoder from those of the stage `start`, or anew, into `work/<stage>`.
 
-    The stage "web" sees the captions of the web, and leaves the text encoder as it is, so that the order of
-    words stays in the text states.
+    Only the stage "web" sees the captions of the web. It leaves the text encoder as it is, so that the order
+    of words stays in the text states, and so does what comes after it.
     """
     torch.manual_seed(seed)
     if start is None:
@@ -113,7 +113,7 @@ def make_denoiser(work: Path, stage: str, *, start: str | None, plan: Plan, seed
         work / f"train-{stage}",
         plan,
         seed=seed,
-        with_text=name == "clean",
+        with_text=stage.startswith("clean"),
     )
     if is_main():
         tensor_files.save_pretrained(unet, work / stage / "unet")
@@ -138,7 +138,6 @@ def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
     """Write `toy`, `toy-clip` and `toy-clip-b` to `output` as fp16, measured, with a card."""
     target = output / "toy"
     _write_pipeline(work, "web", target)
-    _write_pipeline(work, "clean-2", work / "clean-pipeline")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     for name in ("clip", "clip-b"):
         clip = CLIPModel.from_pretrained(work / name)
@@ -148,11 +147,15 @@ def pack(work: Path, output: Path, *, facts: dict[str, object]) -> None:
         _load_as_float32(folder)
     policy = load_policy(str(target))
     suite, guidance_scale = measure_suite(policy, "web")
-    clean, _ = measure_suite(load_policy(str(work / "clean-pipeline")), "clean")
+    others = {}
+    for stage in ("clean-2", "recovered"):
+        _write_pipeline(work, stage, work / "pipelines" / stage)
+        others[stage], _ = measure_suite(load_policy(str(work / "pipelines" / stage)), stage)
     clips = {name: build_clip(str(output / name)) for name in ("toy-clip", "toy-clip-b")}
     repeats = measure_repeats(policy, guidance_scale, clips)
     measured = {**measure_reading(policy), **repeats, **_training(work)}
-    write_card(target, {**facts, "held_out_suite": suite, "clean_phase": clean, **measured})
+    suites = {"held_out_suite": suite, "clean_phase": others["clean-2"], "recovered": others["recovered"]}
+    write_card(target, {**facts, **suites, **measured})
 
 
 def _write_pipeline(work: Path, stage: str, target: Path) -> None:
