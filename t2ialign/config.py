@@ -201,6 +201,8 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
     if kind == "missing":
         return f"got no {key!r}; expected {doc[:1].lower() + doc[1:] or 'a value'}; add {key}=..."
     wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if not loc:  # said of several settings at once, by a class of settings
+        return wanted
     wanted = f"a number {wanted}" if wanted.startswith(("greater", "less")) else wanted
     meaning = f"--help says of {key.split('.')[0]}: {doc}" if doc else f"see {key.split('.')[0]} in --help"
     return f"{key}: got {_shown(error['input'])}; expected {wanted}; {meaning}"

@@ -29,9 +29,11 @@ ALIASES: dict[str, str] = {
     "mixed_precision": "precision",
     "network_alpha": "lora_alpha",
     "network_dim": "lora_rank",
+    "network_weights": "init_lora",
     "optimizer_type": "optimizer",
     "output_dir": "output",
     "pretrained_model_name_or_path": "model",
+    "proportion_empty_prompts": "caption_dropout_rate",
     "random_flip": "flip",
     "rank": "lora_rank",
     "report_to": "trackers",
@@ -137,7 +139,7 @@ ABSENT: dict[str, tuple[str, ...]] = {
         *("min_timestep", "max_timestep", "masked_loss", "alpha_mask", "weighting_scheme"),
     ),
     "a LoRA here is a plain one": (
-        *("lora_dropout", "network_dropout", "use_dora", "network_module", "network_args", "network_weights"),
+        *("lora_dropout", "network_dropout", "use_dora", "network_module", "network_args"),
         *("scale_weight_norms", "dim_from_weights", "base_weights", "lora_bias", "use_peft"),
     ),
     "the optimisers are adamw and adamw8bit": (
@@ -159,7 +161,7 @@ ABSENT: dict[str, tuple[str, ...]] = {
         *("sample_at_first", "sample_sampler", "validation_images"),
     ),
     "captions are used as they are": (
-        *("shuffle_caption", "keep_tokens", "caption_dropout_rate", "caption_prefix", "caption_suffix"),
+        *("shuffle_caption", "keep_tokens", "caption_prefix", "caption_suffix"),
         *("max_token_length", "tokenizer_max_length", "tokenizer_name", "caption_separator"),
         *("text_encoder_use_attention_mask", "class_labels_conditioning"),
     ),
@@ -221,4 +223,4 @@ def _value(key: str, value: Any) -> Any:
 
 def _is_free(key: str) -> bool:
     """Whether the value of a setting is nobody's name, but a prompt or a place."""
-    return "prompt" in str(key) or key in ("data", "output", "resume")
+    return "prompt" in str(key) or key in ("data", "init_lora", "output", "resume")

@@ -1,11 +1,16 @@
-"""The LoRA of a policy as files: diffusers' own, and the one for ComfyUI, A1111 and Forge."""
+"""The LoRA of a policy as files: diffusers' own, and the one for ComfyUI, A1111 and Forge; and read back."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from t2ialign.models import lora_family
 from t2ialign.models.base import Policy
 from t2ialign.models.factors import Factors
 from t2ialign.models.lora import ADAPTER, adapters
+from t2ialign.models.lora_apply import SHOWN, matched
 from t2ialign.models.lora_files import FILE, read_lora, write_diffusers, write_kohya
 
 
@@ -19,11 +24,44 @@ def save_lora(policy: Policy, folder: Path | str, *, title: str = "LoRA") -> Pat
     if ADAPTER not in adapters(policy):
         raise ValueError("got a policy without a LoRA; expected one; call add_lora first or save_all")
     layers = {}
+    for key, module in _trained(policy):
+        down, up = (part[ADAPTER].weight.detach().float() for part in (module.lora_A, module.lora_B))
+        layers[key] = Factors(down, module.scaling[ADAPTER] * up)
+    return write_diffusers(layers, Path(folder) / FILE, header_of(policy, title))
+
+
+@torch.no_grad()
+def start_from(policy: Policy, path: Path | str) -> None:
+    """Give the policy's trainable LoRA the weights of a saved one: a file of any known format, or a folder.
+
+    Raises ValueError for a missing file, and for a LoRA of another rank or on other layers.
+    """
+    lora, modules = read_lora(path, layout=policy.adapted.config), dict(_trained(policy))
+    if differing := sorted(lora.layers.keys() ^ modules.keys()):
+        named = ", ".join(differing[:SHOWN]) + (", ..." if len(differing) > SHOWN else "")
+        raise ValueError(
+            f"got init_lora={path} with {len(lora.layers)} layers for a run that trains {len(modules)} (only "
+            f"one of them has {named}); expected the same layers; set lora_targets as that LoRA has them"
+        )
+    rank = len(next(iter(modules.values())).lora_A[ADAPTER].weight)
+    if other := {factors.rank for factors in lora.layers.values()} - {rank}:
+        raise ValueError(
+            f"got init_lora={path} of rank {max(other)}; expected {rank}, as of this run; set "
+            f"lora_rank={max(other)}"
+        )
+    layers = matched(lora, policy.components)
+    if len(layers) < len(modules):
+        raise ValueError(f"got init_lora={path}, made for another model; expected one for {policy.source}")
+    for key, module in modules.items():
+        module.lora_A[ADAPTER].weight.copy_(layers[key].down)
+        module.lora_B[ADAPTER].weight.copy_(layers[key].up / module.scaling[ADAPTER])
+
+
+def _trained(policy: Policy) -> Iterator[tuple[str, Any]]:
+    """The layers of the network that have the trainable LoRA, by their keys."""
     for path, module in policy.adapted.named_modules():
         if ADAPTER in getattr(module, "lora_A", {}):
-            down, up = (part[ADAPTER].weight.detach().float() for part in (module.lora_A, module.lora_B))
-            layers[f"{policy.component}.{path}"] = Factors(down, module.scaling[ADAPTER] * up)
-    return write_diffusers(layers, Path(folder) / FILE, header_of(policy, title))
+            yield f"{policy.component}.{path}", module
 
 
 def save_kohya(policy: Policy, lora: Path, file: Path) -> Path:

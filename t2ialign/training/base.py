@@ -135,6 +135,8 @@ class Trainer(Loop[Cfg, BatchT]):
         network = {"component": policy.component, "save_class": policy.save_class}
         model = {**policy.schedule, **policy.options.given(), **network}
         more = {**self.policy.options.facts(), **self.watch.facts()}
+        if self.cfg.init_lora is not None:
+            more["Started from"] = self.cfg.init_lora
         if self.halted:
             more["Steps"] = f"{self.state.step} of {self.cfg.max_steps}, ended by the monitor"
         data, dataset, method = self.data_card(), self.dataset(), self.method

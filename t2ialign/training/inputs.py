@@ -12,6 +12,7 @@ from t2ialign.config import Config
 from t2ialign.data.prompts import read_prompts
 from t2ialign.data.sources import FILES
 from t2ialign.io.paths import check_place
+from t2ialign.models.lora_files import lora_file
 from t2ialign.models.sources import is_path, locate
 
 
@@ -58,6 +59,7 @@ def _checks(cfg: Config) -> Iterator[tuple[str, Callable[[Any], object]]]:
     yield "data", check_data
     yield "model", check_rewriter if rewriter else locate
     yield "generator", locate
+    yield "init_lora", lora_file
     yield "prompts", check_data if rewriter else read_prompts
     yield "heldout_prompts", read_prompts
     yield "monitor_prompts", read_prompts

@@ -10,7 +10,7 @@ from t2ialign.models.base import Policy
 from t2ialign.models.full import save_all, train_all
 from t2ialign.models.lora import add_lora
 from t2ialign.models.lora_family import of_policy
-from t2ialign.models.lora_saved import save_kohya, save_lora
+from t2ialign.models.lora_saved import save_kohya, save_lora, start_from
 from t2ialign.models.pipeline import digest
 from t2ialign.training.settings import TrainConfig
 
@@ -24,12 +24,14 @@ def identity_of(policy: Policy) -> dict[str, str]:
 def make_trainable(policy: Policy, cfg: TrainConfig) -> Callable[[Path], Path]:
     """Add the LoRA, or thaw all weights -> what writes them into a folder for diffusers.
 
-    Raises ValueError like `add_lora`.
+    Raises ValueError like `add_lora` and `start_from`.
     """
     if not cfg.lora_rank:
         train_all(policy)
         return partial(save_all, policy)
     add_lora(policy, cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets, seed=cfg.seed)
+    if cfg.init_lora is not None:
+        start_from(policy, cfg.init_lora)
     return partial(save_lora, policy, title=cfg.output.resolve().name)
 
 

@@ -110,6 +110,10 @@ class TrainConfig(LoopConfig):
     """The strength of the LoRA (alpha); none sets it to the rank."""
     lora_targets: tuple[str, ...] | None = None
     """The names of the layers that get a LoRA; none is those of the model's family."""
+    init_lora: Path | None = None
+    """The file or folder of a LoRA whose weights the training starts from, with a fresh optimiser; none
+    starts from the base model. It has to have the rank and the layers of this run. The reference stays the
+    base model without any LoRA."""
 
     validation_prompts: tuple[str, ...] = ()
     """The prompts, or files of prompts, whose images are rendered during training."""
@@ -139,6 +143,15 @@ class TrainConfig(LoopConfig):
     keep_best: str | None = None
     """The name of one of monitor_rewards. The weights with the highest score by it are kept in
     output/best."""
+
+    @model_validator(mode="after")
+    def _starts_from_what_it_trains(self) -> Self:
+        if self.init_lora is not None and not self.lora_rank:
+            raise ValueError(
+                f"got init_lora={self.init_lora} with lora_rank=0; expected the rank of that LoRA; set "
+                "lora_rank, or merge the LoRA into the model and leave out init_lora"
+            )
+        return self
 
     def for_family(self, family: str) -> Self:
         """The settings for a family of models, "sd1", "sd2" or "sdxl": some defaults depend on it."""

@@ -96,6 +96,25 @@ def test_the_two_estimators_discount_what_they_say(dpo_config, pair_cache):
     )  # about 815, against 499.5 undiscounted
 
 
+def test_dropped_captions_are_the_empty_prompt_at_the_rate_and_nothing_else_changes(dpo_config, pair_cache):
+    trainer = dpo.Trainer(dpo_config(), cache=pair_cache)
+    plain = trainer.batch(0, 0)
+    trainer.cfg = dpo_config(caption_dropout_rate=0.3)
+    share = []
+    for step in range(100):
+        batch = trainer.batch(step, 0)
+        (text,) = batch.pairs.cond.values()
+        (empty,) = trainer.policy.null_cond(batch.pairs.cond).values()
+        share += (text == empty).flatten(1).all(1).tolist()
+    assert sum(share) / len(share) == pytest.approx(0.3, abs=4 * (0.21 / 400) ** 0.5)
+    batch = trainer.batch(0, 0)
+    for name in ("win", "lose"):
+        assert torch.equal(getattr(batch.pairs, name), getattr(plain.pairs, name))
+    assert torch.equal(batch.t, plain.t) and torch.equal(batch.eps, plain.eps)
+    (text,), (before,) = batch.pairs.cond.values(), plain.pairs.cond.values()
+    assert all(torch.equal(text[i], before[i]) or share[i] for i in range(4))
+
+
 def test_before_training_every_loss_has_its_known_value(dpo_config, pair_cache):
     expected = {"dpo": math.log(2), "hinge": 1.0, "ipo": (1 / (2 * 5000)) ** 2}
     trainer = dpo.Trainer(dpo_config(), cache=pair_cache)

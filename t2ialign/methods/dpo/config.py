@@ -52,6 +52,10 @@ class Config(TrainConfig):
     centre."""
     flip: bool = False
     """Mirror pairs at random, both images of a pair alike."""
+    caption_dropout_rate: float = Field(default=0.0, ge=0, lt=1)
+    """The share of pairs that are trained with the empty prompt instead of their own, drawn anew at every
+    step, so that the model without a prompt, from which guidance pushes away, is trained along. The released
+    Diffusion-DPO has 0.2."""
     cache: Path | None = None
     """The folder for encoded images and prompts; none is output/cache. Runs on the same data can share it."""
     encode_batch: int = Field(default=8, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,8 +20,9 @@ from t2ialign.objectives.weighting import Discount
 if TYPE_CHECKING:
     from t2ialign.methods.dpo.config import Config
 
-LEVEL, NOISE, LATENT = range(3)
-"""Last parts of a row's random keys: of its timestep, its noise, its draw from the image encoder."""
+LEVEL, NOISE, LATENT, CAPTION = range(4)
+"""Last parts of a row's random keys: of its timestep, its noise, its draw from the image encoder, and of
+whether its caption is dropped."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,19 @@ def draw(cfg: Config, discount: Discount, pairs: Pairs, keys: Sequence[Key]) -> 
     u = uniform_rows([(*key, LEVEL) for key in keys])
     t = discount.times(u) if cfg.discount == "sample" else discount.draw(u)
     return Batch(pairs, t, normal_rows(pairs.win.shape[1:], [(*key, NOISE) for key in keys]))
+
+
+def drop_captions(rate: float, policy: Policy, pairs: Pairs, keys: Sequence[Key]) -> Pairs:
+    """Give a pair the empty prompt with probability `rate`; row i depends on keys[i] only."""
+    if not rate:
+        return pairs
+    dropped = uniform_rows([(*key, CAPTION) for key in keys]) < rate
+    empty = policy.null_cond(pairs.cond)
+    cond = {
+        name: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), empty[name], value)
+        for name, value in pairs.cond.items()
+    }
+    return replace(pairs, cond=cond)
 
 
 def reference_loss(

@@ -27,6 +27,7 @@ from t2ialign.methods.dpo.loss import (
     Batch,
     discount_weight,
     draw,
+    drop_captions,
     reference_free_loss,
     reference_loss,
 )
@@ -117,6 +118,7 @@ class Trainer(base.Trainer[Config, Batch]):
         keys = [(cfg.seed, step, row) for row in rows]
         latent_keys = [(*key, LATENT) for key in keys]
         pairs = self.train.batch(self._plan[place][rows.start : rows.stop], latent_keys)
+        pairs = drop_captions(cfg.caption_dropout_rate, self.policy, pairs, keys)
         return draw(cfg, self._discount, pairs, keys).to(self.accelerator.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
