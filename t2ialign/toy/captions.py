@@ -1,6 +1,7 @@
 """Captions to draw: one random caption of each category, and which combinations are kept out of training."""
 
 import hashlib
+from collections.abc import Collection
 
 import numpy as np
 
@@ -87,17 +88,21 @@ def draw_caption(rng: np.random.Generator, category: str) -> Caption:
     return Caption(category, _two_nouns(rng), link=link[category])
 
 
-def draw_captions(count: int, seed: int, *, held_out: bool, unique: bool = False) -> list[str]:
+def draw_captions(
+    count: int, seed: int, *, held_out: bool, unique: bool = False, without: Collection[str] = ()
+) -> list[str]:
     """`count` caption texts balanced over the six categories, all of the training split or all held out.
 
-    With `unique` no caption comes twice; a ValueError says so when a category has fewer than asked for.
+    With `unique` no caption comes twice, and none is in `without`; a ValueError says so when a category has
+    fewer than asked for.
     """
-    rng, texts, seen = np.random.default_rng(seed), [], set()
+    rng, texts, seen = np.random.default_rng(seed), [], set[str]()
     for index in range(count):
         category = CATEGORIES[index % len(CATEGORIES)]
         for _ in range(10_000):
             text = write(draw_caption(rng, category))
-            if is_held_out(text) == held_out and not (unique and text in seen):
+            taken = text in without or (unique and text in seen)
+            if is_held_out(text) == held_out and not taken:
                 break
         else:
             raise ValueError(

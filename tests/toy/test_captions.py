@@ -93,6 +93,13 @@ def test_captions_are_balanced_and_seeded() -> None:
     assert len(set(draw_captions(120, 3, held_out=False, unique=True))) == 120
 
 
+def test_captions_that_are_taken_are_left_out() -> None:
+    taken = draw_captions(120, 3, held_out=False, unique=True)
+    rest = draw_captions(240, 0, held_out=False, without=set(taken))
+    assert len(rest) == 240 and not set(taken) & set(rest)
+    assert draw_captions(60, 0, held_out=False, without=()) == draw_captions(60, 0, held_out=False)
+
+
 def test_more_unique_captions_than_exist() -> None:
     with pytest.raises(ValueError, match="lower the number"):
         draw_captions(600, 0, held_out=True, unique=True)
