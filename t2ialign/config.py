@@ -200,7 +200,7 @@ def _explain(cls: type[Config], error: dict[str, Any]) -> str:
     doc = words.split(". ")[0].rstrip(".")  # the first sentence of its help
     if kind == "missing":
         return f"got no {key!r}; expected {doc[:1].lower() + doc[1:] or 'a value'}; add {key}=..."
-    wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     if not loc:  # said of several settings at once, by a class of settings
         return wanted
     wanted = f"a number {wanted}" if wanted.startswith(("greater", "less")) else wanted

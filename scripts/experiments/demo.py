@@ -1,4 +1,4 @@
-"""The demo's claim: DPO on the toy model raises held-out oracle accuracy."""
+"""The claims of the demo: rounds of DPO raise the accuracy of the toy model, and guidance keeps the gain."""
 
 from __future__ import annotations
 
@@ -7,76 +7,88 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rewards
 from scripts.experiments.claim import Claim, Figure, Row
 from scripts.experiments.estimates import bar_figure, judged
-from t2ialign.cli import demo
-from t2ialign.evaluation.comparison import Summary, summarise
-from t2ialign.io import jsonl
-from t2ialign.toy.suite import GUIDANCE
+from t2ialign.evaluation.comparison import Summary
+from t2ialign.evaluation.statistics import Estimate
+from t2ialign.tasks.demo import measuring, page, workflow
+from t2ialign.tasks.demo.measuring import ALIGNED, BASE, MODELS, Measured
+from t2ialign.tasks.demo.settings import DEFAULT, Settings
+from t2ialign.web.charts import lines
 
-GAIN = 0.10
+GAIN = 0.20
 """The gain in points of oracle accuracy that the demo claims."""
-AT_SUITE = "at_suite_guidance"
-"""The same prompts and seeds at the guidance that suits the base model best."""
+LOW, HIGH = 2, 6
+"""From the first to the second guidance scale the aligned model is not below the base model."""
 
 
 class Demo(Claim):
     """`t2ialign demo` for each seed; one bootstrap by prompt over every image of every seed."""
 
-    text = f"DPO raises held-out oracle accuracy by >= {100 * GAIN:.0f} points, 95 % intervals apart"
+    text = (
+        f"Rounds of DPO raise held-out oracle accuracy by >= {100 * GAIN:.0f} points, each model at its own "
+        "best guidance, 95 % intervals apart"
+    )
+    over_guidance = (
+        f"At no guidance from {LOW} to {HIGH} is the aligned model below the base model: nowhere does the "
+        "95 % interval of the difference lie below 0"
+    )
+    settings: Settings = DEFAULT
 
     def measure(self, folder: Path, seed: int) -> None:
-        """Run the demo, from where it was cut off, and measure its result at the suite's guidance too."""
-        demo.make(folder, seed)
-        demo.measure(folder, seed, into=folder / AT_SUITE, guidance_scale=GUIDANCE)
+        """Run the demo, from where it was cut off."""
+        workflow.make(folder, seed, settings=self.settings)
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
-        """Two rows: at the demo's guidance, and the same LoRA at the suite's."""
-        results = [json.loads((folder / demo.RESULT).read_text()) for folder in folders]
+        """Two rows: each model at its own best guidance, and both over guidance."""
+        measured = self._pooled(folders)
+        results = [json.loads((folder / workflow.RESULT).read_text(encoding="utf-8")) for folder in folders]
         by_seed = [
-            {name: result[name]["accuracy"] for name in ("base", "aligned")} | {"seconds": result["seconds"]}
+            {name: result[name]["accuracy"] for name in MODELS}
+            | {key: result[key] for key in ("guidance_scale", "seconds")}
             for result in results
         ]
-        at_demo, at_suite = self._by_guidance(folders)
-        return [self._row(*at_demo, {"by_seed": by_seed}), self._row(*at_suite, {})]
+        return [self._at_best(measured, {"by_seed": by_seed}), self._over_guidance(measured)]
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
-        """Accuracy by category at both guidances."""
-        charts = []
-        for guidance_scale, runs in self._by_guidance(folders):
-            columns = _columns(runs)
-            pairs = {name: (base, columns["scores"][name]) for name, base in columns["baseline"].items()}
-            title = f"Oracle accuracy at guidance {guidance_scale:g}"
-            charts.append(bar_figure(title, pairs, before="base", after="aligned"))
-        return charts
+        """Accuracy by category at each model's best guidance, and accuracy over guidance."""
+        measured = self._pooled(folders)
+        base, aligned = (measured.columns()[name] for name in MODELS)
+        pairs = {name: (base[name], aligned[name]) for name in base}
+        chart = page.curve(measured.over_guidance)
+        bars = bar_figure("Accuracy at each model's best guidance", pairs, before=BASE, after=ALIGNED)
+        return [bars, Figure(chart.title, str(lines(chart)), chart.note)]
 
-    def _by_guidance(self, folders: Sequence[Path]) -> list[tuple[float, list[Path]]]:
-        at_suite = [folder / AT_SUITE for folder in folders]
-        return [(demo.SAMPLER["guidance_scale"], list(folders)), (GUIDANCE, at_suite)]
+    def _pooled(self, folders: Sequence[Path]) -> Measured:
+        return measuring.pooled([measuring.read(folder, self.settings) for folder in folders])
 
-    def _row(self, guidance_scale: float, folders: Sequence[Path], more: dict[str, Any]) -> Row:
-        columns = _columns(folders)
-        base, aligned, difference = (columns[name] for name in ("baseline", "scores", "difference"))
-        categories = [name for name in aligned if name != "all"]
-        by_category = {name: {"base": base[name].mean, "aligned": aligned[name].mean} for name in categories}
-        measured = {
-            **{"base": base["all"], "aligned": aligned["all"], "difference": difference["all"]},
+    def _at_best(self, measured: Measured, more: dict[str, Any]) -> Row:
+        columns, new = measured.columns(), measured.columns(new_combinations=True)
+        base, aligned, difference = (columns[name] for name in (BASE, ALIGNED, "difference"))
+        by_category = {name: {BASE: base[name].mean, ALIGNED: aligned[name].mean} for name in _names(base)}
+        values = {
+            **{name: column["all"] for name, column in columns.items()},
             "by_category": by_category,
-            "guidance": guidance_scale,
+            "new_combinations": {name: column["all"] for name, column in new.items()},
             **more,
         }
         holds = difference["all"].mean >= GAIN and aligned["all"].low > base["all"].high
-        return judged(f"{self.text}, at guidance {guidance_scale:g}", measured, difference["all"], holds)
+        return judged(self.text, values, difference["all"], holds)
+
+    def _over_guidance(self, measured: Measured) -> Row:
+        """The interval that decides is the one whose upper end is the lowest."""
+        at = {scale: measuring.at(measured, scale) for scale in self.settings.guidance_scales}
+        worst = min((at[scale]["difference"] for scale in at if LOW <= scale <= HIGH), key=_upper_end)
+        values = [{"guidance": scale, **estimates} for scale, estimates in at.items()]
+        return judged(self.over_guidance, {"over_guidance": values}, worst, _upper_end(worst) >= 0)
 
 
-def _columns(folders: Sequence[Path]) -> dict[str, Summary]:
-    """Scores, baseline and difference over the images of all seeds."""
-    scores: dict[str, list[dict[str, Any]]] = {
-        name: [row for folder in folders for row in jsonl.read(folder / name / demo.SCORES)]
-        for name in ("base", "aligned")
-    }
-    return summarise(rewards.load("toy-oracle"), scores["aligned"], scores["base"])
+def _names(summary: Summary) -> list[str]:
+    return [name for name in summary if name != "all"]
+
+
+def _upper_end(estimate: Estimate) -> float:
+    return estimate.high
 
 
 CLAIMS: tuple[Claim, ...] = (Demo(),)

@@ -97,10 +97,16 @@ def frame(charts: Sequence[Chart]) -> Frame | None:
 
 def lines(chart: Chart, shared: Frame | None = None) -> Markup:
     """The chart as legend and <svg>, with the axes of `shared`; values that are not finite are left out."""
+    drawing = drawn_lines(chart, shared)
+    return part("nothing") if drawing is None else drawing.markup()
+
+
+def drawn_lines(chart: Chart, shared: Frame | None = None) -> Drawing | None:
+    """The parts of that chart; None if no value is finite."""
     drawn = [_finite(curve) for curve in chart.curves]
     spans = shared or frame([chart])
     if spans is None or not any(curve.steps for curve in drawn):
-        return part("nothing")
+        return None
     y_ticks = ticks(spans.bottom, spans.top)
     x_of = _axis(spans.left, max(spans.right, spans.left + 1), LEFT, WIDTH - RIGHT)
     y_of = _axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
@@ -111,7 +117,7 @@ def lines(chart: Chart, shared: Frame | None = None) -> Markup:
     for curve, colour in zip(drawn, COLOURS, strict=False):
         drawing.name(curve.name, colour)
         _curve(drawing, curve, x_of, y_of, colour)
-    return drawing.markup()
+    return drawing
 
 
 def bars(rows: Sequence[Bar], *, before: str, after: str) -> Markup:

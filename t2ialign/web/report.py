@@ -1,6 +1,7 @@
 """report.html: what an alignment did, as one file that needs no network.
 
 Everything comes in as plain data, so that any verb can write one: build a `Report`, call `write`.
+`web/poster.py` draws the same `Report` as an image.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class Comparison:
     after: Image.Image
     before_passed: bool | None = None
     after_passed: bool | None = None
+    before_shows: str = ""
+    """What was read in the first image, in words; empty where nobody has read it."""
+    after_shows: str = ""
 
     @property
     def outcome(self) -> str:
@@ -60,12 +64,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows; an empty section is left out. `summary` is one paragraph of plain text."""
+    """All that a report shows; an empty section is left out. `summary` is one paragraph of plain text, and
+    `chosen` says how the comparisons were chosen.
+    """
 
     title: str
     summary: str
     headlines: Sequence[Headline]
     comparisons: Sequence[Comparison] = ()
+    chosen: str = ""
+    curve: Chart | None = None
+    """The chart that stands right after the images."""
     categories: Sequence[Bar] = ()
     charts: Sequence[Chart] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -98,27 +107,25 @@ def write(report: Report, file: Path) -> None:
 
 def render(report: Report) -> str:
     """The page as HTML text: what was fixed and broken, images, numbers, categories, curves, settings."""
-    groups: dict[str, list[tuple[Comparison, list[tuple[str, Shown, bool | None]]]]] = {}
-    for name in (FIXED, BROKEN, PASS, FAIL, OPEN):
-        if cards := [(item, _sides(item, report)) for item in report.comparisons if item.outcome == name]:
-            groups[name] = cards
     return render_page(
         "report.html",
         title=report.title,
         lead=report.summary,
         report=report,
-        groups=groups,
+        cards=[(item, _sides(item, report)) for item in report.comparisons],
+        colours={FIXED: "good", BROKEN: "bad"},
+        curve=None if report.curve is None else lines(report.curve),
         categories=bars(report.categories, before=report.before, after=report.after),
         curves=[(chart, lines(chart)) for chart in report.charts],
     )
 
 
-def _sides(item: Comparison, report: Report) -> list[tuple[str, Shown, bool | None]]:
+def _sides(item: Comparison, report: Report) -> list[tuple[str, Shown, bool | None, str]]:
     sides = (
-        (report.before, item.before, item.before_passed),
-        (report.after, item.after, item.after_passed),
+        (report.before, item.before, item.before_passed, item.before_shows),
+        (report.after, item.after, item.after_passed, item.after_shows),
     )
     return [
-        (name, shown(image, f"{item.prompt}, seed {item.seed}, drawn by the {name} model"), passed)
-        for name, image, passed in sides
+        (name, shown(image, f"{item.prompt}, seed {item.seed}, drawn by the {name} model"), passed, words)
+        for name, image, passed, words in sides
     ]

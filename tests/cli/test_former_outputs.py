@@ -10,11 +10,11 @@ import pytest
 
 from rewards import renamed
 from t2ialign import config, peers
-from t2ialign.cli import demo
 from t2ialign.cli import main as cli
 from t2ialign.cli.train import settings_of
 from t2ialign.evaluation.monitor_journal import Journal
 from t2ialign.rewriting.files import journal_of
+from t2ialign.tasks.demo.settings import Settings, claim
 from t2ialign.training.output import check_same_run
 
 SAMPLE = ["sample", "a red circle", "--num-inference-steps", "1", "--guidance-scale", "1"]
@@ -129,14 +129,9 @@ def test_prompts_that_ship_beside_the_recipes(tmp_path):
     assert config.load(cls, file, folders=(tmp_path,)).prompts == str(tmp_path / "toy_prompts.txt")
 
 
-def test_a_demo(tmp_path):
-    before = {"seed": 0, "gamma": 0.9, "discount": "sample", "num_steps": 20, "beta": 500.0, "safeguard": 0.5}
-    before |= {"lora_rank": 16, "lora_targets": ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]}
-    before |= {"lr": 2e-3, "lr_schedule": "cosine", "lr_warmup": 20, "max_steps": 700, "batch_size": 32}
-    before |= {"accumulate": 1, "evaluate_every": 50, "checkpoint_every": 100}
-    before |= {"steps": 20, "guidance": 2.0, "batch-size": 128, "tree": "0"}
-    (tmp_path / "settings.json").write_text(json.dumps(before), encoding="utf-8")
-    demo._claim(tmp_path, 0)
-    (tmp_path / "settings.json").write_text(json.dumps({**before, "guidance": 4.0}), encoding="utf-8")
-    with pytest.raises(ValueError, match="a demo with another guidance; expected the same"):
-        demo._claim(tmp_path, 0)
+def test_a_demo_of_one_round_is_not_mixed_with_one_of_several(tmp_path):
+    before = {"seed": 0, "gamma": 0.9, "num_steps": 20, "max_steps": 700, "steps": 20, "guidance": 2.0}
+    (tmp_path / "settings.json").write_text(json.dumps({**before, "tree": "0"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="a demo with another rounds, prompts_per_round"):
+        claim(tmp_path, 0, Settings())
+    assert [file.name for file in tmp_path.iterdir()] == ["settings.json"]

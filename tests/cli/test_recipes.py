@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from t2ialign.cli import demo, recipes
 from t2ialign.cli import main as cli
+from t2ialign.cli import recipes
 from t2ialign.config import load
 from t2ialign.data.prompts import read_prompts
 from t2ialign.tasks import recipe_files
+from t2ialign.tasks.demo.settings import TRAINING
 from t2ialign.training.methods import load_method, methods, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,10 +85,10 @@ def test_the_command_of_a_recipe_is_one_that_works(recipe: Path, start) -> None:
     assert str(start(method, *rest).output) == f"runs/{recipe.stem}"
 
 
-def test_the_shapes_recipe_trains_as_the_demo_does() -> None:
+def test_the_toy_recipe_trains_as_a_round_of_the_demo_does() -> None:
     recipe = yaml.safe_load((ROOT / "scripts" / "configs" / "dpo_toy.yaml").read_text())
     settings = {key: value for key, value in recipe.items() if key not in ("model", "data", "output")}
-    assert settings == {k: list(v) if isinstance(v, tuple) else v for k, v in demo.TRAINING.items()}
+    assert settings == {k: list(v) if isinstance(v, tuple) else v for k, v in TRAINING.items()}
 
 
 def test_prompts_of_the_shapes_recipe_hold_nothing_out_by_mistake() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from scripts.experiments import labelled_pairs
-from t2ialign.cli import demo, sample
 from t2ialign.cli import main as cli
 from t2ialign.config import Config
+from t2ialign.tasks.demo import images
+from t2ialign.tasks.demo.settings import Settings
 from t2ialign.training.methods import load_method, methods, settings_of
 from t2ialign.training.settings import TrainConfig
 
@@ -85,9 +86,9 @@ def test_sampling_without_a_model_says_so_and_renders_the_toy(capfd, tmp_path):
 
 def test_the_demo_and_the_proofs_name_it_themselves(monkeypatch, tmp_path: Path):
     models = []
-    monkeypatch.setattr(sample, "run", lambda args: models.append(args.model))
-    monkeypatch.setattr("t2ialign.api.sample", lambda model, *given, **how: models.append(model))
+    monkeypatch.setattr("t2ialign.tasks.rendering.run", lambda how, *given, **more: models.append(how.model))
     monkeypatch.setattr("t2ialign.toy.preferences.write_pairs", lambda folder, file: 0)
-    demo._sample(tmp_path / "demo", ["a red circle"], first_seed=0)
-    labelled_pairs.sampled(tmp_path / "pairs", ["a red circle"], 2, first_seed=0, options={})
+    prompts = ["a red circle"]
+    images.sample(tmp_path / "demo", prompts, first_seed=0, settings=Settings(), guidance_scale=2)
+    labelled_pairs.sampled(tmp_path / "pairs", prompts, 2, first_seed=0, options={})
     assert models == ["toy", "toy"]

@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -108,6 +109,24 @@ def test_headlines_carry_both_means_and_the_paired_difference() -> None:
     text = " ".join(Page(render(full_report())).text.split())
     assert "base40.0 %95 % CI [35.0, 45.0]aligned60.0 %95 % CI [55.0, 65.0]" in text
     assert "Paired difference +20.0 points 95 % CI [15.0, 25.0]; 40 images of 10 prompts." in text
+
+
+def test_what_was_asked_and_what_was_drawn_stand_with_the_images() -> None:
+    (pair,) = full_report().comparisons
+    pair = replace(pair, before_shows="a red square", after_shows="a red circle")
+    curve = Chart("Over guidance", [Curve("base", [1, 2], [30.0, 40.0])], "shaded: 95 %")
+    html = render(replace(full_report(), comparisons=[pair], chosen="At random.", curve=curve))
+    text = " ".join(Page(html).text.split())
+    parts = [
+        "At random.",
+        "asked: a red circle",
+        "drawn: a red square",
+        "drawn: a red circle",
+        "Over guidance",
+    ]
+    assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
+    assert text.index("shaded: 95 %") < text.index("Result")
+    assert "drawn:" not in render(full_report()), "nobody has read these"
 
 
 def test_users_text_is_text() -> None:
