@@ -22,9 +22,11 @@ WORDS = {number: word for word, number in NUMBERS.items()}
 def describe(things: Sequence[Thing], caption: Caption | None = None) -> str:
     """The things of `rewards.toy.vision.read_things` in words, such as "a red circle left of a blue square".
 
-    caption: the one that the image was drawn for; sizes, and which thing is named first, then follow it.
+    caption: the one that the image was drawn for; sizes are named, and things ordered, as it does.
     """
     known = [thing for thing in things if thing.shape and thing.colour]
+    if caption is not None:
+        known.sort(key=lambda thing: not caption.nouns[0].names(thing))
     linked = caption is None or caption.link is not None
     if len(things) == len(known) == 2 and linked:
         return _linked(known[0], known[1], caption)
@@ -38,8 +40,6 @@ def describe(things: Sequence[Thing], caption: Caption | None = None) -> str:
 
 def _linked(one: Thing, other: Thing, caption: Caption | None) -> str:
     """Two things and how they lie, or in a comparison how their sizes compare."""
-    if caption is not None and caption.nouns[0].names(other) and not caption.nouns[0].names(one):
-        one, other = other, one
     sized = caption is not None and any(noun.size for noun in caption.nouns)
     if caption is not None and caption.category == "comparison":
         link = next((name for name in COMPARISONS if holds(name, one, other)), "as large as")

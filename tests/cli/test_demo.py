@@ -146,7 +146,7 @@ def test_the_report_is_one_file_with_images_marks_and_words(finished: Path) -> N
     assert page.count("data:image/png") == 24 and "http" not in page.replace("http://www.w3.org", "")
     assert "pass" in page and "fail" in page and "<svg" in page
     assert page.count("asked:</span>") == 12 and page.count("drawn:</span>") == 24
-    assert "In 2 rounds the model drew 24 captions" in page
+    assert "In 2 rounds the model drew 24 captions 4 times each" in page
     with Image.open(finished / "demo.png") as image:
         assert image.format == "PNG" and image.width == 1760 and image.height > image.width
 

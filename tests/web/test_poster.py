@@ -1,6 +1,8 @@
 """The image of a report: its images pixel by pixel, its numbers in colour, its text within the margins."""
 
+import re
 from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 
 from t2ialign.web import poster
 from t2ialign.web.charts import Chart, Curve, drawn_lines
-from t2ialign.web.raster import BAD, COLOURS, FINE, GOOD, Block, length, stacked, wrapped
+from t2ialign.web.raster import BAD, COLOURS, FINE, FRAME, GOOD, QUIET, TEXT, Block, length, stacked, wrapped
 from t2ialign.web.report import Comparison
 from tests.web.test_report import full_report, make_image
 
@@ -55,6 +57,13 @@ def test_counts_have_the_colours_of_the_page() -> None:
     colours = {tuple(pixel) for pixel in np.asarray(poster.draw(full(0))).reshape(-1, 3)}
     for colour in (GOOD, BAD, COLOURS["blue"]):
         assert tuple(bytes.fromhex(colour[1:])) in colours
+
+
+def test_colours_are_those_of_the_stylesheet() -> None:
+    style = files("t2ialign.web").joinpath("templates/style.css").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", style.partition("@media")[0]))
+    named = {"text": TEXT, "quiet": QUIET, "line": FRAME, "good": GOOD, "bad": BAD}
+    assert {**COLOURS, **named}.items() <= light.items()
 
 
 def test_a_curve_goes_through_its_points_within_its_band() -> None:

@@ -68,10 +68,10 @@ def in_words(settings: Settings, result: Mapping[str, Any]) -> str:
     base, aligned = (f"{100 * result[model]['accuracy']:.1f}{SPACE}%" for model in MODELS)
     scales = (f"{result['guidance_scale'][model]:g}" for model in MODELS)
     return (
-        f"In {often} the model drew {result['prompts']} captions, an exact judge passed or failed each "
-        "image, and Diffusion-DPO with temporal discounting learned from the pairs. Of captions that it had "
-        f"never trained on, {base} were drawn right before and {aligned} after, each model at its own best "
-        f"guidance scale ({next(scales)} and {next(scales)})."
+        f"In {often} the model drew {result['prompts']} captions {settings.images_per_prompt} times each, an "
+        "exact judge passed or failed each image, and Diffusion-DPO with temporal discounting learned from "
+        f"the pairs. Of captions that it had never trained on, {base} were drawn right before and {aligned} "
+        f"after, each model at its own best guidance scale ({next(scales)} and {next(scales)})."
     )
 
 
