@@ -365,6 +365,7 @@ PRIVATE = {
     ("t2ialign/training/launch.py", "AcceleratorState._reset_state"),  # no other way to run twice
     ("t2ialign/models/adapters.py", "peft.tuners.tuners_utils.BaseTunerLayer"),  # how diffusers does it too
     ("t2ialign/toy/fit.py", "torch._foreach_lerp_"),
+    ("t2ialign/toy/fit.py", "torch.cpu._is_avx512_bf16_supported"),  # nothing public tells it
 }
 PUBLIC_DEEP = {"torch.nn.functional", "torch.utils.checkpoint", "numpy.lib.format"}
 """Documented homes of names three levels down."""

@@ -122,7 +122,8 @@ class _Learner:
 
     @torch.no_grad()
     def _show(self, weights: list[Tensor]) -> None:
-        torch._foreach_copy_([p.data for p in self.params], weights)
+        for param, weight in zip(self.params, weights, strict=True):
+            param.copy_(weight)
 
     def finish(self) -> None:
         """Put the final weights into the model, in fp32."""
@@ -146,7 +147,8 @@ class _Learner:
         saved = torch.load(file, weights_only=True)
         self.optimizer.load_state_dict(saved["optimizer"])
         for name in ("weights", "average"):
-            torch._foreach_copy_(getattr(self, name), saved[name])
+            for tensor, value in zip(getattr(self, name), saved[name], strict=True):
+                tensor.copy_(value)  # in place: the optimizer holds these very tensors
         self._show(self.weights)
         return int(saved["step"])
 

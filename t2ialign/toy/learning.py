@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel
 
@@ -91,7 +90,7 @@ def train_denoiser(
     min-SNR, which spend most on the finish, and those of an error of x_0, so that a layout, which is decided
     at high noise, is learned as fast as an edge.
     """
-    unet.set_attn_processor(AttnProcessor())  # PyTorch's fused attention is slow on heads so small
+    unet.set_default_attn_processor()  # PyTorch's fused attention is slow on heads so small
     text_encoder.set_attn_implementation("eager")
     part, (ids, caption) = share(batch), tokens
     alphas = new_scheduler().alphas_cumprod
