@@ -95,7 +95,7 @@ def of_images(reward: object) -> Reward:
     if isinstance(reward, LatentReward):
         raise ValueError(
             f"got a {type(reward).__name__}, which scores noisy latents; expected a reward of images; train "
-            "lpo takes it"
+            "lpo and train backprop take it"
         )
     if not isinstance(reward, Reward):
         raise ValueError(_not_one(reward))
@@ -204,7 +204,8 @@ def _of_images(name: str, reward: Reward | LatentReward) -> Reward:
 
     if not isinstance(reward, Reward):
         raise ValueError(
-            f"got {name}, which scores noisy latents; expected rewards of images; train lpo takes it"
+            f"got {name}, which scores noisy latents; expected rewards of images; train lpo and train "
+            "backprop take it"
         )
     return reward
 

@@ -30,9 +30,9 @@ def train(
 
     config: a recipe, by its name or as a YAML file. settings: those of the method, as `t2ialign train METHOD
     --help` lists them; they win over the recipe. `model` may be a diffusers pipeline or a `Policy`, which is
-    trained in place, `reward` a `Reward`, settings of prompts lists or pandas tables, and `data` a table with
-    paths of images. on_step is called after each optimiser step with its number and metrics, on_evaluation
-    where held-out metrics are due.
+    trained in place, `reward` a `Reward` (for backprop and lpo a `LatentReward` too), settings of prompts
+    lists or pandas tables, and `data` a table with paths of images. on_step is called after each optimiser
+    step with its number and metrics, on_evaluation where held-out metrics are due.
     Raises ValueError for an unknown method or setting, a wrong value, and an output in use.
     """
     from t2ialign.tasks import training

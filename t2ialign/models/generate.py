@@ -23,15 +23,16 @@ def generate(
     height: int | None = None,
     width: int | None = None,
     batch_size: int = 64,
+    decode: bool = True,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Render N rows of (prompt, seed) -> images (N, 3, H, W) fp32 in [0, 1] on CPU.
 
     A row is what a diffusers pipeline with a DDIMScheduler gives for the same prompt, steps, guidance, eta,
     size and precision with generator=torch.Generator().manual_seed(seed). Guidance and sizes, in pixels,
-    default to the model's own. Every unique prompt is encoded once. progress is called with the number of
-    images just finished. Raises ValueError if rows do not match, are none, a size, a seed or a step count
-    does not fit, or an image is not finite.
+    default to the model's own. Every unique prompt is encoded once. decode: if not, the scaled latents
+    (N, C, h, w) come back. progress is called with the number of images just finished. Raises ValueError if
+    rows do not match, are none, a size, a seed or a step count does not fit, or a number is not finite.
     """
     if len(prompts) != len(seeds) or not prompts:
         raise ValueError(
@@ -54,7 +55,8 @@ def generate(
         draws = SeededRows(shape, keys, policy.dtype)
         x_T, noise = draws.draw().to(policy.device), _in_order(draws) if eta > 0 else None
         x_0 = sample(policy, cond, x_T, times, kernel=ddim(eta), guidance_scale=scale, noise=noise)
-        images.append(_finite(policy.decode(x_0).cpu(), [prompts[row] for row in rows], keys))
+        made = (policy.decode(x_0) if decode else x_0).cpu()
+        images.append(_finite(made, [prompts[row] for row in rows], keys))
         if progress is not None:
             progress(len(rows))
     return torch.cat(images)
@@ -66,6 +68,7 @@ def _in_order(draws: SeededRows) -> Noise:
 
 
 def _finite(images: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
+    """The images, or latents, of which a broken one would be a broken image."""
     broken = (~images.flatten(1).isfinite().all(1)).nonzero()
     if len(broken):
         row = int(broken[0])

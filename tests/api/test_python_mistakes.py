@@ -109,7 +109,6 @@ CALLS: list[Callable[[Any], object]] = [
     lambda reward: t2ialign.score([IMAGE], [reward]),
     lambda reward: t2ialign.evaluate([IMAGE], reward, prompts="a"),
     lambda reward: t2ialign.best_of("toy", "a red circle", 2, reward=reward, **FAST),
-    lambda reward: t2ialign.train("backprop", model="toy", reward=reward, prompts=["a red circle"]),
     lambda reward: t2ialign.train("dense", model="toy", reward=reward, prompts=["a red circle"]),
 ]
 
@@ -122,10 +121,24 @@ def test_what_is_no_reward_of_images_is_one_line(
     for reward, message in (
         (Redness, r"got the class Redness as a reward; expected an object; pass Redness\(\)"),
         (torch.nn.Identity(), "got a reward of type Identity; .* call it in the method score"),
-        (Stillness(), "got a Stillness, which scores noisy latents; expected a reward of images"),
+        (
+            Stillness(),
+            "got a Stillness, .* expected a reward of images; train lpo and train backprop take it",
+        ),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             call(reward)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["backprop", "lpo"])
+def test_a_trainer_that_takes_latent_rewards_says_what_is_no_reward(method: str) -> None:
+    for reward, message in (
+        (Stillness, r"pass Stillness\(\)"),
+        (print, "expected a name of rewards.names()"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            t2ialign.train(method, model="toy", reward=reward, prompts=["a red circle"])
         assert "\n" not in str(caught.value)
 
 

@@ -19,6 +19,8 @@ class Config(PathConfig):
   Use DRaFT-1 to raise the aesthetic score of Stable Diffusion 1.5:
     t2ialign train backprop preset=draft-k prompts=prompts.txt reward=aesthetic \
       model=stable-diffusion-v1-5/stable-diffusion-v1-5
+  Use a latent reward of t2ialign train lrm, which scores latents without decoding them:
+    t2ialign train backprop -c backprop_toy reward=latent reward_options.path=runs/lrm_toy
   Watch a held-out reward, and stop when it falls:
     t2ialign train backprop -c backprop_sd15 prompts=prompts.txt monitor_prompts=heldout.txt \
       monitor_rewards=pickscore stop_on_hack=true
@@ -46,7 +48,8 @@ class Config(PathConfig):
     """A file of prompts, or one prompt, that training never sees. The mean reward of their images is measured
     at fixed seeds."""
     reward: str = "toy-clip"
-    """The reward to maximise: any name of rewards.load whose scores have gradients."""
+    """The reward to maximise: any name of rewards.load whose scores have gradients. latent scores the sampled
+    latents directly, and no image is decoded for it."""
     reward_options: dict[str, Any] = Field(default={})
     """The options of the reward, such as reward_options.weights=scorer.safetensors."""
     reward_precision: Literal["fp32", "bf16"] = "fp32"
@@ -84,7 +87,7 @@ class Config(PathConfig):
     """The number of last steps among which the end of each denoising path is drawn at random; its posterior
     mean is the image then. 0 runs every path to its end."""
     reward_input: Literal["sample", "posterior"] = "sample"
-    """What is decoded at the end of a whole path: the sample, or the posterior mean of the last step."""
+    """What is scored at the end of a whole path: the sample, or the posterior mean of the last step."""
     checkpoint_steps: bool = True
     """Recompute each recorded step and the decoder in the backward pass. Memory then grows by one latent per
     step instead of all activations of the network; gradient_checkpointing does the same within a step."""

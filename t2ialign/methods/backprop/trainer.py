@@ -1,5 +1,7 @@
 """Reward back-propagation: the reward's gradient through the decoder and some of the sampling steps.
 
+A latent reward scores the sample as it is, and there is no decoder in the graph.
+
 One engine for AlignProp (Prabhudesai et al. 2023), DRaFT, DRaFT-K and DRaFT-LV (Clark et al. 2024), ReFL (Xu
 et al. 2023) and DRTune (Wu et al. 2024): `preset` names one, and which steps record is `record`. Adam hides
 the scale of the gradient, which differs a thousandfold between values of K: neither the learning rate nor
@@ -20,8 +22,9 @@ from torch import Tensor
 
 import rewards
 from rewards import Reward
+from rewards.base import LatentReward
 from rewards.failures import check_finite
-from rewards.loading import of_images
+from rewards.loading import of_any_kind
 from t2ialign.data.prompts import read_prompts
 from t2ialign.diffusion.backprop import Plan, differentiable_sample, draw_plan, low_variance_sample
 from t2ialign.diffusion.kernels import ODE, Kernel
@@ -34,6 +37,7 @@ from t2ialign.models.base import Cond
 from t2ialign.objectives.preference import mean_square
 from t2ialign.training import base
 from t2ialign.training.facts import Facts
+from t2ialign.training.latent_score import LatentScore
 from t2ialign.training.methods import taking_any_reward
 from t2ialign.training.prompts import Prompts
 from t2ialign.training.watch.heldout_reward import IMAGES, mean_reward, starting_reward
@@ -60,7 +64,7 @@ class Batch:
 
 
 class Trainer(base.Trainer[Config, Batch]):
-    """Samples with gradient, decodes, scores, and climbs the reward.
+    """Samples with gradient, decodes for a reward of images, scores, and climbs the reward.
 
     reward: the loaded reward, which is then `cfg.reward`; else it is loaded by that name.
     """
@@ -69,31 +73,48 @@ class Trainer(base.Trainer[Config, Batch]):
     decodes = True
     wraps = False
 
-    def __init__(self, cfg: Config, *, policy: Any = None, reward: Reward | None = None) -> None:
+    def __init__(
+        self, cfg: Config, *, policy: Any = None, reward: Reward | LatentReward | None = None
+    ) -> None:
         check(cfg)
-        self._given = None if reward is None else of_images(reward)
+        self._given = None if reward is None else of_any_kind(reward)
         self.supplied |= {"reward"} if reward is not None else frozenset()
         super().__init__(cfg, policy=policy)
 
     def setup(self) -> None:
         """Encode every prompt once, load the reward. Raises ValueError for a reward without gradients."""
-        cfg, policy = self.cfg, self.policy
-        options = {cfg.reward: cfg.reward_options}
-        reward = self._given or rewards.load_all(options, options)[cfg.reward]
-        check_differentiable(cfg.reward, reward)
-        self.reward = reward.to(self.accelerator.device).requires_grad_(False).eval()
-        self.prompts = Prompts(policy, read_prompts(cfg.prompts))
+        cfg, policy, texts = self.cfg, self.policy, read_prompts(self.cfg.prompts)
+        self.size = (cfg.height or policy.native_size[0], cfg.width or policy.native_size[1])
+        self.reward = self._load_reward(texts[0])
+        self.prompts = Prompts(policy, texts)
         self.heldout = read_prompts(cfg.heldout_prompts) if cfg.heldout_prompts else []
         self.shown = (self.validation_prompts or self.prompts.texts)[:IMAGES]
         self.keep_prompts += [*self.heldout, *self.shown]
         self.kernel = Kernel(cfg.kernel, cfg.eta)
         self.kernel.check(policy.kind)
-        self.size = (cfg.height or policy.native_size[0], cfg.width or policy.native_size[1])
         self.times = policy.timesteps(cfg.num_inference_steps, self.size)
         self.shape = policy.latent_shape(*self.size)
         self._order = lru_cache(maxsize=2)(self._shuffled)
-        if cfg.checkpoint_steps:
+        if cfg.checkpoint_steps and not self.latent:
             policy.checkpoint_decoder()
+
+    def _load_reward(self, prompt: str) -> Reward | LatentScore:
+        """The reward of images, or the latent one as it scores samples, once it has gradients."""
+        name, device = self.cfg.reward, self.accelerator.device
+        reward = self._given or rewards.load(name, **self.cfg.reward_options)
+        if isinstance(reward, Reward):
+            check_differentiable(name, reward)
+        reward = reward.to(device).requires_grad_(False).eval()
+        if isinstance(reward, Reward):
+            return reward
+        score = LatentScore(reward, self.policy, self.size)
+        score.check(name, prompt)
+        return score
+
+    @property
+    def latent(self) -> bool:
+        """Whether the reward scores latents, so that nothing is decoded for it."""
+        return isinstance(self.reward, LatentScore)
 
     def batch(self, step: int, micro: int) -> Batch:
         """Every prompt comes once before any comes again; all rows of an update share one plan."""
@@ -118,12 +139,12 @@ class Trainer(base.Trainer[Config, Batch]):
         )
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The reward's loss of the decoded images, and the penalty."""
+        """The reward's loss of the decoded images, or of the latents for a latent reward, and the penalty."""
         cfg = self.cfg
         x_0, costs = self.sample(batch)
-        images = self.policy.decode(x_0)
+        samples = x_0 if self.latent else self.policy.decode(x_0)
         texts = [self.prompts.texts[i] for i in batch.numbers.tolist()] * (len(x_0) // len(batch.numbers))
-        scores = self.score(images, texts)
+        scores = self.score(samples, texts)
         if cfg.loss == "hinge" and bool((scores.detach() >= (cfg.target or 0)).all()):
             log.warning(
                 "every score of a batch is beyond target=%g, where the hinge has no gradient; raise it",
@@ -132,9 +153,10 @@ class Trainer(base.Trainer[Config, Batch]):
         losses = cfg.loss_scale * reward_loss(scores, cfg.loss, cfg.target) + cfg.penalty_weight * costs
         metrics = {
             "reward": scores,
-            "saturated": ((images <= 0) | (images >= 1)).float(),  # clamped there: no gradient passes
             "recorded_steps": torch.tensor(float(sum(batch.plan.recorded)), device=losses.device),
         }
+        if not self.latent:
+            metrics["saturated"] = ((samples <= 0) | (samples >= 1)).float()  # clamped: no gradient passes
         return losses, metrics | ({"penalty": costs} if cfg.penalty != "none" else {})
 
     def sample(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -181,12 +203,12 @@ class Trainer(base.Trainer[Config, Batch]):
         distance = (now.mean - before.mean) / torch.where(certain, 1.0, now.std)
         return torch.where(certain.flatten(), 0.0, mean_square(distance) / 2)
 
-    def score(self, images: Tensor, prompts: list[str]) -> Tensor:
+    def score(self, samples: Tensor, prompts: list[str]) -> Tensor:
         """(B,) fp32, with gradient. Raises ValueError for images outside [0, 1] or a broken score."""
         half = self.cfg.reward_precision == "bf16"
-        with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
-            scores: Tensor = self.reward(images, prompts).float()
-        if images.requires_grad and not scores.requires_grad:
+        with torch.autocast(samples.device.type, torch.bfloat16) if half else nullcontext():
+            scores: Tensor = self.reward(samples, prompts).float()
+        if samples.requires_grad and not scores.requires_grad:
             raise ValueError(
                 f"got scores without a gradient from {self.cfg.reward}, which says that it has one; expected "
                 "them computed from the images by torch; set differentiable = False in it and use train dense"
@@ -194,9 +216,9 @@ class Trainer(base.Trainer[Config, Batch]):
         return check_finite(self.cfg.reward, scores, prompts)
 
     @property
-    def trained_reward(self) -> Trained:
-        """The reward that is trained, which the monitor must not take for held out."""
-        return self.cfg.reward, self.reward
+    def trained_reward(self) -> Trained | None:
+        """The reward that is trained, for the monitor; a latent reward cannot score its images."""
+        return None if isinstance(self.reward, LatentScore) else (self.cfg.reward, self.reward)
 
     def evaluate(self) -> dict[str, float]:
         """The mean reward of images of the held-out prompts, at the same seeds every time."""
@@ -241,7 +263,8 @@ class Trainer(base.Trainer[Config, Batch]):
     def data_card(self) -> str:
         """The prompts and the reward, for the model card."""
         count = len(self.prompts.texts)
-        return f"{count} prompts from {self.cfg.prompts}, images scored by {self.cfg.reward}"
+        samples = "latents" if self.latent else "images"
+        return f"{count} prompts from {self.cfg.prompts}, {samples} scored by {self.cfg.reward}"
 
     def _shuffled(self, epoch: int) -> Tensor:
         draw = generator(PROMPT, self.cfg.seed, epoch)

@@ -32,6 +32,7 @@ from t2ialign.progress import Progress
 from t2ialign.training import base, checkpoint
 from t2ialign.training.conversion import SD, SDXL, Published
 from t2ialign.training.facts import Facts
+from t2ialign.training.latent_score import check_latents
 from t2ialign.training.output import CHECKPOINTS
 from t2ialign.training.prompts import Prompts
 from t2ialign.training.watch.heldout_reward import IMAGES, starting_reward
@@ -98,6 +99,8 @@ class Trainer(base.Trainer[Config, Batch]):
         self.accelerator.wait_for_everyone()
 
     def _scorer(self) -> StepScorer:
+        if isinstance(self.reward, LatentReward):
+            check_latents(self.reward, self.policy)
         if isinstance(self.reward, LRM):
             return LatentScorer(self.reward, self.prompts.texts, self.accelerator.device)
         if isinstance(self.reward, LatentReward):
