@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -126,14 +126,26 @@ def _margins(
     folder: Path, rows: Sequence[dict[str, Any]], judge: LRM, clip: rewards.Reward, seed: int
 ) -> dict[str, list[float]]:
     """S(chosen) - S(rejected) of every pair: the latent reward's by timestep, the CLIP's by guidance."""
-    policy, margins = load_policy("toy"), dict[str, list[float]]()
-    for start in Progress(range(0, len(rows), BATCH), desc="unseen pairs", unit="batch", delay=3):
-        pairs = NoisyPairs(policy, folder, rows[start : start + BATCH], key=(seed, start))
+    margins = dict[str, list[float]]()
+    for pairs in _batches(folder, rows, seed):
         part = {f"t{t}": pairs.by_latent(judge, t) for t in TIMES}
         part |= {f"clip@{g:g}": pairs.by_prediction(clip, MIDDLE, g) for g in (1.0, GUIDANCE)}
         for name, values in part.items():
             margins.setdefault(name, []).extend(values)
     return margins
+
+
+@torch.no_grad()
+def margins_at(judge: LRM, file: Path, t: int, seed: int) -> list[float]:
+    """S(chosen) - S(rejected) of every pair of a file, by a latent reward at t."""
+    batches = _batches(file.parent, jsonl.read(file), seed)
+    return [margin for pairs in batches for margin in pairs.by_latent(judge, t)]
+
+
+def _batches(folder: Path, rows: Sequence[dict[str, Any]], seed: int) -> Iterator[NoisyPairs]:
+    policy = load_policy("toy")
+    for start in Progress(range(0, len(rows), BATCH), desc="unseen pairs", unit="batch", delay=3):
+        yield NoisyPairs(policy, folder, rows[start : start + BATCH], key=(seed, start))
 
 
 class NoisyPairs:

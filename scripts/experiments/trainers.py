@@ -15,15 +15,14 @@ from typing import Any
 import rewards
 from rewards.latent import saved
 from rewards.toy.oracle import ToyOracle
-from scripts.experiments import labelled_pairs, stepwise
+from scripts.experiments import labelled_pairs, latent_reward, stepwise
 from scripts.experiments import rewriter_runs as runs
 from scripts.experiments.claim import SEEDS, Claim, Figure, MeasuredOnce, Row
-from scripts.experiments.encoded_latent import EncodedLatent
 from scripts.experiments.estimates import Table, bar_figure, judged
 from scripts.experiments.rewrite import RewriterClaim, all_shown, answers, prompts_and_captions
 from scripts.experiments.training import finish, recipe
 from t2ialign.evaluation.provenance import source_hash
-from t2ialign.io import atomic
+from t2ialign.io import atomic, jsonl
 from t2ialign.toy.suite import GUIDANCE, STEPS
 
 SHARED = "shared"
@@ -119,7 +118,7 @@ class RecipeRun(ShortRun):
 
 
 class ImageRun(RecipeRun):
-    """A LoRA of the image model; `latent`: its reward is the latent reward, through the VAE."""
+    """A LoRA of the image model; `latent`: its reward is the latent reward."""
 
     heldout: int = 300
     images: int = 2
@@ -148,8 +147,8 @@ class ImageRun(RecipeRun):
         (shared / PROMPTS).write_text("".join(f"{caption}\n" for caption in captions))
         values: dict[str, Any] = {"prompts": str(shared / PROMPTS)}
         if self.latent:
-            values["reward"] = EncodedLatent(saved.build(self.judge(shared, seed)))
-        elif self.method == "lpo":
+            values["reward"] = "latent"
+        if self.latent or self.method == "lpo":
             values["reward_options"] = {"path": str(self.judge(shared, seed))}
         return values
 
@@ -174,9 +173,13 @@ class JudgeRun(RecipeRun):
 
     def trained(self, shared: Path, run: Path, seed: int) -> dict[str, Any]:
         """Whether it orders each unseen pair as the oracle does, almost without noise; the base is 0.5."""
-        judge = EncodedLatent(saved.build(self.judge(shared, seed)))
-        result = labelled_pairs.ordered(self.pairs(shared, seed, UNSEEN), {TRAINED: judge})
-        return {**result, BASE: [0.5] * len(result["prompts"])}
+        judge, file = saved.build(self.judge(shared, seed)), self.pairs(shared, seed, UNSEEN)
+        margins = latent_reward.margins_at(judge, file, latent_reward.TIMES[0], seed)
+        return {
+            "prompts": [row["prompt"] for row in jsonl.read(file)],
+            TRAINED: [float(margin > 0) for margin in margins],
+            BASE: [0.5] * len(margins),
+        }
 
 
 class RewriterRun(ShortRun, RewriterClaim):
