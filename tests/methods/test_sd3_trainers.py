@@ -81,6 +81,16 @@ def test_backprop_through_a_noisy_kernel_with_its_penalty(tmp_path: Path) -> Non
     assert ran(backprop.Trainer(cfg, policy=tiny_sd3()), tmp_path)["penalty"] < 1e-6
 
 
+def test_backprop_on_latents(tmp_path: Path) -> None:
+    """The reward is told the least noisy time of 20 steps, rounded, whatever the steps of training."""
+    values = {**SHORT, "reward": "tests.training.stillness:Stillness"}
+    trainer = backprop.Trainer(
+        backprop.Config.model_validate({"output": tmp_path, **values}), policy=tiny_sd3()
+    )
+    ran(trainer, tmp_path)
+    assert set(trainer.reward.reward.times) == {round(float(trainer.policy.timesteps(20)[-2]))}
+
+
 def lpo_trainer(tmp_path: Path, policy: SD3Policy, **changes: object) -> lpo.Trainer:
     rounds = {"collect_prompts": 4, "rollout_batch": 2, "threshold_low": 0.0, "threshold_high": 0.0}
     values = {
