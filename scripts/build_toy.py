@@ -30,8 +30,8 @@ GROUPS = (
     ("recovered",),
     ("pack",),
 )
-VAE = {"steps": 1600, "lr": 2e-3}
-CLIP = {"steps": 4000, "lr": 1e-3, "weight_decay": 0.02}
+VAE: dict[str, Any] = {"steps": 1600, "lr": 2e-3}
+CLIP: dict[str, Any] = {"steps": 4000, "lr": 1e-3, "weight_decay": 0.02}
 DENOISER: dict[str, tuple[str | None, dict[str, Any]]] = {
     "clean-1": (None, {"steps": 4500, "lr": 1e-3, "warmup": 1 / 15, "decay": 0.0, "ema": 0.999}),
     "clean-2": ("clean-1", {"steps": 6000, "lr": 1e-3, "ema": 0.999}),
