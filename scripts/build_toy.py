@@ -35,7 +35,7 @@ CLIP: dict[str, Any] = {"steps": 4000, "lr": 1e-3, "weight_decay": 0.02}
 DENOISER: dict[str, tuple[str | None, dict[str, Any]]] = {
     "clean-1": (None, {"steps": 4500, "lr": 1e-3, "warmup": 1 / 15, "decay": 0.0, "ema": 0.999}),
     "clean-2": ("clean-1", {"steps": 6000, "lr": 1e-3, "ema": 0.999}),
-    "web": ("clean-2", {"steps": 2000, "lr": 3e-4, "ema": 0.999}),
+    "web": ("clean-2", {"steps": 3000, "lr": 1e-3, "ema": 0.999}),
     "recovered": ("web", {"steps": 1800, "lr": 3e-4, "ema": 0.999}),
 }
 """Stages of the denoiser: the one that each goes on from, and its `fit.Plan`."""
