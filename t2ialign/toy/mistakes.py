@@ -13,7 +13,8 @@ from rewards.toy.captions import SIZES, Caption, Noun, parse
 from rewards.toy.world import COLOURS, SHAPES
 from t2ialign.toy.captions import HELD_OUT_PAIRS, write
 
-WRONG = 0.5
+WRONG = 0.5  # of the captions that state a detail
+WRONG_BINDING = 2 / 3  # of pairs: relations and comparisons, whose colours are right, teach binding again
 MISTAKEN_SHARE = 2 / 3  # of the near misses, where there is something to mistake
 OPPOSITE = {
     **{"left of": "right of", "right of": "left of", "above": "below", "below": "above"},
@@ -44,14 +45,16 @@ def mistaken(caption: Caption, rng: np.random.Generator) -> Caption | None:
 
 
 def web_scenes(texts: list[str], seed: int) -> list[str]:
-    """Captions -> those of the scenes that they stand beside on the web: `WRONG` of them are `mistaken`.
+    """Captions -> those of the scenes that they stand beside on the web, about half of them `mistaken`.
 
     No scene shows a colour-shape pair that training never shows.
     """
     scenes = []
     for index, text in enumerate(texts):
         rng = np.random.default_rng((seed, index))
-        scene = mistaken(parse(text), rng) if rng.random() < WRONG else None
+        caption = parse(text)
+        share = WRONG_BINDING if caption.category == "pair" else WRONG
+        scene = mistaken(caption, rng) if rng.random() < share else None
         scenes.append(text if scene is None or _has_new_pair(scene) else write(scene))
     return scenes
 

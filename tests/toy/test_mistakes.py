@@ -7,7 +7,7 @@ import pytest
 
 from rewards.toy.captions import judge, parse
 from t2ialign.toy.captions import HELD_OUT_PAIRS, draw_captions, write
-from t2ialign.toy.mistakes import mistaken, near_miss, web_scenes
+from t2ialign.toy.mistakes import WRONG, WRONG_BINDING, mistaken, near_miss, web_scenes
 from t2ialign.toy.render import draw_scene
 
 
@@ -42,7 +42,7 @@ def test_nothing_to_mistake(text: str) -> None:
     assert mistaken(parse(text), np.random.default_rng(0)) is None
 
 
-def test_the_web_is_wrong_in_half_of_what_can_be_wrong_and_never_shows_a_new_pair() -> None:
+def test_the_web_is_wrong_in_its_share_of_what_can_be_wrong_and_never_shows_a_new_pair() -> None:
     texts = draw_captions(1200, 5, held_out=False)
     scenes = web_scenes(texts, 6)
     assert scenes == web_scenes(texts, 6)
