@@ -7,7 +7,7 @@ import pytest
 
 from rewards.toy.captions import judge, parse
 from t2ialign.toy.captions import HELD_OUT_PAIRS, draw_captions, write
-from t2ialign.toy.mistakes import WRONG, WRONG_BINDING, mistaken, near_miss, web_scenes
+from t2ialign.toy.mistakes import mistaken, near_miss, web_scenes
 from t2ialign.toy.render import draw_scene
 
 
