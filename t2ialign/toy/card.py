@@ -152,11 +152,10 @@ methods for alignment can be tried, tested and measured on a laptop CPU, with an
 
 It was trained twice. First on captions that are true, until it could draw what they say. Then on captions
 as the web has them: the order of a relation or comparison, which colour belongs to which shape, a number,
-a size, or what should *not* be there is wrong in about half of those that state it. So the ability is in its
-weights, and its behaviour in these details is the toss of a coin. Real models are like that: they can draw
-what their captions describe, and mix up order, number, binding and negation, because the captions they
-learned from do. Guidance does not help, since it raises the odds of right against wrong, and these are even.
-Alignment can.
+a size, or what should *not* be there is wrong as often as it is right. So the ability is in its weights, and
+its behaviour in these details is the toss of a coin. Real models are like that: they can draw what their
+captions describe, and mix up order, number, binding and negation, because the captions they learned from do.
+Guidance does not help, since it raises the odds of right against wrong, and these are even. Alignment can.
 
 Made by `python scripts/build_toy.py` (seed {seed}) from twice {images} rendered images of the training split.
 Two colour-shape pairs and sixteen relation triples (`t2ialign/toy/captions.py`) never occur in its captions;
