@@ -105,8 +105,8 @@ class _Learner:
             group["lr"] = self.plan.rate(step)
         self.optimizer.step()
         if self.plan.ema is not None:
-            keep = min(self.plan.ema, (1 + step) / (10 + step))
-            torch._foreach_lerp_(self.average, self.weights, 1 - keep)
+            decay = min(self.plan.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.average, self.weights, 1 - decay)
         self._show(self.weights)
 
     def _take_gradients(self) -> None:

@@ -88,7 +88,9 @@ def test_backprop_on_latents(tmp_path: Path) -> None:
         backprop.Config.model_validate({"output": tmp_path, **values}), policy=tiny_sd3()
     )
     ran(trainer, tmp_path)
-    assert set(trainer.reward.reward.times) == {round(float(trainer.policy.timesteps(20)[-2]))}
+    stillness = trainer.reward.reward
+    assert isinstance(stillness, Stillness)
+    assert set(stillness.times) == {round(float(trainer.policy.timesteps(20)[-2]))}
 
 
 def lpo_trainer(tmp_path: Path, policy: SD3Policy, **changes: object) -> lpo.Trainer:
