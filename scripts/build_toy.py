@@ -2,8 +2,8 @@
 
 Stages: two sets of data; vae; the two clips; two sets of latents; the denoiser on clean captions (clean-1 and
 clean-2), on captions as the web has them (web) and, to measure what is left of the ability, ten minutes on
-clean ones again (recovered), in two processes each; pack. Every process has one thread, a stage that was
-killed goes on where it was, and one that is finished is left alone. To start over, delete the work folder;
+clean ones again (recovered), in two processes each; pack. Every process that trains has one thread, a stage
+that was killed goes on where it was, and one that is finished is left alone. To start over, delete the work folder;
 to repeat the last stages with another seed, copy the files of the others.
 """
 
@@ -40,6 +40,8 @@ DENOISER: dict[str, tuple[str | None, dict[str, Any]]] = {
 }
 """Stages of the denoiser: the one that each goes on from, and its `fit.Plan`."""
 IMAGES, SEED = 160_000, 20
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Of a process that trains: two of them keep two cores busy, and the weights are the same each time."""
 
 
 def main() -> None:
@@ -64,8 +66,8 @@ def main() -> None:
     if args.stage:
         run(args.stage, args.work, args.output, args.seed)
         return
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     for group in GROUPS:
+        environment = os.environ | ({} if group == ("pack",) else ONE_THREAD)
         running = [subprocess.Popen(command(stage, args), env=environment) for stage in group]
         if any([process.wait() for process in running]):  # noqa: C419 (wait for all of them)
             sys.exit(
@@ -98,7 +100,8 @@ def run(stage: str, work: Path, output: Path, seed: int) -> None:
 
     from t2ialign.toy import build, fit
 
-    torch.set_num_threads(1)
+    if stage != "pack":
+        torch.set_num_threads(1)
     work.mkdir(parents=True, exist_ok=True)
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
