@@ -2,9 +2,9 @@
 
 Stages: two sets of data; vae; the two clips; two sets of latents; the denoiser on clean captions (clean-1 and
 clean-2), on captions as the web has them (web) and, to measure what is left of the ability, ten minutes on
-clean ones again (recovered), in two processes each; pack. Every process that trains has one thread, a stage
-that was killed goes on where it was, and one that is finished is left alone. To start over, delete the work folder;
-to repeat the last stages with another seed, copy the files of the others.
+clean ones again (recovered), in two processes each; pack. Every process that trains has one thread. A stage
+that was killed goes on where it was, and one that is finished is left alone. To start over, delete the work
+folder; to repeat the last stages with another seed, copy the files of the others.
 """
 
 import argparse
