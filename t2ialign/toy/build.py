@@ -41,7 +41,8 @@ def make_data(work: Path, name: str, *, count: int, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", np.concatenate(chunks).transpose(0, 3, 1, 2))
     (folder / "captions.json").write_text(json.dumps(texts))
-    save_tokenizer(work / "tokenizer")
+    if name == "clean":  # the two sets are made side by side: one of them writes what all stages share
+        save_tokenizer(work / "tokenizer")
 
 
 def _images(work: Path, name: str) -> Tensor:
