@@ -51,6 +51,19 @@ def load_lora(policy: Policy, path: Path | str, *, weight: float = 1.0) -> None:
     policy.forget_prompts()
 
 
+def apply_lora(policy: Policy, path: Path | str, *, weight: float = 1.0) -> None:
+    """Add one saved LoRA for good, as far as the policy is to sample alone, `weight` times.
+
+    It is folded into weights of fp32, after which a step takes as long as the base model's. Rounding to fewer
+    bits would lose its small changes, so that there it is put in beside the weights, as `load_lora` does.
+    """
+    if policy.dtype != torch.float32:
+        load_lora(policy, path, weight=weight)
+        return
+    fold(policy.components, read_for(policy, path), weight=weight)
+    policy.forget_prompts()
+
+
 def read_for(policy: Policy, path: Path | str) -> Layers:
     """The layers of a saved LoRA that the policy's model has too.
 

@@ -106,9 +106,9 @@ def opener(how: Rendering) -> Opened:
 def _open(how: Rendering) -> Any:
     policy = policy_of(how.model, precision=how.precision, attention=how.attention, options=how.options)
     for path, scale in map(parse_lora, how.loras):
-        from t2ialign.models.lora_apply import load_lora
+        from t2ialign.models.lora_apply import apply_lora
 
-        load_lora(policy, path, weight=scale)
+        apply_lora(policy, path, weight=scale)
     return policy
 
 

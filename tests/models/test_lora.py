@@ -13,7 +13,7 @@ from t2ialign.models.full import save_all, train_all
 from t2ialign.models.generate import generate
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, trainable
-from t2ialign.models.lora_apply import load_lora
+from t2ialign.models.lora_apply import apply_lora, load_lora
 from t2ialign.models.lora_saved import save_lora
 from t2ialign.models.lora_targets import UNET as TARGETS
 
@@ -228,6 +228,23 @@ def test_two_loras_add_up_by_weight(tiny_sd, tmp_path):
     x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(0))
     expected = layer.base_layer(x) + x @ (0.5 * deltas[0] - 2 * deltas[1]).T
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_lora_to_sample_with_is_folded_into_fp32_weights(tiny_sd, tmp_path):
+    """No adapter runs in a step; weights of fewer bits would round it away, so that it stays beside them."""
+    policy = load_policy(str(tiny_sd))
+    add_lora(policy, 2)
+    disturb(policy)
+    save_lora(policy, tmp_path)
+    beside, folded = load_policy(str(tiny_sd)), load_policy(str(tiny_sd))
+    load_lora(beside, tmp_path, weight=0.5)
+    apply_lora(folded, tmp_path, weight=0.5)
+    torch.testing.assert_close(predict(folded), predict(beside), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(predict(folded), predict(load_policy(str(tiny_sd))))
+    assert not any("lora_" in name for name, _ in folded.unet.named_modules())
+    half = load_policy(str(tiny_sd), precision="bf16")
+    apply_lora(half, tmp_path, weight=0.5)
+    assert half.loras == {"lora_0": 0.5}
 
 
 def test_full_weights_keep_a_frozen_copy(folder):

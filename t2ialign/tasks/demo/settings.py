@@ -12,23 +12,26 @@ from t2ialign.evaluation.provenance import source_hash
 from t2ialign.io import atomic, locks
 
 TRAINING: Mapping[str, Any] = {
-    "gamma": 0.9,
+    "gamma": 0.6,
     "discount": "sample",
     "num_inference_steps": 10,
     "beta": 500.0,
-    "safeguard": 0.5,
+    "safeguard": 0.9,
     "caption_dropout_rate": 0.2,
     "lora_rank": 16,
-    "lora_targets": ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
-    "lr": 2e-3,
+    "lora_targets": (
+        *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
+        *("conv1", "conv2", "time_emb_proj"),
+    ),
+    "lr": 1.25e-3,
     "lr_schedule": "cosine",
     "lr_warmup": 20,
     "ema": 0.99,
-    "max_steps": 200,
+    "max_steps": 120,
     "batch_size": 32,
     "accumulate": 1,
-    "evaluate_every": 50,
-    "checkpoint_every": 100,
+    "evaluate_every": 40,
+    "checkpoint_every": 60,
 }
 """Settings of `train dpo` in each round."""
 
@@ -37,7 +40,7 @@ TRAINING: Mapping[str, Any] = {
 class Settings:
     """What a demo does: rounds of sampling, judging and training, then the measurement."""
 
-    rounds: int = 3
+    rounds: int = 5
     prompts_per_round: int = 240
     images_per_prompt: int = 4
     guidance_scale: float = 4.0
