@@ -38,7 +38,7 @@ SFT_SETTINGS: dict[str, Any] = COMMON | {
 }
 GRPO_SETTINGS: dict[str, Any] = COMMON | {
     **{"max_steps": 60, "batch_size": 128, "group": 8, "lr": 3e-4, "tokens": TOKENS, "checkpoint_every": 10},
-    **{"preset": "toy", "generator": "toy", "num_inference_steps": 8, "guidance_scale": GUIDANCE},
+    **{"preset": "toy", "generator": "toy", "num_inference_steps": STEPS, "guidance_scale": GUIDANCE},
     **{"image_batch": BATCH, "reward_options": {"backend": "oracle"}},
 }
 

@@ -13,10 +13,11 @@ from scripts.experiments.estimates import Table, bar_figure, judged, line_figure
 from scripts.experiments.training import finish, recipe
 from t2ialign.evaluation.statistics import Estimate, by_category
 from t2ialign.io import jsonl
+from t2ialign.toy.suite import GUIDANCE, STEPS
 from t2ialign.web.charts import curves
 
 SCORES = "heldout.json"
-SAMPLER: dict[str, Any] = {"num_inference_steps": 8, "guidance_scale": 4.0, "batch_size": 128}
+SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": 128}
 TRAINING = recipe("reward_toy")
 
 
