@@ -2,7 +2,7 @@
 
 EXAMPLES = {
     "demo": r"""
-  Run the demo, which takes about ten minutes on a laptop:
+  Run the demo, which takes some seven minutes on a laptop:
     t2ialign demo
   Write its files to another folder:
     t2ialign demo --output runs/demo_2

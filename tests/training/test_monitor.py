@@ -30,6 +30,7 @@ from tests.training.test_progress import bars  # noqa: F401  (a fixture)
 
 PROMPTS = ("a cat", "a dog", "a red hat")
 DARKNESS, BROKEN = "tests.training.judges:Darkness", "tests.training.judges:Broken"
+BRIGHTNESS = "tests.training.brightness"
 SMALL = {"monitor_images": 2, "monitor_steps": 3, "monitor_guidance_scale": 2.0, "evaluate_every": 1}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,13 +56,13 @@ def watched(toy_config, prompts) -> Callable[..., toy.Config]:
 
 @pytest.fixture(scope="module")
 def whole(tiny_sd, prompts, tmp_path_factory) -> toy.Trainer:
-    """A finished run of four steps, measured after each, with the best weights by toy-clip."""
+    """A finished run of four steps, measured after each; the best weights are by brightness, which peaks."""
     settings = {
         "model": str(tiny_sd),
         "output": tmp_path_factory.mktemp("whole") / "run",
         "monitor_prompts": str(prompts),
-        "monitor_rewards": ("toy-clip", DARKNESS),
-        "keep_best": "toy-clip",
+        "monitor_rewards": ("toy-clip", DARKNESS, BRIGHTNESS),
+        "keep_best": BRIGHTNESS,
         **{"max_steps": 4, "batch_size": 2, "accumulate": 2, "lora_rank": 2, "lr": 1e-2, "trackers": ()},
         **{"ema": 0.5, "checkpoint_every": 2, **SMALL},
     }
@@ -94,6 +95,7 @@ def test_every_number_is_that_of_the_saved_images(whole):
             expected = {
                 "toy-clip": clip(images, [row["prompt"] for row in pair]).tolist(),
                 DARKNESS: (-images.mean((1, 2, 3))).tolist(),
+                BRIGHTNESS: images.mean((1, 2, 3)).tolist(),
                 **{name: values.tolist() for name, values in statistics(images).items()},
                 "distance": (images - before).square().flatten(1).mean(1).sqrt().tolist(),
                 "embedding-distance": (1 - (embedded * away).sum(1)).tolist(),
@@ -142,10 +144,10 @@ def test_a_run_is_the_same_with_and_without_a_monitor(whole, tmp_path):
 
 def test_the_best_weights_are_those_of_the_best_step(whole):
     output = whole.cfg.output
-    means = [row["monitor/toy-clip"] for row in numbers(output)]
+    means = [row[f"monitor/{BRIGHTNESS}"] for row in numbers(output)]
     facts = json.loads((output / "best" / "best.json").read_text())
     step = means.index(max(means))
-    assert facts == {"reward": "toy-clip", "step": step, "mean": pytest.approx(max(means))}
+    assert facts == {"reward": BRIGHTNESS, "step": step, "mean": pytest.approx(max(means))}
     assert 0 < step < 4, "neither untouched nor simply the last"
     again = toy.Trainer(whole.cfg.model_copy(update={"output": output.parent / "again", "max_steps": step}))
     again.fit()
@@ -155,7 +157,7 @@ def test_the_best_weights_are_those_of_the_best_step(whole):
         for name, tensor in load_file(there / "pytorch_lora_weights.safetensors").items()
     )
     card = (output / "README.md").read_text()
-    assert f"- Best: `best/`: step {step}, toy-clip" in card
+    assert f"- Best: `best/`: step {step}, {BRIGHTNESS}" in card
     assert (output / "best" / "run_best_kohya.safetensors").is_file()
 
 
@@ -165,7 +167,7 @@ def test_a_killed_and_resumed_run_has_the_same_rows_images_and_best_weights(whol
     keys = ["max_steps", "checkpoint_every", "ema", "output", "batch_size", "accumulate", "lora_rank", "lr"]
     keys += ["monitor_prompts", "keep_best", *SMALL]
     pairs = [f"{key}={getattr(cfg, key)}" for key in keys]
-    pairs += ["trackers=[]", f"monitor_rewards=[toy-clip, '{DARKNESS}']"]
+    pairs += ["trackers=[]", f"monitor_rewards=[toy-clip, '{DARKNESS}', {BRIGHTNESS}]"]
     killed = run("-m", "tests.training.toy", cfg.model, *pairs, KILL_AT=f"3,0,{signal.SIGKILL}")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = {row["step"] for row in rows(cfg.output)}
