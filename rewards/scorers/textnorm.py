@@ -26,7 +26,7 @@ from rewards.text.contrast_words import TOY_WORLD
 from rewards.toy.captions import parse
 
 NAMES: dict[str, dict[str, str | float]] = {
-    "toy-textnorm": {"base": "toy-clip", "contrast": "toy", "scale": 24.0}
+    "toy-textnorm": {"base": "toy-clip", "contrast": "toy", "scale": 48.5}
 }
 TABLE = {
     "toy-textnorm": (
