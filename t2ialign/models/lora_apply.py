@@ -60,6 +60,14 @@ def apply_lora(policy: Policy, path: Path | str, *, weight: float = 1.0) -> None
     if policy.dtype != torch.float32:
         load_lora(policy, path, weight=weight)
         return
+    fold_lora(policy, path, weight=weight)
+
+
+def fold_lora(policy: Policy, path: Path | str, *, weight: float = 1.0) -> None:
+    """Add the changes of one saved LoRA to the policy's weights themselves, `weight` times.
+
+    Raises ValueError as `load_lora` does.
+    """
     fold(policy.components, read_for(policy, path), weight=weight)
     policy.forget_prompts()
 

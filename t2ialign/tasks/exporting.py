@@ -152,7 +152,7 @@ def _merge(how: Export) -> Path:
     from rewards import tensor_files
     from rewards.permissions import share
     from t2ialign.models.load import PRECISIONS
-    from t2ialign.models.lora_apply import fold, read_for
+    from t2ialign.models.lora_apply import fold_lora
     from t2ialign.models.lora_saved import header_of
 
     if how.model is None:
@@ -162,7 +162,7 @@ def _merge(how: Export) -> Path:
         )
     output = how.output
     policy = _to_change(how)
-    fold(policy.components, read_for(policy, how.path), weight=how.scale)
+    fold_lora(policy, how.path, weight=how.scale)
     if how.precision != "fp32":
         policy.convert_weights(PRECISIONS[how.precision])
     partial = output.with_name(f".{output.name}.partial")

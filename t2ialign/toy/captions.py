@@ -43,9 +43,14 @@ def write(caption: Caption) -> str:
     return f"a {first}"
 
 
+def has_new_pair(caption: Caption) -> bool:
+    """Whether it names a colour-shape pair that training never shows."""
+    return any((noun.colour, noun.shape) in HELD_OUT_PAIRS for noun in caption.nouns)
+
+
 def has_new_combination(caption: Caption) -> bool:
     """Whether it names a colour-shape pair or a relation triple that training never shows."""
-    if any((noun.colour, noun.shape) in HELD_OUT_PAIRS for noun in caption.nouns):
+    if has_new_pair(caption):
         return True
     if caption.category != "relation":
         return False

@@ -11,7 +11,7 @@ import numpy as np
 
 from rewards.toy.captions import SIZES, Caption, Noun, parse
 from rewards.toy.world import COLOURS, SHAPES
-from t2ialign.toy.captions import HELD_OUT_PAIRS, write
+from t2ialign.toy.captions import has_new_pair, write
 
 MISTAKEN_SHARE = 2 / 3  # of the near misses, where there is something to mistake
 OPPOSITE = {
@@ -50,7 +50,7 @@ def web_scenes(texts: list[str], seed: int) -> list[str]:
     scenes = []
     for index, text in enumerate(texts):
         rng, caption = np.random.default_rng((seed, index)), parse(text)
-        readings = [caption, *(wrong for wrong in mistakes(caption, rng) if not _has_new_pair(wrong))]
+        readings = [caption, *(wrong for wrong in mistakes(caption, rng) if not has_new_pair(wrong))]
         scenes.append(write(readings[int(rng.integers(len(readings)))]))
     return scenes
 
@@ -77,7 +77,3 @@ def _other_word(caption: Caption, rng: np.random.Generator) -> Caption:
         return _other_word(caption, rng)
     nouns = [changed if i == place else unchanged for i, unchanged in enumerate(caption.nouns)]
     return replace(caption, nouns=tuple(nouns))
-
-
-def _has_new_pair(caption: Caption) -> bool:
-    return any((noun.colour, noun.shape) in HELD_OUT_PAIRS for noun in caption.nouns)
