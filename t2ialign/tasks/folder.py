@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from rewards.renamed import same, updated_words
+from t2ialign.data.images import open_rgb
 from t2ialign.io import jsonl, locks, manifest, naming, png_text
 from t2ialign.io.paths import check_place
 from t2ialign.models import options
@@ -20,6 +22,8 @@ KINDS_OF_RUN = ("rewriter", "best_of", *options.NAMES)
 """Keys of a row that only some runs have."""
 
 Row = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 def check_free(output: Path, *, resume: bool) -> None:
@@ -44,7 +48,7 @@ def claim(output: Path, first: Row, *, resume: bool) -> None:
 
 
 def pending(output: Path, rows: Sequence[Row]) -> list[Row]:
-    """The rows whose image is not there yet; mends a manifest that a kill has torn.
+    """The rows whose image is not there yet or is damaged; mends a manifest that a kill has torn.
 
     Raises ValueError if the folder holds a run with other settings.
     """
@@ -52,7 +56,7 @@ def pending(output: Path, rows: Sequence[Row]) -> list[Row]:
     there = {row.get("file"): row for row in jsonl.read(file)}
     for name, row in there.items():
         _check_same(row, wanted.get(name), file)
-    whole = {name: row for name, row in there.items() if (output / str(name)).is_file()}
+    whole = {name: row for name, row in there.items() if _is_whole(output / str(name))}
     if file.exists():
         jsonl.rewrite(file, whole.values())
     return [row for row in rows if row["file"] not in whole]
@@ -63,9 +67,22 @@ def finish(output: Path, rows: Sequence[Row]) -> None:
     jsonl.rewrite(output / manifest.NAME, rows)
     columns = grid_columns(rows)
     shown = rows[: shown_on_grid(rows, columns)]
-    images = [Image.open(output / row["file"], formats=["PNG"]) for row in shown]
+    images = [open_rgb(output / row["file"]) for row in shown]
     text = png_text.grid_text(shown, columns, images[0].size)
     png_text.save(contact_sheet(images, columns), output / GRID, text)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the PNG is there and its checksums hold, which is known without decoding it."""
+    if not file.is_file():
+        return False
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for broken PNG files
+        log.warning("%s is damaged (%s), so it is rendered anew", file, error)
+        return False
+    return True
 
 
 def _check_same(there: Row, wanted: Row | None, file: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, overload
 
 from PIL import Image
 
+from t2ialign.data.images import open_rgb
 from t2ialign.io.inside import inside
 from t2ialign.web.sheet import contact_sheet
 
@@ -88,9 +89,7 @@ class Samples(Sequence[Image.Image]):
     def _open(self, row: Row) -> Image.Image:
         if self.folder is None:
             return self.images[row["file"]]
-        with Image.open(inside(self.folder, row["file"]), formats=["PNG"]) as image:
-            image.load()
-            return image
+        return open_rgb(inside(self.folder, row["file"]))
 
 
 def grid_columns(rows: Sequence[Row]) -> int:
