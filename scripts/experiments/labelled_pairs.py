@@ -15,10 +15,14 @@ from rewards.scorers.textnorm import toy_near_misses
 from rewards.toy.captions import parse
 from scripts.experiments.estimates import Table
 from t2ialign.io import jsonl
+from t2ialign.toy.suite import GUIDANCE, STEPS
+
+SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": 128}
+"""Of samples and of held-out images: what suits the base model best."""
 
 
 def sampled(
-    folder: Path, captions: Sequence[str], each: int, *, first_seed: int, options: Mapping[str, Any]
+    folder: Path, captions: Sequence[str], each: int, *, first_seed: int, options: Mapping[str, Any] = SAMPLER
 ) -> Path:
     """Pairs of one caption's samples, one right and one wrong -> the JSONL file beside `folder`.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 import rewards
 from rewards.latent import saved
 from rewards.latent.lrm import LRM
-from scripts.experiments import labelled_pairs, trained
+from scripts.experiments import labelled_pairs
 from scripts.experiments.claim import Figure, MeasuredOnce, Row
 from scripts.experiments.estimates import Table, judged, line_figure
 from scripts.experiments.training import finish, recipe
@@ -51,7 +51,7 @@ class LatentRewardClaim(MeasuredOnce):
     render_captions: tuple[int, int] = (4000, 700)
     near_misses: tuple[int, int] = (8, 2)
     """The same for the renders, in training and in the test."""
-    options: ClassVar[dict[str, Any]] = trained.SAMPLER
+    options: ClassVar[dict[str, Any]] = labelled_pairs.SAMPLER
     training: ClassVar[dict[str, Any]] = TRAINING
     fine_tuning: ClassVar[dict[str, Any]] = FINE_TUNING
 

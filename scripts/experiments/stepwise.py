@@ -14,11 +14,6 @@ from scripts.experiments.claim import MeasuredOnce
 from scripts.experiments.training import recipe
 from t2ialign.io import atomic
 
-GUIDANCE, STEPS = 1.0, 10
-"""The guidance of training and of the held-out images: none, where the base has the most to gain."""
-SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": 2.0, "batch_size": 128}
-"""Of the pairs: without guidance few samples are right."""
-HELD_OUT_SAMPLER: dict[str, Any] = {**SAMPLER, "guidance_scale": GUIDANCE}
 ACCURACY = "accuracy.json"
 PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
@@ -27,7 +22,7 @@ SIZES = {"captions": 480, "samples": 6, "renders": 4000, "near_misses": 8}
 UNWATCHED: dict[str, Any] = {"evaluate_every": 10_000, "checkpoint_limit": 0, "trackers": ()}
 MONITOR = ("monitor_rewards", "monitor_steps", "monitor_guidance_scale")
 LENGTH = ("max_steps", "checkpoint_every")
-STEPWISE = recipe("lpo_toy", "preset", *LENGTH, *MONITOR, **UNWATCHED)
+STEPWISE = recipe("lpo_toy", "preset", "lr_schedule", *LENGTH, *MONITOR, **UNWATCHED)
 """Of lpo and its presets; beta and thresholds fit this world's latents and scores (docs/lpo.md)."""
 
 
@@ -37,7 +32,7 @@ class SteppedClaim(MeasuredOnce):
     paper = "Zhang et al., NeurIPS 2025, arXiv 2502.01051"
     result = ACCURACY
     pairs: ClassVar[dict[str, int]] = SIZES
-    options: ClassVar[dict[str, Any]] = SAMPLER
+    options: ClassVar[dict[str, Any]] = labelled_pairs.SAMPLER
     heldout: int = 160
     images: int = 2
 
@@ -69,7 +64,7 @@ def held_out_captions(count: int, draw: int, *, each: int) -> list[str]:
 
 
 def oracle_on(
-    lora: Path | None, prompts: list[str], seed: int, sampler: Mapping[str, Any] = HELD_OUT_SAMPLER
+    lora: Path | None, prompts: list[str], seed: int, sampler: Mapping[str, Any] = labelled_pairs.SAMPLER
 ) -> list[float]:
     """Whether the oracle passes an image of each prompt, with a LoRA or of the base; seeds never change."""
     first_seed, loras = 9_000_000 + 100_000 * seed, () if lora is None else lora

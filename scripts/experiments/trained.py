@@ -13,11 +13,9 @@ from scripts.experiments.estimates import Table, bar_figure, judged, line_figure
 from scripts.experiments.training import finish, recipe
 from t2ialign.evaluation.statistics import Estimate, by_category
 from t2ialign.io import jsonl
-from t2ialign.toy.suite import GUIDANCE, STEPS
 from t2ialign.web.charts import curves
 
 SCORES = "heldout.json"
-SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": 128}
 TRAINING = recipe("reward_toy")
 
 
@@ -46,7 +44,7 @@ class TrainedClaim(MeasuredOnce):
             # More images of one caption would make few more pairs, so each caption is sampled once.
             captions = labelled_pairs.distinct_captions(count, draw, held_out=name == "test")
             first_seed = (2 * seed + place) * 100_000 + 5_000_000
-            labelled_pairs.sampled(folder / name, captions, each, first_seed=first_seed, options=SAMPLER)
+            labelled_pairs.sampled(folder / name, captions, each, first_seed=first_seed)
         run = folder / "training"
         finish("reward", {**self.training, "data": str(folder / "train.jsonl")}, run, seed)
         base, trained = rewards.load(self.training["reward"]), rewards.load("trained", weights=str(run))

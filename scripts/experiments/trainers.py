@@ -23,14 +23,12 @@ from scripts.experiments.rewrite import RewriterClaim, all_shown, answers, promp
 from scripts.experiments.training import finish, recipe
 from t2ialign.evaluation.provenance import source_hash
 from t2ialign.io import atomic, jsonl
-from t2ialign.toy.suite import GUIDANCE, STEPS
 
 SHARED = "shared"
 """Beside the claims: pairs, latent reward and the base's verdicts, made by the first run to need them."""
-PROMPTS, SAMPLES, UNSEEN, JUDGE, VERDICTS = "prompts.txt", "samples", "unseen", "lrm", "base.json"
+PROMPTS, SAMPLES, UNSEEN, VERDICTS = "prompts.txt", "samples", "unseen", "base.json"
+RENDERS, JUDGED, JUDGE = "renders", "judged.jsonl", "lrm"
 BASE, TRAINED = "base", "trained"
-SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": 128}
-"""Of the pairs and of the held-out images."""
 METHODS = ("dpo", "lrm", "reward", "dense", "backprop", "lpo")
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     method: recipe(f"{method}_toy", "heldout_prompts", *stepwise.MONITOR, trackers=()) for method in METHODS
@@ -45,7 +43,7 @@ class ShortRun(MeasuredOnce):
     single_seed = True
     result = "heldout.json"
     training: Mapping[str, Any]
-    sampler: Mapping[str, Any] = SAMPLER
+    sampler: Mapping[str, Any] = labelled_pairs.SAMPLER
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """One row over the captions of all seeds."""
@@ -81,6 +79,9 @@ class RecipeRun(ShortRun):
     unseen: int = 240
     samples: int = 4
     """Captions drawn for training and for unseen pairs, and samples of each."""
+    renders: int = 1500
+    near_misses: int = 4
+    """Captions that are rendered for the latent reward beside its samples, and near misses of each."""
 
     def __init__(self, method: str, *, seeds: Sequence[int] = (0,)) -> None:
         self.method, self.seeds, self.training = method, tuple(seeds), SETTINGS[method]
@@ -111,9 +112,14 @@ class RecipeRun(ShortRun):
         )
 
     def judge(self, shared: Path, seed: int) -> Path:
-        """The latent reward that is trained on the pairs by its own recipe."""
-        data = {"data": str(self.pairs(shared, seed))}
-        finish("lrm", {**self.judge_training, **data}, shared / JUDGE, seed)
+        """The latent reward that is trained by its own recipe, on the pairs and on renders.
+
+        On some hundred pairs of samples alone it learns them by heart (docs/lpo.md).
+        """
+        captions = labelled_pairs.distinct_captions(self.renders, 14_000 + seed, held_out=False)
+        renders = labelled_pairs.rendered(shared / RENDERS, captions, self.near_misses, seed=seed)
+        data = labelled_pairs.joined(shared / JUDGED, [self.pairs(shared, seed), renders])
+        finish("lrm", {**self.judge_training, "data": str(data)}, shared / JUDGE, seed)
         return shared / JUDGE
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from rewards.latent import saved
 from rewards.latent.untrained import from_pipeline
-from scripts.experiments import trainers
+from scripts.experiments import labelled_pairs, trainers
 from scripts.experiments.trainers import BASE, CLAIMS, SETTINGS, TRAINED, ImageRun, JudgeRun, ScorerRun
 from scripts.experiments.training import FILES, RECIPES, finish
 from t2ialign.evaluation.manifest_scores import read_image
@@ -36,8 +36,9 @@ CHANGES = {
 
 def small(claim):
     claim.seeds, claim.captions, claim.unseen, claim.samples = (0,), 6, 6, 2
+    claim.renders, claim.near_misses = 3, 2
     claim.heldout, claim.images = 3, 2
-    claim.sampler = {**trainers.SAMPLER, "num_inference_steps": 2}
+    claim.sampler = {**labelled_pairs.SAMPLER, "num_inference_steps": 2}
     claim.training = {**claim.training, **FEW, **CHANGES[claim.method]}
     claim.judge_training = {**SETTINGS["lrm"], **FEW, **CHANGES["lrm"]}
     return claim
@@ -87,6 +88,14 @@ def test_scorers_are_measured_on_pairs_that_training_never_saw(measured):
     assert set(judge[BASE]) == {0.5} and set(scorer[BASE]) | set(judge[TRAINED]) <= {0.0, 1.0}
 
 
+def test_the_latent_reward_learns_from_pairs_of_samples_and_of_renders(measured):
+    shared = measured / trainers.SHARED / source_hash() / "seed-0"
+    sampled, judged = (jsonl.read(shared / name) for name in ("samples.jsonl", "judged.jsonl"))
+    rendered = jsonl.read(shared / "renders.jsonl")
+    assert judged == [*sampled, *rendered] and 3 <= len(rendered) <= 6
+    assert not any(is_held_out(row["prompt"]) for row in judged)
+
+
 def test_what_runs_share_is_made_once_and_nothing_is_trained_twice(measured):
     shared = measured / trainers.SHARED / source_hash() / "seed-0"
     once = [shared / "samples.jsonl", shared / "lrm" / "latent_reward.safetensors", shared / "base.json"]
@@ -127,7 +136,8 @@ def test_settings_are_those_of_the_recipe(method):
 def test_every_trainer_of_a_toy_recipe_has_a_run():
     methods = {claim.method for claim in CLAIMS if isinstance(claim, trainers.RecipeRun)}
     assert {f"{method}_toy" for method in methods} == {file.stem for file in RECIPES.glob("*_toy.yaml")}
-    assert trainers.SAMPLER["guidance_scale"] == GUIDANCE and trainers.SAMPLER["num_inference_steps"] == STEPS
+    sampler = {"guidance_scale": GUIDANCE, "num_inference_steps": STEPS}
+    assert sampler.items() <= ImageRun("lpo").sampler.items() <= labelled_pairs.SAMPLER.items()
 
 
 def test_a_run_holds_if_the_interval_lies_above_zero(tmp_path):
