@@ -56,10 +56,10 @@ def pending(output: Path, rows: Sequence[Row]) -> list[Row]:
     there = {row.get("file"): row for row in jsonl.read(file)}
     for name, row in there.items():
         _check_same(row, wanted.get(name), file)
-    whole = {name: row for name, row in there.items() if _is_whole(output / str(name))}
+    intact = {name: row for name, row in there.items() if _is_intact(output / str(name))}
     if file.exists():
-        jsonl.rewrite(file, whole.values())
-    return [row for row in rows if row["file"] not in whole]
+        jsonl.rewrite(file, intact.values())
+    return [row for row in rows if row["file"] not in intact]
 
 
 def finish(output: Path, rows: Sequence[Row]) -> None:
@@ -72,7 +72,7 @@ def finish(output: Path, rows: Sequence[Row]) -> None:
     png_text.save(contact_sheet(images, columns), output / GRID, text)
 
 
-def _is_whole(file: Path) -> bool:
+def _is_intact(file: Path) -> bool:
     """Whether the PNG is there and its checksums hold, which is known without decoding it."""
     if not file.is_file():
         return False
