@@ -6,7 +6,10 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from t2ialign.models.base import Policy
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +36,11 @@ def distilled(place: str, scheduler: Mapping[str, Any]) -> str | None:
     return None
 
 
-def warn_before_training(reason: str | None) -> None:
-    """Log one warning if there is a reason to take the model for a distilled one."""
-    if reason is not None:
+def advise_before_training(policy: Policy) -> None:
+    """Log one warning if the model seems to be distilled. Raises ValueError for one that cannot be trained."""
+    if policy.untrainable is not None:
+        raise ValueError(f"got model {policy.source}, {policy.untrainable}; choose another model")
+    if (reason := policy.distilled) is not None:
         log.warning(
             "the model seems to be distilled to a few steps (%s); training on all timesteps undoes the "
             "distillation; train the model it was distilled from",

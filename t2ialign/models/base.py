@@ -40,7 +40,7 @@ class Policy(ABC):
     """The guidance scale that the family's pipeline samples with by default."""
 
     family: str
-    """A short name, "sd1", "sd2" or "sdxl", on which defaults of settings may depend."""
+    """A short name, such as "sdxl", on which defaults of settings may depend."""
     adapted: Any
     """The network of diffusers as loaded, an nn.Module: it gets the LoRA, or is trained whole."""
     net: nn.Module
@@ -57,6 +57,8 @@ class Policy(ABC):
     """The options with which the model was read."""
     distilled: str | None = None
     """The sign that it is distilled to a few sampling steps; None without one."""
+    untrainable: str | None = None
+    """What it is, and what is expected in its place, if it cannot be trained; None if it can."""
     device: torch.device
     dtype: torch.dtype
     """The precision the network computes in."""

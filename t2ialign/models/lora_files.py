@@ -175,8 +175,8 @@ def _sorted(
             )
         if key is None or not (match or name.endswith(".alpha")):
             raise ValueError(
-                f"got LoRA {str(file)!r} with the unknown key {name!r}; expected a LoRA for Stable Diffusion "
-                f"1, 2 or XL in a format of {FORMATS}"
+                f"got LoRA {str(file)!r} with the unknown key {name!r}; expected a LoRA of an image model "
+                f"in a format of {FORMATS}"
             )
         if match:
             side = {"A": "down", "B": "up"}.get(match["peft"], match["kohya"] or match["old"])

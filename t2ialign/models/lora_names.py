@@ -43,6 +43,9 @@ _SGM = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.?(.*)|(middle_bl
 _UNET_PATH = re.compile(
     r"((down|up)_blocks\.\d+|mid_block)\..+|conv_in|conv_out|(time|add)_embedding\.linear_[12]"
 )
+_TRANSFORMER_PATH = re.compile(
+    r"((single_)?transformer_blocks|layers|noise_refiner|context_refiner)\.\d+\."
+)
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -133,7 +136,7 @@ def _key(component: str, path: str, layers_per_block: int) -> str | None:
         known = path if _UNET_PATH.fullmatch(path) else from_sgm(path, layers_per_block)
         return f"{UNET}.{known}" if known else None
     if component == TRANSFORMER:  # diffusers' own names, the only ones there are of it here
-        return f"{TRANSFORMER}.{path}" if path.startswith("transformer_blocks.") else None
+        return f"{TRANSFORMER}.{path}" if _TRANSFORMER_PATH.match(path) else None
     before, _, last = path.rpartition(".")
     path = f"{before}.{_OLD_TEXT.get(last, last)}" if before else last
     path = f"text_model.{path}" if path.startswith("encoder.") else path  # newer CLIPs have one level less

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
-from t2ialign.models.advice import warn_before_training
+from t2ialign.models.advice import advise_before_training
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import trainable
 from t2ialign.models.options import options_of
@@ -71,7 +71,7 @@ class Trainer(Loop[Cfg, BatchT]):
         if cfg.lora_targets is None:
             cfg = cfg.model_copy(update={"lora_targets": self.policy.lora_targets})
         self.cfg = cfg
-        warn_before_training(self.policy.distilled)
+        advise_before_training(self.policy)
         identity = None if self._policy is None else identity_of(self._policy)
         write, often = make_trainable(self.policy, cfg), cfg.lora_rank > 0
         if cfg.gradient_checkpointing:

@@ -22,7 +22,7 @@ from t2ialign.models.lora import ADAPTER, add_lora, trainable
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_files import FILE, METADATA, partial_name, read_lora, write_diffusers
 from t2ialign.models.lora_saved import save_lora
-from t2ialign.models.lora_targets import UNET as TARGETS
+from t2ialign.models.lora_targets import ATTENTION as TARGETS
 from t2ialign.models.mixing import mix_layers
 from tests import loras
 
@@ -318,7 +318,7 @@ def broken(folder: Path, b: Path) -> None:
         ("no.safetensors", r"got LoRA '.*no\.safetensors'; expected a safetensors file"),
         ("pickled.bin", r"got LoRA '.*pickled\.bin'; expected a safetensors file"),
         ("empty.safetensors", r"which is empty; expected one in a format of diffusers, old diffusers, PEFT"),
-        ("odd.safetensors", r"with the unknown key 'lora_unet_.*'; expected a LoRA for Stable Diffusion"),
+        ("odd.safetensors", r"with the unknown key 'lora_unet_.*'; expected a LoRA of an image model"),
         ("text.safetensors", r"with the unknown key 'text_encoder\.x\.lora_A\.weight'; .* kohya and ComfyUI"),
         ("dora.safetensors", r"with '.*lora_magnitude_vector', which is DoRA; expected a plain LoRA"),
         ("half.safetensors", r"with half of .*; expected two factors of one rank"),

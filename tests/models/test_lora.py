@@ -15,7 +15,7 @@ from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora, trainable
 from t2ialign.models.lora_apply import apply_lora, load_lora
 from t2ialign.models.lora_saved import save_lora
-from t2ialign.models.lora_targets import UNET as TARGETS
+from t2ialign.models.lora_targets import ATTENTION as TARGETS
 
 SD15 = {
     "sample_size": 64,

@@ -13,7 +13,7 @@ from t2ialign.models.load import load_policy
 from t2ialign.models.lora import add_lora
 from t2ialign.models.lora_names import key_of, to_kohya
 from t2ialign.models.lora_saved import save_kohya, save_lora
-from t2ialign.models.lora_targets import UNET as TARGETS
+from t2ialign.models.lora_targets import ATTENTION as TARGETS
 from tests.loras import MORE_TARGETS, SD15, SD21, SDXL, TEXT_TARGETS, full_size, sgm_names, stated, targeted
 
 SUFFIX = re.compile(

@@ -13,7 +13,8 @@ from t2ialign.models.full import save_all, train_all
 from t2ialign.models.lora import add_lora, trainable
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_saved import save_lora
-from tests.models.tiny_sd3 import T5_LENGTH, SD3Policy, tiny_sd3, tiny_sd3_pipeline
+from t2ialign.models.families.sd3 import SD3Policy
+from tests.models.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
 
 PROMPTS = ["a red circle", "two blue squares"]
 SIZE = (24, 40)
@@ -40,7 +41,6 @@ def test_the_ode_is_the_pipelines_own_sampler(policy: SD3Policy, guidance_scale:
         num_inference_steps=5,
         guidance_scale=guidance_scale,
         latents=x_T,
-        max_sequence_length=T5_LENGTH,
         output_type="latent",
     ).images
     cond, times = policy.encode_prompts(PROMPTS), policy.timesteps(5, SIZE)

@@ -74,15 +74,17 @@ def encode_two(
     encoders: Sequence[Any],
     prompts: Sequence[str],
     clip_skip: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """SDXL: both encoders' last but one hidden states side by side, and the second's pooled embedding.
+) -> tuple[Tensor, ...]:
+    """SDXL and SD3: both encoders' last but one hidden states side by side, and the pooled embedding of each.
 
-    clip_skip: layers before those, as diffusers counts. Returns (B, positions, width_1 + width_2) and
-    (B, projection). Podell et al. 2023, section 2.1.
+    clip_skip: layers before those, as diffusers counts. Returns (B, positions, width_1 + width_2), and
+    (B, projection) twice; a first encoder without a projection has its unprojected one there. Podell et al.
+    2023, section 2.1.
     """
     outputs = [encode(*pair, prompts) for pair in zip(tokenizers, encoders, strict=True)]
     hidden = [_layer(out, 1 + (clip_skip or 0)) for out in outputs]
-    return torch.cat(hidden, dim=-1), outputs[-1].text_embeds
+    pooled = [out.text_embeds if "text_embeds" in out else out.pooler_output for out in outputs]
+    return torch.cat(hidden, dim=-1), *pooled
 
 
 def _layer(out: Any, skipped: int) -> Tensor:

@@ -10,7 +10,7 @@ from t2ialign.diffusion.path import fp32
 from t2ialign.models.base import Cond, Policy
 from t2ialign.models.families import clip_text
 from t2ialign.models.families.ddpm import DDPMLatents, read_schedule
-from t2ialign.models.lora_targets import UNET
+from t2ialign.models.lora_targets import ATTENTION
 from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.models.pipeline import PipelinePolicy
 from t2ialign.models.single.layout import family_of
@@ -19,7 +19,7 @@ from t2ialign.models.single.layout import family_of
 class UNetPolicy(PipelinePolicy):
     """StableDiffusionPipeline as a policy. Raises ValueError for a network or a schedule it cannot train."""
 
-    component, save_class, lora_targets = "unet", "UNet2DConditionModel", UNET
+    component, save_class, lora_targets = "unet", "UNet2DConditionModel", ATTENTION
     default_guidance_scale = 7.5
     latents: DDPMLatents
 

@@ -26,7 +26,7 @@ class SDXLPolicy(UNetPolicy):
     def _encode(self, prompts: Sequence[str], clip_skip: int | None) -> Cond:
         pipe = self.pipe
         tokenizers, encoders = (pipe.tokenizer, pipe.tokenizer_2), (pipe.text_encoder, pipe.text_encoder_2)
-        hidden, pooled = clip_text.encode_two(tokenizers, encoders, prompts, clip_skip)
+        hidden, _, pooled = clip_text.encode_two(tokenizers, encoders, prompts, clip_skip)
         size = self.native_size
         return self.with_size({"prompt_embeds": hidden, "pooled": pooled}, size, (0, 0), size)
 
