@@ -8,8 +8,9 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from t2ialign.models.families import pipelines
 from t2ialign.models.families.sd import UNetPolicy
+from t2ialign.models.families.sd3 import SD3Policy
 from t2ialign.models.wrapped import is_pipeline, wrap
-from tests.models.tiny_sd3 import SD3Policy, tiny_sd3_pipeline
+from tests.models.tiny_sd3 import tiny_sd3_pipeline
 
 
 class Ours(StableDiffusionPipeline):
@@ -25,9 +26,10 @@ def test_a_family_takes_its_pipelines_and_what_inherits_from_them(tiny_sd: Path)
 
 def test_a_new_family_needs_no_word_of_it_here(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = tiny_sd3_pipeline()
-    with pytest.raises(ValueError, match="got a pipeline of class StableDiffusion3Pipeline; expected one of"):
-        wrap(pipe)
-    monkeypatch.setitem(pipelines(), "StableDiffusion3Pipeline", SD3Policy)
+    with monkeypatch.context() as without:
+        without.delitem(pipelines(), "StableDiffusion3Pipeline")
+        with pytest.raises(ValueError, match="of class StableDiffusion3Pipeline; expected one of FluxPipeline"):
+            wrap(pipe)
     assert isinstance(wrap(pipe), SD3Policy)
     pipe.transformer = None
     with pytest.raises(ValueError, match="got a StableDiffusion3Pipeline without transformer; expected"):

@@ -1,4 +1,4 @@
-"""A flow model without a U-Net behind the boundary: it samples as diffusers does, and has LoRA files."""
+"""What Stable Diffusion 3 has of its own: its grid, its three text encoders, its noisy kernels."""
 
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from t2ialign.models.full import save_all, train_all
 from t2ialign.models.lora import add_lora, trainable
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_saved import save_lora
-from t2ialign.models.families.sd3 import SD3Policy
+from t2ialign.models.families.sd3 import T5_LENGTH, SD3Policy
+from t2ialign.models.options import ModelOptions
 from tests.models.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
 
 PROMPTS = ["a red circle", "two blue squares"]
@@ -29,28 +30,6 @@ def start(policy: SD3Policy, size: tuple[int, int] = SIZE) -> Tensor:
     return torch.randn(2, *policy.latent_shape(*size), generator=torch.Generator().manual_seed(0))
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("guidance_scale", [1.0, 4.5])
-def test_the_ode_is_the_pipelines_own_sampler(policy: SD3Policy, guidance_scale: float) -> None:
-    """The same noise, another size than the model's own, guidance on and off: diffusers' latents."""
-    x_T = start(policy)
-    theirs = policy.pipe(
-        PROMPTS,
-        height=SIZE[0],
-        width=SIZE[1],
-        num_inference_steps=5,
-        guidance_scale=guidance_scale,
-        latents=x_T,
-        output_type="latent",
-    ).images
-    cond, times = policy.encode_prompts(PROMPTS), policy.timesteps(5, SIZE)
-    ours = sample(policy, cond, x_T, times, kernel=ODE, guidance_scale=guidance_scale)
-    assert not torch.allclose(ours, x_T, atol=0.1)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    images = policy.pipe.vae.decode(theirs / 1.5305 + 0.0609).sample / 2 + 0.5
-    torch.testing.assert_close(policy.decode(ours), images.clamp(0, 1), rtol=1e-3, atol=1e-4)
-
-
 def test_the_grid_is_the_published_one_with_its_almost_empty_last_step(policy: SD3Policy) -> None:
     """diffusers shifts its shifted range again: sigma of shift 3 and 10 steps ends in .278, .0089, 0."""
     sigma = policy.path(policy.timesteps(10))[1]
@@ -63,16 +42,6 @@ def test_training_times_are_logit_normal_and_shifted(policy: SD3Policy) -> None:
     """u = 1/2 is the median: base 1/2, shifted by 3 to 3/4. u = .2441 is base 2/3, shifted to 6/7."""
     times = policy.draw_timesteps(torch.tensor([0.0, 0.2441, 0.5, 1.0], dtype=torch.float64))
     torch.testing.assert_close(times, torch.tensor([1000, 857.14, 750, 0]), rtol=0, atol=0.1)
-
-
-def test_latents_are_shifted_and_scaled(policy: SD3Policy) -> None:
-    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    mean, std = policy.encode_images(images)
-    theirs = policy.pipe.vae.encode(2 * images - 1).latent_dist
-    torch.testing.assert_close(mean, (theirs.mean - 0.0609) * 1.5305)
-    torch.testing.assert_close(std, theirs.std * 1.5305)
-    with pytest.raises(ValueError, match="multiples of 8 pixels"):
-        policy.latent_shape(28, 32)  # the VAE's factor is 4, the transformer's patch 2
 
 
 @pytest.mark.parametrize("kernel", [ddim(1.0), flow_sde(0.7), cps(0.8)], ids=str)
@@ -107,28 +76,6 @@ def test_the_fingerprint_sees_every_text_encoder_and_the_vae(policy: SD3Policy) 
     assert SD3Policy(other).fingerprint() == before  # the cache holds nothing of it
 
 
-def test_a_lora_is_loaded_by_the_pipeline_and_by_us(tmp_path: Path) -> None:
-    policy, x_T = tiny_sd3(), start(tiny_sd3(), (32, 32))
-    add_lora(policy, 2)
-    names = {name.rpartition(".lora_")[0] for name in trainable(policy)}
-    assert {name.rsplit(".attn.", 1)[1] for name in names} >= {"to_q", "to_out.0", "add_q_proj"}
-    with torch.no_grad():
-        for parameter in trainable(policy).values():
-            parameter.add_(0.3)
-    file = save_lora(policy, tmp_path)
-    t, cond = torch.tensor([500.0, 900.0]), policy.encode_prompts(PROMPTS)
-    trained = policy.predict(x_T, t, cond)
-    pipe: StableDiffusion3Pipeline = tiny_sd3_pipeline()
-    pipe.load_lora_weights(tmp_path, weight_name=file.name)
-    again = tiny_sd3()
-    load_lora(again, file)
-    assert not torch.allclose(trained, tiny_sd3().predict(x_T, t, cond), atol=1e-3)
-    for other in (SD3Policy(pipe), again):
-        torch.testing.assert_close(other.predict(x_T, t, cond), trained.detach(), rtol=1e-4, atol=1e-4)
-    with policy.reference():
-        torch.testing.assert_close(policy.predict(x_T, t, cond), tiny_sd3().predict(x_T, t, cond))
-
-
 def test_all_weights_are_written_under_the_networks_name(tmp_path: Path) -> None:
     policy = tiny_sd3()
     train_all(policy)
@@ -137,3 +84,42 @@ def test_all_weights_are_written_under_the_networks_name(tmp_path: Path) -> None
     restored = type(policy.adapted).from_pretrained(written)
     for name, value in restored.state_dict().items():
         assert torch.equal(value, policy.adapted.state_dict()[name]), name
+
+
+@torch.no_grad()
+def test_without_t5_there_are_zeros_in_its_place() -> None:
+    """As in diffusers' pipeline, which fills T5's tokens with zeros; with it they are no zeros."""
+    pipe = tiny_sd3_pipeline()
+    pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
+    theirs, _, pooled, _ = pipe.encode_prompt(PROMPTS, None, None, do_classifier_free_guidance=False)
+    cond = SD3Policy(pipe).encode_prompts(PROMPTS)
+    torch.testing.assert_close(cond["prompt_embeds"], theirs)
+    torch.testing.assert_close(cond["pooled"], pooled)
+    assert not cond["prompt_embeds"][:, -T5_LENGTH:].any()
+    assert tiny_sd3().encode_prompts(PROMPTS)["prompt_embeds"][:, -T5_LENGTH:].any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("clip_skip", [None, 1])
+def test_prompts_are_encoded_as_in_the_pipeline(clip_skip: int | None) -> None:
+    pipe = tiny_sd3_pipeline()
+    theirs, _, pooled, _ = pipe.encode_prompt(
+        PROMPTS, None, None, do_classifier_free_guidance=False, clip_skip=clip_skip
+    )
+    cond = SD3Policy(pipe, options=ModelOptions(clip_skip=clip_skip)).encode_prompts(PROMPTS)
+    torch.testing.assert_close(cond["prompt_embeds"], theirs)
+    torch.testing.assert_close(cond["pooled"], pooled)
+
+
+def test_what_t5_reads_is_not_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    """The CLIPs read less: a prompt is cut where T5's window ends, or the CLIPs' without it."""
+    long, longer = "a red circle " * 10, "a red circle " * 30
+    policy = tiny_sd3()
+    policy.encode_prompts([long])
+    assert not caplog.records
+    policy.encode_prompts([longer])
+    assert f"the model reads {T5_LENGTH - 2}" in caplog.text
+    policy.pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
+    caplog.clear()
+    policy.encode_prompts([long])
+    assert "prompt 'a red circle" in caplog.text
