@@ -37,7 +37,7 @@ def distilled(place: str, scheduler: Mapping[str, Any]) -> str | None:
 
 
 def advise_before_training(policy: Policy) -> None:
-    """Log one warning if the model seems to be distilled. Raises ValueError for one that cannot be trained."""
+    """Log one warning for a model that seems distilled. Raises ValueError for one that cannot be trained."""
     if policy.untrainable is not None:
         raise ValueError(f"got model {policy.source}, {policy.untrainable}; choose another model")
     if (reason := policy.distilled) is not None:

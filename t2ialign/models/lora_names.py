@@ -43,9 +43,7 @@ _SGM = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.?(.*)|(middle_bl
 _UNET_PATH = re.compile(
     r"((down|up)_blocks\.\d+|mid_block)\..+|conv_in|conv_out|(time|add)_embedding\.linear_[12]"
 )
-_TRANSFORMER_PATH = re.compile(
-    r"((single_)?transformer_blocks|layers|noise_refiner|context_refiner)\.\d+\."
-)
+_TRANSFORMER_PATH = re.compile(r"((single_)?transformer_blocks|layers|noise_refiner|context_refiner)\.\d+\.")
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 

@@ -10,8 +10,8 @@ JOINT = tuple(
         *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
     )
 )
-"""The joint attention over image and text of a transformer of diffusers, as its training script for SD3 has it.
-SD3.5-M's second attention, attn2, is not among them."""
+"""The joint attention over image and text of a transformer of diffusers, as its training script for SD3 has
+it. SD3.5-M's second attention, attn2, is not among them."""
 
 JOINT_AND_MLP = (
     *JOINT,

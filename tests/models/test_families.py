@@ -60,7 +60,9 @@ def test_what_a_family_states_is_true(model: str, request: pytest.FixtureRequest
     names = [name for name, _ in policy.adapted.named_modules()]
     assert all(any(name.endswith(f".{target}") for name in names) for target in policy.lora_targets)
     call = type(policy.pipe).__call__  # type: ignore[attr-defined]
-    scale = inspect.signature(call).parameters["guidance_scale"].default + (model == "z-image")  # from 0 there
+    scale = inspect.signature(call).parameters["guidance_scale"].default + (
+        model == "z-image"
+    )  # from 0 there
     assert scale == policy.default_guidance_scale
     grid = policy.timesteps(5)
     assert grid.dtype == torch.float32 and (grid.diff() < 0).all() and grid[-1] == policy.end

@@ -1,11 +1,13 @@
-"""Each flow family behind the boundary: it samples as diffusers' own pipeline, and its LoRA goes both ways."""
+"""Each flow family behind the boundary: it samples as diffusers' own pipeline, and its LoRA is read there."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from t2ialign.diffusion.kernels import ODE
@@ -155,3 +157,33 @@ def test_prompts_that_were_kept_outlive_their_encoders(name: str) -> None:
     parts = [part for part in policy.components if part.startswith("text_encoder") or part == "vae"]
     assert not parts
     torch.testing.assert_close(policy.guided(x, t, policy.encode_prompts(PROMPTS), 3.0), before)
+
+
+COMFY = {
+    "sd3": r"transformer_blocks\.\d+\.(attn\.(to_[qkv]|add_[qkv]_proj|to_out\.0|to_add_out)"
+    r"|ff(_context)?\.net\.(0\.proj|2))",
+    "flux": r"(single_)?transformer_blocks\.\d+\.(attn\.(to_[qkv]|add_[qkv]_proj|to_out\.0|to_add_out)"
+    r"|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)",
+    "z-image": r"(layers|noise_refiner|context_refiner)\.\d+\.attention\.(to_[qkv]|to_out\.0)",
+}
+"""The layers of a transformer that ComfyUI has names for, by diffusers' paths (comfy/utils.py); it looks for
+them with "transformer." before and one of its pairs of ends behind."""
+
+
+def test_comfyui_takes_every_layer_of_the_file(name: str, tmp_path: Path) -> None:
+    """No alpha and no header are read there: alpha is the rank, so the change is up @ down as it stands."""
+    policy = policy_of(FAMILIES[name].build())
+    add_lora(policy, 2, alpha=8)
+    with torch.no_grad():
+        for parameter in trainable(policy).values():
+            parameter.add_(0.2)
+    file = load_file(save_lora(policy, tmp_path))
+    ends = (".lora_A.weight", ".lora_B.weight")
+    layers = {key.removesuffix(end) for key in file for end in ends if key.endswith(end)}
+    assert 2 * len(layers) == len(file) == len(trainable(policy))
+    for layer in layers:
+        path = layer.removeprefix("transformer.")
+        assert re.fullmatch(COMFY[name], path) and layer != path
+        module = policy.adapted.get_submodule(path)
+        change = module.get_delta_weight("default")
+        torch.testing.assert_close(file[f"{layer}.lora_B.weight"] @ file[f"{layer}.lora_A.weight"], change)

@@ -1,9 +1,12 @@
-"""What FLUX.1 has of its own: packed latents, a guidance scale that it is told, a shift by size; and schnell."""
+"""What FLUX.1 has of its own: packed latents, a guidance scale that it is told, a shift by size, schnell."""
+
+from typing import Any
 
 import pytest
 import torch
 
 from t2ialign.methods.backprop import trainer as backprop
+from t2ialign.models.families.flow import FlowLatents
 from t2ialign.models.families.flux import FluxPolicy, packed, places, unpacked
 from t2ialign.models.options import ModelOptions
 from tests.models.tiny_flux import tiny_flux_pipeline
@@ -27,11 +30,13 @@ def test_packing_is_the_pipelines_own_and_has_an_inverse(policy: FluxPolicy) -> 
 
 @torch.no_grad()
 def test_guidance_is_told_in_one_forward(policy: FluxPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = []
-    forward = policy.adapted.forward
-    monkeypatch.setattr(
-        policy.adapted, "forward", lambda **given: rows.append(len(given["guidance"])) or forward(**given)
-    )
+    rows, forward = [], policy.adapted.forward
+
+    def noted(**given: Any) -> Any:
+        rows.append(len(given["guidance"]))
+        return forward(**given)
+
+    monkeypatch.setattr(policy.adapted, "forward", noted)
     x, t = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((2,), 500.0)
     cond = policy.encode_prompts(PROMPTS)
     strong, weak = policy.guided(x, t, cond, 7.0), policy.guided(x, t, cond, 1.0)
@@ -42,6 +47,7 @@ def test_guidance_is_told_in_one_forward(policy: FluxPolicy, monkeypatch: pytest
 def test_the_shift_grows_with_the_image(policy: FluxPolicy) -> None:
     """mu is .5 at 256 tokens and 1.15 at 4096: e^1.15 = 3.158 at 1024x1024 pixels, where a cell is 8."""
     latents = policy.latents
+    assert isinstance(latents, FlowLatents)
     side = 64 * latents.factor * 2
     assert latents.shift((side, side)) == pytest.approx(3.158, abs=1e-3)
     assert latents.shift((side // 4, side // 4)) == pytest.approx(1.649, abs=1e-3)
@@ -64,7 +70,9 @@ def test_schnell_samples_and_is_refused_for_training(tmp_path) -> None:
     assert torch.equal(policy.guided(x, t, cond, 1.0), policy.guided(x, t, cond, 4.0))  # it is told none
     assert cond["prompt_embeds"].shape[1] == 256
     values = {"prompts": "a red circle", "reward": "tests.training.redness", "output": tmp_path}
-    with pytest.raises(ValueError, match=r"FLUX\.1 schnell, which is distilled.*expected FLUX\.1 dev") as error:
+    with pytest.raises(
+        ValueError, match=r"FLUX\.1 schnell, which is distilled.*expected FLUX\.1 dev"
+    ) as error:
         backprop.Trainer(backprop.Config.model_validate(values), policy=policy)
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""The released transformers at their own sizes, without weights: published numbers of parameters, LoRA layers."""
+"""The released transformers at their own sizes, without weights: published parameters, LoRA layers."""
 
 from typing import Any
 
@@ -32,10 +32,10 @@ RELEASED = {
     "FLUX.1 dev": (FluxPolicy, {"guidance_embeds": True}, "12", 342),
     "Z-Image": (ZImagePolicy, {}, "6", 136),
 }
-"""Published: Stability's and Black Forest Labs' announcements and Z-Image's paper, in billions, with the table of
-positions, which is a buffer in diffusers. Eight projections of a joint block, seven of SD3's last, whose text ends
-there: 8 x 24 - 1 and 8 x 38 - 1. FLUX: (8 + 4) x 19 double blocks and three in each of 38 single ones. Z-Image: four in
-each of 30 + 2 + 2 blocks."""
+"""Published: Stability's and Black Forest Labs' announcements and Z-Image's paper, in billions, with the
+table of positions, which is a buffer in diffusers. Eight projections of a joint block, seven of SD3's last,
+whose text ends there: 8 x 24 - 1 and 8 x 38 - 1. FLUX: (8 + 4) x 19 double blocks and three in each of 38
+single ones. Z-Image: four in each of 30 + 2 + 2 blocks."""
 
 
 @pytest.mark.parametrize("name", RELEASED)

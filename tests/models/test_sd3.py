@@ -4,16 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from t2ialign.diffusion.kernels import ODE, cps, ddim, flow_sde
-from t2ialign.diffusion.sampler import rollout, sample
-from t2ialign.models.full import save_all, train_all
-from t2ialign.models.lora import add_lora, trainable
-from t2ialign.models.lora_apply import load_lora
-from t2ialign.models.lora_saved import save_lora
+from t2ialign.diffusion.kernels import cps, ddim, flow_sde
+from t2ialign.diffusion.sampler import rollout
 from t2ialign.models.families.sd3 import T5_LENGTH, SD3Policy
+from t2ialign.models.full import save_all, train_all
 from t2ialign.models.options import ModelOptions
 from tests.models.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
 

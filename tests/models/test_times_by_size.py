@@ -39,7 +39,9 @@ def policy() -> SD3Policy:
 def test_the_grid_is_that_of_diffusers_for_the_size(policy: SD3Policy, size: tuple[int, int]) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     patches = (size[0] // 8) * (size[1] // 8)
-    scheduler.set_timesteps(sigmas=[1, 0.75, 0.5, 0.25], mu=calculate_shift(patches, *TOKENS.values(), *SHIFTS.values()))
+    scheduler.set_timesteps(
+        sigmas=[1, 0.75, 0.5, 0.25], mu=calculate_shift(patches, *TOKENS.values(), *SHIFTS.values())
+    )
     torch.testing.assert_close(policy.timesteps(4, size)[:-1], scheduler.timesteps, rtol=1e-5, atol=1e-3)
     assert not torch.allclose(policy.timesteps(4, size), policy.timesteps(4, (24, 24)), atol=1)
 

@@ -1,4 +1,4 @@
-"""What Z-Image has of its own: a conversation around each prompt, texts of their own length, no time for Turbo."""
+"""What Z-Image has of its own: a conversation around each prompt, and texts of their own length; Turbo."""
 
 import logging
 
@@ -24,7 +24,9 @@ def test_prompts_are_encoded_as_in_the_pipeline(policy: ZImagePolicy) -> None:
     cond = policy.encode_prompts(PROMPTS)
     theirs, empty = policy.pipe.encode_prompt(PROMPTS.copy())
     null = policy.null_cond(cond)
-    assert cond["lengths"].tolist() == [len(row) for row in theirs] and len(set(cond["lengths"].tolist())) == 2
+    assert (
+        cond["lengths"].tolist() == [len(row) for row in theirs] and len(set(cond["lengths"].tolist())) == 2
+    )
     for place, (with_prompt, without) in enumerate(zip(theirs, empty, strict=True)):
         torch.testing.assert_close(cond["prompt_embeds"][place, : len(with_prompt)], with_prompt)
         torch.testing.assert_close(null["prompt_embeds"][place, : null["lengths"][place]], without)

@@ -13,7 +13,6 @@ from t2ialign.models.families.sd3 import SD3Policy
 from tests.conftest import tiny_text_config, tiny_tokenizer
 
 
-
 def tiny_t5() -> tuple[T5EncoderModel, T5TokenizerFast]:
     """A T5 of single letters."""
     letters = [(chr(code), -3.0) for code in range(ord("a"), ord("z") + 1)]

@@ -1,4 +1,4 @@
-"""The latents of flow models: a straight path from image to noise, on the grid of diffusers' flow scheduler."""
+"""The latents of flow models: a straight path from image to noise, on the grid of diffusers' scheduler."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from t2ialign.models.latents import Latents
 class FlowLatents(Latents):
     """x_t = (1 - sigma) x_0 + sigma eps, and a time is 1000 sigma. Esser et al. 2024.
 
-    patch: latent cells along one side of a token. even: whether the pipeline gives the scheduler T even values
-    of sigma from 1 to 1 / T before they are shifted (FLUX, Z-Image). Without, the scheduler shifts its own
-    range, which is shifted already (SD3): at shift 3 the last step then starts at sigma = .0089.
+    patch: latent cells along one side of a token. even: whether the pipeline gives the scheduler T even
+    values of sigma from 1 to 1 / T before they are shifted (FLUX, Z-Image). Without, the scheduler shifts its
+    own range, which is shifted already (SD3): at shift 3 the last step then starts at sigma = .0089.
+
     Raises ValueError for another scheduler.
     """
 
@@ -31,8 +32,8 @@ class FlowLatents(Latents):
         super().__init__(vae, native_size=native_size, size_multiple=factor * patch)
         if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
             raise ValueError(
-                f"got a {type(scheduler).__name__} for a flow model; expected FlowMatchEulerDiscreteScheduler; "
-                "restore the scheduler that the model was released with"
+                f"got a {type(scheduler).__name__} for a flow model; expected "
+                "FlowMatchEulerDiscreteScheduler; restore the scheduler that the model was released with"
             )
         self.config: Mapping[str, Any] = dict(scheduler.config)
         self.num_train_timesteps = int(self.config["num_train_timesteps"])

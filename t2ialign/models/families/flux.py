@@ -76,12 +76,17 @@ class FluxPolicy(PipelinePolicy):
         """CLIP's pooled embedding, and T5's tokens, which none masks. Raises ValueError for clip_skip."""
         if clip_skip:
             raise ValueError(
-                f"got clip_skip={clip_skip} for FLUX.1, which reads CLIP's pooled embedding alone; expected none; drop it"
+                f"got clip_skip={clip_skip} for FLUX.1, which reads CLIP's pooled embedding alone; expected "
+                "none; drop it"
             )
         pipe = self.pipe
         pooled = clip_text.encode(pipe.tokenizer, pipe.text_encoder, prompts).pooler_output
         tokens = pipe.tokenizer_2(
-            list(prompts), padding="max_length", max_length=self.t5_length, truncation=True, return_tensors="pt"
+            list(prompts),
+            padding="max_length",
+            max_length=self.t5_length,
+            truncation=True,
+            return_tensors="pt",
         )
         hidden = pipe.text_encoder_2(tokens.input_ids.to(pipe.text_encoder_2.device))[0]
         return {"prompt_embeds": hidden, "pooled": pooled}

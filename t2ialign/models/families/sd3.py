@@ -49,7 +49,9 @@ class SD3Policy(PipelinePolicy):
         """T5 reads more than the CLIPs: what it reads is not lost."""
         pipe = self.pipe
         if pipe.text_encoder_3 is None:
-            clip_text.warn_if_cut(pipe.tokenizer, prompts, clip_text.window(pipe.tokenizer, pipe.text_encoder))
+            clip_text.warn_if_cut(
+                pipe.tokenizer, prompts, clip_text.window(pipe.tokenizer, pipe.text_encoder)
+            )
         else:
             clip_text.warn_if_cut(pipe.tokenizer_3, prompts, T5_LENGTH)
 

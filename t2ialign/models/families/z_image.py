@@ -53,14 +53,15 @@ class ZImagePolicy(PipelinePolicy):
         return -fp32(torch.stack(list(out))).squeeze(2)
 
     def _warn_if_cut(self, prompts: Sequence[str]) -> None:
-        clip_text.warn_if_cut(self.pipe.tokenizer, self._asked(prompts), LENGTH)
+        clip_text.warn_if_cut(self.pipe.tokenizer, self._as_chat(prompts), LENGTH)
 
-    def _asked(self, prompts: Sequence[str]) -> list[str]:
+    def _as_chat(self, prompts: Sequence[str]) -> list[str]:
         """Prompts as turns of a conversation, as the pipeline asks its language model."""
         template = self.pipe.tokenizer.apply_chat_template
         turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
         return [
-            str(template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=True)) for turn in turns
+            str(template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=True))
+            for turn in turns
         ]
 
     @torch.no_grad()
@@ -70,10 +71,16 @@ class ZImagePolicy(PipelinePolicy):
         Raises ValueError for clip_skip.
         """
         if clip_skip:
-            raise ValueError(f"got clip_skip={clip_skip} for Z-Image, which has no CLIP; expected none; drop it")
+            raise ValueError(
+                f"got clip_skip={clip_skip} for Z-Image, which has no CLIP; expected none; drop it"
+            )
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
         tokens = tokenizer(
-            self._asked(prompts), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+            self._as_chat(prompts),
+            padding="max_length",
+            max_length=LENGTH,
+            truncation=True,
+            return_tensors="pt",
         )
         mask = tokens.attention_mask.to(encoder.device).bool()
         states = encoder(
