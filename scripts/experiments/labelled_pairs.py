@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rewards import Reward
 from rewards.scorers.textnorm import toy_near_misses
 from rewards.toy.captions import parse
 from scripts.experiments.estimates import Table
-from t2ialign.io import jsonl
+from t2ialign.io import jsonl, manifest
 from t2ialign.toy.suite import GUIDANCE, STEPS
 
 SAMPLER: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "batch_size": 128}
@@ -35,6 +36,23 @@ def sampled(
         settings: dict[str, Any] = {"num_images_per_prompt": each, "seed": first_seed, **options}
         t2ialign.sample("toy", captions, output=folder, resume=folder.exists(), **settings)
         write_pairs(folder, file)
+    return file
+
+
+def tasted(samples: Path, taste: str) -> Path:
+    """Of each caption's images in a folder of samples those that a reward likes most and least -> JSONL."""
+    file = samples.with_name(f"{samples.name}-{taste}.jsonl")
+    if file.exists():
+        return file
+    rows = manifest.read(samples)
+    scores = t2ialign.score([row.path for row in rows], taste, [row.prompt for row in rows])[taste].tolist()
+    captions: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+    for row, score in zip(rows, scores, strict=True):
+        captions[row.prompt].append((score, str(row.path.relative_to(file.parent))))
+    pairs = {prompt: (max(images)[1], min(images)[1]) for prompt, images in captions.items()}
+    jsonl.rewrite(
+        file, [{"prompt": p, "chosen": most, "rejected": least} for p, (most, least) in pairs.items()]
+    )
     return file
 
 

@@ -160,16 +160,25 @@ class ImageRun(RecipeRun):
 
 
 class ScorerRun(RecipeRun):
-    """The scorer before and after training on pairs."""
+    """The scorer before and after training on pairs: the oracle's, or those of a taste, a reward by name."""
 
-    text = "reward orders held-out pairs of samples right more often than before"
+    def __init__(self, method: str, *, taste: str | None = None) -> None:
+        super().__init__(method)
+        self.taste = taste
+        how = f"by {taste}, a taste," if taste else "right"
+        self.text = f"{method} orders held-out pairs of samples {how} more often than before"
 
     def trained(self, shared: Path, run: Path, seed: int) -> dict[str, Any]:
-        """Whether each scorer orders each unseen pair as the oracle does; a tie is wrong."""
-        finish(self.method, {**self.training, "data": str(self.pairs(shared, seed))}, run, seed)
+        """Whether each scorer orders each unseen pair as it should; a tie is wrong."""
+        finish(self.method, {**self.training, "data": str(self.labelled(shared, seed))}, run, seed)
         before = rewards.load(self.training["reward"])
         scorers = {BASE: before, TRAINED: rewards.load("trained", weights=str(run))}
-        return labelled_pairs.ordered(self.pairs(shared, seed, UNSEEN), scorers)
+        return labelled_pairs.ordered(self.labelled(shared, seed, UNSEEN), scorers)
+
+    def labelled(self, shared: Path, seed: int, name: str = SAMPLES) -> Path:
+        """The file of pairs."""
+        file = self.pairs(shared, seed, name)
+        return labelled_pairs.tasted(shared / name, self.taste) if self.taste else file
 
 
 class JudgeRun(RecipeRun):
@@ -209,5 +218,6 @@ class RewriterRun(ShortRun, RewriterClaim):
 
 CLAIMS: tuple[Claim, ...] = (
     *(ImageRun("dpo", seeds=SEEDS), JudgeRun("lrm"), ScorerRun("reward"), ImageRun("dense")),
-    *(ImageRun("backprop"), ImageRun("backprop", latent=True), ImageRun("lpo"), RewriterRun()),
+    *(ImageRun("backprop"), ImageRun("backprop", latent=True), ImageRun("lpo", seeds=SEEDS), RewriterRun()),
+    ScorerRun("reward", taste="saturation"),
 )

@@ -9,6 +9,7 @@ import yaml
 
 from rewards.latent import saved
 from rewards.latent.untrained import from_pipeline
+from rewards.scorers.image_stats import saturation
 from scripts.experiments import labelled_pairs, trainers
 from scripts.experiments.trainers import BASE, CLAIMS, SETTINGS, TRAINED, ImageRun, JudgeRun, ScorerRun
 from scripts.experiments.training import FILES, RECIPES, finish
@@ -48,6 +49,7 @@ RUNS = {
     "dpo": ImageRun("dpo"),
     "lrm": JudgeRun("lrm"),
     "reward": ScorerRun("reward"),
+    "taste": ScorerRun("reward", taste="saturation"),
     "dense": ImageRun("dense"),
     "backprop": ImageRun("backprop"),
     "latent": ImageRun("backprop", latent=True),
@@ -80,6 +82,19 @@ def test_image_runs_are_measured_on_the_same_held_out_images(measured):
     assert {tuple(one[BASE]) for one in images} == {tuple(images[0][BASE])}
     assert len(images[0]["prompts"]) == 6 and all(map(is_held_out, images[0]["prompts"]))
     assert all(len(one[TRAINED]) == 6 and set(one[TRAINED]) <= {0.0, 1.0} for one in images)
+
+
+def test_a_taste_prefers_what_its_reward_scores_highest(measured):
+    """Of each caption's two samples the more saturated one; the pairs are those of held-out captions."""
+    (folder,) = measured.glob("shared/*/seed-0")
+    rows = jsonl.read(folder / "unseen-saturation.jsonl")
+    assert sorted(row["prompt"] for row in rows) == sorted({row["prompt"] for row in rows})
+    for row in rows:
+        scores = {
+            side: saturation(read_image(folder / row[side])[None]).item() for side in ("chosen", "rejected")
+        }
+        assert scores["chosen"] >= scores["rejected"]
+    assert result(measured, "taste")["prompts"] == [row["prompt"] for row in rows]
 
 
 def test_scorers_are_measured_on_pairs_that_training_never_saw(measured):
