@@ -14,9 +14,8 @@ from t2ialign.models.families.sd3 import SD3Policy
 from t2ialign.models.full import save_all
 from t2ialign.models.load import load_policy, policy_of
 from t2ialign.models.options import ModelOptions
-from tests.models.tiny_flux import tiny_flux_pipeline
+from tests.models.tiny_flows import FLOWS
 from tests.models.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
-from tests.models.tiny_z_image import tiny_z_image_pipeline
 
 PROMPTS = ["a red circle", "two blue squares"]
 
@@ -44,9 +43,6 @@ def test_a_pipeline_of_no_family_is_one_line() -> None:
     with pytest.raises(ValueError, match=r"class DDPMPipeline; expected one of .*StableDiff") as error:
         policy_of(pipe)
     assert "\n" not in str(error.value)
-
-
-FLOWS = {"sd3": tiny_sd3_pipeline, "flux": tiny_flux_pipeline, "z-image": tiny_z_image_pipeline}
 
 
 @pytest.mark.parametrize("model", ["tiny_sd", "tiny_sdxl", *FLOWS])
