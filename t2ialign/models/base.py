@@ -222,6 +222,10 @@ class Policy(ABC):
         """
         return self.latents.timesteps(num_inference_steps, size or self.native_size)
 
+    def without_empty_end(self, times: Tensor) -> Tensor:
+        """A sampling grid (T + 1,) without the start of a last step that changes next to nothing."""
+        return self.latents.without_empty_end(times)
+
     def draw_timesteps(self, u: Tensor) -> Tensor:
         """u (B,) uniform in [0, 1) -> training times (B,), the noisiest at u = 0."""
         return self.latents.draw_timesteps(u)

@@ -6,6 +6,7 @@ scheduler: 0 to 999 for Stable Diffusion 1, 2 and XL (DDPM's steps), 1000 sigma 
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,6 +53,17 @@ class Latents(ABC):
         Temporal discounting counts these steps. They are those of sampling, where a family says nothing else.
         """
         return self.timesteps(num_inference_steps, size)
+
+    def without_empty_end(self, times: Tensor) -> Tensor:
+        """A sampling grid (T + 1,) without the start of a last step that changes next to nothing.
+
+        What is learnt from such a step is next to nothing too. No family but Stable Diffusion 3 has one.
+        """
+        return times
+
+    def described(self, times: Tensor) -> str:
+        """A sampling grid in words, for people."""
+        return f"t {listed(times.tolist())}"
 
     def renoise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t = alpha_t x_0 + sigma_t eps, fp32 (B, C, h, w); t (B,)."""
@@ -134,3 +146,11 @@ class Latents(ABC):
             self.vae.encoder = self.vae.quant_conv = None
         else:
             self.vae = None
+
+
+def listed(numbers: Sequence[float], shown: int = 6) -> str:
+    """Numbers to three digits, without those in the middle of a long list."""
+    words = [f"{number:.3g}" for number in numbers]
+    if len(words) > 2 * shown:
+        words = [*words[:shown], "...", *words[-shown:]]
+    return ", ".join(words)

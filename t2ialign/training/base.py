@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor
 
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
@@ -41,6 +44,8 @@ class Trainer(Loop[Cfg, BatchT]):
     times, or again in the backward pass, gradients are averaged before the update instead."""
     any_reward: ClassVar[bool] = False
     """Whether its reward needs no gradient."""
+    times: Tensor | None = None
+    """The grid (T + 1,) of the paths that it samples; None where it samples none."""
 
     def __init__(self, cfg: Cfg, *, policy: Any = None) -> None:
         check_monitor(cfg)
@@ -95,8 +100,13 @@ class Trainer(Loop[Cfg, BatchT]):
         return Monitor(self.cfg, self.policy, method=self.method, trained=self.trained_reward)
 
     def facts(self) -> Facts:
-        """The model, and the validation images where there are any."""
-        return image_facts(self.cfg, self.policy, len(self.validation_prompts))
+        """The model, and the validation images and sampled paths where there are any."""
+        facts = image_facts(self.cfg, self.policy, len(self.validation_prompts))
+        return replace(facts, more={**self._grid(), **facts.more})
+
+    def _grid(self) -> dict[str, str]:
+        """The noise levels of the sampled paths, in words."""
+        return {} if self.times is None else {"noise levels": self.policy.latents.described(self.times)}
 
     def result(self, folder: Path | None = None) -> Path:
         """Write the weights as diffusers loads them, and a LoRA as other programs do too -> the first."""
@@ -135,6 +145,7 @@ class Trainer(Loop[Cfg, BatchT]):
         network = {"component": policy.component, "save_class": policy.save_class}
         model = {**policy.schedule, **policy.options.given(), **network}
         more = {**self.policy.options.facts(), **self.watch.facts()}
+        more |= {name.capitalize(): levels for name, levels in self._grid().items()}
         if self.cfg.init_lora is not None:
             more["Started from"] = self.cfg.init_lora
         if self.halted:

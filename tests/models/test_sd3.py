@@ -8,6 +8,7 @@ from torch import Tensor
 
 from t2ialign.diffusion.kernels import cps, ddim, flow_sde
 from t2ialign.diffusion.sampler import rollout
+from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.models.families.sd3 import T5_LENGTH, SD3Policy
 from t2ialign.models.full import save_all, train_all
 from t2ialign.models.options import ModelOptions
@@ -119,3 +120,24 @@ def test_what_t5_reads_is_not_warned_about(caplog: pytest.LogCaptureFixture) -> 
     caplog.clear()
     policy.encode_prompts([long])
     assert "prompt 'a red circle" in caplog.text
+
+
+def test_training_through_sampling_leaves_the_empty_step_out(tmp_path: Path) -> None:
+    """The last recorded step starts at sigma .278, not at .0089, whose velocity would count a 30th of it."""
+    values = {"prompts": "a red circle", "reward": "tests.training.redness", "num_inference_steps": 10}
+    values |= {"max_steps": 1, "batch_size": 2, "trackers": (), "output": tmp_path, "guidance_scale": 1.0}
+    trainer = backprop.Trainer(backprop.Config.model_validate(values), policy=tiny_sd3())
+    times = trainer.policy.timesteps(10)
+    assert torch.equal(trainer.times, torch.cat([times[:-2], times[-1:]]))
+    assert trainer.plan(0).recorded == (*[False] * 8, True)
+    trainer.fit()
+    card = (tmp_path / "README.md").read_text()
+    assert "- Noise levels: sigma 1, 0.96, 0.913, 0.858, 0.79, 0.707, 0.602, 0.465, 0.278, 0" in card
+
+
+def test_only_a_step_from_next_to_no_noise_is_empty() -> None:
+    policy = tiny_sd3()
+    grid = torch.tensor([1000.0, 500.0, 21.0, 0.0])
+    assert torch.equal(policy.without_empty_end(grid), grid)
+    assert policy.without_empty_end(grid - torch.tensor([0, 0, 2, 0])).tolist() == [1000, 500, 0]
+    assert policy.without_empty_end(torch.tensor([19.0, 0.0])).tolist() == [19, 0]  # there is no other step

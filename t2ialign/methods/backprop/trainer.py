@@ -70,6 +70,7 @@ class Trainer(base.Trainer[Config, Batch]):
     """
 
     method = "backprop"
+    times: Tensor
     decodes = True
     wraps = False
 
@@ -92,7 +93,8 @@ class Trainer(base.Trainer[Config, Batch]):
         self.keep_prompts += [*self.heldout, *self.shown]
         self.kernel = Kernel(cfg.kernel, cfg.eta)
         self.kernel.check(policy.kind)
-        self.times = policy.timesteps(cfg.num_inference_steps, self.size)
+        self.times = policy.without_empty_end(policy.timesteps(cfg.num_inference_steps, self.size))
+        self.plan(0)  # whose rule may not fit the steps that are left
         self.shape = policy.latent_shape(*self.size)
         self._order = lru_cache(maxsize=2)(self._shuffled)
         if cfg.checkpoint_steps and not self.latent:
@@ -129,7 +131,7 @@ class Trainer(base.Trainer[Config, Batch]):
         cfg = self.cfg
         return draw_plan(
             cfg.record,
-            cfg.num_inference_steps,
+            len(self.times) - 1,
             k=cfg.k,
             early_stop=cfg.early_stop,
             posterior=cfg.reward_input == "posterior",

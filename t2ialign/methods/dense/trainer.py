@@ -71,6 +71,7 @@ class Trainer(base.Trainer[Config, Batch]):
     """
 
     method = "dense"
+    times: Tensor
     decodes = True
     any_reward = True
 

@@ -74,6 +74,7 @@ class Trainer(base.Trainer[Config, Batch]):
     """
 
     method = "lpo"
+    times: Tensor
     decodes = True
     any_reward = True
 
@@ -92,6 +93,7 @@ class Trainer(base.Trainer[Config, Batch]):
         self.keep_prompts += self.shown
         self.reward = self._given or rewards.load(cfg.reward, **cfg.reward_options)
         self.sampler = StepSampler(cfg, self.state, self.prompts, self._scorer())
+        self.times = self.sampler.times
         self.rounds, self.round, self.start = Rounds(cfg.output / "rounds"), -1, 0
         self.data: Rows = {}
         if self.accelerator.is_main_process:

@@ -10,7 +10,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from t2ialign.models.latents import Latents
+from t2ialign.models.latents import Latents, listed
+
+EMPTY = 0.02
+"""A last step of sampling from less noise than this changes next to nothing."""
 
 
 class FlowLatents(Latents):
@@ -59,6 +62,19 @@ class FlowLatents(Latents):
             num_inference_steps, sigmas=sigmas if self.even else None, mu=self.log_shift(size)
         )
         return torch.cat([scheduler.timesteps.cpu(), torch.zeros(1)])
+
+    def without_empty_end(self, times: Tensor) -> Tensor:
+        """A grid (T + 1,) whose last step starts at sigma = .02 or more; SD3's own starts at .0089.
+
+        From there to 0 a velocity counts a hundredth of what it does over the step before.
+        """
+        if len(times) > 2 and float(self.path(times[-2:-1])[1]) < EMPTY:
+            return torch.cat([times[:-2], times[-1:]])
+        return times
+
+    def described(self, times: Tensor) -> str:
+        """The values of sigma of a grid, in words."""
+        return f"sigma {listed(self.path(times)[1].tolist())}"
 
     def log_shift(self, size: tuple[int, int]) -> float | None:
         """mu of images of (H, W) pixels, linear in their number of tokens; None where the shift is fixed."""
