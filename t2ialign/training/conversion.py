@@ -13,6 +13,8 @@ from typing import Literal
 
 SD, SDXL = 4 * 64 * 64, 4 * 128 * 128
 """Numbers in a latent of Stable Diffusion 1.5 at 512 pixels and of SDXL at 1024."""
+FLOW = 16 * 64 * 64
+"""Numbers in a latent of Stable Diffusion 3.5 at 512 pixels."""
 FAR = 4.0
 """The factor by which a setting may differ from the converted one without a warning."""
 

@@ -33,9 +33,11 @@ from t2ialign.methods.dpo.loss import (
 )
 from t2ialign.objectives.weighting import Discount
 from t2ialign.training import base
-from t2ialign.training.conversion import SD, SDXL, Published
+from t2ialign.training.conversion import FLOW, SD, SDXL, Published
 from t2ialign.training.facts import Facts
 
+FLOW_BETA = 2000.0
+"""Flow-Factory's beta for flow models, whose error is that of the velocity."""
 LEAST_MARGIN = 0.0025
 """The mean margin of the first tenth of a run, at the published beta. If it rises evenly it ends at 20 times
 that, 0.05, where sigmoid(margin) is 0.51: for such a policy winner and loser are as alike as for the
@@ -147,7 +149,10 @@ class Trainer(base.Trainer[Config, Batch]):
         """The pairs, and beta at the size of their latents; MaPO's weight is of another kind."""
         cfg, pairs = self.cfg, len(self.train)
         numbers = self.train.batch([0], [(cfg.seed,)]).win[0].numel()
-        beta = Published("beta", Config.model_fields["beta"].default, cfg.beta, "strength", (SD, SDXL))
+        value, sizes = Config.model_fields["beta"].default, (SD, SDXL)
+        if self.policy.kind == "flow":
+            value, sizes = FLOW_BETA, (FLOW,)
+        beta = Published("beta", value, cfg.beta, "strength", sizes)
         return replace(
             super().facts(),
             unit="pairs",
