@@ -14,8 +14,8 @@ from t2ialign.models.families.sd3 import SD3Policy
 from t2ialign.models.full import save_all
 from t2ialign.models.load import load_policy, policy_of
 from t2ialign.models.options import ModelOptions
-from tests.models.tiny_flows import FLOWS
-from tests.models.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
+from tests.models.flows.tiny_flows import FLOWS
+from tests.models.flows.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
 
 PROMPTS = ["a red circle", "two blue squares"]
 

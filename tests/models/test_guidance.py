@@ -7,7 +7,7 @@ from torch import Tensor
 from t2ialign.diffusion.kernels import ODE
 from t2ialign.models.base import Cond
 from t2ialign.models.generate import generate
-from tests.models.tiny_sd3 import SD3Policy, tiny_sd3_pipeline
+from tests.models.flows.tiny_sd3 import SD3Policy, tiny_sd3_pipeline
 
 PROMPTS = ["a red circle", "two blue squares"]
 

@@ -10,7 +10,7 @@ from t2ialign.models.families import pipelines
 from t2ialign.models.families.sd import UNetPolicy
 from t2ialign.models.families.sd3 import SD3Policy
 from t2ialign.models.wrapped import is_pipeline, wrap
-from tests.models.tiny_sd3 import tiny_sd3_pipeline
+from tests.models.flows.tiny_sd3 import tiny_sd3_pipeline
 
 
 class Ours(StableDiffusionPipeline):

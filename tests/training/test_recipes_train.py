@@ -13,7 +13,7 @@ from t2ialign.models.lora_files import FILE
 from t2ialign.tasks import recipe_files
 from t2ialign.training.log import METRICS, read_rows
 from t2ialign.training.methods import load_method
-from tests.models.tiny_flows import FLOWS
+from tests.models.flows.tiny_flows import FLOWS
 
 IMAGE_METHODS = ("backprop", "dense", "dpo", "lpo", "lrm")
 RECIPES = [about for about in map(recipes.describe, recipe_files.files()) if about.method in IMAGE_METHODS]

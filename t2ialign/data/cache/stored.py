@@ -48,6 +48,12 @@ class Pairs:
         moved = {name: getattr(self, name).to(device) for name in ("win", "lose", "weight", "sizes")}
         return replace(self, cond=cond, **moved)
 
+    def rows(self, rows: list[int]) -> "Pairs":
+        """Some of the pairs."""
+        cond = {key: value[rows] for key, value in self.cond.items()}
+        parts = {name: getattr(self, name)[rows] for name in ("win", "lose", "weight", "sizes")}
+        return replace(self, cond=cond, **parts)
+
     def both(self, policy: Policy) -> tuple[Tensor, Cond]:
         """Winners, then losers: latents (2B, C, h, w), and the cond of each with its own image's sizes."""
         cond = {key: torch.cat([value, value]) for key, value in self.cond.items()}

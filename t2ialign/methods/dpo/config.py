@@ -56,6 +56,10 @@ class Config(TrainConfig):
     """The share of pairs that are trained with the empty prompt instead of their own, drawn anew at every
     step, so that the model without a prompt, from which guidance pushes away, is trained along. The released
     Diffusion-DPO has 0.2."""
+    noise_draws: int = Field(default=0, ge=0)
+    """The number of draws of timestep, noise and latents that each pair has, one an epoch in turn. What the
+    reference errs on a draw is remembered, so that its forward is saved from the second use on. 0 draws anew
+    at every step."""
     cache: Path | None = None
     """The folder for encoded images and prompts; none is output/cache. Runs on the same data can share it."""
     encode_batch: int = Field(default=8, ge=1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from t2ialign import objectives
 from t2ialign.data.cache.stored import Pairs
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
+from t2ialign.methods.dpo.remembered import Place
 from t2ialign.models.base import Policy
 from t2ialign.objectives.preference import denoising_ratio, mean_square, wins
 from t2ialign.objectives.safeguard import loser_scale, scale_gradient
@@ -34,6 +35,8 @@ class Batch:
     """(B,) training times"""
     eps: Tensor
     """(B, C, h, w)"""
+    places: tuple[Place, ...] = ()
+    """The B places of their draws among those that come again; none where all are drawn anew."""
 
     def residuals(self, policy: Policy) -> tuple[Tensor, Tensor]:
         """Network output minus target for winner and loser, (B, C, h, w) each, from one forward of 2B."""
@@ -43,7 +46,12 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        return Batch(self.pairs.to(device), self.t.to(device), self.eps.to(device))
+        return replace(self, pairs=self.pairs.to(device), t=self.t.to(device), eps=self.eps.to(device))
+
+    def rows(self, rows: list[int]) -> Batch:
+        """Some of its rows."""
+        places = tuple(self.places[row] for row in rows) if self.places else ()
+        return Batch(self.pairs.rows(rows), self.t[rows], self.eps[rows], places)
 
 
 def draw(cfg: Config, discount: Discount, pairs: Pairs, keys: Sequence[Key]) -> Batch:
@@ -67,15 +75,15 @@ def drop_captions(rate: float, policy: Policy, pairs: Pairs, keys: Sequence[Key]
 
 
 def reference_loss(
-    cfg: Config, policy: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor], weight: Tensor | float
+    cfg: Config, policy: tuple[Tensor, Tensor], reference: Tensor, weight: Tensor | float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Residuals (B, C, h, w) of winner and loser under policy and reference, and the weight (B,) inside the
-    sigmoid -> losses (B,), metrics.
+    """Residuals (B, C, h, w) of winner and loser under the policy, their errors (B, 2) under the reference,
+    and the weight (B,) inside the sigmoid -> losses (B,), metrics.
 
     Without safeguard and discount it is the released -log sigmoid(-beta / 2 (drop_win - drop_lose)).
     """
     (err_win, err_lose), scale = guarded_errors(cfg, *policy)
-    ref_win, ref_lose = (mean_square(residual) for residual in reference)
+    ref_win, ref_lose = reference.unbind(1)
     r_win, r_lose = denoising_ratio(err_win, ref_win), denoising_ratio(err_lose, ref_lose)
     losses = objectives.load(cfg.loss)(r_win, r_lose, beta=cfg.beta, weight=weight)
     return losses, {

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from t2ialign import objectives
@@ -20,6 +21,7 @@ from t2ialign.data.cache.stored import PairCache
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.skipped import skipping
 from t2ialign.data.sources import identity
+from t2ialign.diffusion.noise import Key
 from t2ialign.methods.dpo.config import Config
 from t2ialign.methods.dpo.heldout import HeldOut
 from t2ialign.methods.dpo.loss import (
@@ -31,11 +33,15 @@ from t2ialign.methods.dpo.loss import (
     reference_free_loss,
     reference_loss,
 )
+from t2ialign.methods.dpo.remembered import Place, RememberedErrors, draws
+from t2ialign.objectives.preference import mean_square
 from t2ialign.objectives.weighting import Discount
 from t2ialign.training import base
 from t2ialign.training.conversion import FLOW, SD, SDXL, Published
 from t2ialign.training.facts import Facts
 
+AGAIN = -1
+"""Last part of the key of a draw that comes again, whose first parts are seed, pair and draw."""
 FLOW_BETA = 2000.0
 """Flow-Factory's beta for flow models, whose error is that of the velocity."""
 LEAST_MARGIN = 0.0025
@@ -73,6 +79,7 @@ class Trainer(base.Trainer[Config, Batch]):
         if held is not None:
             options = {"limit": cfg.holdout_limit, "chunk": cfg.batch_size, "seed": cfg.seed}
             self.heldout = HeldOut(self.policy, held, beta=cfg.beta, **options)
+        self.remembered = RememberedErrors(len(self.train), cfg.noise_draws, self.accelerator.device)
         self._epoch, self._plan = 0, self.train.plan(cfg.seed, 0, self.state.global_batch)
         self._steps_per_epoch = len(self._plan)
 
@@ -117,11 +124,16 @@ class Trainer(base.Trainer[Config, Batch]):
         epoch, place = divmod(step, self._steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, self.train.plan(cfg.seed, epoch, self.state.global_batch)
-        keys = [(cfg.seed, step, row) for row in rows]
-        latent_keys = [(*key, LATENT) for key in keys]
-        pairs = self.train.batch(self._plan[place][rows.start : rows.stop], latent_keys)
+        numbers, places = self._plan[place].tolist(), list[Place]()
+        keys: list[Key] = [(cfg.seed, step, row) for row in rows]
+        if cfg.noise_draws:
+            drawn = draws(numbers, epoch, cfg.noise_draws)
+            places = [(numbers[row], drawn[row]) for row in rows]
+            keys = [(cfg.seed, *one, AGAIN) for one in places]
+        pairs = self.train.batch(numbers[rows.start : rows.stop], [(*key, LATENT) for key in keys])
         pairs = drop_captions(cfg.caption_dropout_rate, self.policy, pairs, keys)
-        return draw(cfg, self._discount, pairs, keys).to(self.accelerator.device)
+        batch = draw(cfg, self._discount, pairs, keys)
+        return replace(batch, places=tuple(places)).to(self.accelerator.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The chosen loss of each pair; the reference is asked only where the loss knows one."""
@@ -131,10 +143,19 @@ class Trainer(base.Trainer[Config, Batch]):
             count = self.policy.num_train_timesteps
             losses, metrics = reference_free_loss(self.cfg, *residuals, weight, num_train_timesteps=count)
         else:
-            with self.policy.reference():
-                reference = batch.residuals(self.policy)
-            losses, metrics = reference_loss(self.cfg, residuals, reference, weight)
+            losses, metrics = reference_loss(self.cfg, residuals, self._reference(batch), weight)
         return batch.pairs.weight * losses, metrics
+
+    def _reference(self, batch: Batch) -> Tensor:
+        """The reference's mean squared errors on winner and loser, (B, 2); computed where they are new."""
+
+        def errors(part: Batch) -> Tensor:
+            with self.policy.reference():
+                return torch.stack([mean_square(residual) for residual in part.residuals(self.policy)], 1)
+
+        if not batch.places:
+            return errors(batch)
+        return self.remembered(batch.places, lambda new: errors(batch.rows(new)))
 
     @property
     def has_no_reference(self) -> bool:
@@ -150,9 +171,9 @@ class Trainer(base.Trainer[Config, Batch]):
         cfg, pairs = self.cfg, len(self.train)
         numbers = self.train.batch([0], [(cfg.seed,)]).win[0].numel()
         value, sizes = Config.model_fields["beta"].default, (SD, SDXL)
-        if self.policy.kind == "flow":
-            value, sizes = FLOW_BETA, (FLOW,)
         beta = Published("beta", value, cfg.beta, "strength", sizes)
+        if self.policy.kind == "flow":
+            beta = Published("beta", FLOW_BETA, cfg.beta, "strength", (FLOW,))
         return replace(
             super().facts(),
             unit="pairs",

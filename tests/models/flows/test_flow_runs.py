@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from t2ialign.methods.dpo import trainer as dpo
-from tests.models.tiny_flows import FLOWS
+from tests.models.flows.tiny_flows import FLOWS
 from tests.training import recorded
 from tests.training.helpers import assert_same_checkpoint, numbers
 from tests.training.test_processes import launch

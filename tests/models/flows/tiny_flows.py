@@ -5,9 +5,9 @@ from typing import Any
 
 from t2ialign.models.base import Policy
 from t2ialign.models.load import policy_of
-from tests.models.tiny_flux import tiny_flux_pipeline
-from tests.models.tiny_sd3 import tiny_sd3_pipeline
-from tests.models.tiny_z_image import tiny_z_image_pipeline
+from tests.models.flows.tiny_flux import tiny_flux_pipeline
+from tests.models.flows.tiny_sd3 import tiny_sd3_pipeline
+from tests.models.flows.tiny_z_image import tiny_z_image_pipeline
 
 FLOWS: Mapping[str, Callable[..., Any]] = {
     "sd3": tiny_sd3_pipeline,

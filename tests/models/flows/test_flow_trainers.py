@@ -17,8 +17,8 @@ from t2ialign.methods.lpo import trainer as lpo
 from t2ialign.methods.lrm import trainer as lrm
 from t2ialign.models.base import Policy
 from t2ialign.training.log import METRICS, read_rows
-from tests.models.tiny_flows import FLOWS, tiny_flow
-from tests.models.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
+from tests.models.flows.tiny_flows import FLOWS, tiny_flow
+from tests.models.flows.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
 from tests.training.stillness import Stillness
 
 SHORT = {

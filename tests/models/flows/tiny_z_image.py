@@ -4,7 +4,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 from transformers import Qwen3Config, Qwen3Model
 
-from tests.models.tiny_sd3 import tiny_vae_16
+from tests.models.flows.tiny_sd3 import tiny_vae_16
 from tests.rewards.tiny_vlm import tokenizer
 
 CHAT = (

@@ -10,7 +10,7 @@ from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.models.families.flow import FlowLatents
 from t2ialign.models.families.sd3 import SD3Policy
 from t2ialign.models.generate import generate
-from tests.models.tiny_sd3 import tiny_sd3_pipeline
+from tests.models.flows.tiny_sd3 import tiny_sd3_pipeline
 
 SHIFTS = {"base_shift": 0.5, "max_shift": 1.15}
 TOKENS = {"base_image_seq_len": 4, "max_image_seq_len": 64}

@@ -17,9 +17,9 @@ from t2ialign.models.load import load_policy, policy_of
 from t2ialign.models.lora import add_lora, trainable
 from t2ialign.models.lora_apply import load_lora
 from t2ialign.models.lora_saved import save_lora
-from tests.models.tiny_flux import tiny_flux_pipeline
-from tests.models.tiny_sd3 import tiny_sd3_pipeline
-from tests.models.tiny_z_image import tiny_z_image_pipeline
+from tests.models.flows.tiny_flux import tiny_flux_pipeline
+from tests.models.flows.tiny_sd3 import tiny_sd3_pipeline
+from tests.models.flows.tiny_z_image import tiny_z_image_pipeline
 
 PROMPTS = ["a red circle", "two blue squares left of a green cross"]
 SIZE = (24, 40)

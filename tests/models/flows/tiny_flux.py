@@ -5,7 +5,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransfo
 from transformers import CLIPTextModel
 
 from tests.conftest import tiny_text_config, tiny_tokenizer
-from tests.models.tiny_sd3 import tiny_t5, tiny_vae_16
+from tests.models.flows.tiny_sd3 import tiny_t5, tiny_vae_16
 
 
 def tiny_flux_pipeline(seed: int = 0, *, schnell: bool = False) -> FluxPipeline:

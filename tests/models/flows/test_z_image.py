@@ -9,7 +9,7 @@ from t2ialign.models.advice import advise_before_training
 from t2ialign.models.families.z_image import LENGTH, ZImagePolicy
 from t2ialign.models.load import policy_of
 from t2ialign.models.options import ModelOptions
-from tests.models.tiny_z_image import tiny_z_image_pipeline
+from tests.models.flows.tiny_z_image import tiny_z_image_pipeline
 
 PROMPTS = ["a red circle", "two blue squares left of a green cross"]
 

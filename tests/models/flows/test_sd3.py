@@ -12,7 +12,7 @@ from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.models.families.sd3 import T5_LENGTH, SD3Policy
 from t2ialign.models.full import save_all, train_all
 from t2ialign.models.options import ModelOptions
-from tests.models.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
+from tests.models.flows.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
 
 PROMPTS = ["a red circle", "two blue squares"]
 SIZE = (24, 40)

@@ -9,7 +9,7 @@ from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.models.families.flow import FlowLatents
 from t2ialign.models.families.flux import FluxPolicy, packed, places, unpacked
 from t2ialign.models.options import ModelOptions
-from tests.models.tiny_flux import tiny_flux_pipeline
+from tests.models.flows.tiny_flux import tiny_flux_pipeline
 
 PROMPTS = ["a red circle", "two blue squares"]
 
