@@ -41,23 +41,12 @@ class Sides:
 
     def __init__(self, args: argparse.Namespace, model: str, folder: Path) -> None:
         self.folder, self.size, self.rows = folder, args.resolution, args.rows
-        self.images, self.prompts = self._write_pairs()
+        self.images = write_pairs(folder / "pairs", self.size, self.rows)
+        self.prompts = [prompt(row) for row in range(self.rows)]
         pipe = MODELS[model](small=args.small).to(torch.device(args.device))
         self.trainer = Trainer(self._config(folder / "run"), policy=policy_of(pipe))
         self.policy = self.trainer.policy
         self.batch = self.trainer.batch(0, 0)
-
-    def _write_pairs(self) -> tuple[list[Image.Image], list[str]]:
-        """A folder of pairs; winners, then losers."""
-        images = []
-        for side in ("chosen", "rejected"):
-            (self.folder / "pairs" / side).mkdir(parents=True)
-            for row in range(self.rows):
-                image = Image.effect_noise((self.size, self.size), 80).convert("RGB")
-                image.save(self.folder / "pairs" / side / f"{row}.png")
-                (self.folder / "pairs" / side / f"{row}.txt").write_text(prompt(row))
-                images.append(image)
-        return images, [prompt(row) for row in range(self.rows)]
 
     def _config(self, output: Path) -> Config:
         return Config(
@@ -102,6 +91,19 @@ class Sides:
         loss().backward()
         self.trainer.state.bare_optimizer.step()
         self.trainer.state.bare_optimizer.zero_grad()
+
+
+def write_pairs(folder: Path, size: int, rows: int) -> list[Image.Image]:
+    """A folder of pairs of noise -> winners, then losers."""
+    images = []
+    for side in ("chosen", "rejected"):
+        (folder / side).mkdir(parents=True)
+        for row in range(rows):
+            image = Image.effect_noise((size, size), 80).convert("RGB")
+            image.save(folder / side / f"{row}.png")
+            (folder / side / f"{row}.txt").write_text(prompt(row))
+            images.append(image)
+    return images
 
 
 def measure(args: argparse.Namespace, model: str, folder: Path) -> Iterator[Row]:
