@@ -77,11 +77,7 @@ class Latents(ABC):
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of a height x width image. Raises ValueError unless both divide by `size_multiple`."""
-        multiple = self.size_multiple
-        if height % multiple or width % multiple or height < multiple or width < multiple:
-            raise ValueError(
-                f"got size {height}x{width}; expected both sides to be multiples of {multiple} pixels"
-            )
+        check_sides(f"size {height}x{width}", (height, width), self.size_multiple)
         return self.channels, height // self.factor, width // self.factor
 
     @torch.no_grad()
@@ -146,6 +142,12 @@ class Latents(ABC):
             self.vae.encoder = self.vae.quant_conv = None
         else:
             self.vae = None
+
+
+def check_sides(what: str, sides: Sequence[int], multiple: int) -> None:
+    """Raises ValueError, naming `what`, unless all sides are multiples of so many pixels."""
+    if any(side < multiple or side % multiple for side in sides):
+        raise ValueError(f"got {what}; expected both sides to be multiples of {multiple} pixels")
 
 
 def listed(numbers: Sequence[float], shown: int = 6) -> str:

@@ -3,6 +3,7 @@
 import copy
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from t2ialign.models.advice import distilled, not_followed, unvisited
 from t2ialign.models.base import Policy
 from t2ialign.models.families import policy_class_of
 from t2ialign.models.folder import load_folder, networks, readable
+from t2ialign.models.latents import check_sides
 from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.models.single.read import load_file
 from t2ialign.models.sources import locate
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 FOR_DDPM = {"prediction_type", "rescale_betas_zero_snr"}
 """Options that say something of DDPM's noise levels."""
+LEVELS = 4
+"""Of the VAE in one file of Stable Diffusion 1, 2 or XL: a cell is eight pixels a side."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,6 +36,7 @@ def load_policy(
     device: torch.device | str | None = None,
     master_weights: bool = False,
     options: ModelOptions = AS_IT_IS,
+    sides: Sequence[int] = (),
 ) -> Policy:
     """Load a model of one of the families as a policy; nothing that could run code is opened.
 
@@ -39,8 +44,9 @@ def load_policy(
     Hub id, or the output of a run that trained all weights: its base model with those weights. device: the
     GPU if there is one. A VAE that asks for it (SDXL's) stays in fp32. master_weights: keep the network's
     weights in fp32 and compute in `precision`, which training all of them needs. options: how to read the
-    model, in place of what its files say. Raises ValueError for a missing or unsupported model, and for
-    xformers without a working build.
+    model, in place of what its files say. sides: of images to come, in pixels. Raises ValueError for a
+    missing or unsupported model, for sides that do not divide, both before weights are read, and for xformers
+    without a working build.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
@@ -49,8 +55,9 @@ def load_policy(
     weights = torch.float32 if master_weights else dtype
     dtypes = {"default": dtype, "vae": torch.float32, "network": weights}
     if source.file is None:
-        pipe = load_folder(source, options, dtypes)
+        pipe = load_folder(source, options, dtypes, sides)
     else:
+        check_sides(f"size {'x'.join(map(str, sides))}", sides, 2 ** (LEVELS - 1))
         pipe = load_file(source.file, source.network, options, dtypes)
     if not pipe.vae.config.get("force_upcast"):
         with readable(source.place):

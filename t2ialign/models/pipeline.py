@@ -42,6 +42,16 @@ class PipelinePolicy(Policy):
         self._null: Cond | None = None
         self._encoded: dict[str, Cond] = {}
 
+    @classmethod
+    def multiple_of(cls, vae: Mapping[str, Any], network: Mapping[str, Any]) -> int:
+        """The divisor of both sides of an image in pixels, by the configurations of VAE and network."""
+        return int(2 ** (len(vae["block_out_channels"]) - 1) * cls._patch(network))
+
+    @classmethod
+    def _patch(cls, network: Mapping[str, Any]) -> int:
+        """Latent cells along one side of a token."""
+        return 1
+
     @abstractmethod
     def _encode(self, prompts: Sequence[str], clip_skip: int | None) -> Cond:
         """B prompts through the text encoders."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,7 @@ def policy_of(
     precision: str | None = None,
     attention: str = "sdpa",
     options: ModelOptions = AS_IT_IS,
+    sides: Sequence[int] = (),
 ) -> Policy:
     """The model as a policy: loaded where it is named, else as it is.
 
@@ -143,7 +144,7 @@ def policy_of(
         from t2ialign.models import load
 
         how: dict[str, Any] = {"precision": precision or "fp32", "attention": attention}
-        return load.load_policy(str(model), options=options, **how)
+        return load.load_policy(str(model), options=options, sides=sides, **how)
     if precision is not None or attention != "sdpa" or options.given():
         raise ValueError(
             f"got precision, attention or model_options for {name_of(model)}; expected them with a model by "

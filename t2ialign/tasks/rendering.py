@@ -104,7 +104,13 @@ def opener(how: Rendering) -> Opened:
 
 
 def _open(how: Rendering) -> Any:
-    policy = policy_of(how.model, precision=how.precision, attention=how.attention, options=how.options)
+    policy = policy_of(
+        how.model,
+        precision=how.precision,
+        attention=how.attention,
+        options=how.options,
+        sides=[side for side in (how.height, how.width) if side is not None],
+    )
     for path, scale in map(parse_lora, how.loras):
         from t2ialign.models.lora_apply import apply_lora
 

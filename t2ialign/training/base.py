@@ -71,6 +71,7 @@ class Trainer(Loop[Cfg, BatchT]):
             device=self.accelerator.device,
             master_weights=cfg.lora_rank == 0,
             options=options_of(cfg),
+            sides=cfg.sides,
         )
         cfg = cfg.for_family(self.policy.family)
         if cfg.lora_targets is None:

@@ -153,6 +153,11 @@ class TrainConfig(LoopConfig):
             )
         return self
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides of training images in pixels, those that are set."""
+        return ()
+
     def for_family(self, family: str) -> Self:
         """The settings for a family of models, "sd1", "sd2" or "sdxl": some defaults depend on it."""
         return self

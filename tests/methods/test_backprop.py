@@ -237,7 +237,7 @@ def test_what_cannot_be_is_one_line_and_costs_nothing(backprop_config, tmp_path)
         ({"penalty": "kl", "penalty_weight": 0.1}, r"got penalty=kl with eta=0"),
         ({"penalty": "l2"}, r"got penalty=l2 with penalty_weight=0; expected both"),
         ({"lv_samples": 2, "record": "all"}, r"got lv_samples=2 with record=all"),
-        ({"height": 30}, r"got size 30x32; expected both sides to be multiples of 4"),
+        ({"height": 30}, r"got size 30; expected both sides to be multiples of 4"),
         ({"reward": "tests.training.brightness"}, r"no gradient; .* by dense, lpo, which take any reward"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -106,6 +106,11 @@ class Config(PathConfig):
     penalty_weight: float = Field(default=0.0, ge=0)
     """The weight of the penalty, which is summed over a path."""
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The height and the width that are set."""
+        return tuple(side for side in (self.height, self.width) if side is not None)
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, values: dict[str, Any]) -> dict[str, Any]:

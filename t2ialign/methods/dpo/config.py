@@ -99,3 +99,8 @@ class Config(TrainConfig):
     timestep, so small batches are noisy."""
     lr: float = Field(default=2e-5, gt=0)
     """The peak learning rate."""
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The side of the square crops, where one is set; buckets have sides that fit."""
+        return () if self.resolution is None or self.buckets else (self.resolution,)

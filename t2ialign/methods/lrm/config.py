@@ -52,3 +52,8 @@ class Config(ComparisonConfig):
     """How the learning rate changes after the warm-up."""
     weight_decay: float = Field(default=0.3, ge=0)
     """The weight decay of the AdamW optimiser."""
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The side of the square crops, where one is set."""
+        return () if self.resolution is None else (self.resolution,)

@@ -86,7 +86,7 @@ class Trainer(ComparisonTrainer[Config, Batch]):
     def load(self) -> TrainState:
         """An untrained latent reward of the diffusion model, and that model's latents."""
         cfg, device = self.cfg, self.accelerator.device
-        policy = self._given or load_policy(cfg.model, device=device)
+        policy = self._given or load_policy(cfg.model, device=device, sides=cfg.sides)
         self.latents, self.pipeline_class = policy.latents, policy.pipeline_class
         self.reward = untrained.from_networks(
             policy.components, guidance_scale=cfg.vfe, text_projection=cfg.text_projection, seed=cfg.seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,10 @@ class FluxPolicy(PipelinePolicy):
                 "FLUX.1 schnell, which is distilled to four steps that training on all times undoes; "
                 "expected FLUX.1 dev"
             )
+
+    @classmethod
+    def _patch(cls, network: Mapping[str, Any]) -> int:
+        return PATCH
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The velocity at x_t (B, C, h, w), t (B,), told a guidance scale of 3.5 -> fp32 (B, C, h, w)."""

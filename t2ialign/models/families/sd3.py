@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5 as a policy: a transformer over latents and text at once, on a straight path."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,8 +30,12 @@ class SD3Policy(PipelinePolicy):
     ) -> None:
         config = pipe.transformer.config
         side = config.sample_size * pipe.vae_scale_factor
-        latents = FlowLatents(pipe.vae, pipe.scheduler, native_size=(side, side), patch=config.patch_size)
+        latents = FlowLatents(pipe.vae, pipe.scheduler, native_size=(side, side), patch=self._patch(config))
         super().__init__(pipe, latents, dtype=dtype, options=options)
+
+    @classmethod
+    def _patch(cls, network: Mapping[str, Any]) -> int:
+        return int(network["patch_size"])
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The transformer's velocity at x_t (B, C, h, w), t (B,) -> fp32 (B, C, h, w)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,9 +32,13 @@ class ZImagePolicy(PipelinePolicy):
     def __init__(
         self, pipe: Any, *, dtype: torch.dtype = torch.float32, options: ModelOptions = AS_IT_IS
     ) -> None:
-        patch = pipe.transformer.config.all_patch_size[0]
+        patch = self._patch(pipe.transformer.config)
         latents = FlowLatents(pipe.vae, pipe.scheduler, native_size=(SIDE, SIDE), patch=patch, even=True)
         super().__init__(pipe, latents, dtype=dtype, options=options)
+
+    @classmethod
+    def _patch(cls, network: Mapping[str, Any]) -> int:
+        return int(network["all_patch_size"][0])
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The velocity at x_t (B, C, h, w), t (B,) -> fp32 (B, C, h, w).

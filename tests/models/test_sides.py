@@ -1,0 +1,54 @@
+"""Sizes that a model cannot take are refused by its configuration, before any weights are read."""
+
+from pathlib import Path
+
+import pytest
+from diffusers import DiffusionPipeline
+
+from t2ialign.methods.backprop import trainer as backprop
+from t2ialign.methods.dpo import trainer as dpo
+from t2ialign.methods.lrm import trainer as lrm
+from t2ialign.models.load import load_policy
+from tests.models.flows.tiny_flows import FLOWS
+
+MULTIPLES = {"tiny_sd": 4, "tiny_sdxl": 4, "sd3": 8, "flux": 8, "z-image": 8}
+"""Of the tiny models: a cell is 4 pixels a side, a token of a flow model two cells."""
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading weights fails the test."""
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", read)
+
+
+def folder_of(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    if model not in FLOWS:
+        return str(request.getfixturevalue(model))
+    FLOWS[model]().save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("model", MULTIPLES)
+def test_a_side_that_does_not_divide(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder, multiple = folder_of(model, tmp_path, request), MULTIPLES[model]
+    assert load_policy(folder, device="cpu", sides=(multiple, 3 * multiple)).size_multiple == multiple
+    request.getfixturevalue("unread")
+    with pytest.raises(
+        ValueError, match=f"size 64x65; expected both sides to be multiples of {multiple}"
+    ):
+        load_policy(folder, sides=(64, 65))
+
+
+def test_trainers_and_samples_say_which_sides_they_want(tiny_sd: Path, tmp_path: Path, unread: None) -> None:
+    common = {"model": str(tiny_sd), "output": tmp_path / "run"}
+    wrong = r"size 37; expected both sides to be multiples of 4 pixels"
+    with pytest.raises(ValueError, match=wrong):
+        dpo.Trainer(dpo.Config.model_validate({**common, "data": "pairs", "resolution": 37}))
+    with pytest.raises(ValueError, match=wrong):
+        lrm.Trainer(lrm.Config.model_validate({**common, "data": "pairs", "resolution": 37}))
+    with pytest.raises(ValueError, match=wrong):
+        backprop.Trainer(backprop.Config.model_validate({**common, "prompts": "a cat", "width": 37}))
