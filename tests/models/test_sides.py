@@ -37,9 +37,7 @@ def test_a_side_that_does_not_divide(model: str, tmp_path: Path, request: pytest
     folder, multiple = folder_of(model, tmp_path, request), MULTIPLES[model]
     assert load_policy(folder, device="cpu", sides=(multiple, 3 * multiple)).size_multiple == multiple
     request.getfixturevalue("unread")
-    with pytest.raises(
-        ValueError, match=f"size 64x65; expected both sides to be multiples of {multiple}"
-    ):
+    with pytest.raises(ValueError, match=f"size 64x65; expected both sides to be multiples of {multiple}"):
         load_policy(folder, sides=(64, 65))
 
 
