@@ -51,6 +51,8 @@ def of_shapes(shapes: Mapping[str, Sequence[int]]) -> str | None:
     """The architecture by the keys of a LoRA's layers and the shapes of the weights they change, if those
     tell it.
     """
+    if any(key.startswith("transformer.") for key in shapes):
+        return None
     widths = _widths(shapes)
     if widths:
         return WIDTHS.get(widths.pop()) if len(widths) == 1 else None

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import t2ialign
 from t2ialign.diffusion.kernels import ODE
 from t2ialign.diffusion.sampler import sample
 from t2ialign.models.base import Policy
@@ -187,3 +188,25 @@ def test_comfyui_takes_every_layer_of_the_file(name: str, tmp_path: Path) -> Non
         module = policy.adapted.get_submodule(path)
         change = module.get_delta_weight("default")
         torch.testing.assert_close(file[f"{layer}.lora_B.weight"] @ file[f"{layer}.lora_A.weight"], change)
+
+
+def test_a_lora_is_folded_into_the_model_and_has_no_kohya_names(name: str, tmp_path: Path) -> None:
+    FAMILIES[name].build().save_pretrained(tmp_path / "model")
+    policy = load_policy(str(tmp_path / "model"), device="cpu")
+    add_lora(policy, 2)
+    with torch.no_grad():
+        for parameter in trainable(policy).values():
+            parameter.add_(0.2)
+    lora, model = save_lora(policy, tmp_path / "lora").parent, str(tmp_path / "model")
+    merged = t2ialign.export(lora, tmp_path / "merged", format="merged", model=model)
+    x, t, cond = noise(policy), torch.tensor([500.0, 900.0]), policy.encode_prompts(PROMPTS)
+    folded = load_policy(str(merged), device="cpu").predict(x, t, cond)
+    torch.testing.assert_close(folded, policy.predict(x, t, cond).detach(), rtol=1e-4, atol=1e-4)
+    copied = t2ialign.export(f"{lora}:0.5", tmp_path / "half", format="diffusers")
+    whole, half = (load_file(next(folder.glob("*.safetensors"))) for folder in (lora, copied.parent))
+    assert whole.keys() == half.keys()
+    for end, factor in ((".lora_A.weight", 1.0), (".lora_B.weight", 0.5)):
+        (key, *_) = [key for key in whole if key.endswith(end)]
+        torch.testing.assert_close(half[key], factor * whole[key])
+    with pytest.raises(ValueError, match="expected one of Stable Diffusion 1, 2 or XL"):
+        t2ialign.export(lora, tmp_path / "kohya", format="kohya")
