@@ -15,8 +15,8 @@ PAGES = [
 TOPS = "t2ialign|rewards|scripts|tests|assets|proofs|docs"
 TO_WRITE = re.compile(r"[Ww]rite (?:the recipe )?`([\w./]+)`")
 """A file that a recipe of CONTRIBUTING.md has the reader write."""
-LATER = {"proofs/SUBJECT.files.json", "t2ialign/recipes"}
-"""What `t2ialign prove` writes with the next measurement, and what the wheel alone has."""
+LATER = {"proofs/SUBJECT.files.json", "proofs/gpu.json", "t2ialign/recipes"}
+"""What `t2ialign prove` and a GPU check write with the next measurement, and what the wheel alone has."""
 PLACEHOLDER = re.compile(r"SUBJECT|VERB|NAME")
 """Capitals that stand for any of several names, as in proofs/SUBJECT.json."""
 
