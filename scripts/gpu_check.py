@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -157,24 +156,14 @@ def scoring(check: Check, clip: str) -> Iterator[Row]:
     """Images a second of one CLIP with known prompts, in bf16 autocast."""
     from scripts.bench_parts import Bench
 
-    args = argparse.Namespace(
-        device=str(check.device),
-        small=check.small,
-        repeats=1,
-        precision="bf16",
-        clips=clip,
-        images=0,
-        workers=0,
-    )
+    about = {"device": str(check.device), "small": check.small, "precision": "bf16", "clips": clip}
+    args = argparse.Namespace(**about, repeats=1, images=0, workers=0)
     folder = check.folder / "clips"
     folder.mkdir(exist_ok=True)
     reward = Bench(args, folder).score(clip)
     rows = 4 if check.small else 128
-    images, prompts = (
-        torch.rand(rows, 3, 64 if check.small else 512, 64 if check.small else 512),
-        [prompt(0)] * rows,
-    )
-    images = images.to(check.device)
+    side, prompts = 64 if check.small else 512, [prompt(0)] * rows
+    images = torch.rand(rows, 3, side, side).to(check.device)
     with torch.no_grad(), torch.autocast(check.device.type, torch.bfloat16):
         reward(images, prompts)
         _wait(check.device)
@@ -278,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     began, rows, failed = time.monotonic(), list[Row](), list[str]()
     about = machine(torch.device(args.device), STEPS)
-    with tempfile.TemporaryDirectory() as folder, nullcontext():
+    with tempfile.TemporaryDirectory() as folder:
         check = Check(torch.device(args.device), args.small, Path(folder))
         for name, part in parts(check).items():
             if args.only and name not in args.only.split(","):

@@ -367,7 +367,10 @@ PRIVATE = {
     ("t2ialign/toy/fit.py", "torch._foreach_lerp_"),
     ("t2ialign/toy/fit.py", "torch.cpu._is_avx512_bf16_supported"),  # nothing public tells it
 }
-PUBLIC_DEEP = {"torch.nn.functional", "torch.utils.checkpoint", "numpy.lib.format"}
+PUBLIC_DEEP = {
+    *("torch.nn.functional", "torch.utils.checkpoint", "torch.utils.flop_counter"),
+    *("torchvision.transforms.functional", "numpy.lib.format"),
+}
 """Documented homes of names three levels down."""
 
 
