@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +65,7 @@ class FlowLatents(Latents):
     def without_empty_end(self, times: Tensor) -> Tensor:
         """A grid (T + 1,) whose last step starts at sigma = .02 or more; SD3's own starts at .0089.
 
-        From there to 0 a velocity counts a hundredth of what it does over the step before.
+        From there to 0 a velocity counts a thirtieth of what it does over the step before, at ten steps.
         """
         if len(times) > 2 and float(self.path(times[-2:-1])[1]) < EMPTY:
             return torch.cat([times[:-2], times[-1:]])
@@ -92,8 +91,3 @@ class FlowLatents(Latents):
         if self.config.get("use_dynamic_shifting"):
             shift = 1.0
         return (self.num_train_timesteps * shift * base / (1 + (shift - 1) * base)).float()
-
-    def shift(self, size: tuple[int, int]) -> float:
-        """The factor s of sigma -> s sigma / (1 + (s - 1) sigma) in sampling images of (H, W) pixels."""
-        mu = self.log_shift(size)
-        return float(self.config["shift"]) if mu is None else math.exp(mu)
