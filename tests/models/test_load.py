@@ -164,9 +164,7 @@ def test_large_images_are_encoded_and_decoded_whole(tiny_sd, tiny_sdxl):
 
 def test_another_family(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "AuraFlowPipeline"}))
-    with pytest.raises(
-        ValueError, match="of class AuraFlowPipeline; expected one of FluxPipeline"
-    ) as error:
+    with pytest.raises(ValueError, match="of class AuraFlowPipeline; expected one of FluxPipeline") as error:
         load_policy(str(tmp_path))
     one_line(error)
 
