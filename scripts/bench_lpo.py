@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from rewards.latent import lrm, saved, untrained
-from scripts.bench_parts import Row, kept_bytes, machine, number, ratio, rounds, say, table, write
+from scripts.bench_parts import Row, kept_bytes, machine, megabytes, number, ratio, rounds, say, table, write
 from t2ialign.diffusion.candidates import Step
 from t2ialign.io.paths import path
 from t2ialign.methods.lpo.step_scorers import Judge, LatentScorer
@@ -102,11 +102,6 @@ def text_rows(reward: lrm.LRM, work: Callable[[], object]) -> int:
     work()
     hook.remove()
     return sum(seen)
-
-
-def megabytes(*modules: nn.Module) -> float:
-    """The megabytes of the weights of some networks."""
-    return sum(p.nbytes for module in modules for p in module.parameters()) / 1e6
 
 
 def main(argv: list[str] | None = None) -> int:

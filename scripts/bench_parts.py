@@ -125,10 +125,10 @@ def rounds(
     for turn in range(repeats + 1):
         now: dict[str, float] = {}
         for name in list(sides)[:: -1 if turn % 2 else 1]:
-            _wait(device)
+            wait(device)
             begin = time.perf_counter()
             sides[name]()
-            _wait(device)
+            wait(device)
             now[name] = time.perf_counter() - begin
             found[name] += [now[name]] if turn else []
         seconds = ", ".join(f"{name} {now[name]:.3g} s" for name in sides)
@@ -136,7 +136,8 @@ def rounds(
     return found
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -156,9 +157,14 @@ def ratio(figure: str, on: str, times: dict[str, list[float]], sides: str, targe
     return Row(figure, on, median(each), min(each), max(each), target, seconds)
 
 
-def number(figure: str, on: str, value: float, target: str) -> Row:
-    """The row of a count."""
+def number(figure: str, on: str, value: float, target: str | None = None) -> Row:
+    """The row of one number."""
     return Row(figure, on, value, value, value, target)
+
+
+def megabytes(*modules: torch.nn.Module) -> float:
+    """The megabytes of the weights of some networks."""
+    return sum(p.nbytes for module in modules for p in module.parameters()) / 1e6
 
 
 def kept_bytes(loss: Callable[[], torch.Tensor], modules: Sequence[torch.nn.Module]) -> int:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
 from scripts.bench_models import MODELS
-from scripts.bench_parts import Row, machine, prompt, ratio, rounds, say, table, write
+from scripts.bench_parts import Row, machine, megabytes, prompt, ratio, rounds, say, table, write
 from t2ialign.data.cache.stored import Pairs
 from t2ialign.io.paths import path
 from t2ialign.methods.dpo.loss import Batch, reference_loss
@@ -129,11 +129,6 @@ def encoding(components: Any) -> list[nn.Module]:
     """The networks that encode images and prompts."""
     names = ("vae", "text_encoder", "text_encoder_2")
     return [components[name] for name in names if name in components]
-
-
-def megabytes(*modules: nn.Module) -> float:
-    """The megabytes of the weights of some networks."""
-    return sum(part.nbytes for module in modules for part in module.parameters()) / 1e6
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,9 +4,8 @@ One command of less than nine minutes for a data-centre GPU: what needs CUDA (pr
 on the toy model, then training steps of Stable Diffusion 1.5, XL and 3.5 Medium at their own sizes and
 scorers, with random weights: nothing is downloaded. Writes the rows as JSON, and beside it a Markdown page.
 
-Besides this repository it needs torch, diffusers, transformers, peft, accelerate and pydantic, and open_clip
-for the scorers. A part that fails, or for which no time is left, is named in the result. --small runs all of
-it on a CPU.
+Besides this repository it needs torch, diffusers, transformers, peft, accelerate, pydantic and open_clip. A
+part that fails, or for which no time is left, is named in the result. --small runs all of it on a CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rewards import Reward
 from scripts.bench_models import MODELS
-from scripts.bench_parts import Row, machine, prompt, say, table, write
+from scripts.bench_parts import Bench, Row, machine, number, prompt, say, table, wait, write
 from scripts.bench_train import write_pairs
 from t2ialign.io import atomic
 from t2ialign.io.paths import path
@@ -95,8 +94,8 @@ def precision(check: Check, name: str) -> Iterator[Row]:
         rows = _toy_run(check, output, precision=kind, max_steps=10)
         last[kind] = sum(row["loss"] for row in rows[-5:]) / 5
         if kind == name:
-            yield _row(f"{name}: first loss - ln 2", "toy, dpo", abs(rows[1]["loss"] - 0.693147), "<= 0.01")
-    yield _row(
+            yield number(f"{name}: first loss - ln 2", "toy, dpo", abs(rows[1]["loss"] - 0.693147), "<= 0.01")
+    yield number(
         f"{name}: mean of the last losses against fp32", "toy, dpo", abs(last[name] - last["fp32"]), "<= 0.02"
     )
 
@@ -107,7 +106,7 @@ def resume(check: Check) -> Iterator[Row]:
     for steps in (3, 6):
         halves = _toy_run(check, check.folder / "halves", max_steps=steps, resume="latest")
     gap = max(abs(a["loss"] - b["loss"]) for a, b in zip(whole[1:], halves[1:], strict=True))
-    yield _row("resume: largest difference of a loss", "toy, dpo", gap, "<= 0.0001")
+    yield number("resume: largest difference of a loss", "toy, dpo", gap, "<= 0.0001")
 
 
 def compiled(check: Check) -> Iterator[Row]:
@@ -142,20 +141,18 @@ def training(check: Check, method: str, model: str) -> Iterator[Row]:
         _step(trainer)
     seconds = _timed(trainer)
     on = f"{model}, {method}, {trainer.cfg.batch_size} rows"
-    yield _row(
+    yield number(
         "images a second of a training step", on, trainer.images_per_row * trainer.cfg.batch_size / seconds
     )
-    yield _row("peak memory in GB", on, max_memory_gb())
+    yield number("peak memory in GB", on, max_memory_gb())
     tflops = counter.get_total_flops() / 1e12
-    yield _row("TFLOP of a training step", on, tflops)
+    yield number("TFLOP of a training step", on, tflops)
     if check.peak is not None:
-        yield _row("share of the peak arithmetic (MFU)", on, tflops / seconds / check.peak)
+        yield number("share of the peak arithmetic (MFU)", on, tflops / seconds / check.peak)
 
 
 def scoring(check: Check, clip: str) -> Iterator[Row]:
     """Images a second of one CLIP with known prompts, in bf16 autocast."""
-    from scripts.bench_parts import Bench
-
     about = {"device": str(check.device), "small": check.small, "precision": "bf16", "clips": clip}
     args = argparse.Namespace(**about, repeats=1, images=0, workers=0)
     folder = check.folder / "clips"
@@ -166,12 +163,14 @@ def scoring(check: Check, clip: str) -> Iterator[Row]:
     images = torch.rand(rows, 3, side, side).to(check.device)
     with torch.no_grad(), torch.autocast(check.device.type, torch.bfloat16):
         reward(images, prompts)
-        _wait(check.device)
+        wait(check.device)
         began = time.perf_counter()
         for _ in range(STEPS):
             reward(images, prompts)
-        _wait(check.device)
-    yield _row("images a second", f"{clip}, batches of {rows}", STEPS * rows / (time.perf_counter() - began))
+        wait(check.device)
+    yield number(
+        "images a second", f"{clip}, batches of {rows}", STEPS * rows / (time.perf_counter() - began)
+    )
 
 
 def _trainer(check: Check, method: str, model: str, output: Path) -> Any:
@@ -214,11 +213,11 @@ def _timed(trainer: Any) -> float:
     """Seconds of a step, after one that warms up."""
     device = trainer.accelerator.device
     _step(trainer)
-    _wait(device)
+    wait(device)
     began = time.perf_counter()
     for _ in range(STEPS):
         _step(trainer)
-    _wait(device)
+    wait(device)
     return (time.perf_counter() - began) / STEPS
 
 
@@ -228,15 +227,6 @@ def _toy_run(check: Check, output: Path, **settings: Any) -> list[dict[str, floa
     values |= {"lora_rank": 4, "lr": 1e-4, "beta": 100, "trackers": (), "checkpoint_every": 3}
     dpo.Trainer(dpo.Config.model_validate(values | settings)).fit()
     return read_rows(output / METRICS)
-
-
-def _row(figure: str, on: str, value: float, target: str | None = None) -> Row:
-    return Row(figure, on, value, value, value, target)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def parts(check: Check) -> Mapping[str, Callable[[], Iterator[Row]]]:

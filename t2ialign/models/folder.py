@@ -51,7 +51,7 @@ def load_folder(
         network = getattr(diffusers, policy.save_class)
         vae = _config(AutoencoderKL, source, "vae", options)
         multiple = policy.multiple_of(vae, _config(network, source, policy.component, options))
-        check_sides(f"size {'x'.join(map(str, sides))}", sides, multiple)
+        check_sides(sides, multiple)
     given: dict[str, Any] = dict.fromkeys(UNUSED)
     if name == "StableDiffusionPipeline":
         given |= {"safety_checker": None, "requires_safety_checker": False}

@@ -77,7 +77,7 @@ class Latents(ABC):
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of a height x width image. Raises ValueError unless both divide by `size_multiple`."""
-        check_sides(f"size {height}x{width}", (height, width), self.size_multiple)
+        check_sides((height, width), self.size_multiple)
         return self.channels, height // self.factor, width // self.factor
 
     @torch.no_grad()
@@ -144,10 +144,11 @@ class Latents(ABC):
             self.vae = None
 
 
-def check_sides(what: str, sides: Sequence[int], multiple: int) -> None:
-    """Raises ValueError, naming `what`, unless all sides are multiples of so many pixels."""
+def check_sides(sides: Sequence[int], multiple: int) -> None:
+    """Raises ValueError unless all sides of an image are multiples of so many pixels."""
     if any(side < multiple or side % multiple for side in sides):
-        raise ValueError(f"got {what}; expected both sides to be multiples of {multiple} pixels")
+        size = "x".join(map(str, sides))
+        raise ValueError(f"got size {size}; expected both sides to be multiples of {multiple} pixels")
 
 
 def listed(numbers: Sequence[float], shown: int = 6) -> str:

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 FOR_DDPM = {"prediction_type", "rescale_betas_zero_snr"}
 """Options that say something of DDPM's noise levels."""
-LEVELS = 4
-"""Of the VAE in one file of Stable Diffusion 1, 2 or XL: a cell is eight pixels a side."""
+CELL = 8
+"""Pixels along one side of a latent cell of Stable Diffusion 1, 2 and XL; one file has no configuration."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,7 +57,7 @@ def load_policy(
     if source.file is None:
         pipe = load_folder(source, options, dtypes, sides)
     else:
-        check_sides(f"size {'x'.join(map(str, sides))}", sides, 2 ** (LEVELS - 1))
+        check_sides(sides, CELL)
         pipe = load_file(source.file, source.network, options, dtypes)
     if not pipe.vae.config.get("force_upcast"):
         with readable(source.place):

@@ -3,13 +3,7 @@
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The attention of a network of diffusers."""
 
-JOINT = tuple(
-    f"attn.{name}"
-    for name in (
-        *("to_q", "to_k", "to_v", "to_out.0"),
-        *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
-    )
-)
+JOINT = tuple(f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 """The joint attention over image and text of a transformer of diffusers, as its training script for SD3 has
 it. SD3.5-M's second attention, attn2, is not among them."""
 

@@ -8,7 +8,7 @@ prompt), prompts.json, index.safetensors, and last of all cache.json: a folder w
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -44,14 +44,15 @@ class Pairs:
 
     def to(self, device: torch.device | str) -> "Pairs":
         """The same batch on a device."""
-        cond = {key: value.to(device) for key, value in self.cond.items()}
-        moved = {name: getattr(self, name).to(device) for name in ("win", "lose", "weight", "sizes")}
-        return replace(self, cond=cond, **moved)
+        return self._each(lambda part: part.to(device))
 
     def rows(self, rows: list[int]) -> "Pairs":
         """Some of the pairs."""
-        cond = {key: value[rows] for key, value in self.cond.items()}
-        parts = {name: getattr(self, name)[rows] for name in ("win", "lose", "weight", "sizes")}
+        return self._each(lambda part: part[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Pairs":
+        cond = {key: change(value) for key, value in self.cond.items()}
+        parts = {name: change(getattr(self, name)) for name in ("win", "lose", "weight", "sizes")}
         return replace(self, cond=cond, **parts)
 
     def both(self, policy: Policy) -> tuple[Tensor, Cond]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from t2ialign.diffusion.path import fp32
 from t2ialign.models.base import Cond, Policy
-from t2ialign.models.families import clip_text
+from t2ialign.models.families import clip_text, t5_text
 from t2ialign.models.families.flow import FlowLatents
 from t2ialign.models.lora_targets import JOINT_AND_MLP
 from t2ialign.models.options import AS_IT_IS, ModelOptions
@@ -85,14 +85,7 @@ class FluxPolicy(PipelinePolicy):
             )
         pipe = self.pipe
         pooled = clip_text.encode(pipe.tokenizer, pipe.text_encoder, prompts).pooler_output
-        tokens = pipe.tokenizer_2(
-            list(prompts),
-            padding="max_length",
-            max_length=self.t5_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        hidden = pipe.text_encoder_2(tokens.input_ids.to(pipe.text_encoder_2.device))[0]
+        hidden = t5_text.encode(pipe.tokenizer_2, pipe.text_encoder_2, prompts, self.t5_length)
         return {"prompt_embeds": hidden, "pooled": pooled}
 
 

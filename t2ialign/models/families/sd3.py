@@ -8,7 +8,7 @@ from torch import Tensor
 
 from t2ialign.diffusion.path import fp32
 from t2ialign.models.base import Cond, Policy
-from t2ialign.models.families import clip_text
+from t2ialign.models.families import clip_text, t5_text
 from t2ialign.models.families.flow import FlowLatents
 from t2ialign.models.lora_targets import JOINT
 from t2ialign.models.options import AS_IT_IS, ModelOptions
@@ -75,11 +75,7 @@ class SD3Policy(PipelinePolicy):
         if encoder is None:
             width = self.adapted.config.joint_attention_dim
             return torch.zeros(len(prompts), T5_LENGTH, width, device=self.device)
-        tokens = tokenizer(
-            list(prompts), padding="max_length", max_length=T5_LENGTH, truncation=True, return_tensors="pt"
-        )
-        states: Tensor = encoder(tokens.input_ids.to(encoder.device))[0]
-        return states
+        return t5_text.encode(tokenizer, encoder, prompts, T5_LENGTH)
 
 
 PIPELINES: dict[str, type[Policy]] = {"StableDiffusion3Pipeline": SD3Policy}
