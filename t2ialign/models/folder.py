@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import nn
 
 from rewards.foreign import refuse_code
 from rewards.hub import check_repository
 from t2ialign.models.families import pipelines, policy_class
-from t2ialign.models.latents import check_sides
 from t2ialign.models.options import ModelOptions
 from t2ialign.models.sources import COMPONENTS, EXPECTED, Source
 
@@ -31,27 +29,19 @@ _WEIGHTS = re.compile(
 )
 
 
-def load_folder(
-    source: Source, options: ModelOptions, dtypes: dict[str, torch.dtype], sides: Sequence[int] = ()
-) -> Any:
+def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.dtype]) -> Any:
     """The pipeline in a folder or of a Hub id, from its safetensors.
 
     dtypes: of the "network" that is trained, of the "vae", and "default" for the rest. Raises ValueError for
-    another class of pipeline, and for files that are not there or not whole; before any weights are read,
-    for sides of images to come that do not divide.
+    another class of pipeline, and for files that are not there or not whole.
     """
     place, revision = source.place, {"revision": options.revision} if options.revision else {}
     if source.folder is not None and revision:
         raise ValueError(f"got revision={options.revision!r} for a folder; expected it for a Hub id; drop it")
     refuse_code(place)
-    index = _index(source, options.revision)
+    index = pipeline_index(source, options.revision)
     name = str(index["_class_name"])
     pipeline, policy = getattr(diffusers, name), policy_class(name)
-    if sides:
-        network = getattr(diffusers, policy.save_class)
-        vae = _config(AutoencoderKL, source, "vae", options)
-        multiple = policy.multiple_of(vae, _config(network, source, policy.component, options))
-        check_sides(sides, multiple)
     given: dict[str, Any] = dict.fromkeys(UNUSED)
     if name == "StableDiffusionPipeline":
         given |= {"safety_checker": None, "requires_safety_checker": False}
@@ -69,14 +59,6 @@ def load_folder(
             **revision,
             **given,
         )
-
-
-def _config(kind: Any, source: Source, part: str, options: ModelOptions) -> dict[str, Any]:
-    """The configuration of a part, read alone; what its file leaves out is as its class has it."""
-    with readable(source.place):
-        read = kind.load_config(source.place, subfolder=part, revision=options.revision)
-    parameters = inspect.signature(kind.__init__).parameters.values()
-    return {one.name: one.default for one in parameters if one.default is not one.empty} | dict(read)
 
 
 @contextmanager
@@ -117,7 +99,7 @@ def trained_network(folder: Path, save_class: str, dtype: torch.dtype) -> Any:
         )
 
 
-def _index(source: Source, revision: str | None) -> dict[str, Any]:
+def pipeline_index(source: Source, revision: str | None) -> dict[str, Any]:
     """The content of model_index.json. Raises ValueError if there is none, or its class is of no family."""
     place = source.place
     try:

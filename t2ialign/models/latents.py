@@ -25,12 +25,14 @@ class Latents(ABC):
     end: float
     """The time after the last step of sampling, at which the network is never called."""
 
-    def __init__(self, vae: Any, *, native_size: tuple[int, int], size_multiple: int) -> None:
+    def __init__(
+        self, vae: Any, *, native_size: tuple[int, int], size_multiple: int, largest: int | None = None
+    ) -> None:
         self.vae = vae.requires_grad_(False)
         self.device: torch.device = vae.device
         self.channels = int(vae.config.latent_channels)
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.native_size, self.size_multiple = native_size, size_multiple
+        self.native_size, self.size_multiple, self.largest = native_size, size_multiple, largest
 
     @abstractmethod
     def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +78,8 @@ class Latents(ABC):
         return alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, h, w) of a height x width image. Raises ValueError unless both divide by `size_multiple`."""
-        check_sides((height, width), self.size_multiple)
+        """(C, h, w) of a height x width image. Raises ValueError for sides that do not divide or too long."""
+        check_sides((height, width), self.size_multiple, self.largest)
         return self.channels, height // self.factor, width // self.factor
 
     @torch.no_grad()
@@ -144,11 +146,15 @@ class Latents(ABC):
             self.vae = None
 
 
-def check_sides(sides: Sequence[int], multiple: int) -> None:
-    """Raises ValueError unless all sides of an image are multiples of so many pixels."""
+def check_sides(sides: Sequence[int], multiple: int, largest: int | None = None) -> None:
+    """Raises ValueError unless all sides of an image are multiples of so many pixels, and none is longer."""
+    size = "x".join(map(str, sides))
     if any(side < multiple or side % multiple for side in sides):
-        size = "x".join(map(str, sides))
         raise ValueError(f"got size {size}; expected both sides to be multiples of {multiple} pixels")
+    if largest is not None and max(sides, default=0) > largest:
+        raise ValueError(
+            f"got size {size}; expected sides of up to {largest} pixels, for which the model has positions"
+        )
 
 
 def listed(numbers: Sequence[float], shown: int = 6) -> str:

@@ -11,10 +11,10 @@ import torch
 from rewards.device import default_device
 from rewards.weights import align_weights
 from t2ialign.models.advice import distilled, not_followed, unvisited
+from t2ialign.models.ahead import look_ahead
 from t2ialign.models.base import Policy
 from t2ialign.models.families import policy_class_of
 from t2ialign.models.folder import load_folder, networks, readable
-from t2ialign.models.latents import check_sides
 from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.models.single.read import load_file
 from t2ialign.models.sources import locate
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 FOR_DDPM = {"prediction_type", "rescale_betas_zero_snr"}
 """Options that say something of DDPM's noise levels."""
-CELL = 8
-"""Pixels along one side of a latent cell of Stable Diffusion 1, 2 and XL; one file has no configuration."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,16 +35,17 @@ def load_policy(
     master_weights: bool = False,
     options: ModelOptions = AS_IT_IS,
     sides: Sequence[int] = (),
+    family: str | None = None,
 ) -> Policy:
     """Load a model of one of the families as a policy; nothing that could run code is opened.
 
-    model: "toy" (the toy model), a diffusers folder, a single file of Stable Diffusion 1, 2 or XL, a
-    Hub id, or the output of a run that trained all weights: its base model with those weights. device: the
-    GPU if there is one. A VAE that asks for it (SDXL's) stays in fp32. master_weights: keep the network's
+    model: "toy" or "toy-flow" (the toy models), a diffusers folder, a single file of Stable Diffusion 1, 2 or
+    XL, a Hub id, or the output of a run that trained all weights: its base model with those weights. device:
+    the GPU if there is one. A VAE that asks for it (SDXL's) stays in fp32. master_weights: keep the network's
     weights in fp32 and compute in `precision`, which training all of them needs. options: how to read the
-    model, in place of what its files say. sides: of images to come, in pixels. Raises ValueError for a
-    missing or unsupported model, for sides that do not divide, both before weights are read, and for xformers
-    without a working build.
+    model, in place of what its files say. sides: of images to come, in pixels. family: that it has to be of.
+    Raises ValueError for a missing or unsupported model, for sides that do not divide, for another family,
+    all before weights are read, and for xformers without a working build.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
@@ -54,10 +53,11 @@ def load_policy(
     options = options.over(source.options)
     weights = torch.float32 if master_weights else dtype
     dtypes = {"default": dtype, "vae": torch.float32, "network": weights}
+    if sides or family:
+        look_ahead(source, options).check(sides, family)
     if source.file is None:
-        pipe = load_folder(source, options, dtypes, sides)
+        pipe = load_folder(source, options, dtypes)
     else:
-        check_sides(sides, CELL)
         pipe = load_file(source.file, source.network, options, dtypes)
     if not pipe.vae.config.get("force_upcast"):
         with readable(source.place):

@@ -20,6 +20,8 @@ SD1, SD2, SD2_V, SDXL = (
 """Architectures by their names in the model specification."""
 VERSIONS = {SD1: "sd_v1", SD2: "sd_v2", SD2_V: "sd_v2_v", SDXL: "sdxl_base_v1-0"}
 """Architectures by their names in sd-scripts."""
+SD3_SIZES = {(24, False, False): "-m", (24, True, True): "-5-medium", (38, True, False): "-5-large"}
+"""Suffixes of Stable Diffusion 3's sizes: blocks, normalised queries and keys, blocks with two attentions."""
 WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
 """The width of the encoded prompts that the cross-attention of each reads."""
 ARCHITECTURE, TITLE, PREDICTION, VERSION = (
@@ -35,6 +37,20 @@ def of_policy(policy: Policy) -> str | None:
     """The architecture of a Stable Diffusion 1, 2 or XL, of whatever size it is; None for another family."""
     second = SD2_V if policy.kind == "v" else SD2
     return {"sd1": SD1, "sd2": second, "sdxl": SDXL}.get(policy.family)
+
+
+def of_flow(policy: Policy) -> str | None:
+    """A flow model's name in the specification, as sd-scripts writes it; None where there is none.
+
+    sd-scripts tells the sizes of Stable Diffusion 3 apart by a suffix; one of no published size has none.
+    """
+    config = policy.adapted.config
+    if policy.family == "sd3":
+        size = config.num_layers, bool(config.qk_norm), bool(config.get("dual_attention_layers"))
+        return f"stable-diffusion-3{SD3_SIZES.get(size, '')}"
+    if policy.family == "flux":
+        return "flux-1-dev" if config.guidance_embeds else "flux-1-schnell"
+    return None
 
 
 def of_header(header: Mapping[str, str]) -> str | None:

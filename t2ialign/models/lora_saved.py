@@ -82,8 +82,8 @@ def save_kohya(policy: Policy, lora: Path, file: Path) -> Path:
 
 def header_of(policy: Policy, title: str, *, adapter: str = "/lora") -> dict[str, str]:
     """The header entries on the base model of a LoRA for this policy; adapter: "" for a whole model."""
-    architecture = lora_family.of_policy(policy)
-    prediction = "v" if policy.kind == "v" else "epsilon"
+    architecture = lora_family.of_policy(policy) or lora_family.of_flow(policy)
+    prediction = {"eps": "epsilon", "v": "v"}.get(policy.kind)
     about = (
         {lora_family.TITLE: title}
         if architecture is None

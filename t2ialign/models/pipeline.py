@@ -48,6 +48,11 @@ class PipelinePolicy(Policy):
         return int(2 ** (len(vae["block_out_channels"]) - 1) * cls._patch(network))
 
     @classmethod
+    def largest_of(cls, vae: Mapping[str, Any], network: Mapping[str, Any]) -> int | None:
+        """The longest side of an image in pixels that the network has positions for; None without an end."""
+        return None
+
+    @classmethod
     def _patch(cls, network: Mapping[str, Any]) -> int:
         """Latent cells along one side of a token."""
         return 1

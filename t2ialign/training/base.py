@@ -11,6 +11,7 @@ from torch import Tensor
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.advice import advise_before_training
+from t2ialign.models.ahead import check_family
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import trainable
 from t2ialign.models.options import options_of
@@ -72,7 +73,9 @@ class Trainer(Loop[Cfg, BatchT]):
             master_weights=cfg.lora_rank == 0,
             options=options_of(cfg),
             sides=cfg.sides,
+            family=cfg.family,
         )
+        check_family(self.policy.source, self.policy.family, cfg.family)  # of a model that was handed over
         cfg = cfg.for_family(self.policy.family)
         if cfg.lora_targets is None:
             cfg = cfg.model_copy(update={"lora_targets": self.policy.lora_targets})

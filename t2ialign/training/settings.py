@@ -85,6 +85,9 @@ class TrainConfig(LoopConfig):
     model: str = "toy"
     """The model to align: toy (the toy model), a diffusers folder, a single .safetensors or .ckpt
     file, or a Hub id."""
+    family: str | None = None
+    """The family of models that the settings are for: sd1, sd2, sdxl, sd3, flux or z-image. A model of
+    another one is refused before its weights are read. None is any."""
     variant: str | None = None
     """The variant of the weight files to read, such as fp16, where a folder or a Hub repository has
     several."""

@@ -50,3 +50,17 @@ def test_trainers_and_samples_say_which_sides_they_want(tiny_sd: Path, tmp_path:
         lrm.Trainer(lrm.Config.model_validate({**common, "data": "pairs", "resolution": 37}))
     with pytest.raises(ValueError, match=wrong):
         backprop.Trainer(backprop.Config.model_validate({**common, "prompts": "a cat", "width": 37}))
+
+
+def test_a_side_beyond_the_positions_of_stable_diffusion_3(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Its table has 16 tokens of 8 pixels a side; the other families have no such end."""
+    folder = folder_of("sd3", tmp_path, request)
+    policy = load_policy(folder, device="cpu", sides=(128, 8))
+    assert policy.latent_shape(128, 8) == (16, 32, 2)
+    with pytest.raises(ValueError, match="got size 136x8; expected sides of up to 128 pixels"):
+        policy.latent_shape(136, 8)
+    request.getfixturevalue("unread")
+    with pytest.raises(ValueError, match="got size 64x136; expected sides of up to 128 pixels"):
+        load_policy(folder, sides=(64, 136))

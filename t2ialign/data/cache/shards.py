@@ -128,5 +128,11 @@ def read_columns(path: Path, *names: str) -> list[np.ndarray]:
         return [file.get_tensor(name) for name in names]
 
 
+def tensor_shape(path: Path, name: str) -> list[int]:
+    """The shape of a tensor of a shard, from its header."""
+    with safe_open(str(path), framework="numpy") as file:
+        return list(file.get_slice(name).get_shape())
+
+
 def _length(rows: dict[str, Tensor]) -> int:
     return len(next(iter(rows.values())))

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from t2ialign.data.cache.shards import DamagedCache, ShardReader, damaged
+from t2ialign.data.cache.shards import DamagedCache, ShardReader, damaged, shard_files, tensor_shape
 from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.io.hashes import KEY, fault, is_sealed
 from t2ialign.models.base import Cond, Policy
@@ -61,6 +61,16 @@ class Pairs:
         sizes = self.sizes.transpose(0, 1).flatten(0, 1)
         cond = policy.with_size(cond, original=sizes[:, :2], crop=sizes[:, 2:4], target=sizes[:, 4:])
         return torch.cat([self.win, self.lose]), cond
+
+
+def cached_widths(folder: Path) -> tuple[int, int] | None:
+    """Width of the prompts and channels of the latents in a cache; None where none can be read."""
+    try:
+        text = tensor_shape(shard_files(folder, "texts")[0], "prompt_embeds")
+        latents = tensor_shape(shard_files(folder, "pairs")[0], "mean")
+    except (OSError, IndexError, SafetensorError):  # whoever opens it says what is wrong with it
+        return None
+    return text[-1], latents[-3]
 
 
 class PairCache:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from t2ialign import objectives
 from t2ialign.data.cache.build import build_cache
-from t2ialign.data.cache.stored import PairCache
+from t2ialign.data.cache.stored import PairCache, cached_widths
 from t2ialign.data.pairs import read_pairs
 from t2ialign.data.skipped import skipping
 from t2ialign.data.sources import identity
@@ -34,11 +34,15 @@ from t2ialign.methods.dpo.loss import (
     reference_loss,
 )
 from t2ialign.methods.dpo.remembered import Place, RememberedErrors, draws
+from t2ialign.models.ahead import look_ahead
+from t2ialign.models.options import options_of
+from t2ialign.models.sources import locate
 from t2ialign.objectives.preference import mean_square
 from t2ialign.objectives.weighting import Discount
 from t2ialign.training import base
 from t2ialign.training.conversion import FLOW, SD, SDXL, Published
 from t2ialign.training.facts import Facts
+from t2ialign.training.state import TrainState
 
 AGAIN = -1
 """Last part of the key of a draw that comes again, whose first parts are seed, pair and draw."""
@@ -61,6 +65,14 @@ class Trainer(base.Trainer[Config, Batch]):
         self._given = cache
         self.supplied |= {"data"} if cache is not None else frozenset()
         super().__init__(cfg, policy=policy)
+
+    def load(self) -> TrainState:
+        """The policy, after a look at its configuration: does it read what a cache that is there holds?"""
+        folder = self.cfg.cache or self.cfg.output / "cache"
+        widths = cached_widths(folder)
+        if self._policy is None and self._given is None and widths is not None:
+            look_ahead(locate(self.cfg.model), options_of(self.cfg)).check_cache(folder, *widths)
+        return super().load()
 
     def setup(self) -> None:
         """Encode the pairs, or open the cache that holds them, and put the held-out prompts aside."""

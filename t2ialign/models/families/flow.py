@@ -28,10 +28,17 @@ class FlowLatents(Latents):
     kind, end = "flow", 0.0
 
     def __init__(
-        self, vae: Any, scheduler: Any, *, native_size: tuple[int, int], patch: int, even: bool = False
+        self,
+        vae: Any,
+        scheduler: Any,
+        *,
+        native_size: tuple[int, int],
+        patch: int,
+        even: bool = False,
+        largest: int | None = None,
     ) -> None:
         factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        super().__init__(vae, native_size=native_size, size_multiple=factor * patch)
+        super().__init__(vae, native_size=native_size, size_multiple=factor * patch, largest=largest)
         if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
             raise ValueError(
                 f"got a {type(scheduler).__name__} for a flow model; expected "

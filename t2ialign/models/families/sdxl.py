@@ -15,7 +15,7 @@ Size = Tensor | tuple[int, int]
 class SDXLPolicy(UNetPolicy):
     """StableDiffusionXLPipeline as a policy: two text encoders, a pooled embedding, and each image's size."""
 
-    default_guidance_scale = 5.0
+    family, default_guidance_scale = "sdxl", 5.0
 
     def _added(self, cond: Cond) -> dict[str, Tensor]:
         return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,34 @@ def write_configs(facts: FileFacts, prediction_type: str, zero_snr: bool, folder
     from diffusers import DDIMScheduler
     from transformers import CLIPTextConfig
 
-    parts: dict[str, dict[str, Any]] = {}
-    try:
-        parts["unet"] = {"_class_name": "UNet2DConditionModel", **unet_config(facts, prediction_type)}
-        parts["vae"] = {"_class_name": "AutoencoderKL", **vae_config(facts)}
+    with _whole(facts):
+        unet, vae = unet_config(facts, prediction_type), vae_config(facts)
         texts = text_configs(facts)
-    except (KeyError, IndexError) as error:
-        raise ValueError(
-            f"got {facts.path}, which lacks {error} of the released layout; expected a whole model; download "
-            "it again, or name its diffusers folder"
-        ) from error
-    for name, config in parts.items():
-        _write(folder / name / "config.json", config)
+    _write(folder / "unet" / "config.json", {"_class_name": "UNet2DConditionModel", **unet})
+    _write(folder / "vae" / "config.json", {"_class_name": "AutoencoderKL", **vae})
     for name, config in texts.items():
         save_pretrained(CLIPTextConfig(**config), folder / name)
     scheduler = DDIMScheduler(**scheduler_config(prediction_type, zero_snr))
     save_pretrained(scheduler, folder / "scheduler")
     _write(folder / "model_index.json", _index(facts.family))
+
+
+def network_configs(facts: FileFacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of VAE and U-Net. Raises ValueError if tensors are missing that the layout has."""
+    with _whole(facts):
+        return vae_config(facts), unet_config(facts, facts.prediction_type or "epsilon")
+
+
+@contextmanager
+def _whole(facts: FileFacts) -> Iterator[None]:
+    """Within this block a tensor that the file lacks is an error about the file."""
+    try:
+        yield
+    except (KeyError, IndexError) as error:
+        raise ValueError(
+            f"got {facts.path}, which lacks {error} of the released layout; expected a whole model; download "
+            "it again, or name its diffusers folder"
+        ) from error
 
 
 def scheduler_config(prediction_type: str, zero_snr: bool) -> dict[str, Any]:

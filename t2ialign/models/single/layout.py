@@ -62,10 +62,13 @@ def to_original(pipe: Any) -> dict[str, Tensor]:
 
 
 def family_of(pipe: Any) -> str:
-    """ "sd1", "sd2" or "sdxl"; open_clip's text encoder of version 2 computes gelu, OpenAI's quick_gelu."""
-    if hasattr(pipe, "text_encoder_2"):
-        return "sdxl"
-    return "sd2" if pipe.text_encoder.config.hidden_act == "gelu" else "sd1"
+    """ "sd1", "sd2" or "sdxl"."""
+    return "sdxl" if hasattr(pipe, "text_encoder_2") else version_of(pipe.text_encoder.config)
+
+
+def version_of(text_encoder: Any) -> str:
+    """ "sd1" or "sd2" by the text encoder's configuration: open_clip's computes gelu, OpenAI's quick_gelu."""
+    return "sd2" if text_encoder.hidden_act == "gelu" else "sd1"
 
 
 def unet_to_original(unet: Any) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The released transformers at their own sizes, without weights: published parameters, LoRA layers."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import diffusers
 import pytest
@@ -8,9 +9,11 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
+from t2ialign.models.base import Policy
 from t2ialign.models.families.flux import FluxPolicy
 from t2ialign.models.families.sd3 import SD3Policy
 from t2ialign.models.families.z_image import ZImagePolicy
+from t2ialign.models.lora_family import of_flow
 
 JOINT: dict[str, Any] = {"sample_size": 128, "joint_attention_dim": 4096, "pooled_projection_dim": 2048}
 WIDTH = {"num_attention_heads": 24, "caption_projection_dim": 1536}
@@ -48,3 +51,20 @@ def test_a_released_size(name: str) -> None:
     digits = len(billions.partition(".")[2])
     assert f"{numbers / 1e9:.{digits}f}" == billions
     assert sum(isinstance(part, LoraLayer) for part in network.modules()) == layers
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("SD3-M", "stable-diffusion-3-m"),
+        ("SD3.5-M", "stable-diffusion-3-5-medium"),
+        ("SD3.5-L", "stable-diffusion-3-5-large"),
+        ("FLUX.1 dev", "flux-1-dev"),
+        ("Z-Image", None),
+    ],
+)
+def test_the_header_of_a_lora_names_the_model_as_sd_scripts_does(name: str, expected: str | None) -> None:
+    kind, settings, *_ = RELEASED[name]
+    with torch.device("meta"):
+        network = getattr(diffusers, kind.save_class)(**settings)
+    assert of_flow(cast(Policy, SimpleNamespace(family=kind.family, adapted=network))) == expected
