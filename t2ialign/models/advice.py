@@ -37,9 +37,7 @@ def distilled(place: str, scheduler: Mapping[str, Any]) -> str | None:
 
 
 def advise_before_training(policy: Policy) -> None:
-    """Log one warning for a model that seems distilled. Raises ValueError for one that cannot be trained."""
-    if policy.untrainable is not None:
-        raise ValueError(f"got model {policy.source}, {policy.untrainable}; choose another model")
+    """Log one warning for a model that seems distilled."""
     if (reason := policy.distilled) is not None:
         log.warning(
             "the model seems to be distilled to a few steps (%s); training on all timesteps undoes the "

@@ -37,11 +37,15 @@ class Ahead:
     vae: Mapping[str, Any]
     network: Mapping[str, Any]
 
-    def check(self, sides: Sequence[int], family: str | None) -> None:
-        """Raises ValueError for sides of images that do not fit, and for a model of another family."""
+    def check_sides(self, sides: Sequence[int]) -> None:
+        """Raises ValueError for sides of images that do not divide or are too long."""
         configs = self.vae, self.network
         check_sides(sides, self.policy.multiple_of(*configs), self.policy.largest_of(*configs))
+
+    def check_training(self, family: str | None) -> None:
+        """Raises ValueError for a model of another family, or one that cannot be trained."""
         check_family(self.place, self.family, family)
+        check_trainable(self.place, self.policy.untrainable_by(self.network))
 
     def check_cache(self, folder: Path, text_width: int, channels: int) -> None:
         """Raises ValueError for a cache whose prompts or latents are no such as the network reads.
@@ -68,6 +72,12 @@ def check_family(model: str, family: str, wanted: str | None) -> None:
             f"got model {model} of the family {family}; expected {wanted}, which the settings are for; "
             "choose another model or recipe, or set family=null and adapt the settings"
         )
+
+
+def check_trainable(model: str, untrainable: str | None) -> None:
+    """Raises ValueError, saying what the model is, for one that cannot be trained."""
+    if untrainable is not None:
+        raise ValueError(f"got model {model}, {untrainable}; choose another model")
 
 
 def look_ahead(source: Source, options: ModelOptions) -> Ahead:

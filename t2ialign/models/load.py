@@ -35,7 +35,6 @@ def load_policy(
     master_weights: bool = False,
     options: ModelOptions = AS_IT_IS,
     sides: Sequence[int] = (),
-    family: str | None = None,
 ) -> Policy:
     """Load a model of one of the families as a policy; nothing that could run code is opened.
 
@@ -43,9 +42,9 @@ def load_policy(
     XL, a Hub id, or the output of a run that trained all weights: its base model with those weights. device:
     the GPU if there is one. A VAE that asks for it (SDXL's) stays in fp32. master_weights: keep the network's
     weights in fp32 and compute in `precision`, which training all of them needs. options: how to read the
-    model, in place of what its files say. sides: of images to come, in pixels. family: that it has to be of.
-    Raises ValueError for a missing or unsupported model, for sides that do not divide, for another family,
-    all before weights are read, and for xformers without a working build.
+    model, in place of what its files say. sides: of images to come, in pixels. Raises ValueError for a
+    missing or unsupported model, for sides that do not divide or are too long, both before weights are read,
+    and for xformers without a working build.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"got precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
@@ -53,8 +52,8 @@ def load_policy(
     options = options.over(source.options)
     weights = torch.float32 if master_weights else dtype
     dtypes = {"default": dtype, "vae": torch.float32, "network": weights}
-    if sides or family:
-        look_ahead(source, options).check(sides, family)
+    if sides:
+        look_ahead(source, options).check_sides(sides)
     if source.file is None:
         pipe = load_folder(source, options, dtypes)
     else:

@@ -38,6 +38,7 @@ class PipelinePolicy(Policy):
         self.pipeline_class = self.source = type(pipe).__name__
         self.schedule = dict(pipe.scheduler.config)
         self.options, self.loras = options, {}
+        self.untrainable = self.untrainable_by(self.adapted.config)
         self._stand_in: nn.Module | None = None
         self._null: Cond | None = None
         self._encoded: dict[str, Cond] = {}
@@ -50,6 +51,11 @@ class PipelinePolicy(Policy):
     @classmethod
     def largest_of(cls, vae: Mapping[str, Any], network: Mapping[str, Any]) -> int | None:
         """The longest side of an image in pixels that the network has positions for; None without an end."""
+        return None
+
+    @classmethod
+    def untrainable_by(cls, network: Mapping[str, Any]) -> str | None:
+        """`untrainable`, by the configuration of the network."""
         return None
 
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rewards import assets
 from rewards.renamed import current
 from t2ialign.io import plain_yaml
 from t2ialign.models.options import AS_IT_IS, NAMES, ModelOptions
@@ -15,7 +16,7 @@ WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 READABLE = (".safetensors", ".ckpt")
 COMPONENTS = ("unet", "transformer")
 """Names in diffusers of the network that is trained."""
-EXPECTED = '"toy", a diffusers folder, a .safetensors or .ckpt file, or a Hub id org/name'
+EXPECTED = '"toy", "toy-flow", a diffusers folder, a .safetensors or .ckpt file, or a Hub id org/name'
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,8 @@ class Source:
 
 def locate(model: str) -> Source:
     """Find what `model` names; only a Hub id may be elsewhere. Raises ValueError for what is not there."""
-    if current(model) == "toy":
-        from rewards.assets import folder
-
-        return Source(str(folder("toy")))
+    if current(model) in assets.TOYS:
+        return Source(str(assets.folder(model)))
     path = Path(model).expanduser()
     if path.is_dir():
         return Source(str(path)) if (path / "model_index.json").is_file() else _run_folder(model, path)
@@ -64,7 +63,7 @@ def locate(model: str) -> Source:
 
 def check_model(model: str, what: str) -> None:
     """Raises ValueError, naming `what`, for a model on this machine that is not there."""
-    if current(model) != "toy" and is_path(model) and not Path(model).expanduser().exists():
+    if current(model) not in assets.TOYS and is_path(model) and not Path(model).expanduser().exists():
         raise ValueError(f"got {what} {model}: no such folder or file; expected {EXPECTED}; check the path")
 
 

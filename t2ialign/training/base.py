@@ -11,10 +11,11 @@ from torch import Tensor
 from t2ialign.data.prompts import read_prompts
 from t2ialign.evaluation.panel import Trained
 from t2ialign.models.advice import advise_before_training
-from t2ialign.models.ahead import check_family
+from t2ialign.models.ahead import Ahead, check_family, check_trainable, look_ahead
 from t2ialign.models.load import load_policy
 from t2ialign.models.lora import trainable
 from t2ialign.models.options import options_of
+from t2ialign.models.sources import locate
 from t2ialign.models.wrapped import loaded
 from t2ialign.training import card
 from t2ialign.training.facts import Facts
@@ -61,10 +62,17 @@ class Trainer(Loop[Cfg, BatchT]):
             prompts = [*self.validation_prompts, *self.watch.prompts, *self.keep_prompts]
             self.policy.free_encoders(keep_decoder=self.decodes or bool(prompts), keep_prompts=prompts)
 
+    def look_ahead(self, model: Ahead) -> None:
+        """Raises ValueError, before weights are read, for a model that the settings do not fit."""
+        model.check_sides(self.cfg.sides)
+        model.check_training(self.cfg.family)
+
     def load(self) -> TrainState:
         """The policy with its LoRA, or with all weights trainable."""
         cfg = self.cfg
         self.validation_prompts = [text for item in cfg.validation_prompts for text in read_prompts(item)]
+        if self._policy is None:
+            self.look_ahead(look_ahead(locate(cfg.model), options_of(cfg)))
         self.policy = self._policy or load_policy(
             cfg.model,
             precision=cfg.precision,
@@ -72,10 +80,9 @@ class Trainer(Loop[Cfg, BatchT]):
             device=self.accelerator.device,
             master_weights=cfg.lora_rank == 0,
             options=options_of(cfg),
-            sides=cfg.sides,
-            family=cfg.family,
         )
-        check_family(self.policy.source, self.policy.family, cfg.family)  # of a model that was handed over
+        check_family(self.policy.source, self.policy.family, cfg.family)
+        check_trainable(self.policy.source, self.policy.untrainable)
         cfg = cfg.for_family(self.policy.family)
         if cfg.lora_targets is None:
             cfg = cfg.model_copy(update={"lora_targets": self.policy.lora_targets})

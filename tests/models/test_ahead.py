@@ -16,6 +16,7 @@ from t2ialign.models.sources import locate
 from t2ialign.tasks import recipe_files
 from t2ialign.tasks.recipe_files import COMMAND
 from tests.models.flows.tiny_flows import FLOWS
+from tests.models.flows.tiny_flux import tiny_flux_pipeline
 from tests.models.flows.tiny_sd3 import tiny_sd3_pipeline
 from tests.models.released import pipeline, released, write
 
@@ -58,8 +59,6 @@ def test_the_family_of_a_single_file_is_known_ahead(version: str, tmp_path: Path
 
 def test_a_model_of_another_family_than_the_settings_are_for(tiny_sd: Path, dpo_config, unread: None) -> None:
     wrong = "of the family sd1; expected sdxl, which the settings are for"
-    with pytest.raises(ValueError, match=wrong):
-        load_policy(str(tiny_sd), family="sdxl")
     with pytest.raises(ValueError, match=wrong):
         dpo.Trainer(dpo_config(family="sdxl"))
 
@@ -104,3 +103,12 @@ def test_no_cache_has_no_widths(tmp_path: Path) -> None:
     assert cached_widths(tmp_path) is None
     (tmp_path / "texts-000000.safetensors").write_bytes(b"torn")
     assert cached_widths(tmp_path) is None
+
+
+def test_schnell_is_refused_before_it_is_read(
+    tmp_path: Path, dpo_config, request: pytest.FixtureRequest
+) -> None:
+    tiny_flux_pipeline(schnell=True).save_pretrained(tmp_path / "schnell")
+    request.getfixturevalue("unread")
+    with pytest.raises(ValueError, match=r"got model .*schnell, FLUX.1 schnell, which is distilled"):
+        dpo.Trainer(dpo_config(model=str(tmp_path / "schnell")))

@@ -34,15 +34,12 @@ from t2ialign.methods.dpo.loss import (
     reference_loss,
 )
 from t2ialign.methods.dpo.remembered import Place, RememberedErrors, draws
-from t2ialign.models.ahead import look_ahead
-from t2ialign.models.options import options_of
-from t2ialign.models.sources import locate
+from t2ialign.models.ahead import Ahead
 from t2ialign.objectives.preference import mean_square
 from t2ialign.objectives.weighting import Discount
 from t2ialign.training import base
 from t2ialign.training.conversion import FLOW, SD, SDXL, Published
 from t2ialign.training.facts import Facts
-from t2ialign.training.state import TrainState
 
 AGAIN = -1
 """Last part of the key of a draw that comes again, whose first parts are seed, pair and draw."""
@@ -66,13 +63,12 @@ class Trainer(base.Trainer[Config, Batch]):
         self.supplied |= {"data"} if cache is not None else frozenset()
         super().__init__(cfg, policy=policy)
 
-    def load(self) -> TrainState:
-        """The policy, after a look at its configuration: does it read what a cache that is there holds?"""
+    def look_ahead(self, model: Ahead) -> None:
+        """Raises ValueError also for a cache that is there and of no such prompts or latents."""
+        super().look_ahead(model)
         folder = self.cfg.cache or self.cfg.output / "cache"
-        widths = cached_widths(folder)
-        if self._policy is None and self._given is None and widths is not None:
-            look_ahead(locate(self.cfg.model), options_of(self.cfg)).check_cache(folder, *widths)
-        return super().load()
+        if self._given is None and (widths := cached_widths(folder)) is not None:
+            model.check_cache(folder, *widths)
 
     def setup(self) -> None:
         """Encode the pairs, or open the cache that holds them, and put the held-out prompts aside."""

@@ -39,11 +39,16 @@ class FluxPolicy(PipelinePolicy):
         super().__init__(pipe, latents, dtype=dtype, options=options)
         self.is_told_guidance = bool(pipe.transformer.config.guidance_embeds)
         self.t5_length = T5_LENGTH if self.is_told_guidance else SCHNELL_T5_LENGTH
-        if not self.is_told_guidance:
-            self.untrainable = (
-                "FLUX.1 schnell, which is distilled to four steps that training on all times undoes; "
-                "expected FLUX.1 dev"
-            )
+
+    @classmethod
+    def untrainable_by(cls, network: Mapping[str, Any]) -> str | None:
+        """What schnell is, which is not told a guidance scale."""
+        if network["guidance_embeds"]:
+            return None
+        return (
+            "FLUX.1 schnell, which is distilled to four steps that training on all times undoes; expected "
+            "FLUX.1 dev"
+        )
 
     @classmethod
     def _patch(cls, network: Mapping[str, Any]) -> int:

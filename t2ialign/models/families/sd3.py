@@ -15,7 +15,8 @@ from t2ialign.models.options import AS_IT_IS, ModelOptions
 from t2ialign.models.pipeline import PipelinePolicy
 
 T5_LENGTH = 256
-"""Tokens that T5 reads in diffusers' pipeline, padding included; its training script reads 77 by default."""
+"""Tokens that T5 reads in diffusers' pipeline, padding included; its training script reads 77 by default. A
+model whose T5 tokenizer allows fewer, such as the toy's, which allows none, has so many."""
 
 
 class SD3Policy(PipelinePolicy):
@@ -30,12 +31,23 @@ class SD3Policy(PipelinePolicy):
     ) -> None:
         config = pipe.transformer.config
         side = config.sample_size * pipe.vae_scale_factor
-        latents = FlowLatents(pipe.vae, pipe.scheduler, native_size=(side, side), patch=self._patch(config))
+        latents = FlowLatents(
+            pipe.vae,
+            pipe.scheduler,
+            native_size=(side, side),
+            patch=self._patch(config),
+            largest=self.largest_of(pipe.vae.config, config),
+        )
         super().__init__(pipe, latents, dtype=dtype, options=options)
 
     @classmethod
     def _patch(cls, network: Mapping[str, Any]) -> int:
         return int(network["patch_size"])
+
+    @classmethod
+    def largest_of(cls, vae: Mapping[str, Any], network: Mapping[str, Any]) -> int | None:
+        """Its table of positions has so many tokens a side: 192 in SD3, 384 in SD3.5 Medium."""
+        return int(network["pos_embed_max_size"]) * cls.multiple_of(vae, network)
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The transformer's velocity at x_t (B, C, h, w), t (B,) -> fp32 (B, C, h, w)."""
@@ -57,7 +69,7 @@ class SD3Policy(PipelinePolicy):
                 pipe.tokenizer, prompts, clip_text.window(pipe.tokenizer, pipe.text_encoder)
             )
         else:
-            clip_text.warn_if_cut(pipe.tokenizer_3, prompts, T5_LENGTH)
+            clip_text.warn_if_cut(pipe.tokenizer_3, prompts, self._t5_length)
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str], clip_skip: int | None) -> Cond:
@@ -69,13 +81,18 @@ class SD3Policy(PipelinePolicy):
         hidden = torch.nn.functional.pad(hidden, (0, words.shape[2] - hidden.shape[2]))
         return {"prompt_embeds": torch.cat([hidden, words], 1), "pooled": torch.cat(pooled, 1)}
 
+    @property
+    def _t5_length(self) -> int:
+        tokenizer = self.pipe.tokenizer_3
+        return T5_LENGTH if tokenizer is None else min(T5_LENGTH, int(tokenizer.model_max_length))
+
     def _encode_t5(self, prompts: Sequence[str]) -> Tensor:
         """B prompts -> (B, tokens, width); zeros without T5, as the pipeline has it."""
         tokenizer, encoder = self.pipe.tokenizer_3, self.pipe.text_encoder_3
         if encoder is None:
             width = self.adapted.config.joint_attention_dim
-            return torch.zeros(len(prompts), T5_LENGTH, width, device=self.device)
-        return t5_text.encode(tokenizer, encoder, prompts, T5_LENGTH)
+            return torch.zeros(len(prompts), self._t5_length, width, device=self.device)
+        return t5_text.encode(tokenizer, encoder, prompts, self._t5_length)
 
 
 PIPELINES: dict[str, type[Policy]] = {"StableDiffusion3Pipeline": SD3Policy}
