@@ -7,6 +7,7 @@ it shorter, and --small tries the script itself in seconds.
 
   end       JPEG files to a parquet table by t2ialign.scoring, against the bare batched forward of the tower
   call      hpsv2, one image a call, against reading the checkpoint in each call
+  tensors   a batch of images in memory, against imscore's call, which encodes the prompt of every image
   batch     a call with a batch, against a call for each image
   together  aesthetic and CLIPScore on one tower, against CLIPScore alone
   forwards  how many of images and of texts 64 images of 4 prompts take
@@ -21,29 +22,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from statistics import median
-from unittest import mock
 
-import numpy as np
-import open_clip
 import torch
-from PIL import Image
 
-import rewards
 from rewards import TwoTower, score_all
 from rewards.scorers.aesthetic import Aesthetic
-from rewards.scorers.clip import ClipScore
 from rewards.scorers.textnorm import TextNorm
-from rewards.towers import clip_towers
-from rewards.weights import load_state
+from scripts.bench_calls import call, tensors
 from scripts.bench_files import end, forwards
 from scripts.bench_parts import (
     CLIPS,
     SIDE,
     Bench,
-    Counted,
     Row,
     facts,
     number,
@@ -59,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[1]
 B, L, H = CLIPS
 SAMPLES = {"cpu": 16, "cuda": 50}
 """Images of a prompt in the measure `textnorm`. Fewer are harder: the texts are as many for any number."""
-CALLS, BATCH, CONTRASTS = 2, 64, 32
+BATCH, CONTRASTS = 64, 32
 START = {
     "import rewards": ("import rewards", "<= 0.2"),
     "t2ialign score --help": (
@@ -71,52 +63,6 @@ AROUND = (
     "import sys, time\nbegin = time.perf_counter()\n{}\nseconds = time.perf_counter() - begin\n"
     "print()\nprint(seconds, *sys.modules)"
 )
-
-
-def call(bench: Bench) -> Iterator[Row]:
-    """hpsv2, one image a call, two calls a prompt. The other side too keeps its module, as hpsv2 1.2 does:
-    what it repeats is reading the checkpoint, filling the module with it, and tokenising to 77 positions.
-    """
-    if H not in bench.clips:
-        return
-    path, fresh = bench.checkpoint(H), {"ours": count(), "other": count()}
-    other, tokenize = bench.tower(H).model, open_clip.get_tokenizer("ViT-H-14")
-    pil_image = Image.effect_noise((SIDE, SIDE), 80).convert("RGB")
-    found: dict[str, list[float]] = {"ours": [], "other": []}
-    loads = Counted(load_state)
-    with mock.patch.object(clip_towers, "load_state", loads):
-        reward = rewards.load("hpsv2", weights=str(path), architecture=None).to(bench.device)
-        assert isinstance(reward, ClipScore) and isinstance(reward.tower, clip_towers.ClipTower), (
-            "hpsv2 is a CLIP"
-        )
-        reads = Counted(reward.tower.tokens.encode)
-        reward.tower.tokens.encode = reads
-
-        def ours() -> None:
-            text = prompt(next(fresh["ours"]))
-            found["ours"] += [float(reward.reference([pil_image], [text])) for _ in range(CALLS)]
-
-        def load_and_score(text: str) -> float:
-            state = torch.load(path, map_location=bench.device, weights_only=True)["state_dict"]
-            other.load_state_dict(state)
-            other.to(bench.device).eval()
-            pixels = reward.geometry.reference(pil_image)[None].to(bench.device)
-            image = other.encode_image(pixels, normalize=True)
-            return float((image * other.encode_text(tokenize([text]).to(bench.device), normalize=True)).sum())
-
-        def theirs() -> None:
-            text = prompt(next(fresh["other"]))
-            found["other"] += [load_and_score(text) for _ in range(CALLS)]
-
-        times = bench.time({"ours": ours, "other": theirs})
-    assert np.allclose(found["ours"], found["other"], atol=1e-2 if bench.bf16 else 1e-4), "other scores"
-    prompts, calls = next(fresh["ours"]), len(found["ours"])
-    target = ">= 20" if bench.device.type == "cuda" else None
-    on = f"{H}, one image a call"
-    yield ratio("load and score each call: times as long", on, times, "other / ours", target)
-    yield number("checkpoints read", f"{on}, {calls} calls", loads.calls, "<= 1")
-    again = reads.calls - prompts
-    yield number("prompts tokenised again", f"{on}, {calls} calls, {prompts} prompts", again, "<= 0")
 
 
 def batch(bench: Bench) -> Iterator[Row]:
@@ -213,7 +159,7 @@ def start(bench: Bench) -> Iterator[Row]:
         yield number(f"{name}: imports of torch and diffusers", "fresh process", len(loaded), "<= 0")
 
 
-MEASURES = {f.__name__: f for f in (end, call, batch, together, forwards, textnorm, start)}
+MEASURES = {f.__name__: f for f in (end, call, tensors, batch, together, forwards, textnorm, start)}
 
 
 def parser_of_options() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""python scripts/bench_train.py [--device cuda] [--models sd15,sdxl,sd35] [--resolution 192] [-o bench.json]
+"""python scripts/bench_train.py [--device cuda] [--models sd15,sdxl,sd35] [--variants] [-o bench.json]
 
 What a training step of Diffusion-DPO costs beside the two public ones, on released architectures at their
 own sizes with random weights; the batch, the loss, the LoRA and the optimiser are the same on all sides.
@@ -8,6 +8,9 @@ Sides run in turn: a figure is the median over the rounds of the ratio of one ro
   again      the same, where the reference's errors on the draws are known (noise_draws)
   research   images and prompts are encoded in every step, then the same two forwards: diffusers' script
   released   the same time, and the reference is a second network in memory: the authors' script
+
+--variants times our step with channels_last, with the denoiser compiled block by block, and with an optimiser
+that is not fused, each beside the step as it is.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from torchvision.transforms.functional import to_tensor
 
 from scripts.bench_models import MODELS
 from scripts.bench_parts import Row, machine, megabytes, prompt, ratio, rounds, say, table, write
+from scripts.bench_variants import VARIANTS
 from t2ialign.data.cache.stored import Pairs
 from t2ialign.io.paths import path
 from t2ialign.methods.dpo.loss import Batch, reference_loss
@@ -125,6 +129,21 @@ def measure(args: argparse.Namespace, model: str, folder: Path) -> Iterator[Row]
     yield Row("megabytes of weights during a step: released", on, held, held, held)
 
 
+def measure_variants(args: argparse.Namespace, model: str, folder: Path) -> Iterator[Row]:
+    """Times of our step with each of `VARIANTS`; every one has a model of its own in memory."""
+    sides = {name: Sides(args, model, folder / name) for name in ("plain", *VARIANTS)}
+    for name, change in VARIANTS.items():
+        change(sides[name].trainer)
+    on = f"{model}, {args.rows} pairs of {args.resolution} pixels"
+    say(f"one training step with and without what compilers and layouts offer, {on}:")
+    steps: dict[str, Callable[[], object]] = {
+        name: partial(side.step, side.ours) for name, side in sides.items()
+    }
+    times = rounds(steps, args.repeats, sides["plain"].policy.device)
+    for name in VARIANTS:
+        yield ratio(f"our step, {name} / as it is", on, times, f"{name} / plain", None)
+
+
 def encoding(components: Any) -> list[nn.Module]:
     """The networks that encode images and prompts."""
     names = ("vae", "text_encoder", "text_encoder_2")
@@ -150,6 +169,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--small", action="store_true", help="Use tiny models, to try the script itself in seconds."
     )
+    parser.add_argument(
+        "--variants",
+        action="store_true",
+        help="Time our step with other layouts, compilation and optimisers in place of the public patterns.",
+    )
     parser.add_argument("-o", "--output", type=path, help="A JSON file for the rows of results.")
     args = parser.parse_args(argv)
     names = args.models.split(",")
@@ -158,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     about, rows = machine(torch.device(args.device), args.repeats), list[Row]()
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            rows += measure(args, name, Path(folder))
+            rows += (measure_variants if args.variants else measure)(args, name, Path(folder))
     if args.output:
         write(args.output, about, rows)
     print(table(about, rows))

@@ -29,6 +29,7 @@ from rewards import Reward
 from scripts.bench_models import MODELS
 from scripts.bench_parts import Bench, Row, machine, number, prompt, say, table, wait, write
 from scripts.bench_train import write_pairs
+from scripts.bench_variants import VARIANTS
 from t2ialign.io import atomic
 from t2ialign.io.paths import path
 from t2ialign.methods.backprop import trainer as backprop
@@ -109,27 +110,17 @@ def resume(check: Check) -> Iterator[Row]:
     yield number("resume: largest difference of a loss", "toy, dpo", gap, "<= 0.0001")
 
 
-def compiled(check: Check) -> Iterator[Row]:
-    """The denoiser compiled block by block, in channels_last, and with a fused optimiser: times of a step."""
-    sides: dict[str, Callable[[], float]] = {}
-    for name in ("plain", "channels_last", "fused", "compiled"):
-        sides[name] = partial(_variant, check, name)
-    seconds = {name: side() for name, side in sides.items()}
-    for name in ("channels_last", "fused", "compiled"):
+def variants(check: Check) -> Iterator[Row]:
+    """A step with channels_last, compiled block by block, and with an optimiser that is not fused: times."""
+    seconds = {}
+    for name, change in {"plain": None, **VARIANTS}.items():
+        trainer = _trainer(check, "dpo", "sd15", check.folder / f"variant-{name}")
+        if change is not None:
+            change(trainer)
+        seconds[name] = _timed(trainer)
+    for name in VARIANTS:
         value = seconds[name] / seconds["plain"]
-        yield Row(f"a step with {name} / plain", "sd15, dpo", value, value, value, None, seconds)
-
-
-def _variant(check: Check, name: str) -> float:
-    trainer = _trainer(check, "dpo", "sd15", check.folder / f"variant-{name}")
-    if name == "channels_last":
-        trainer.policy.adapted.to(memory_format=torch.channels_last)
-    elif name == "fused":
-        for group in trainer.state.bare_optimizer.param_groups:
-            group["fused"] = check.device.type == "cuda"
-    elif name == "compiled":
-        trainer.policy.adapted.compile_repeated_blocks()
-    return _timed(trainer)
+        yield Row(f"a step with {name} / as it is", "sd15, dpo", value, value, value, None, seconds)
 
 
 def training(check: Check, method: str, model: str) -> Iterator[Row]:
@@ -240,7 +231,7 @@ def parts(check: Check) -> Mapping[str, Callable[[], Iterator[Row]]]:
         for method in ("dpo", "lpo", "backprop"):
             chosen[f"{method}-{model}"] = partial(training, check, method, model)
     chosen |= {f"score-{clip}": partial(scoring, check, clip) for clip in CLIPS}
-    return chosen | {"variants": partial(compiled, check)}
+    return chosen | {"variants": partial(variants, check)}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,7 +25,8 @@ def test_every_figure_of_every_measure_is_a_row(found):
     assert sum("load and score" in figure for figure in figures) == 1
     assert sum(figure.startswith("aesthetic and CLIPScore") for figure in figures) == 1
     assert sum(figure.endswith("seconds") for figure in figures) == 2
-    assert len(figures) == 20 and found["about"]["threads"] > 0 and found["about"]["precision"] == "fp32"
+    assert sum("imscore's call" in figure for figure in figures) == 2
+    assert len(figures) == 22 and found["about"]["threads"] > 0 and found["about"]["precision"] == "fp32"
     assert all(row["low"] <= row["value"] <= row["high"] and row["value"] >= 0 for row in found["rows"])
     assert all(len(row["seconds"]) == 2 for row in found["rows"] if "times as long" in row["figure"])
 

@@ -9,6 +9,7 @@ import torch
 
 from scripts import bench_train
 from scripts.bench_models import MODELS
+from scripts.bench_variants import VARIANTS
 
 pytestmark = pytest.mark.rest
 
@@ -39,3 +40,23 @@ def test_every_row_comes_out(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert held[0] < held[1] < held[2]
     with pytest.raises(SystemExit):
         bench_train.main(["--models", "sd9"])
+
+
+def test_variants_are_timed_beside_the_step_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    small = ["--small", "--resolution", "64", "--repeats", "1", "--models", "sd15,sd35", "--variants"]
+    assert bench_train.main(["--device", "cpu", *small, "-o", str(file)]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["figure"].split(",")[1].split(" /")[0].strip() for row in rows] == 2 * list(VARIANTS)
+    assert min(row["value"] for row in rows) > 0
+
+
+def test_variants_have_the_loss_of_the_step_as_it_is(tmp_path: Path) -> None:
+    args = argparse.Namespace(resolution=64, rows=2, small=True, device="cpu")
+    losses = []
+    for name, change in {"plain": lambda trainer: None, **VARIANTS}.items():
+        sides = bench_train.Sides(args, "sd15", tmp_path / name)
+        change(sides.trainer)
+        sides.step(sides.ours)
+        losses.append(sides.ours().detach())
+    torch.testing.assert_close(torch.stack(losses), losses[0].expand(len(losses)), rtol=1e-3, atol=1e-5)

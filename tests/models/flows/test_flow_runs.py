@@ -1,5 +1,6 @@
 """Runs on the flow families: a resume and a second process change nothing."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,19 @@ def test_two_processes_equal_one(model: Path, pair_folder: Path, tmp_path: Path)
     for name, gradient in left.items():
         scale = float(gradient.abs().max())
         torch.testing.assert_close(gradient, right[name], rtol=5e-3, atol=2e-3 * scale, msg=name)
+
+
+def test_a_bf16_base_gets_an_fp32_lora_and_loses_its_encoders(
+    model: Path, pair_folder: Path, tmp_path: Path
+) -> None:
+    values = {**SETTINGS, "model": str(model), "data": str(pair_folder), "batch_size": 2, "precision": "bf16"}
+    trainer = dpo.Trainer(dpo.Config.model_validate({**values, "output": tmp_path, "max_steps": 2}))
+    assert not [part for part in trainer.policy.components if part.startswith(("text_encoder", "vae"))]
+    trained = trainer.state.trained
+    assert {weight.dtype for weight in trained.values()} == {torch.float32}
+    base = [p for p in trainer.policy.adapted.parameters() if not p.requires_grad]
+    assert sum(p.numel() for p in base if p.dtype != torch.bfloat16) < 0.01 * sum(p.numel() for p in base)
+    before = {name: weight.detach().clone() for name, weight in trained.items()}
+    trainer.fit()
+    assert all(isfinite(row["loss"]) for row in numbers(tmp_path)) and numbers(tmp_path)
+    assert any(not torch.equal(weight, before[name]) for name, weight in trained.items())
