@@ -7,6 +7,8 @@ from pathlib import Path
 from rewards.renamed import current
 
 PACKAGE = Path(__file__).resolve().parent
+TOYS = ("toy", "toy-flow")
+"""The models there are among the assets, by the names that stand for their folders."""
 
 
 def root() -> Path:

@@ -368,7 +368,7 @@ PRIVATE = {
     ("t2ialign/toy/fit.py", "torch.cpu._is_avx512_bf16_supported"),  # nothing public tells it
 }
 PUBLIC_DEEP = {
-    *("torch.nn.functional", "torch.utils.checkpoint", "torch.utils.flop_counter"),
+    *("torch.nn.functional", "torch.nn.attention", "torch.utils.checkpoint", "torch.utils.flop_counter"),
     *("torchvision.transforms.functional", "numpy.lib.format"),
 }
 """Documented homes of names three levels down."""

@@ -12,18 +12,18 @@ from torch.nn.functional import pad
 from rewards.latent.unet import Text
 
 T5_LENGTH = 256
-"""Positions of T5 in the context; as many zeros stand for it where there is no T5."""
+"""Positions of T5 in the context, or as few as its tokenizer allows; as many zeros where there is no T5."""
 
 
 class MMDiTBackbone(nn.Module):
     """The first blocks of a Stable Diffusion 3 transformer, and the text encoders it was trained with.
 
     transformer, text_encoder to text_encoder_3: diffusers' and transformers' own; CLIP-L, CLIP-G and, where
-    there is one, T5. tokenizers: one for each encoder. layer: the block, from 1, whose image tokens are the
-    features; the later ones and the output head are dropped from `transformer`. Three quarters of the depth
-    if None: the 18th of SD3-medium's 24. "From the 18th layer" is all that Zhang et al. (arXiv 2502.01051)
-    say of this layout; as every block has one scale, there are no down features here. Raises ValueError for
-    a layer that the transformer has not.
+    there is one, T5. tokenizers: one for each encoder; T5's may be there without it. layer: the block, from
+    1, whose image tokens are the features; the later ones and the output head are dropped from `transformer`.
+    Three quarters of the depth if None: the 18th of SD3-medium's 24. "From the 18th layer" is all that Zhang
+    et al. (arXiv 2502.01051) say of this layout; as every block has one scale, there are no down features
+    here. Raises ValueError for a layer that the transformer has not.
     """
 
     def __init__(
@@ -108,9 +108,10 @@ class MMDiTBackbone(nn.Module):
         return tokens.new_zeros(len(tokens), 0), tokens.mean(1)
 
     def _encode_t5(self, prompts: Sequence[str], like: Tensor) -> Tensor:
+        length = min([T5_LENGTH, *(int(tokenizer.model_max_length) for tokenizer in self.tokenizers[2:])])
         if self.text_encoder_3 is None:
-            return like.new_zeros(len(prompts), T5_LENGTH, self.transformer.config.joint_attention_dim)
-        tokens = _tokens(self.tokenizers[2], prompts, T5_LENGTH)
+            return like.new_zeros(len(prompts), length, self.transformer.config.joint_attention_dim)
+        tokens = _tokens(self.tokenizers[2], prompts, length)
         encoded: Tensor = self.text_encoder_3(tokens.to(self.text_encoder_3.device)).last_hidden_state
         return encoded
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def read_backbone(source: str) -> Backbone:
         part.from_pretrained(source, subfolder=name, use_safetensors=True) for name, part in classes.items()
     ]
     align_weights(network, *encoders)
-    return backbone(network, _read_tokenizers(source, len(encoders)), *encoders)
+    tokenizers = [name for name in TOKENIZERS if any(parts.get(name) or ())]
+    return backbone(network, _read_tokenizers(source, tokenizers), *encoders)
 
 
 def new_backbone(facts: Mapping[str, Any], folder: Path) -> Backbone:
@@ -43,8 +44,10 @@ def new_backbone(facts: Mapping[str, Any], folder: Path) -> Backbone:
     (name, network), *texts = classes.items()
     encoders = [encoder(encoder.config_class(**facts[text])) for text, encoder in texts]
     layer = {"layer": facts["layer"]} if "layer" in facts else {}
-    tokenizers = _read_tokenizers(str(folder), len(encoders))
-    return backbone(network.from_config(facts[name]), tokenizers, *encoders, **layer)
+    tokenizers = [name for name in TOKENIZERS if (folder / name).is_dir()]
+    return backbone(
+        network.from_config(facts[name]), _read_tokenizers(str(folder), tokenizers), *encoders, **layer
+    )
 
 
 def _layout(parts: Mapping[str, Any]) -> tuple[Callable[..., Backbone], dict[str, Any]]:
@@ -75,11 +78,8 @@ def _layout(parts: Mapping[str, Any]) -> tuple[Callable[..., Backbone], dict[str
     return backbone, classes
 
 
-def _read_tokenizers(source: str, count: int) -> list[Any]:
+def _read_tokenizers(source: str, names: Sequence[str]) -> list[Any]:
     from transformers import CLIPTokenizerFast, T5TokenizerFast
 
-    kinds = (CLIPTokenizerFast, CLIPTokenizerFast, T5TokenizerFast)
-    return [
-        kind.from_pretrained(source, subfolder=name)
-        for name, kind in zip(TOKENIZERS[:count], kinds, strict=False)
-    ]
+    kinds = dict(zip(TOKENIZERS, (CLIPTokenizerFast, CLIPTokenizerFast, T5TokenizerFast), strict=True))
+    return [kinds[name].from_pretrained(source, subfolder=name) for name in names]

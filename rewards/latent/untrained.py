@@ -24,14 +24,14 @@ def from_pipeline(
     text_projection: str | Path | None = None,
     seed: int = 0,
 ) -> LRM:
-    """An untrained LRM of a diffusion model: "toy", a diffusers folder or a Hub id.
+    """An untrained LRM of a diffusion model: "toy", "toy-flow", a diffusers folder or a Hub id.
 
     text_projection: a CLIP whose projection the pooled text starts from, as the released LRM-1.5 does with
     openai/clip-vit-large-patch14; the identity if None. Weights are fp32, whatever they are stored as. Raises
     ValueError for a model that is none of Stable Diffusion 1, 2, 3 and SDXL, and for a projection of another
     size, or of text that is projected already.
     """
-    source = str(assets.folder("toy")) if model == "toy" else str(model)
+    source = str(assets.folder(str(model)) if model in assets.TOYS else model)
     try:
         backbone = read_backbone(source)
     except Exception as error:  # a model's files lead libraries to errors of any kind
@@ -56,7 +56,7 @@ def from_networks(
     """The same of a loaded pipeline's networks and tokenizers, by their names there; it takes them over."""
     parts = [components.get(name) for name in ("text_encoder", "text_encoder_2", "text_encoder_3")]
     encoders = [encoder for encoder in parts if encoder is not None]
-    tokenizers = [components[name] for name in TOKENIZERS[: len(encoders)]]
+    tokenizers = [components[name] for name in TOKENIZERS if components.get(name) is not None]
     backbone: Backbone
     if "unet" in components:
         backbone = UNetBackbone(components["unet"], tokenizers, *encoders)

@@ -42,7 +42,9 @@ def load_folder(source: Source, options: ModelOptions, dtypes: dict[str, torch.d
     index = pipeline_index(source, options.revision)
     name = str(index["_class_name"])
     pipeline, policy = getattr(diffusers, name), policy_class(name)
-    given: dict[str, Any] = dict.fromkeys(UNUSED)
+    # diffusers asks for parts to be passed that its index says are not there, such as a T5 that was left out.
+    absent = [part for part, kind in index.items() if isinstance(kind, list) and kind[:1] == [None]]
+    given: dict[str, Any] = dict.fromkeys([*UNUSED, *absent])
     if name == "StableDiffusionPipeline":
         given |= {"safety_checker": None, "requires_safety_checker": False}
     variant = options.variant if source.folder is None else _variant(source.folder, index, options.variant)

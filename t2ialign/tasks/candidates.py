@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewards.assets import TOYS
 from t2ialign.io import jsonl, naming
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 FOLDER, LIST, SCORES = "candidates", "candidates.jsonl", "scores.jsonl"
 """The folder and the list of all candidates, in the run's folder; the journal of their scores."""
 ORACLE = {"backend", "weights", "url"}
-"""Options of the evaluator without which the toy model is judged by the oracle."""
+"""Options of the evaluator without which a toy model is judged by the oracle."""
 KNOWN = ORACLE | {"points"}
 """Options that select the evaluator where no reward is named."""
 
@@ -48,13 +49,13 @@ def candidates(rows: Sequence[Row], texts: Sequence[dict[str, str]]) -> list[Row
 def default_reward(model: str, options: Mapping[str, Any], prompts: Sequence[str]) -> str:
     """The name of the reward that judges where none is named.
 
-    That is the evaluator, if the options say how it judges, or if the model is the toy one and all
-    prompts are captions that its oracle reads; the toy CLIP for other prompts of that model. Raises
+    That is the evaluator, if the options say how it judges, or if the model is a toy and all
+    prompts are captions that its oracle reads; the toy CLIP for other prompts of a toy. Raises
     ValueError for any other model, which nothing here can judge by default.
     """
-    if KNOWN & options.keys() or (model == "toy" and all(map(_is_caption, prompts))):
+    if KNOWN & options.keys() or (model in TOYS and all(map(_is_caption, prompts))):
         return "evaluator"
-    if model == "toy":
+    if model in TOYS:
         log.info("the candidates are judged by toy-clip, since a prompt is no caption that the oracle reads")
         return "toy-clip"
     names = [naming.given("reward", name) for name in ("imagereward", "hpsv2.1", "evaluator")]
@@ -66,14 +67,14 @@ def default_reward(model: str, options: Mapping[str, Any], prompts: Sequence[str
 
 
 def load_reward(name: str, options: dict[str, Any], model: str, prompts: Sequence[str]) -> Reward:
-    """The reward that judges; the toy model's evaluator is the oracle unless `options` say otherwise.
+    """The reward that judges; the evaluator of a toy is the oracle unless `options` say otherwise.
 
     Raises ValueError as `rewards.load` does, and if the evaluator finds nothing to judge in a prompt.
     """
     import rewards
     from rewards.keypoints.evaluator import AlignEvaluator
 
-    if name == "evaluator" and model == "toy" and not ORACLE & options.keys():
+    if name == "evaluator" and model in TOYS and not ORACLE & options.keys():
         options = {"backend": "oracle", **options}
     reward = rewards.load_all([name], {name: options})[name]
     if isinstance(reward, AlignEvaluator):

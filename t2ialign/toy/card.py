@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,11 @@ def _rates(texts: list[str], images: torch.Tensor) -> dict[str, float]:
     return _means(by_category(passed, texts, [oracle.category(text) for text in texts]))
 
 
-def measure_suite(policy: Policy, name: str) -> tuple[dict[str, Any], float]:
-    """Accuracy on the held-out suite at each of `SCALES`, more of it at the best one -> facts, that scale."""
+def measure_suite(policy: Policy, name: str, sampler: str) -> tuple[dict[str, Any], float]:
+    """Accuracy on the held-out suite at each of `SCALES`, more of it at the best one -> facts, that scale.
+
+    name: of what is measured, for the progress bar. sampler: its name, for the card.
+    """
     prompts = draw_captions(SUITE, SUITE_SEED, held_out=True)
     with tqdm(total=SUITE * len(SCALES), desc=f"{name}, held-out suite", unit="image") as bar:
         outcomes = {
@@ -54,7 +58,7 @@ def measure_suite(policy: Policy, name: str) -> tuple[dict[str, Any], float]:
     new = [passed for prompt, passed in marked if has_new_combination(parse(prompt))]
     facts = {
         "images": SUITE,
-        "sampler": f"DDIM, {STEPS} steps, guidance {best:g}, eta 0",
+        "sampler": f"{sampler}, {STEPS} steps, guidance {best:g}",
         "accuracy": round(accuracy[best].mean, 4),
         "ci95": [round(accuracy[best].low, 4), round(accuracy[best].high, 4)],
         "by_category": _means(outcomes[best].by_category()),
@@ -95,16 +99,66 @@ def _means(rates: Mapping[str, Estimate]) -> dict[str, float]:
     return {name: round(value.mean, 4) for name, value in rates.items()}
 
 
-def write_card(folder: Path, facts: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Kind:
+    """What a card says of one model and not of the other."""
+
+    sampler: str
+    tag: str
+    title: str
+    what: str
+
+
+UNET = Kind(
+    "DDIM",
+    "stable-diffusion",
+    "a tiny Stable Diffusion",
+    """
+An ordinary `StableDiffusionPipeline` folder: 32 x 32 pixel images of coloured shapes on white, made so that
+methods for alignment can be tried, tested and measured on a laptop CPU, with an exact oracle
+(`rewards.load("toy-oracle")`) as the judge.
+
+It was trained twice. First on captions that are true, until it could draw what they say. Then on captions
+as the web has them: the order of a relation or comparison, which colour belongs to which shape, a number,
+a size, or what should *not* be there is wrong as often as it is right. So the ability is in its weights, and
+its behaviour in these details is the toss of a coin. Real models are like that: they can draw what their
+captions describe, and mix up order, number, binding and negation, because the captions they learned from do.
+Guidance does not help, since it raises the odds of right against wrong, and these are even. Alignment can.
+
+The second column below is the same model before its second training, the ceiling of what alignment can
+bring back; the third after ten minutes of fine-tuning on true captions: the ability is still there.
+""",
+)
+FLOW = Kind(
+    "Euler",
+    "stable-diffusion-3",
+    "a tiny Stable Diffusion 3",
+    """
+An ordinary `StableDiffusion3Pipeline` folder, the toy model's second family: a rectified flow, whose
+transformer reads image and text together. It draws the same world with the same VAE and from the same text:
+the toy model's text encoder stands where CLIP-L does, the text tower of `toy-clip` where CLIP-G does, and
+neither was trained further. It was made without T5 and without the zeros that diffusers puts in its place:
+there, `from_pretrained` needs `text_encoder_3=None`, and the pipeline's call `max_sequence_length=0`.
+
+It was trained on true captions alone. The second training of the toy model, on captions as the web has them,
+is still to come: until then there is little in it to align.
+""",
+)
+TITLES = {
+    "held_out_suite": "the model",
+    "clean_phase": "before the web's captions",
+    "recovered": "after true captions again",
+}
+"""Suites in facts.json, and the heads of their columns."""
+
+
+def write_card(folder: Path, facts: dict[str, Any], kind: Kind) -> None:
     """`facts.json` for programs and README.md for people."""
     (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
-    suites = {
-        "the model": facts["held_out_suite"],
-        "before the web's captions": facts["clean_phase"],
-        "after true captions again": facts["recovered"],
-    }
+    suites = {title: facts[key] for key, title in TITLES.items() if key in facts}
     renders, trips = facts["oracle_on_renders"], facts["oracle_on_round_trips"]
     text = CARD.format(
+        **vars(kind),
         seed=facts["seed"],
         images=facts["images"],
         training=_table(facts["training"]),
@@ -142,33 +196,20 @@ CARD = """---
 license: apache-2.0
 library_name: diffusers
 pipeline_tag: text-to-image
-tags: [text-to-image, diffusers, stable-diffusion]
+tags: [text-to-image, diffusers, {tag}]
 ---
-# The toy world of t2ialign: a tiny Stable Diffusion
-
-An ordinary `StableDiffusionPipeline` folder: 32 x 32 pixel images of coloured shapes on white, made so that
-methods for alignment can be tried, tested and measured on a laptop CPU, with an exact oracle
-(`rewards.load("toy-oracle")`) as the judge.
-
-It was trained twice. First on captions that are true, until it could draw what they say. Then on captions
-as the web has them: the order of a relation or comparison, which colour belongs to which shape, a number,
-a size, or what should *not* be there is wrong as often as it is right. So the ability is in its weights, and
-its behaviour in these details is the toss of a coin. Real models are like that: they can draw what their
-captions describe, and mix up order, number, binding and negation, because the captions they learned from do.
-Guidance does not help, since it raises the odds of right against wrong, and these are even. Alignment can.
-
-Made by `python scripts/build_toy.py` (seed {seed}) from twice {images} rendered images of the training split.
-Two colour-shape pairs and sixteen relation triples (`t2ialign/toy/captions.py`) never occur in its captions;
-of the other captions a quarter (one thing) or half (two things) are kept out whole.
+# The toy world of t2ialign: {title}
+{what}
+Made by `python scripts/build_toy.py` (seed {seed}) from {images} rendered images of the training split a
+phase. Two colour-shape pairs and sixteen relation triples (`t2ialign/toy/captions.py`) never occur in its
+captions; of the other captions a quarter (one thing) or half (two things) are kept out whole.
 
 ## Oracle accuracy on the held-out suite
-Captions kept out of training, balanced over the categories, one image each. The second column is the same
-model before its second training, the ceiling of what alignment can bring back; the third after ten minutes of
-fine-tuning on true captions, which shows that the ability is still there.
+Captions kept out of training, balanced over the categories, one image each.
 
 {suite}
 
-By category, each model at its best guidance:
+By category, at the best guidance:
 
 {categories}
 

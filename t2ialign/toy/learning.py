@@ -1,15 +1,17 @@
 """How each network of the toy world is trained: what a step sees, and its loss."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPModel, CLIPTextModel
 
 from t2ialign.toy.fit import Plan, fit, rows, share
-from t2ialign.toy.networks import new_scheduler, new_vae
+from t2ialign.toy.networks import new_flow_scheduler, new_scheduler, new_vae
 
 CAPTION_DROP = 0.10  # share of training rows without a caption, for classifier-free guidance
 MAX_SNR = 5.0  # below this noise an image is decided, and its rows count less (min-SNR, Hang et al. 2023)
@@ -127,3 +129,52 @@ def loss_weights(alphas: Tensor) -> Tensor:
 def encode(text_encoder: CLIPTextModel, ids: Tensor) -> Tensor:
     """ids (M, 32) -> text states (M, 32, 96)."""
     return torch.cat([text_encoder.eval()(chunk).last_hidden_state for chunk in ids.split(500)])
+
+
+@dataclass(frozen=True)
+class States:
+    """What the transformer of the flow model reads of each of M captions."""
+
+    hidden: Tensor
+    """(M, positions, width)"""
+    pooled: Tensor
+    """(M, width)"""
+
+
+def train_transformer(
+    transformer: SD3Transformer2DModel,
+    latents: Tensor,
+    text: tuple[States, Tensor],
+    folder: Path,
+    plan: Plan,
+    *,
+    seed: int,
+    batch: int = 128,
+) -> None:
+    """Rectified flow on cached latents (N, 4, 8, 8): the velocity eps - x_0, each error of weight 1.
+
+    text: the states of every distinct caption, the first of which is the empty prompt, and each image's row
+    of them (N,). Noise levels are logit-normal and shifted as the scheduler's. Esser et al. 2024.
+    """
+    part, (states, caption) = share(batch), text
+    shift = float(new_flow_scheduler().config.shift)
+
+    def loss(step: int) -> Tensor:
+        index, generator = rows(seed, step, batch, len(latents))
+        x_0 = latents[index].float()
+        eps = torch.randn(x_0.shape, generator=generator)
+        level = torch.sigmoid(torch.randn(batch, generator=generator))
+        sigma = shift * level / (1 + (shift - 1) * level)
+        mixed = torch.lerp(x_0, eps, sigma.view(-1, 1, 1, 1))
+        dropped = torch.rand(batch, generator=generator) < CAPTION_DROP
+        row = torch.where(dropped, 0, caption[index])[part]
+        out = transformer(
+            mixed[part].to(transformer.dtype),
+            timestep=1000 * sigma[part],
+            encoder_hidden_states=states.hidden[row].to(transformer.dtype),
+            pooled_projections=states.pooled[row].to(transformer.dtype),
+        ).sample
+        return (out.float() - (eps - x_0)[part]).square().mean()
+
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention is slow on heads so small
+        fit(transformer, loss, folder, plan)

@@ -3,14 +3,29 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from torch import Tensor, nn
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from t2ialign.toy.tokenizer import POSITIONS
 
 TEXT_WIDTH = 96
 LATENT_CHANNELS = 4
 TEXT_LAYERS = 4
+SHIFT = 2.0  # of the flow model's noise levels, whose median then is close to that of the U-Net's
 WORD_STD = 0.5  # of the token embeddings at the start of training
 
 
@@ -105,3 +120,63 @@ def new_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
+
+
+def projected(encoder: CLIPTextModel, projection: Tensor) -> CLIPTextModelWithProjection:
+    """A CLIP text encoder with a projection (P, width) of its pooled state."""
+    sizes = {**encoder.config.to_dict(), "projection_dim": len(projection)}
+    model = CLIPTextModelWithProjection(CLIPTextConfig(**sizes))
+    weights = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
+    model.text_model.load_state_dict(weights)
+    model.text_projection.weight.data = projection.clone()
+    return model
+
+
+def new_transformer(text_width: int, pooled_width: int) -> SD3Transformer2DModel:
+    """The denoiser of the toy flow model, of SD3.5's kind: joint attention with normalised queries and keys.
+
+    text_width, pooled_width: of all text encoders side by side.
+    """
+    width, heads, patch = 128, 4, 2
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=patch,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=6,
+        num_attention_heads=heads,
+        attention_head_dim=width // heads,
+        caption_projection_dim=width,
+        joint_attention_dim=text_width,
+        pooled_projection_dim=pooled_width,
+        pos_embed_max_size=8 // patch,
+        qk_norm="rms_norm",
+    )
+    _start_as_identity(transformer)
+    return transformer
+
+
+def _start_as_identity(transformer: SD3Transformer2DModel) -> None:
+    """Every block starts as the identity and the output as zero; diffusers' own start is made for loading.
+
+    Peebles and Xie 2023, section 3.2 (adaLN-Zero).
+    """
+    for module in transformer.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(transformer.pos_embed.proj.weight.flatten(1))
+    for layer in (
+        transformer.time_text_embed.timestep_embedder.linear_1,
+        transformer.time_text_embed.timestep_embedder.linear_2,
+    ):
+        nn.init.normal_(layer.weight, std=0.02)
+    for name, module in transformer.named_modules():
+        if name.endswith(("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out")):
+            nn.init.zeros_(module.weight)
+
+
+def new_flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """A straight path on SD3's own grid."""
+    return FlowMatchEulerDiscreteScheduler(shift=SHIFT)

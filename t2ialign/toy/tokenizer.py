@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5TokenizerFast
 
 from rewards.tensor_files import save_pretrained
 from rewards.toy.captions import COMPARISONS, NUMBERS, PLURALS, RELATIONS, SIZES
@@ -87,3 +87,9 @@ def save_tokenizer(folder: Path) -> CLIPTokenizer:
     """Write the tokenizer to `folder` and return it as transformers loads it from there."""
     save_pretrained(build_tokenizer(), folder)
     return CLIPTokenizer.from_pretrained(folder)
+
+
+def no_tokenizer() -> T5TokenizerFast:
+    """A tokenizer of T5 that allows no token: no zeros stand in the place of a T5 that is not there."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    return T5TokenizerFast(vocab=special, extra_ids=0, model_max_length=0)

@@ -11,6 +11,7 @@ from t2ialign.diffusion.sampler import rollout
 from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.models.families.sd3 import T5_LENGTH, SD3Policy
 from t2ialign.models.full import save_all, train_all
+from t2ialign.models.load import load_policy
 from t2ialign.models.options import ModelOptions
 from tests.models.flows.tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
 
@@ -94,6 +95,30 @@ def test_without_t5_there_are_zeros_in_its_place() -> None:
     torch.testing.assert_close(cond["pooled"], pooled)
     assert not cond["prompt_embeds"][:, -T5_LENGTH:].any()
     assert tiny_sd3().encode_prompts(PROMPTS)["prompt_embeds"][:, -T5_LENGTH:].any()
+
+
+@torch.no_grad()
+def test_a_folder_without_t5_is_loaded(tmp_path: Path) -> None:
+    """diffusers itself wants to be told that it is not there."""
+    pipe = tiny_sd3_pipeline()
+    pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
+    pipe.save_pretrained(tmp_path)
+    torch.testing.assert_close(
+        load_policy(str(tmp_path), device="cpu").encode_prompts(PROMPTS),
+        SD3Policy(pipe).encode_prompts(PROMPTS),
+    )
+
+
+@torch.no_grad()
+def test_there_are_no_more_zeros_than_t5s_tokenizer_allows() -> None:
+    pipe = tiny_sd3_pipeline()
+    before = SD3Policy(pipe).encode_prompts(PROMPTS)["prompt_embeds"]
+    pipe.register_modules(text_encoder_3=None)
+    pipe.tokenizer_3.model_max_length = 3
+    cond = SD3Policy(pipe).encode_prompts(PROMPTS)["prompt_embeds"]
+    assert cond.shape[1] == before.shape[1] - T5_LENGTH + 3
+    torch.testing.assert_close(cond[:, :-3], before[:, :-T5_LENGTH])
+    assert not cond[:, -3:].any()
 
 
 @torch.no_grad()
