@@ -116,7 +116,7 @@ def test_an_installed_wheel_says_in_one_line_that_prove_needs_the_repository(
 
 def test_the_embedded_files_stay_small() -> None:
     weights = [p.stat().st_size for p in (ROOT / "assets").rglob("*.safetensors")]
-    assert sum(weights) <= 25e6
+    assert sum(weights) <= 30e6
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -77,10 +77,12 @@ def assemble(work: Path, stage: str) -> StableDiffusion3Pipeline:
     """The finished transformer of a stage in an ordinary pipeline."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", model_max_length=WINDOW)
     first, second = text_encoders(work)
+    vae = AutoencoderKL.from_pretrained(work / "vae")
+    vae.register_to_config(shift_factor=0.0)  # the pipeline adds one, unlike Stable Diffusion 1's
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel.from_pretrained(work / stage / "transformer"),
         scheduler=new_flow_scheduler(),
-        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        vae=vae,
         text_encoder=first,
         tokenizer=tokenizer,
         text_encoder_2=second,
