@@ -52,7 +52,7 @@ def pack(work: Path, output: Path, stage: str, *, facts: dict[str, object]) -> N
     target, sampler = output / model.name, model.kind.sampler
     if stage == "pack":
         _write_clips(work, output)
-    for key, name in reversed(model.suites.items()):
+    for key, name in reversed(list(model.suites.items())):
         folder = target if key == "held_out_suite" else work / "pipelines" / name
         _write_pipeline(model.module.assemble(work, name), folder)
         measured[key], scale = measure_suite(load_policy(str(folder)), name, sampler)

