@@ -1,9 +1,9 @@
 """A model of another family, or a cache of another text encoder: one line before any weights are read."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from diffusers import DiffusionPipeline
 
 from t2ialign.cli.main import main
 from t2ialign.config import read_yaml
@@ -23,26 +23,9 @@ from tests.models.released import pipeline, released, write
 FAMILIES = {"tiny_sd": "sd1", "tiny_sdxl": "sdxl", **{name: name for name in FLOWS}}
 
 
-@pytest.fixture
-def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading weights fails the test."""
-
-    def read(*_: object, **__: object) -> None:
-        raise AssertionError("weights were read")
-
-    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", read)
-
-
-def folder_of(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    if model not in FLOWS:
-        return str(request.getfixturevalue(model))
-    FLOWS[model]().save_pretrained(tmp_path / model)
-    return str(tmp_path / model)
-
-
 @pytest.mark.parametrize("model", FAMILIES)
-def test_the_family_is_known_ahead(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    folder, family = folder_of(model, tmp_path, request), FAMILIES[model]
+def test_the_family_is_known_ahead(model: str, folder_of: Callable[[str], str]) -> None:
+    folder, family = folder_of(model), FAMILIES[model]
     assert look_ahead(locate(folder), AS_IT_IS).family == family == load_policy(folder, device="cpu").family
 
 

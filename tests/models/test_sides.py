@@ -1,40 +1,24 @@
 """Sizes that a model cannot take are refused by its configuration, before any weights are read."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from diffusers import DiffusionPipeline
 
 from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.methods.dpo import trainer as dpo
 from t2ialign.methods.lrm import trainer as lrm
 from t2ialign.models.load import load_policy
-from tests.models.flows.tiny_flows import FLOWS
 
 MULTIPLES = {"tiny_sd": 4, "tiny_sdxl": 4, "sd3": 8, "flux": 8, "z-image": 8}
 """Of the tiny models: a cell is 4 pixels a side, a token of a flow model two cells."""
 
 
-@pytest.fixture
-def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading weights fails the test."""
-
-    def read(*_: object, **__: object) -> None:
-        raise AssertionError("weights were read")
-
-    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", read)
-
-
-def folder_of(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    if model not in FLOWS:
-        return str(request.getfixturevalue(model))
-    FLOWS[model]().save_pretrained(tmp_path)
-    return str(tmp_path)
-
-
 @pytest.mark.parametrize("model", MULTIPLES)
-def test_a_side_that_does_not_divide(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    folder, multiple = folder_of(model, tmp_path, request), MULTIPLES[model]
+def test_a_side_that_does_not_divide(
+    model: str, folder_of: Callable[[str], str], request: pytest.FixtureRequest
+) -> None:
+    folder, multiple = folder_of(model), MULTIPLES[model]
     assert load_policy(folder, device="cpu", sides=(multiple, 3 * multiple)).size_multiple == multiple
     request.getfixturevalue("unread")
     with pytest.raises(ValueError, match=f"size 64x65; expected both sides to be multiples of {multiple}"):
@@ -53,10 +37,10 @@ def test_trainers_and_samples_say_which_sides_they_want(tiny_sd: Path, tmp_path:
 
 
 def test_a_side_beyond_the_positions_of_stable_diffusion_3(
-    tmp_path: Path, request: pytest.FixtureRequest
+    folder_of: Callable[[str], str], request: pytest.FixtureRequest
 ) -> None:
     """Its table has 16 tokens of 8 pixels a side; the other families have no such end."""
-    folder = folder_of("sd3", tmp_path, request)
+    folder = folder_of("sd3")
     policy = load_policy(folder, device="cpu", sides=(128, 8))
     assert policy.latent_shape(128, 8) == (16, 32, 2)
     with pytest.raises(ValueError, match="got size 136x8; expected sides of up to 128 pixels"):
