@@ -88,7 +88,7 @@ def main() -> None:
 
 def command(stage: str, args: argparse.Namespace) -> list[str]:
     """The command of one stage, two processes of it for a denoiser."""
-    two = stage in {**DENOISER, **TRANSFORMER}
+    two = stage in DENOISER or stage in TRANSFORMER
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if two else []
     options = [
         "--work",

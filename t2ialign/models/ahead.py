@@ -85,6 +85,7 @@ def look_ahead(source: Source, options: ModelOptions) -> Ahead:
 
     Raises ValueError as loading does, for a model of no family and for files that are not there.
     """
+    options = options.over(source.options)
     if source.file is not None:
         facts = read_facts(source.file)
         policy = policy_class("StableDiffusionXLPipeline" if facts.family == "sdxl" else _STABLE_DIFFUSION)

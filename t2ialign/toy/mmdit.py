@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
-from tqdm import tqdm
+from tqdm import trange
 from transformers import (
     CLIPModel,
     CLIPTextModel,
@@ -18,10 +18,11 @@ from transformers import (
 )
 
 from rewards import tensor_files
+from t2ialign.models.families import clip_text
 from t2ialign.toy.fit import Plan, is_main
 from t2ialign.toy.learning import States, train_transformer
 from t2ialign.toy.networks import new_flow_scheduler, new_transformer, projected
-from t2ialign.toy.parts import read_examples, tokens
+from t2ialign.toy.parts import read_examples
 from t2ialign.toy.tokenizer import no_tokenizer
 
 WINDOW = 12
@@ -38,16 +39,21 @@ def text_encoders(work: Path) -> tuple[CLIPTextModelWithProjection, CLIPTextMode
     )
 
 
+def read_tokenizer(work: Path) -> CLIPTokenizer:
+    """The toy's tokenizer with this window."""
+    return CLIPTokenizer.from_pretrained(work / "tokenizer", model_max_length=WINDOW)
+
+
 @torch.no_grad()
 def encode(work: Path, captions: list[str]) -> States:
     """M captions -> what the transformer reads of each: (M, 12, 192) side by side and (M, 160) pooled."""
     encoders = [encoder.eval() for encoder in text_encoders(work)]
+    tokenizer = read_tokenizer(work)
     hidden, pooled = [], []
-    chunks = tokens(work, captions, WINDOW).split(500)
-    for ids in tqdm(chunks, desc="encode captions", unit="batch", disable=not is_main()):
-        outputs = [encoder(ids, output_hidden_states=True) for encoder in encoders]
-        hidden.append(torch.cat([out.hidden_states[-2] for out in outputs], -1).half())
-        pooled.append(torch.cat([out.text_embeds for out in outputs], -1))
+    for start in trange(0, len(captions), 500, desc="encode captions", unit="batch", disable=not is_main()):
+        states, *embeds = clip_text.encode_two([tokenizer] * 2, encoders, captions[start : start + 500])
+        hidden.append(states.half())
+        pooled.append(torch.cat(embeds, -1))
     return States(torch.cat(hidden), torch.cat(pooled))
 
 
@@ -75,7 +81,7 @@ def train(work: Path, stage: str, *, start: str | None, plan: Plan, seed: int) -
 
 def assemble(work: Path, stage: str) -> StableDiffusion3Pipeline:
     """The finished transformer of a stage in an ordinary pipeline."""
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", model_max_length=WINDOW)
+    tokenizer = read_tokenizer(work)
     first, second = text_encoders(work)
     vae = AutoencoderKL.from_pretrained(work / "vae")
     vae.register_to_config(shift_factor=0.0)  # the pipeline adds one, unlike Stable Diffusion 1's

@@ -51,11 +51,11 @@ def _captions(work: Path, name: str) -> list[str]:
     return list(json.loads((work / name / "captions.json").read_text()))
 
 
-def tokens(work: Path, texts: list[str], length: int = POSITIONS) -> Tensor:
-    """N texts -> (N, length) token ids, padded and truncated."""
+def tokens(work: Path, texts: list[str]) -> Tensor:
+    """N texts -> (N, 32) token ids, padded and truncated."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     return tokenizer(
-        texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        texts, padding="max_length", truncation=True, max_length=POSITIONS, return_tensors="pt"
     ).input_ids
 
 
