@@ -2,10 +2,10 @@
 
 Stages: two sets of data; vae; the two clips; two sets of latents; the denoiser on clean captions (clean-1 and
 clean-2), on captions as the web has them (web) and, to measure what is left of the ability, ten minutes on
-clean ones again (recovered), in two processes each; pack; the transformer of the flow model on clean captions
-(flow-clean-1 to flow-clean-3), and flow-pack. Every process that trains has one thread. A stage that was
-killed goes on where it was, and one that is finished is left alone. To start over, delete the work folder; to
-repeat the last stages with another seed, copy the files of the others.
+clean ones again (recovered), in two processes each; pack; the same for the transformer of the flow model
+(flow-clean-1 to flow-clean-3, flow-web, flow-recovered, flow-pack). Every process that trains has one thread.
+A stage that was killed goes on where it was, and one that is finished is left alone. To start over, delete
+the work folder; to repeat the last stages with another seed, copy the files of the others.
 """
 
 import argparse
@@ -33,6 +33,8 @@ GROUPS = (
     ("flow-clean-1",),
     ("flow-clean-2",),
     ("flow-clean-3",),
+    ("flow-web",),
+    ("flow-recovered",),
     ("flow-pack",),
 )
 VAE: dict[str, Any] = {"steps": 1600, "lr": 2e-3}
@@ -48,6 +50,8 @@ TRANSFORMER: dict[str, tuple[str | None, dict[str, Any]]] = {
     "flow-clean-1": (None, {"steps": 4000, "lr": 2e-3, "warmup": 0.1, "decay": 0.0, "ema": 0.999}),
     "flow-clean-2": ("flow-clean-1", {"steps": 5000, "lr": 2e-3, "ema": 0.999}),
     "flow-clean-3": ("flow-clean-2", {"steps": 3000, "lr": 1.5e-3, "ema": 0.999}),
+    "flow-web": ("flow-clean-3", {"steps": 1500, "lr": 1e-3, "ema": 0.999}),
+    "flow-recovered": ("flow-web", {"steps": 1200, "lr": 3e-4, "ema": 0.999}),
 }
 """The same for the flow model."""
 IMAGES, SEED = 160_000, 20

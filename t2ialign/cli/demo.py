@@ -6,11 +6,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from rewards.assets import TOYS
 from t2ialign.io import locks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
+    parser.add_argument(
+        "--model",
+        choices=TOYS,
+        default=TOYS[0],
+        help="The model that is aligned: a small Stable Diffusion (toy, the default), or a small Stable "
+        "Diffusion 3 that draws the same world (toy-flow).",
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -25,10 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the stages that are missing, then print the table and the path of the report."""
+    from t2ialign.tasks.demo.settings import BY_MODEL
     from t2ialign.tasks.demo.workflow import make
 
     with locks.hold_folder(args.output):
-        show(args.output, make(args.output, args.seed))
+        show(args.output, make(args.output, args.seed, settings=BY_MODEL[args.model]))
 
 
 def show(output: Path, result: dict[str, Any]) -> None:

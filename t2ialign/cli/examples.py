@@ -4,8 +4,8 @@ EXAMPLES = {
     "demo": r"""
   Run the demo, which takes some seven minutes on a laptop:
     t2ialign demo
-  Write its files to another folder:
-    t2ialign demo --output runs/demo_2
+  Align the small Stable Diffusion 3 instead, in another folder:
+    t2ialign demo --model toy-flow --output runs/demo_flow
   Repeat it with other prompts, samples and training noise:
     t2ialign demo --seed 1 --output runs/demo_seed_1
 """,

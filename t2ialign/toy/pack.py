@@ -41,7 +41,13 @@ MODELS = {
         "",
         UNET,
     ),
-    "flow-pack": Packed("toy-flow", mmdit, {"held_out_suite": "flow-clean-3"}, "flow-", FLOW),
+    "flow-pack": Packed(
+        "toy-flow",
+        mmdit,
+        {"held_out_suite": "flow-web", "clean_phase": "flow-clean-3", "recovered": "flow-recovered"},
+        "flow-",
+        FLOW,
+    ),
 }
 """The stages that write a model."""
 
@@ -102,5 +108,6 @@ def _training(work: Path, stages: str) -> dict[str, object]:
         last = json.loads(log.read_text().splitlines()[-1])
         losses[log.parent.name.removeprefix("train-")] = {"steps": last["step"], "final_loss": last["loss"]}
     for file in sorted(work.glob(f"{stages}*.done.json")):
-        seconds[file.name.split(".")[0]] = json.loads(file.read_text())["seconds"]
+        if (name := file.name.split(".")[0]) not in MODELS:
+            seconds[name] = json.loads(file.read_text())["seconds"]
     return {"training": losses, "seconds": seconds}

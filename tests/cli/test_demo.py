@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ from t2ialign.config import read_yaml
 from t2ialign.data.pairs import read_pairs
 from t2ialign.evaluation.provenance import hash_files
 from t2ialign.io import jsonl, manifest
-from t2ialign.tasks.demo import images, measuring, rounds, workflow
-from t2ialign.tasks.demo.settings import TRAINING, Settings
+from t2ialign.tasks.demo import images, measuring, rounds, settings
+from t2ialign.tasks.demo.settings import BY_MODEL, TRAINING, Settings
 from t2ialign.toy.captions import is_held_out
 
 pytestmark = pytest.mark.rest
@@ -47,7 +46,9 @@ MODELS = measuring.MODELS
 def small() -> Iterator[pytest.MonkeyPatch]:
     """`t2ialign demo` with small settings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workflow, "make", partial(workflow.make, settings=SMALL))
+        flow = replace(SMALL, **{name: getattr(BY_MODEL["toy-flow"], name) for name in ("model", "rounds")})
+        training = {**SMALL.training, "lora_targets": BY_MODEL["toy-flow"].training["lora_targets"]}
+        patch.setattr(settings, "BY_MODEL", {"toy": SMALL, "toy-flow": replace(flow, training=training)})
         yield patch
 
 
@@ -196,6 +197,15 @@ def claim() -> Demo:
     made = Demo()
     made.settings = SMALL
     return made
+
+
+def test_the_flow_model_is_aligned_by_the_same_command(small: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert main(["demo", "--model", "toy-flow", "--output", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "run" / "demo.json").read_text())
+    assert (result["steps"], result["prompts"]) == (2, 12) and result["pairs"] > 0
+    assert read_yaml(tmp_path / "run" / "training" / "config.yaml")["model"] == "toy-flow"
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert main(["demo", "--output", str(tmp_path / "run")]) == 2, "another model is another demo"
 
 
 def test_prove_pools_the_seeds(finished: Path, tmp_path: Path, claim: Demo) -> None:

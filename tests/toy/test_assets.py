@@ -104,22 +104,18 @@ def test_the_best_guidance_is_the_one_that_experiments_use() -> None:
     assert f"{STEPS} steps, guidance {GUIDANCE:g}" in facts("toy")["held_out_suite"]["sampler"]
 
 
-@pytest.mark.parametrize(
-    ("name", "suite", "unreadable"),
-    [
-        ("toy", "clean_phase", 0.03),
-        ("toy-flow", "held_out_suite", 0.04),
-    ],  # the flow model is to reach 3 % too
-)
-def test_able_on_true_captions(name: str, suite: str, unreadable: float) -> None:
-    clean = facts(name)[suite]
+@pytest.mark.parametrize(("name", "unreadable"), [("toy", 0.03), ("toy-flow", 0.04)])
+def test_able_on_true_captions(name: str, unreadable: float) -> None:
+    """The flow model was to draw at most 3 % unreadable things too, and misses it."""
+    clean = facts(name)["clean_phase"]
     assert clean["images"] >= 1500 and clean["accuracy"] >= 0.90 and clean["unreadable_things"] <= unreadable
     assert min(clean["by_category"].values()) >= 0.75
 
 
-def test_careless_after_the_captions_of_the_web() -> None:
-    assert 0.40 <= facts("toy")["held_out_suite"]["accuracy"] <= 0.60
-    assert facts("toy")["recovered"]["accuracy"] >= 0.80
+@pytest.mark.parametrize("name", TOYS)
+def test_careless_after_the_captions_of_the_web(name: str) -> None:
+    assert 0.40 <= facts(name)["held_out_suite"]["accuracy"] <= 0.60
+    assert facts(name)["recovered"]["accuracy"] >= 0.80
 
 
 @pytest.mark.parametrize("name", TOYS)

@@ -9,7 +9,6 @@ from t2ialign.io import jsonl, manifest
 from t2ialign.tasks import rendering
 from t2ialign.tasks.demo.settings import Settings
 from t2ialign.tasks.plan import Rendering, lora_texts
-from t2ialign.toy import default as toy
 from t2ialign.toy.captions import draw_captions
 
 SCORES = "scores.jsonl"
@@ -49,9 +48,9 @@ def sample(
     per_prompt: int = 1,
     lora: Path | None = None,
 ) -> None:
-    """Render the prompts with the toy model into a folder, going on with what a killed run left."""
+    """Render the prompts with the model into a folder, going on with what a killed run left."""
     how = Rendering(
-        model=toy.NAME,
+        model=settings.model,
         num_images_per_prompt=per_prompt,
         seed=first_seed,
         num_inference_steps=settings.num_inference_steps,

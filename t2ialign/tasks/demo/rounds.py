@@ -14,7 +14,6 @@ from t2ialign.tasks import training
 from t2ialign.tasks.demo import images
 from t2ialign.tasks.demo.settings import DEFAULT, Settings
 from t2ialign.tasks.training import METRICS, WEIGHTS
-from t2ialign.toy import default as toy
 
 TRAINING = "training"
 """The folder of the last round's training, which holds the aligned model's LoRA."""
@@ -88,7 +87,7 @@ def train(place: Round, seed: int, settings: Settings, lora: Path | None) -> Non
     if (output / WEIGHTS).exists():
         return
     values = {
-        **{"model": toy.NAME, "data": str(place.pairs), "output": output, "init_lora": lora},
+        **{"model": settings.model, "data": str(place.pairs), "output": output, "init_lora": lora},
         **{"seed": seed + images.SEEDS * place.number, **settings.training},
         "resume": "latest" if checkpoint.whole(output / "checkpoints") else None,
     }

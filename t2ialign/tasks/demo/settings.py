@@ -10,6 +10,7 @@ from typing import Any
 
 from t2ialign.evaluation.provenance import source_hash
 from t2ialign.io import atomic, locks
+from t2ialign.models.lora_targets import JOINT_AND_MLP
 
 TRAINING: Mapping[str, Any] = {
     "gamma": 0.6,
@@ -40,6 +41,8 @@ TRAINING: Mapping[str, Any] = {
 class Settings:
     """What a demo does: rounds of sampling, judging and training, then the measurement."""
 
+    model: str = "toy"
+    """The model that is aligned, one of the toy models."""
     rounds: int = 5
     prompts_per_round: int = 240
     images_per_prompt: int = 4
@@ -62,6 +65,17 @@ class Settings:
 
 
 DEFAULT = Settings()
+FLOW_TRAINING: Mapping[str, Any] = {
+    **TRAINING,
+    "lora_targets": JOINT_AND_MLP,
+    "beta": 100.0,
+    "lr": 4e-3,
+    "max_steps": 240,
+}
+"""Settings of `train dpo` for the flow model, in its one round."""
+FLOW = Settings(model="toy-flow", rounds=1, prompts_per_round=480, guidance_scale=3.0, training=FLOW_TRAINING)
+BY_MODEL: Mapping[str, Settings] = {settings.model: settings for settings in (DEFAULT, FLOW)}
+"""Settings of the demo of each toy model."""
 FILE = "settings.json"
 
 
@@ -74,7 +88,7 @@ def claim(output: Path, seed: int, settings: Settings) -> None:
         output.mkdir(parents=True, exist_ok=True)
         atomic.write_json(file, {**wanted, "tree": source_hash()})
         return
-    earlier = atomic.read_json(file)
+    earlier = {"model": DEFAULT.model, **atomic.read_json(file)}  # once there was one model
     if changed := ", ".join(key for key in wanted if earlier.get(key) != wanted[key]):
         raise ValueError(
             f"got {output}, which holds a demo with another {changed}; expected the same; choose another "
