@@ -22,7 +22,7 @@ FLAGS = {
 }
 """Parameters of `t2ialign.sample` and `t2ialign.best_of` whose flags have other names."""
 NEEDING = {
-    "rewrite": ("preset", "url", "intensity", "rewriter_option", "best_of", "html"),
+    "rewrite": ("preset", "url", "intensity", "rewriter_option", "html"),
     "best_of": ("reward", "option"),
 }
 """Flag -> flags that mean nothing without it."""

@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--best-of",
         type=int,
         metavar="N",
-        help="Rewrite and render each prompt N times, and use the image that fits your own prompt best.",
+        help="Render N candidates of each image, from seeds of their own, and use the one that scores best "
+        "for your own prompt. With --rewrite each of them is of another rewrite.",
     )
     group.add_argument(
         "--reward",

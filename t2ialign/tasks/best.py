@@ -86,7 +86,11 @@ def run(
         scored = candidates.score(reward, of, plans, inner, batch_size=how.batch_size)
         best = candidates.keep(folder, scored, name)
         finish(folder, best)
-        notes += [candidates.summary(scored, best, name), *page(how, rewriting, best, folder, opened)]
+        notes.append(candidates.summary(scored, best, name))
+        if rewriting is None:
+            far = candidates.divergence(count)
+            notes.append(f"KL divergence of the best of {count} from the model: at most {far:.3f} nats")
+        notes += [*page(how, rewriting, best, folder, opened)]
         errors = [row["error"] for row in scored if row["error"]]
         samples = Samples(best, folder, len(missing), notes, errors)
         return collected(samples, keep=output is not None)

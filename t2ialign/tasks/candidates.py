@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -147,6 +148,15 @@ def summary(scored: Sequence[Row], rows: Sequence[Row], reward: str) -> str:
     broken = [row["error"] for row in scored if row["error"]]
     line = f"best of {scored[0]['best_of']} by {reward}: mean {means[0]}, of first candidates {means[1]}"
     return f"{line}; {len(broken)} of {len(scored)} not scored: {broken[0]}" if broken else line
+
+
+def divergence(n: int) -> float:
+    """log n - (n - 1) / n nats: at most so far is the best of n independent samples from the model.
+
+    The Kullback-Leibler divergence itself where no two samples score alike. Stiennon et al. 2020, appendix
+    G.3; a bound in general: Beirami et al. 2024, arXiv 2401.01879.
+    """
+    return math.log(n) - (n - 1) / n
 
 
 def _is_caption(prompt: str) -> bool:

@@ -19,7 +19,7 @@ from t2ialign.models.load import load_policy
 from t2ialign.rewriting import sampling
 from t2ialign.rewriting.job import Job
 from t2ialign.rewriting.load import choose
-from t2ialign.tasks.candidates import candidates, default_reward, keep, load_reward, summary
+from t2ialign.tasks.candidates import candidates, default_reward, divergence, keep, load_reward, summary
 from t2ialign.tasks.rewriters import rewriting_of
 from tests.rewards.chat_server import ChatServer, says
 from tests.rewriting.pages import links, words_of
@@ -215,6 +215,21 @@ def test_the_first_of_equal_scores_is_kept(tmp_path):
     assert line == "best of 3 by mine: mean -0.5, of first candidates 0.5; 2 of 6 not scored: why"
 
 
+def test_the_divergence_of_the_best_of_n_by_hand():
+    """Of the larger of two uniform numbers, density 2 u: the integral of 2 u log 2 u is log 2 - 1/2."""
+    u = (np.arange(100_000) + 0.5) / 100_000
+    assert divergence(2) == pytest.approx((2 * u * np.log(2 * u)).mean(), abs=1e-6)
+    assert divergence(1) == 0 and divergence(4) == pytest.approx(0.6363, abs=1e-4)
+
+
+def test_the_best_of_seeds_needs_no_rewriter(tiny_sd, tmp_path, capsys):
+    argv = ["a cat", "--model", tiny_sd, "--output", tmp_path / "out", "--num-inference-steps", 2]
+    assert sample(*argv, "--best-of", 3, "--reward", "tests.scoring.images:Redness") == 0
+    said = capsys.readouterr().out
+    assert "best of 3 by tests.scoring.images:Redness" in said
+    assert "KL divergence of the best of 3 from the model: at most 0.432 nats" in said
+
+
 def test_what_the_oracle_cannot_read_is_said_before_anything_is_made(tmp_path, capsys):
     argv = ["a pair of crimson balls", "--output", tmp_path / "out", "--rewrite", "rules", "--best-of", 2]
     line = fails(capsys, *argv, "--reward", "evaluator")
@@ -328,7 +343,6 @@ def test_a_model_of_one_s_own_needs_the_name_of_a_judge(tiny_sd, tmp_path, capsy
 
 
 def test_bad_combinations_are_one_line(tmp_path, capsys):
-    assert "got --best-of without --rewrite; expected both" in fails(capsys, "x", "--best-of", 2)
     assert "got --intensity without --rewrite" in fails(capsys, "x", "--intensity", "light")
     assert "got --html without --rewrite" in fails(capsys, "x", "--html", tmp_path / "page.html")
     assert "got --rewriter-option without" in fails(capsys, "x", "--rewriter-option", "a=1")
