@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from t2ialign.methods.dpo.trainer import Trainer as DPOTrainer
     from t2ialign.methods.evaluator.config import Config as EvaluatorConfig
     from t2ialign.methods.evaluator.trainer import Trainer as EvaluatorTrainer
+    from t2ialign.methods.grpo.config import Config as GRPOConfig
+    from t2ialign.methods.grpo.trainer import Trainer as GRPOTrainer
     from t2ialign.methods.lpo.config import Config as LPOConfig
     from t2ialign.methods.lpo.trainer import Trainer as LPOTrainer
     from t2ialign.methods.lrm.config import Config as LRMConfig
@@ -51,6 +53,8 @@ __all__ = [
     "DenseTrainer",
     "EvaluatorConfig",
     "EvaluatorTrainer",
+    "GRPOConfig",
+    "GRPOTrainer",
     "LPOConfig",
     "LPOTrainer",
     "LRMConfig",
@@ -82,6 +86,7 @@ _METHODS = {
     "DPO": "dpo",
     "Dense": "dense",
     "Evaluator": "evaluator",
+    "GRPO": "grpo",
     "LPO": "lpo",
     "LRM": "lrm",
     "Reward": "reward",

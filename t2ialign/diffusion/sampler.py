@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from t2ialign.diffusion.kernels import Kernel
+from t2ialign.diffusion.kernels import ODE, Kernel
 from t2ialign.diffusion.transition import Gaussian
 
 Noise = Callable[[int], Tensor]
@@ -52,14 +52,25 @@ def rollout(
     kernel: Kernel,
     guidance_scale: float,
     noise: Noise | None = None,
+    noisy: range | None = None,
 ) -> Trajectory:
     """Denoise x_T (B, C, h, w) and keep the whole path; nothing records gradients.
 
-    times: (T + 1,), noise first. noise: needed by a kernel that adds some. Raises ValueError if it is needed
-    and missing.
+    times: (T + 1,), noise first. noise: needed by a kernel that adds some. noisy: the steps that add noise
+    (all of them), the others being those of the ODE. Raises ValueError if noise is needed and missing.
     """
     latents, log_probs = [x_T.float()], []
-    for p, x in _walk(policy, cond, x_T, times, kernel=kernel, guidance_scale=guidance_scale, noise=noise):
+    walk = _walk(
+        policy,
+        cond,
+        x_T,
+        times,
+        kernel=kernel,
+        guidance_scale=guidance_scale,
+        noise=noise,
+        noisy=noisy,
+    )
+    for p, x in walk:
         latents.append(x)
         log_probs.append(p.log_prob(x))
     return Trajectory(torch.stack(latents, 1), torch.stack(log_probs, 1), times)
@@ -100,6 +111,7 @@ def _walk(
     kernel: Kernel,
     guidance_scale: float,
     noise: Noise | None,
+    noisy: range | None = None,
 ) -> Iterator[tuple[Gaussian, Tensor]]:
     """Yield each step's distribution and the latent drawn from it, fp32."""
     check_noise(noise, kernel)
@@ -107,6 +119,7 @@ def _walk(
     for i in range(len(times) - 1):
         with torch.no_grad():  # left before each yield: held across it, it would leak into the caller
             t, s = times[i].expand(len(x)), times[i + 1].expand(len(x))
-            p = policy.step(x, t, s, cond, kernel=kernel, guidance_scale=guidance_scale)
-            x = p.sample(noise(i).to(x)) if noise is not None and kernel.noisy else p.mean
+            this = kernel if noisy is None or i in noisy else ODE
+            p = policy.step(x, t, s, cond, kernel=this, guidance_scale=guidance_scale)
+            x = p.sample(noise(i).to(x)) if noise is not None and this.noisy else p.mean
         yield p, x

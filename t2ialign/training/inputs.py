@@ -66,7 +66,17 @@ def _checks(cfg: Config) -> Iterator[tuple[str, Callable[[Any], object]]]:
     yield "validation_prompts", lambda prompts: [read_prompts(item) for item in prompts]
     yield "text_projection", lambda source: check_there(source, f"text_projection={source}")
     yield "monitor_rewards", _check_rewards
-    yield "reward", lambda name: rewards.check(name, **_options(cfg))
+    yield "reward", lambda names: _check_reward(cfg, names)
+
+
+def _check_reward(cfg: Config, names: str) -> None:
+    """The reward, or several separated by commas, whose options stand under their names."""
+    options = _options(cfg)
+    if "," not in names:
+        rewards.check(names, **options)
+        return
+    for name in (part.strip() for part in names.split(",")):
+        rewards.check(name, **options.get(name, {}))
 
 
 def _check_rewards(names: Collection[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from t2ialign.diffusion.noise import generator
 from t2ialign.models.base import Cond, Policy
 from t2ialign.progress import Progress
 
@@ -33,3 +34,9 @@ class Prompts:
         cond = {name: value[rows].to(self.policy.device) for name, value in self._conds.items()}
         size = size or self.policy.native_size
         return self.policy.with_size(cond, size, (0, 0), size)
+
+    def in_turn(self, count: int, *key: int) -> Tensor:
+        """Numbers of `count` prompts in random order, (count,): every prompt once before any comes again."""
+        draw, texts = generator(*key), len(self.texts)
+        turns = [torch.randperm(texts, generator=draw) for _ in range(0, count, texts)]
+        return torch.cat(turns)[:count]

@@ -18,6 +18,7 @@ from PIL import Image
 
 from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.methods.dense import trainer as dense
+from t2ialign.methods.grpo import trainer as grpo
 from t2ialign.methods.lpo import trainer as lpo
 from t2ialign.methods.reward import trainer as reward
 from t2ialign.methods.rewrite_grpo import trainer as rewrite_grpo
@@ -169,6 +170,12 @@ def _lpo(world: World, settings: Settings) -> Any:
     return lpo.Trainer(lpo.Config.model_validate(values))
 
 
+def _grpo(world: World, settings: Settings) -> Any:
+    round_ = {"groups": 1, "group_size": 2, "updates": 1, "rollout_batch": 2, "train_timesteps": 1}
+    values = {**SAMPLING, "model": str(world.model), "preset": "nft", **round_, **settings}
+    return grpo.Trainer(grpo.Config.model_validate(values))
+
+
 def _reward(world: World, settings: Settings) -> Any:
     data = {"data": str(world.pairs), "holdout": 0.5, "resolution": 64, "batch_size": 1, "accumulate": 1}
     return reward.Trainer(reward.Config.model_validate({**SMALL, **data, **settings}))
@@ -189,6 +196,7 @@ def _rewrite_grpo(world: World, settings: Settings) -> Any:
 
 TRAINERS: dict[str, Callable[[World, Settings], Any]] = {
     "dense": _dense,
+    "grpo": _grpo,
     "backprop": _backprop,
     "lpo": _lpo,
     "reward": _reward,

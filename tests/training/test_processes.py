@@ -53,6 +53,19 @@ LPO = (
     *("threshold_low=0", "threshold_high=0", "t_max=999", "beta=50", "lora_rank=4", "lr=1e-3"),
     *("reward=tests.training.brightness", "prompts=a red circle"),
 )
+GRPO = (
+    *("preset=ddpo", "max_steps=3", "groups=2", "group_size=4", "updates=2", "num_inference_steps=3"),
+    *(
+        "window=1",
+        "rollout_batch=2",
+        "guidance_scale=2",
+        "clip=0.1",
+        "kl_weight=0.1",
+        "lora_rank=4",
+        "lr=1e-3",
+    ),
+    *("reward=tests.training.brightness", "prompts=a red circle"),
+)
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.rest]
 
@@ -79,6 +92,7 @@ def both(sharp_sd, pair_folder, tmp_path_factory) -> Path:
     folder, common = tmp_path_factory.mktemp("processes"), [f"model={sharp_sd}", "trackers=[]"]
     methods = {"dpo": [*DPO, f"data={pair_folder}", *common], "dense": [*DENSE, *common]}
     methods["backprop"], methods["lpo"] = [*BACKPROP, *common], [*LPO, *common]
+    methods["grpo"] = [*GRPO, *common]
     for method, settings in methods.items():
         recorded.record(method, *settings, "batch_size=4", f"output={folder / method}-1")
         two = [method, *settings, "batch_size=2", f"output={folder / method}-2"]
@@ -87,7 +101,7 @@ def both(sharp_sd, pair_folder, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method, rows", [("dpo", 8), ("dense", 4), ("backprop", 4), ("lpo", 4)])
+@pytest.mark.parametrize("method, rows", [("dpo", 8), ("dense", 4), ("backprop", 4), ("lpo", 4), ("grpo", 4)])
 def test_two_processes_give_the_losses_and_gradients_of_one(both, method, rows):
     """Over three updates, where policy and reference have parted.
 

@@ -15,7 +15,7 @@ from t2ialign.training.log import METRICS, read_rows
 from t2ialign.training.methods import load_method
 from tests.models.flows.tiny_flows import FLOWS
 
-IMAGE_METHODS = ("backprop", "dense", "dpo", "lpo", "lrm")
+IMAGE_METHODS = ("backprop", "dense", "dpo", "grpo", "lpo", "lrm")
 RECIPES = [about for about in map(recipes.describe, recipe_files.files()) if about.method in IMAGE_METHODS]
 SERVE_SD2 = ("dpo_sd15_small", "dense_sd15", "backprop_sd15", "lrm_sd15", "lpo_sd15")
 PROMPTS = "prompts=a red circle"
@@ -27,6 +27,10 @@ CHANGES = {
     "dense": [*SAMPLED, "reward=tests.training.brightness", "collect_prompts=2", "rollouts=4", "keep=3"],
     # The scores of an untrained judge hardly differ: with the recipe's thresholds no pair is clear enough.
     "lpo": [*SAMPLED, "threshold_low=0", "threshold_high=0", "collect_prompts=2", "rollout_batch=2"],
+    "grpo": [
+        *("lora_rank=2", PROMPTS, "reward=tests.training.redness", "resolution=32", "rollout_batch=4"),
+        *("num_inference_steps=4", "window=0", "groups=1", "group_size=2", "updates=1", "train_timesteps=1"),
+    ],
     "dpo": ["lora_rank=2", "streaming=false", "limit=8", "resolution=32"],
     "lrm": ["text_projection=none", "limit=8", "resolution=32"],
 }

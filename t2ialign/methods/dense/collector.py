@@ -14,7 +14,7 @@ from torch import Tensor
 from rewards import Reward
 from rewards.failures import check_finite
 from t2ialign.diffusion.kernels import Kernel
-from t2ialign.diffusion.noise import generator, normal_rows
+from t2ialign.diffusion.noise import normal_rows
 from t2ialign.diffusion.sampler import rollout
 from t2ialign.methods.dense import trajectories
 from t2ialign.progress import Progress
@@ -91,10 +91,4 @@ class Collector:
 
     def _order(self, number: int) -> Tensor:
         """The prompt of each group of a round, (G,): every prompt once before any comes again."""
-        draw, groups, texts = (
-            generator(PROMPT, self.cfg.seed, number),
-            self.cfg.collect_prompts,
-            self.prompts.texts,
-        )
-        turns = [torch.randperm(len(texts), generator=draw) for _ in range(0, groups, len(texts))]
-        return torch.cat(turns)[:groups]
+        return self.prompts.in_turn(self.cfg.collect_prompts, PROMPT, self.cfg.seed, number)

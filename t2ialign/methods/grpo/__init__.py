@@ -1,0 +1,1 @@
+"""train grpo: online reinforcement learning with any reward, by sampled paths or by clean images alone."""

@@ -1,0 +1,73 @@
+"""Scores images in a thread of its own: the next images are sampled meanwhile, and one that hangs is left.
+
+A score is never invented: a reward that fails is called again for the same images as often as the settings
+say, and then the run stops.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from multiprocessing import TimeoutError as Late
+from multiprocessing.pool import AsyncResult, ThreadPool
+
+import torch
+from torch import Tensor
+
+from rewards import Reward, score_all
+from rewards.failures import check_finite
+
+log = logging.getLogger(__name__)
+
+Waiting = Callable[[], Tensor]
+"""Waits for scores (R, B), in the order of the rewards, fp32 on the CPU. Raises ValueError."""
+
+
+class Judge:
+    """Scores by one or several rewards.
+
+    timeout: seconds for one batch. retries: calls after a first one that failed.
+    """
+
+    def __init__(self, rewards: Mapping[str, Reward], *, timeout: float, retries: int) -> None:
+        self.rewards, self.timeout, self.retries = dict(rewards), timeout, retries
+        self._thread = ThreadPool(1)  # a daemon, so that a reward that hangs does not hold the exit
+
+    def begin(self, images: Tensor, prompts: list[str]) -> Waiting:
+        """Start to score images (B, 3, H, W) in [0, 1] -> what waits for the scores."""
+        first = self._start(images, prompts)
+
+        def wait() -> Tensor:
+            attempt = first
+            for left in range(self.retries, -1, -1):
+                try:
+                    return attempt.get(timeout=self.timeout)
+                except Late:
+                    raise self._too_slow(prompts) from None  # it may hang again, and holds the images
+                except (ValueError, OSError) as error:
+                    if not left:
+                        raise
+                    log.warning("scoring again after a failure: %s", error)
+                    attempt = self._start(images, prompts)
+            raise AssertionError("the last attempt returns or raises")
+
+        return wait
+
+    def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
+        """Scores (R, B) of images (B, 3, H, W) in [0, 1]. Raises ValueError if they cannot be had."""
+        return self.begin(images, prompts)()
+
+    def _start(self, images: Tensor, prompts: list[str]) -> AsyncResult[Tensor]:
+        return self._thread.apply_async(self._score, (images, prompts))
+
+    @torch.no_grad()
+    def _score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        scores = score_all(self.rewards, images, prompts)
+        return torch.stack([check_finite(name, one, prompts).float().cpu() for name, one in scores.items()])
+
+    def _too_slow(self, prompts: list[str]) -> ValueError:
+        names = ", ".join(self.rewards)
+        return ValueError(
+            f"got no scores from {names} for {len(prompts)} images within {self.timeout:g} seconds; expected "
+            "them by then; raise reward_timeout, or look why it hangs, and go on with resume=latest"
+        )
