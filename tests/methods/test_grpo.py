@@ -87,6 +87,7 @@ def test_distances_are_0_at_the_start_and_then_not(preset: str, config: Make) ->
     assert seen["kl"].min() > 0 and seen["ema_kl"].min() > 0
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("family", FLOWS)
 def test_every_preset_trains_every_flow_family(preset: str, family: str, config: Make) -> None:
@@ -98,6 +99,7 @@ def test_every_preset_trains_every_flow_family(preset: str, family: str, config:
     assert (cfg.output / "pytorch_lora_weights.safetensors").is_file()
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_resumed_run_equals_the_uninterrupted_one(preset: str, config: Make, tiny_sd: Path) -> None:
     """Cut in the middle of the first round, and at its end; statistics and lagging weights included."""

@@ -20,6 +20,7 @@ CHANGES: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("kind", ["flow", "eps"])
 @pytest.mark.parametrize("preset", CHANGES)
 def test_two_numbers_reach_their_goal(preset: str, kind: Kind, tmp_path: Path) -> None:
