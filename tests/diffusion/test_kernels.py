@@ -106,6 +106,12 @@ def test_a_gaussian_keeps_its_marginal(kernel):
     assert error(kernel) < 0.003
 
 
+def test_the_error_of_the_flow_sde_on_a_point_halves_with_the_steps():
+    errors = [end_of(flow_sde(0.7), steps, mean=1.5, std=0.0)[1] for steps in (50, 100, 200, 400)]
+    ratios = [coarse / fine for coarse, fine in pairwise(errors)]
+    assert all(1.9 < ratio < 2.1 for ratio in ratios), ratios
+
+
 def test_a_gaussian_is_not_kept_by_fine_steps_of_cps():
     """Each step, however short, adds the noise sigma_s sin(a pi / 2): too many of them miss the end."""
     assert error(cps(0.01)) < 0.01 < 0.04 < error(cps(0.5))
