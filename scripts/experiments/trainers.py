@@ -29,7 +29,7 @@ SHARED = "shared"
 PROMPTS, SAMPLES, UNSEEN, VERDICTS = "prompts.txt", "samples", "unseen", "base.json"
 RENDERS, JUDGED, JUDGE = "renders", "judged.jsonl", "lrm"
 BASE, TRAINED = "base", "trained"
-METHODS = ("dpo", "lrm", "reward", "dense", "backprop", "lpo")
+METHODS = ("dpo", "lrm", "reward", "dense", "backprop", "lpo", "grpo")
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     method: recipe(f"{method}_toy", "heldout_prompts", *stepwise.MONITOR, trackers=()) for method in METHODS
 }
@@ -219,5 +219,5 @@ class RewriterRun(ShortRun, RewriterClaim):
 CLAIMS: tuple[Claim, ...] = (
     *(ImageRun("dpo", seeds=SEEDS), JudgeRun("lrm"), ScorerRun("reward"), ImageRun("dense")),
     *(ImageRun("backprop"), ImageRun("backprop", latent=True), ImageRun("lpo", seeds=SEEDS), RewriterRun()),
-    ScorerRun("reward", taste="saturation"),
+    *(ScorerRun("reward", taste="saturation"), ImageRun("grpo")),
 )

@@ -31,6 +31,7 @@ CHANGES = {
     "reward": {"holdout": 0},
     "dense": {**SAMPLING, "collect_prompts": 2, "rollouts": 2, "keep": 2, "timesteps": 1},
     "backprop": {**SAMPLING, "k": 1},
+    "grpo": {**SAMPLING, "window": 0, "groups": 2, "group_size": 2, "updates": 1, "train_timesteps": 1},
     "lpo": {**SAMPLING, "collect_prompts": 2, "t_max": 999, "threshold_low": 0, "threshold_high": 0},
 }
 
@@ -54,6 +55,7 @@ RUNS = {
     "backprop": ImageRun("backprop"),
     "latent": ImageRun("backprop", latent=True),
     "lpo": ImageRun("lpo"),
+    "grpo": ImageRun("grpo"),
 }
 
 
@@ -77,7 +79,7 @@ def result(root: Path, name: str) -> dict:
 
 
 def test_image_runs_are_measured_on_the_same_held_out_images(measured):
-    images = [result(measured, name) for name in ("dpo", "dense", "backprop", "latent", "lpo")]
+    images = [result(measured, name) for name in ("dpo", "dense", "backprop", "latent", "lpo", "grpo")]
     assert {tuple(one["prompts"]) for one in images} == {tuple(images[0]["prompts"])}
     assert {tuple(one[BASE]) for one in images} == {tuple(images[0][BASE])}
     assert len(images[0]["prompts"]) == 6 and all(map(is_held_out, images[0]["prompts"]))
@@ -115,7 +117,7 @@ def test_what_runs_share_is_made_once_and_nothing_is_trained_twice(measured):
     shared = measured / trainers.SHARED / source_hash() / "seed-0"
     once = [shared / "samples.jsonl", shared / "lrm" / "latent_reward.safetensors", shared / "base.json"]
     files = [*once, *measured.glob("*/seed-0/run/pytorch_lora_weights.safetensors")]
-    assert len(files) == 8 and not (measured / "lrm" / "seed-0" / "run").exists()
+    assert len(files) == 9 and not (measured / "lrm" / "seed-0" / "run").exists()
     before = [file.stat().st_mtime_ns for file in files]
     for name in RUNS:
         again = measured / name / "seed-0" / trainers.ShortRun.result
