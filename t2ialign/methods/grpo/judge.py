@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from multiprocessing import TimeoutError as Late
-from multiprocessing.pool import AsyncResult, ThreadPool
+from multiprocessing.pool import ThreadPool
 
 import torch
 from torch import Tensor
@@ -31,24 +31,27 @@ class Judge:
 
     def __init__(self, rewards: Mapping[str, Reward], *, timeout: float, retries: int) -> None:
         self.rewards, self.timeout, self.retries = dict(rewards), timeout, retries
-        self._thread = ThreadPool(1)  # a daemon, so that a reward that hangs does not hold the exit
 
     def begin(self, images: Tensor, prompts: list[str]) -> Waiting:
         """Start to score images (B, 3, H, W) in [0, 1] -> what waits for the scores."""
-        first = self._start(images, prompts)
+        thread = ThreadPool(1)  # a daemon: a reward that hangs does not hold the exit
+        first = thread.apply_async(self._score, (images, prompts))
 
         def wait() -> Tensor:
             attempt = first
-            for left in range(self.retries, -1, -1):
-                try:
-                    return attempt.get(timeout=self.timeout)
-                except Late:
-                    raise self._too_slow(prompts) from None  # it may hang again, and holds the images
-                except (ValueError, OSError) as error:
-                    if not left:
-                        raise
-                    log.warning("scoring again after a failure: %s", error)
-                    attempt = self._start(images, prompts)
+            try:
+                for left in range(self.retries, -1, -1):
+                    try:
+                        return attempt.get(timeout=self.timeout)
+                    except Late:
+                        raise self._too_slow(prompts) from None  # it may hang again, and holds the images
+                    except (ValueError, OSError) as error:
+                        if not left:
+                            raise
+                        log.warning("scoring again after a failure: %s", error)
+                        attempt = thread.apply_async(self._score, (images, prompts))
+            finally:
+                thread.terminate()
             raise AssertionError("the last attempt returns or raises")
 
         return wait
@@ -56,9 +59,6 @@ class Judge:
     def __call__(self, images: Tensor, prompts: list[str]) -> Tensor:
         """Scores (R, B) of images (B, 3, H, W) in [0, 1]. Raises ValueError if they cannot be had."""
         return self.begin(images, prompts)()
-
-    def _start(self, images: Tensor, prompts: list[str]) -> AsyncResult[Tensor]:
-        return self._thread.apply_async(self._score, (images, prompts))
 
     @torch.no_grad()
     def _score(self, images: Tensor, prompts: list[str]) -> Tensor:
