@@ -54,7 +54,7 @@ class Rows:
         self, cfg: Config, sampler: Sampler, number: int, states: Tensor, advantages: Tensor, levels: int
     ) -> None:
         self.cfg, self.sampler, self.number, self.levels = cfg, sampler, number, levels
-        self.states = states
+        self.states, self.texts = states, sampler.texts(number)
         self.advantages = advantages.clamp(-cfg.advantage_clip, cfg.advantage_clip)
         grouped = (advantages != 0).view(cfg.groups, -1).any(1)
         self.live = grouped.repeat_interleave(cfg.group_size)
@@ -71,7 +71,7 @@ class Rows:
         images, numbers = self.order[update :: self.cfg.updates], torch.tensor(rows)
         image, level = images[numbers // self.levels], numbers % self.levels
         sampler, device = self.sampler, self.sampler.policy.device
-        texts = sampler.texts(self.number)[image // self.cfg.group_size]
+        texts = self.texts[image // self.cfg.group_size]
         more: dict[str, Any] = {
             "cond": sampler.prompts.cond(texts, sampler.size),
             "advantages": self.advantages[image].to(device),

@@ -26,22 +26,24 @@ class Rule:
         self.cfg, self.names, self.file = cfg, tuple(names), file
         self.weights = torch.tensor(cfg.reward_weights or [1.0] * len(names))
         self.statistics = [PromptStatistics() for _ in names]
-        self.rounds = 0
+        self.opened = False
 
     def open(self, number: int, texts: Sequence[str], scores: Tensor, *, main: bool) -> None:
         """Take in the scores (R, G, K) of a round; if resumed, those of earlier rounds from the file."""
-        earlier = [row for row in jsonl.read(self.file) if row["round"] < number]
-        if self.rounds < number:
-            for row in (row for row in earlier if row["round"] >= self.rounds):
+        if not self.opened:
+            earlier = [row for row in jsonl.read(self.file) if row["round"] < number]
+            for row in earlier:
                 self._take([row["prompt"]], torch.tensor(row["scores"])[:, None])
+            if main:
+                jsonl.rewrite(self.file, earlier)
+        self.opened = True
         self._take(texts, scores)
-        self.rounds = number + 1
         if main:
             rows = [
                 {"round": number, "prompt": text, "scores": scores[:, group].tolist()}
                 for group, text in enumerate(texts)
             ]
-            jsonl.rewrite(self.file, [*earlier, *rows])
+            jsonl.append(self.file, rows)
 
     def advantages(self, texts: Sequence[str], scores: Tensor) -> Tensor:
         """Scores (R, G, K) of G prompts -> advantages (G, K)."""

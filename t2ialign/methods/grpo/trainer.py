@@ -177,12 +177,14 @@ class Trainer(base.Trainer[Config, Batch]):
             return load_file(file)["log_probs"]
         known = torch.zeros(cfg.images * self.levels)
         micros = [(later, micro) for later in range(1, cfg.updates) for micro in range(cfg.accumulate)]
-        for later, micro in Progress(micros, desc="log-probabilities", unit="micro-step", delay=3):
+        main = self.accelerator.is_main_process
+        bar = Progress(micros, desc="log-probabilities", unit="micro-step", delay=3, disable=not main)
+        for later, micro in bar:
             batch = self.batch(self.state.step + later, micro)
             if batch.live:
                 known[batch.places] = self.losses.log_prob(batch).cpu()
         known = self.accelerator.reduce(known.to(self.accelerator.device), "sum").cpu()
-        if self.accelerator.is_main_process:
+        if main:
             tensor_files.write({"log_probs": known}, file)
         return known
 
