@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from t2ialign.config import Config
 
@@ -179,3 +180,22 @@ class PathConfig(TrainConfig):
         if self.kernel != "flow_sde" and self.eta > 1:
             raise ValueError(f"got eta={self.eta:g} with kernel={self.kernel}; expected at most 1; lower it")
         return self
+
+
+class PresetConfig(PathConfig):
+    """The same with published recipes: `preset` names the one whose values become the defaults."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Name -> the values of a recipe."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fill_from_preset(cls, values: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        preset = values.get("preset", cls.model_fields["preset"].default)
+        cfg = handler({**cls.PRESETS.get(str(preset), {}), **values})
+        cfg.model_fields_set.intersection_update(values)  # a preset's values count as defaults
+        return cfg
+
+    def with_defaults(self, recipe: Mapping[str, Any]) -> Self:
+        """A copy with these values in place of defaults; what was set stays."""
+        return self.model_copy(update={k: v for k, v in recipe.items() if k not in self.model_fields_set})

@@ -18,7 +18,7 @@ from t2ialign.training.log import METRICS, read_rows
 from t2ialign.training.output import CHECKPOINTS
 from tests.models.flows.tiny_flows import FLOWS, tiny_flow
 from tests.training.brightness import Brightness
-from tests.training.helpers import assert_same_checkpoint, numbers
+from tests.training.helpers import assert_same_checkpoint, moved, numbers
 
 T = 4
 PRESETS = ("ddpo", "flow-grpo", "fast", "nft", "awm")
@@ -48,15 +48,6 @@ def started(cfg: grpo.Config, policy: Any, reward: Any = None) -> grpo.Trainer:
     trainer = grpo.Trainer(cfg, policy=policy, reward=reward or Brightness())
     trainer._start()
     trainer.before_step()
-    return trainer
-
-
-def moved(trainer: grpo.Trainer) -> grpo.Trainer:
-    """Its LoRA away from 0, so that policy and reference differ."""
-    with torch.no_grad():
-        for name, weight in trainer.state.trained.items():
-            if "lora_B" in name:
-                weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
     return trainer
 
 

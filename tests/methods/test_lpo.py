@@ -19,7 +19,7 @@ from t2ialign.methods.lpo.step_sampler import judged_steps, log_probs
 from t2ialign.methods.lpo.step_scorers import LatentScorer, PixelScorer
 from t2ialign.models.load import load_policy
 from t2ialign.training import checkpoint
-from tests.training.helpers import assert_same_checkpoint, numbers
+from tests.training.helpers import assert_same_checkpoint, moved, numbers
 
 T, K, PROMPTS = 4, 3, 4
 BRIGHT = "tests.training.brightness"
@@ -62,15 +62,6 @@ def started(cfg: lpo.Config) -> lpo.Trainer:
     trainer = lpo.Trainer(cfg)
     trainer._start()
     trainer.before_step()
-    return trainer
-
-
-def moved(trainer: lpo.Trainer) -> lpo.Trainer:
-    """Its LoRA away from 0, so that policy and reference differ."""
-    with torch.no_grad():
-        for name, weight in trainer.state.trained.items():
-            if "lora_B" in name:
-                weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
     return trainer
 
 

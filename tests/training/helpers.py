@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -56,3 +57,12 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=240)
+
+
+def moved(trainer: Any) -> Any:
+    """A trainer with its LoRA away from 0, so that policy and reference differ."""
+    with torch.no_grad():
+        for name, weight in trainer.state.trained.items():
+            if "lora_B" in name:
+                weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
+    return trainer

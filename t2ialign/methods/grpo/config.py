@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, model_validator
 
 from t2ialign.methods.grpo.presets import FAST, FOR_DDPM, FOR_FLUX, PRESETS
-from t2ialign.training.settings import PathConfig
+from t2ialign.training.settings import PresetConfig
 
 
-class Config(PathConfig):
+class Config(PresetConfig):
     """Settings of train grpo."""
 
     EXAMPLES: ClassVar[str] = r"""
@@ -23,7 +24,8 @@ class Config(PathConfig):
       model=stabilityai/stable-diffusion-3.5-medium resolution=512
 """
 
-    FREE: ClassVar[frozenset[str]] = PathConfig.FREE | {
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    FREE: ClassVar[frozenset[str]] = PresetConfig.FREE | {
         *("rollout_batch", "heldout_prompts", "reward_timeout", "reward_retries"),
     }
 
@@ -120,20 +122,12 @@ class Config(PathConfig):
     """The decay of an exponential moving average of the weights, which is then what is saved and evaluated; 0
     switches it off."""
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _fill_from_preset(cls, values: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
-        preset = values.get("preset", cls.model_fields["preset"].default)
-        cfg = handler({**PRESETS.get(str(preset), {}), **values})
-        cfg.model_fields_set.intersection_update(values)  # a preset's values count as defaults
-        return cfg
-
     def for_family(self, family: str) -> Self:
         """A copy with the preset's values for a family of models in place of its defaults."""
         recipe = FOR_FLUX if family == "flux" else {}
         if family in ("sd1", "sd2", "sdxl"):
             recipe = FOR_DDPM[self.preset]
-        return self.model_copy(update={k: v for k, v in recipe.items() if k not in self.model_fields_set})
+        return self.with_defaults(recipe)
 
     @property
     def sides(self) -> tuple[int, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, model_validator
 
 from t2ialign.methods.lpo.presets import FOR_SDXL, LPO, PRESETS
-from t2ialign.training.settings import PathConfig
+from t2ialign.training.settings import PresetConfig
 
 
-class Config(PathConfig):
+class Config(PresetConfig):
     """Settings of train lpo."""
 
     EXAMPLES: ClassVar[str] = r"""
@@ -23,7 +24,8 @@ class Config(PathConfig):
     t2ialign train lpo preset=spo prompts=prompts.txt model=my_model.safetensors
 """
 
-    FREE: ClassVar[frozenset[str]] = PathConfig.FREE | {"rollout_batch"}
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    FREE: ClassVar[frozenset[str]] = PresetConfig.FREE | {"rollout_batch"}
 
     preset: Literal["lpo", "spo", "d3po", "grpo"] = "lpo"
     """The published recipe whose values become the defaults of the settings that you leave out. lpo and spo
@@ -83,18 +85,10 @@ class Config(PathConfig):
     weight_decay: float = Field(default=LPO["weight_decay"], ge=0)
     """The weight decay of the AdamW optimiser."""
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _fill_from_preset(cls, values: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
-        preset = values.get("preset", cls.model_fields["preset"].default)
-        cfg = handler({**PRESETS.get(str(preset), {}), **values})
-        cfg.model_fields_set.intersection_update(values)  # a preset's values count as defaults
-        return cfg
-
     def for_family(self, family: str) -> Self:
         """A copy with the preset's values for a family of models ("sdxl") in place of its defaults."""
         recipe = FOR_SDXL.get(self.preset, {}) if family == "sdxl" else {}
-        return self.model_copy(update={k: v for k, v in recipe.items() if k not in self.model_fields_set})
+        return self.with_defaults(recipe)
 
     @model_validator(mode="after")
     def _one_state_for_a_group(self) -> Config:
