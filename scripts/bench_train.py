@@ -1,4 +1,4 @@
-"""python scripts/bench_train.py [--device cuda] [--models sd15,sdxl,sd35] [--variants] [-o bench.json]
+"""python scripts/bench_train.py [--device cuda] [--models sd15,sdxl] [--variants | --rounds] [-o bench.json]
 
 What a training step of Diffusion-DPO costs beside the two public ones, on released architectures at their
 own sizes with random weights; the batch, the loss, the LoRA and the optimiser are the same on all sides.
@@ -10,7 +10,8 @@ Sides run in turn: a figure is the median over the rounds of the ratio of one ro
   released   the same time, and the reference is a second network in memory: the authors' script
 
 --variants times our step with channels_last, with the denoiser compiled block by block, and with an optimiser
-that is not fused, each beside the step as it is.
+that is not fused, each beside the step as it is. --rounds times rounds of online reinforcement learning
+instead (scripts/bench_rounds.py), which the toy models have too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torchvision.transforms.functional import to_tensor
 
 from scripts.bench_models import MODELS
 from scripts.bench_parts import Row, machine, megabytes, prompt, ratio, rounds, say, table, write
+from scripts.bench_rounds import TOYS, measure_rounds
 from scripts.bench_variants import VARIANTS
 from t2ialign.data.cache.stored import Pairs
 from t2ialign.io.paths import path
@@ -174,15 +176,23 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="Time our step with other layouts, compilation and optimisers in place of the public patterns.",
     )
+    parser.add_argument(
+        "--rounds",
+        action="store_true",
+        help="Time rounds of online reinforcement learning in place of steps of Diffusion-DPO; --models may "
+        "name toy and toy-flow as well.",
+    )
     parser.add_argument("-o", "--output", type=path, help="A JSON file for the rows of results.")
     args = parser.parse_args(argv)
     names = args.models.split(",")
-    if unknown := [name for name in names if name not in MODELS]:
-        parser.error(f"got --models {','.join(unknown)}; expected some of {', '.join(MODELS)}; choose one")
+    known = (*MODELS, *TOYS) if args.rounds else tuple(MODELS)
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"got --models {','.join(unknown)}; expected some of {', '.join(known)}; choose one")
+    measured = measure_rounds if args.rounds else measure_variants if args.variants else measure
     about, rows = machine(torch.device(args.device), args.repeats), list[Row]()
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            rows += (measure_variants if args.variants else measure)(args, name, Path(folder))
+            rows += measured(args, name, Path(folder))
     if args.output:
         write(args.output, about, rows)
     print(table(about, rows))

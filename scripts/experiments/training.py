@@ -1,7 +1,7 @@
 """Training within a claim: a run that was cut off goes on, and one that is finished is left alone.
 
-A judged run is one of reward back-propagation on captions of the toy world, with the oracle's verdicts
-on the images that its monitor drew.
+A judged run is one that climbs a reward on captions of the toy world, with the oracle's verdicts on the
+images that its monitor drew.
 """
 
 from __future__ import annotations
@@ -78,18 +78,30 @@ def finish_rewriter(method: str, values: dict[str, Any], output: Path, seed: int
 
 
 def train_and_judge(
-    folder: Path, seed: int, training: dict[str, Any], train_prompts: int, heldout_prompts: int
+    folder: Path,
+    seed: int,
+    training: dict[str, Any],
+    train_prompts: int,
+    heldout_prompts: int,
+    *,
+    method: str = "backprop",
 ) -> None:
     """`train`, then the oracle on what its monitor drew, once."""
     if not (folder / ORACLE).exists():
-        train(folder, seed, training, train_prompts, heldout_prompts)
+        train(folder, seed, training, train_prompts, heldout_prompts, method=method)
         atomic.write_json(folder / ORACLE, _judged(folder / RUN))
 
 
 def train(
-    folder: Path, seed: int, training: dict[str, Any], train_prompts: int, heldout_prompts: int
+    folder: Path,
+    seed: int,
+    training: dict[str, Any],
+    train_prompts: int,
+    heldout_prompts: int,
+    *,
+    method: str = "backprop",
 ) -> None:
-    """A run of reward back-propagation on captions of the toy world in `folder/run`, resumed if cut."""
+    """A run by a method that climbs a reward, on toy captions, in `folder/run`, resumed if cut."""
     from t2ialign.toy.captions import draw_captions
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +113,7 @@ def train(
         files[name].write_text("".join(f"{caption}\n" for caption in dict.fromkeys(drawn)))
     watched = {"monitor_prompts": str(files["heldout"])} if training.get("monitor_rewards") else {}
     values = {"model": "toy", **training, **watched, "prompts": str(files["train"])}
-    fit("backprop", values, folder / RUN, seed)
+    fit(method, values, folder / RUN, seed)
 
 
 class JudgedRun:

@@ -83,7 +83,9 @@ class Config(PresetConfig):
     noise."""
     train_timesteps: int = Field(default=FAST["train_timesteps"], ge=1)
     """The number of noise levels at which nft and awm train on each image, one in each equal part of the
-    sampling steps."""
+    sampling steps that timestep_fraction leaves."""
+    timestep_fraction: float = Field(default=FAST["timestep_fraction"], gt=0, le=1)
+    """The share of the sampling steps, from the noisiest on, at which nft and awm train."""
 
     loss: Literal["ratio", "nft", "awm"] = FAST["loss"]
     """The loss. ratio: the clipped policy gradient on denoising steps as they were sampled. nft and awm: on
@@ -135,6 +137,11 @@ class Config(PresetConfig):
         return () if self.resolution is None else (self.resolution,)
 
     @property
+    def trained_steps(self) -> int:
+        """The sampling steps at which nft and awm train: never all of them."""
+        return min(int(self.num_inference_steps * self.timestep_fraction), self.num_inference_steps - 1)
+
+    @property
     def images(self) -> int:
         """The images of a round."""
         return self.groups * self.group_size
@@ -156,10 +163,11 @@ class Config(PresetConfig):
                 f"got kl_space=x with loss={self.loss}, which samples without noise; expected v; set "
                 "kl_space=v"
             )
-        if self.loss != "ratio" and self.train_timesteps >= self.num_inference_steps:
+        if self.loss != "ratio" and self.train_timesteps > self.trained_steps:
             raise ValueError(
-                f"got train_timesteps={self.train_timesteps} with "
-                f"num_inference_steps={self.num_inference_steps}; expected fewer; lower it"
+                f"got train_timesteps={self.train_timesteps} with num_inference_steps="
+                f"{self.num_inference_steps} and timestep_fraction={self.timestep_fraction:g}; expected at "
+                f"most {self.trained_steps}, the steps that are trained; lower it"
             )
         if self.ema_kl_weight and not self.ema:
             raise ValueError(

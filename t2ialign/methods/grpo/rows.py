@@ -91,6 +91,5 @@ class Rows:
         return Batch(x_t=sampler.policy.renoise(x_0, eps, t), t=t, s=t, goal=x_0, eps=eps, **more)
 
     def _steps(self, level: Tensor, u: Tensor) -> Tensor:
-        """A sampling step (B,) of each equal part: of all but the last for nft, but the first for awm."""
-        steps = self.cfg.num_inference_steps - 1
-        return ((level + u) * steps / self.levels).long() + int(self.cfg.loss == "awm")
+        """A sampling step (B,) of each equal part of those that are trained; awm leaves out the first."""
+        return ((level + u) * self.cfg.trained_steps / self.levels).long() + int(self.cfg.loss == "awm")

@@ -1,0 +1,244 @@
+"""Claims on online reinforcement learning on the toy models: gain, cost, distance, several rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from scripts.experiments import stepwise
+from scripts.experiments.claim import Claim, Figure, Row
+from scripts.experiments.demo import Demo
+from scripts.experiments.estimates import Points, Table, average, judged, line_figure
+from scripts.experiments.online_cost import Cost
+from scripts.experiments.training import JudgedRun, finish, recipe, train_and_judge
+from t2ialign.evaluation.hack_index import first_fired, in_base_std
+from t2ialign.evaluation.monitor_journal import TRAINED
+from t2ialign.models.lora_targets import JOINT_AND_MLP
+from t2ialign.tasks.demo import images, measuring
+from t2ialign.tasks.demo.measuring import ALIGNED
+from t2ialign.tasks.demo.rounds import TRAINING
+from t2ialign.tasks.demo.settings import Settings
+
+GOALS = ((0.85, 15), (0.90, 10))
+"""The held-out accuracies that are claimed, and the minutes that training may take for each."""
+U_NET: dict[str, Any] = recipe("grpo_toy", *stepwise.MONITOR, trackers=())
+FLOW: dict[str, Any] = U_NET | {
+    **{"model": "toy-flow", "lora_targets": JOINT_AND_MLP, "lr": 3e-3, "max_steps": 480},
+}
+SECONDS, PROMPTS = "seconds.json", "prompts.txt"
+
+
+class Online(Demo):
+    """Training on 480 captions by the oracle alone; both models are measured as the demo measures."""
+
+    gain = 0.0
+
+    def __init__(self, model: str, training: Mapping[str, Any]) -> None:
+        self.training, (first, _) = training, GOALS
+        self.settings = Settings(
+            model=model,
+            rounds=1,
+            prompts_per_round=480,
+            guidance_scales=(1, 2, 3, 4),
+            choosing_prompts=80,
+            curve_prompts=40,
+        )
+        self.text = self._text(*first)
+
+    def _text(self, goal: float, minutes: float) -> str:
+        return (
+            f"Online reinforcement learning by the oracle brings {self.settings.model} to >= "
+            f"{100 * goal:.0f} % of held-out captions within {minutes:g} minutes, each model at its own best "
+            "guidance, 95 % intervals apart"
+        )
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Train, then measure base and trained model."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (texts,) = images.training_prompts(seed, self.settings)
+        (folder / PROMPTS).write_text("".join(f"{text}\n" for text in texts))
+        values = {**self.training, "prompts": str(folder / PROMPTS)}
+        stages = stepwise.Stages(folder / SECONDS)
+        stages.run("training", lambda: finish("grpo", values, folder / TRAINING, seed))
+        stages.run("measurement", lambda: measuring.measure(folder, seed, self.settings))
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """A row for each of `GOALS`, of the same runs."""
+        row = self._at_best(self._pooled(folders), folders)
+        slowest = max(seed["seconds"] for seed in row.measured["by_seed"])
+        measured = {**row.measured, "seconds": slowest, "settings": dict(self.training)}
+        rows = []
+        for goal, minutes in GOALS:
+            reached = row.measured[ALIGNED]["mean"] >= goal and slowest <= 60 * minutes
+            rows.append(Row(self._text(goal, minutes), measured, row.ci95, row.holds and reached))
+        return rows
+
+    def _by_seed(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
+        results = []
+        for folder in folders:
+            measured = measuring.read(folder, self.settings)
+            accuracies = {name: measuring.accuracy(rows).to_json() for name, rows in measured.heldout.items()}
+            seconds = stepwise.Stages(folder / SECONDS).seconds["training"]
+            results.append({**accuracies, "guidance_scale": measured.best, "seconds": round(seconds)})
+        return results
+
+
+class Watched(Claim):
+    """Two runs on the same captions that differ in some settings, watched by a monitor on held-out captions.
+
+    The oracle judges the monitor's images afterwards.
+    """
+
+    sides: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Name -> the settings that differ."""
+    training: ClassVar[dict[str, Any]] = FLOW | {
+        **{"monitor_rewards": ["toy-clip-b"], "monitor_steps": 10, "monitor_guidance_scale": 1},
+        **{"monitor_images": 2, "max_steps": 96, "evaluate_every": 16},
+    }
+    train_prompts: int = 480
+    heldout_prompts: int = 80
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """Both runs, and the oracle on the monitor's images."""
+        for name, changes in self.sides.items():
+            training = {**self.training, **changes}
+            sizes = (self.train_prompts, self.heldout_prompts)
+            train_and_judge(folder / name, seed, training, *sizes, method="grpo")
+
+    def runs(self, folders: Sequence[Path]) -> dict[str, list[JudgedRun]]:
+        """The runs of each side, by seed."""
+        return {name: [JudgedRun(folder / name) for folder in folders] for name in self.sides}
+
+    def table(self, runs: Mapping[str, Sequence[JudgedRun]]) -> Table:
+        """The oracle's verdicts on the images of the base and of the last step of each side, all seeds."""
+        tables = []
+        for each in zip(*runs.values(), strict=True):
+            last = dict(zip(runs, (run.passed[run.last] for run in each), strict=True))
+            tables.append(Table(each[0].prompts, {"base": each[0].passed[0], **last}))
+        return Table.pooled(self.seeds, tables)
+
+    def score_table(self, runs: Mapping[str, Sequence[JudgedRun]], kind: Any, name: str) -> Table:
+        """A number of the monitor, prompt by prompt, of the base and of the last step of each side."""
+        tables = []
+        for each in zip(*runs.values(), strict=True):
+            series = [run.journal.series(kind, name) for run in each]
+            last = {side: one[run.last] for side, one, run in zip(runs, series, each, strict=True)}
+            units = [str(number) for number in range(len(series[0][0]))]
+            tables.append(Table(units, {"base": series[0][0], **last}))
+        return Table.pooled(self.seeds, tables)
+
+    def figures(self, folders: Sequence[Path]) -> list[Figure]:
+        """Oracle accuracy by step and side, and what is trained on, of the first seed."""
+        runs = {name: each[0] for name, each in self.runs(folders).items()}
+        accuracy: dict[str, Points] = {
+            name: {step: average(passed) for step, passed in run.passed.items()} for name, run in runs.items()
+        }
+        trained: dict[str, Points] = {
+            name: in_base_std(run.journal.series("scores", TRAINED)) or {} for name, run in runs.items()
+        }
+        return [
+            line_figure("Oracle accuracy on the monitor's images", accuracy, "first seed"),
+            line_figure("The trained reward, in standard deviations of the base", trained, "first seed"),
+        ]
+
+
+class Distance(Watched):
+    """A reward that blank images please, with and without a distance to the reference in the loss."""
+
+    text = (
+        "Without a distance to the reference, climbing jpeg-compressibility costs held-out accuracy and "
+        "diversity; with one both are higher, and the reward still rises"
+    )
+    in_time = (
+        "The monitor, which never sees the oracle, fires without the distance no later than accuracy is "
+        "significantly below the base's, and accuracy is not significantly below where it has not fired"
+    )
+    sides: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "without": {"kl_weight": 0.0},
+        "with": {"kl_weight": 1.0},
+    }
+    training: ClassVar[dict[str, Any]] = Watched.training | {"reward": "jpeg-compressibility"}
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """What is lost, then whether the monitor noticed; the latter holds if it does in every seed."""
+        runs = self.runs(folders)
+        tables = {
+            "accuracy": self.table(runs),
+            "diversity": self.score_table(runs, "statistics", "diversity"),
+            "toy-clip-b": self.score_table(runs, "scores", "toy-clip-b"),
+            "reward": self.score_table(runs, "scores", TRAINED),
+        }
+        changes = {
+            name: {side: table.difference(side, "base") for side in self.sides}
+            | {"with less without": table.difference("with", "without")}
+            for name, table in tables.items()
+        }
+        lost = all(changes[name]["without"].high < 0 for name in ("accuracy", "diversity"))
+        held = all(changes[name]["with less without"].low > 0 for name in ("accuracy", "diversity"))
+        rises = all(changes["reward"][side].low > 0 for side in self.sides)
+        measured = {
+            "means": {name: table.means() for name, table in tables.items()},
+            "changes": changes,
+            "settings": dict(self.training),
+        }
+        decisive = changes["accuracy"]["with less without"]
+        noticed = [self._noticed(run) for run in runs["without"]]
+        quiet = [self._noticed(run) for run in runs["with"]]
+        in_time = all(seed["in_time"] for seed in (*noticed, *quiet))
+        return [
+            judged(self.text, measured, decisive, lost and held and rises),
+            judged(self.in_time, {"without": noticed, "with": quiet}, None, in_time),
+        ]
+
+    def _noticed(self, run: JudgedRun) -> dict[str, Any]:
+        """When the monitor fired, and from when on accuracy was significantly below the base's."""
+        below = [s for s in run.passed if s and run.table.difference(str(s), "0").high < 0]
+        fired = first_fired(run.journal.falls())
+        return {
+            "fired": fired.to_json() if fired else None,
+            "first_significantly_below": below[0] if below else None,
+            "in_time": not below or bool(fired and fired.step <= below[0]),
+        }
+
+
+class TwoRewards(Watched):
+    """Saturation, which is easy and varies little, beside the oracle's verdict, which is hard and varies."""
+
+    text = (
+        "Of an easy reward of small spread and a hard one, gdpo raises both; the sum of the scores leaves "
+        "the easy one behind"
+    )
+    easy: ClassVar[str] = "saturation"
+    sides: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "gdpo": {"combine": "gdpo"},
+        "scores": {"combine": "scores"},
+    }
+    training: ClassVar[dict[str, Any]] = Watched.training | {"reward": "toy-oracle,saturation"}
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """Both rewards after each way to combine them."""
+        runs = self.runs(folders)
+        tables = {"oracle": self.table(runs), self.easy: self.score_table(runs, "statistics", self.easy)}
+        changes = {
+            name: {side: table.difference(side, "base") for side in self.sides}
+            | {"gdpo less scores": table.difference("gdpo", "scores")}
+            for name, table in tables.items()
+        }
+        both = all(changes[name]["gdpo"].low > 0 for name in tables)
+        decisive = changes[self.easy]["gdpo less scores"]
+        measured = {
+            "means": {name: table.means() for name, table in tables.items()},
+            "changes": changes,
+            "settings": dict(self.training),
+        }
+        return [judged(self.text, measured, decisive, both and decisive.low > 0)]
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Online("toy", U_NET),
+    Online("toy-flow", FLOW),
+    Cost(),
+    Distance(),
+    TwoRewards(),
+)

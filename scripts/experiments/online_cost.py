@@ -1,0 +1,215 @@
+"""What each method costs until it gains ten points: images that are drawn, and forwards of the denoiser."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.autoencoders.vae import Decoder
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+import t2ialign
+from scripts.experiments import labelled_pairs, stepwise
+from scripts.experiments.claim import Claim, Figure, Row, resumable
+from scripts.experiments.estimates import Points, Table, judged, line_figure
+from scripts.experiments.training import recipe
+from t2ialign.io import jsonl
+from t2ialign.tasks.demo import rounds
+from t2ialign.tasks.demo.settings import DEFAULT, Settings
+
+GAIN = 0.10
+"""The gain in held-out accuracy up to which work is counted."""
+CURVES = "curves.jsonl"
+"""A line for each method: {"method", "curve": [a dict of `Work` and "step", "guidance", "passed"], ...}"""
+GUIDANCE = (1.0, 2.0, 4.0)
+"""The guidance scales of which each model gets its best."""
+U_NET = recipe("grpo_toy", *stepwise.MONITOR, trackers=(), lr_schedule="constant")
+PATHS: dict[str, Any] = U_NET | {"batch_size": 32}
+"""Of presets that learn from denoising steps as they were sampled."""
+ONLINE: Mapping[str, Mapping[str, Any]] = {
+    "ddpo": PATHS | {"preset": "ddpo"},
+    "flow-grpo": PATHS | {"preset": "flow-grpo"},
+    "fast": PATHS | {"preset": "fast"},
+    "nft": U_NET,
+    "awm": U_NET | {"preset": "awm"},
+}
+EVERY, MOST = 16, 160
+"""Updates between two measurements, and those after which a method has failed."""
+OTHERS: Mapping[str, Mapping[str, Any]] = {
+    "lpo": recipe("lpo_toy", *stepwise.MONITOR, trackers=()),
+    "backprop": recipe("backprop_toy", *stepwise.MONITOR, trackers=()),
+}
+
+
+@dataclass
+class Work:
+    """Work of the block of a `with`, counted in this process: a forward is one latent, once through the net.
+
+    Latents that carry gradients take a backward too, which is counted apart.
+    """
+
+    images: int = 0
+    forwards: int = 0
+    backwards: int = 0
+
+    def __enter__(self) -> Work:
+        self._hook = register_module_forward_hook(self._hear)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._hook.remove()
+
+    def _hear(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(module, UNet2DConditionModel):
+            sample = output[0]
+            self.forwards += len(sample)
+            self.backwards += len(sample) if torch.is_grad_enabled() and sample.requires_grad else 0
+        elif isinstance(module, Decoder):
+            self.images += len(output)
+
+
+Point = tuple[int, Path, dict[str, int]]
+"""Updates so far, the LoRA after them, and the work."""
+
+
+class Cost(Claim):
+    """Every method on the same captions, with the oracle as judge where it can be; one seed."""
+
+    text = f"Every method gains {100 * GAIN:.0f} points of held-out oracle accuracy"
+    seeds = (0,)
+    single_seed = True
+    captions: int = 480
+    choosing: int = 80
+    heldout: int = 240
+    online: ClassVar[Mapping[str, Mapping[str, Any]]] = ONLINE
+    others: ClassVar[Mapping[str, Mapping[str, Any]]] = OTHERS
+    rounds: Settings = DEFAULT
+
+    def measure(self, folder: Path, seed: int) -> None:
+        """The base, then each method until it has gained enough."""
+        folder.mkdir(parents=True, exist_ok=True)
+        methods = ("base", *self.online, "dpo", *self.others)
+        items = [{"method": method} for method in methods]
+        resumable(folder / CURVES, items, lambda item: self._curve(folder, seed, item["method"]), "methods")
+
+    def _curve(self, folder: Path, seed: int, method: str) -> dict[str, Any]:
+        base = next((line for line in jsonl.read(folder / CURVES) if line["method"] == "base"), None)
+        if base is None:
+            return {"curve": [{"step": 0, **self._accuracy(None, seed)}], "seconds": 0.0}
+        prompts = labelled_pairs.distinct_captions(self.captions, 10_000 + seed, held_out=False)
+        (folder / stepwise.PROMPTS).write_text("".join(f"{prompt}\n" for prompt in prompts))
+        shutil.rmtree(folder / method, ignore_errors=True)  # of a killed run the work is not known
+        start, began, curve = base["curve"][0], time.monotonic(), list[dict[str, Any]]()
+        points = self._points(folder, seed, method)
+        seconds = time.monotonic() - began
+        for step, lora, work in points:
+            curve.append({"step": step, **work, **self._accuracy(lora, seed)})
+            if _mean(curve[-1]["passed"]) - _mean(start["passed"]) >= GAIN:
+                break
+        return {"curve": [{**start, "images": 0, "forwards": 0, "backwards": 0}, *curve], "seconds": seconds}
+
+    def _points(self, folder: Path, seed: int, method: str) -> list[Point]:
+        """Train by a method to the end -> its checkpoints."""
+        with Work() as work:
+            if method == "dpo":
+                return list(self._dpo_rounds(folder / method, seed, work))
+            values: dict[str, Any] = {"prompts": str(folder / stepwise.PROMPTS)}
+            if method in self.online:
+                values |= {**self.online[method], "max_steps": MOST, "checkpoint_every": EVERY}
+                return self._trained("grpo", values, folder / method, seed, work)
+            values |= self.others[method]
+            values["checkpoint_every"] = max(1, values["max_steps"] // 5)
+            if method == "lpo":
+                values["reward_options"] = {"path": str(self._judge(folder / "judge", seed))}
+            return self._trained(method, values, folder / method, seed, work)
+
+    def _trained(
+        self, method: str, values: dict[str, Any], output: Path, seed: int, work: Work
+    ) -> list[Point]:
+        done = dict[int, dict[str, int]]()
+        values |= {"checkpoint_limit": 0, "evaluate_every": values["max_steps"]}
+        t2ialign.train(
+            method,
+            **values,
+            output=output,
+            seed=seed,
+            on_step=lambda step, row: done.__setitem__(step, asdict(work)),
+        )
+        steps = range(values["checkpoint_every"], values["max_steps"] + 1, values["checkpoint_every"])
+        return [(step, stepwise.checkpoint_of(output, step), done[step]) for step in steps]
+
+    def _dpo_rounds(self, folder: Path, seed: int, work: Work) -> Iterator[Point]:
+        """Rounds of the demo; one is enough, or two."""
+        lora, step = None, 0
+        prompts = labelled_pairs.distinct_captions(self.captions, 10_000 + seed, held_out=False)
+        for place in rounds.places(folder, self.rounds)[:2]:
+            some = prompts[place.number :: 2]
+            rounds.make_pairs(place, some, seed, self.rounds, lora)
+            rounds.train(place, seed, self.rounds, lora)
+            lora, step = place.training, step + self.rounds.training["max_steps"]
+            yield step, lora, asdict(work)
+
+    def _judge(self, folder: Path, seed: int) -> Path:
+        """The latent reward that judges lpo, as `prove trainers` trains it."""
+        from scripts.experiments.trainers import ImageRun
+
+        return ImageRun("lpo").judge(folder, seed)
+
+    def _accuracy(self, lora: Path | None, seed: int) -> dict[str, Any]:
+        """The oracle's verdicts on held-out captions at the scale that is best on other captions."""
+        prompts = labelled_pairs.distinct_captions(self.choosing, 15_000 + seed, held_out=False)
+        best = {
+            scale: sum(stepwise.oracle_on(lora, prompts, 50 + seed, _sampler(scale))) for scale in GUIDANCE
+        }
+        scale = max(best, key=lambda one: (best[one], -one))
+        captions = stepwise.held_out_captions(self.heldout, 12_000 + seed, each=1)
+        return {"guidance": scale, "passed": stepwise.oracle_on(lora, captions, seed, _sampler(scale))}
+
+    def rows(self, folders: Sequence[Path]) -> list[Row]:
+        """One row with a line for each method; it holds if all of them gain enough."""
+        (folder,) = folders
+        lines, captions = {}, stepwise.held_out_captions(self.heldout, 12_000 + self.seeds[0], each=1)
+        for line in jsonl.read(folder / CURVES):
+            first, last = line["curve"][0], line["curve"][-1]
+            table = Table(captions, {"base": first["passed"], "trained": last["passed"]})
+            gain = table.difference("trained", "base")
+            work = {name: value for name, value in last.items() if name != "passed"}
+            lines[line["method"]] = {
+                **work,
+                "accuracy": table.mean("trained"),
+                "gain": gain,
+                "reached": gain.mean >= GAIN,
+                "seconds": round(line["seconds"]),
+            }
+        base = lines.pop("base")["accuracy"]
+        measured = {"base": base, "methods": lines, "settings": {**self.online, **self.others}}
+        return [judged(self.text, measured, None, all(line["reached"] for line in lines.values()))]
+
+    def figures(self, folders: Sequence[Path]) -> list[Figure]:
+        """Held-out accuracy of every method over the forwards and over the images so far."""
+        (folder,) = folders
+        curves = [line for line in jsonl.read(folder / CURVES) if line["method"] != "base"]
+        charts = []
+        for across in ("forwards", "images"):
+            points: dict[str, Points] = {
+                line["method"]: {point[across]: _mean(point["passed"]) for point in line["curve"]}
+                for line in curves
+            }
+            charts.append(line_figure(f"Held-out accuracy by {across}", points, across=across))
+        return charts
+
+
+def _sampler(scale: float) -> dict[str, Any]:
+    return labelled_pairs.SAMPLER | {"guidance_scale": scale}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
