@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -89,8 +89,8 @@ class Cost(Claim):
     captions: int = 480
     choosing: int = 80
     heldout: int = 240
-    online: ClassVar[Mapping[str, Mapping[str, Any]]] = ONLINE
-    others: ClassVar[Mapping[str, Mapping[str, Any]]] = OTHERS
+    online: Mapping[str, Mapping[str, Any]] = ONLINE
+    others: Mapping[str, Mapping[str, Any]] = OTHERS
     rounds: Settings = DEFAULT
 
     def measure(self, folder: Path, seed: int) -> None:

@@ -39,11 +39,9 @@ def test_online_is_measured_once_and_judged_at_each_models_best_guidance(
     tmp_path: Path, training: dict
 ) -> None:
     claim, folder = Online(training["model"], training | FEW), tmp_path / "seed-0"
-    claim.settings = replace(
-        claim.settings,
-        **{"prompts_per_round": 3, "guidance_scales": (1, 2), "num_inference_steps": 2},
-        **{"choosing_prompts": 2, "curve_prompts": 2, "heldout_prompts": 4},
-    )
+    sizes: dict[str, Any] = {"prompts_per_round": 3, "choosing_prompts": 2, "curve_prompts": 2}
+    sizes |= {"heldout_prompts": 4, "guidance_scales": (1, 2), "num_inference_steps": 2}
+    claim.settings = replace(claim.settings, **sizes)
     claim.seeds = (0,)
     claim.measure(folder, 0)
     before = (folder / grpo.SECONDS).read_text()
