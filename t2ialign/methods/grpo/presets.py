@@ -73,6 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nft": {
         **FLOW_GRPO,
         "loss": "nft",
+        "clip": None,
         "guidance_scale": 1.0,
         "train_timesteps": 9,
         "kl_weight": 1e-4,
