@@ -148,7 +148,7 @@ class Distance(Watched):
 
     text = (
         "Without a distance to the reference, climbing jpeg-compressibility costs held-out accuracy and "
-        "diversity; with one both are higher, and the reward still rises"
+        "diversity; with one neither falls significantly, and the reward still rises"
     )
     in_time = (
         "The monitor, which never sees the oracle, fires without the distance no later than accuracy is "
@@ -156,7 +156,7 @@ class Distance(Watched):
     )
     sides: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "without": {"kl_weight": 0.0},
-        "with": {"kl_weight": 1.0},
+        "with": {"kl_weight": 4.0},
     }
     training: ClassVar[dict[str, Any]] = Watched.training | {"reward": "jpeg-compressibility"}
 
@@ -175,7 +175,8 @@ class Distance(Watched):
             for name, table in tables.items()
         }
         lost = all(changes[name]["without"].high < 0 for name in ("accuracy", "diversity"))
-        held = all(changes[name]["with less without"].low > 0 for name in ("accuracy", "diversity"))
+        held = all(changes[name]["with"].high >= 0 for name in ("accuracy", "diversity"))
+        apart = all(changes[name]["with less without"].low > 0 for name in ("accuracy", "diversity"))
         rises = all(changes["reward"][side].low > 0 for side in self.sides)
         measured = {
             "means": {name: table.means() for name, table in tables.items()},
@@ -187,7 +188,7 @@ class Distance(Watched):
         quiet = [self._noticed(run) for run in runs["with"]]
         in_time = all(seed["in_time"] for seed in (*noticed, *quiet))
         return [
-            judged(self.text, measured, decisive, lost and held and rises),
+            judged(self.text, measured, decisive, lost and held and apart and rises),
             judged(self.in_time, {"without": noticed, "with": quiet}, None, in_time),
         ]
 
@@ -214,7 +215,9 @@ class TwoRewards(Watched):
         "gdpo": {"combine": "gdpo"},
         "scores": {"combine": "scores"},
     }
-    training: ClassVar[dict[str, Any]] = Watched.training | {"reward": "toy-oracle,saturation"}
+    training: ClassVar[dict[str, Any]] = Watched.training | {
+        **{"reward": "toy-oracle,saturation", "max_steps": 144},
+    }
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Both rewards after each way to combine them."""
