@@ -33,7 +33,8 @@ CLIP = "ViT-L-14-quickgelu"
 """The scorer of images of models of released sizes."""
 FEW: dict[str, Any] = {"groups": 2, "group_size": 4, "rollout_batch": 4, "batch_size": 2}
 MANY: dict[str, Any] = {"groups": 4, "group_size": 32, "rollout_batch": 32, "batch_size": 32}
-"""Images of a round of released sizes, and of the toy models."""
+TINY: dict[str, Any] = {"groups": 1, "group_size": 4, "rollout_batch": 2, "batch_size": 2}
+"""Images of a round of models of released sizes, of the toy models, and to try the script itself."""
 TOYS = ("toy", "toy-flow")
 """Models that have rounds to time beside those of released sizes."""
 REMOTE = 1.0
@@ -63,7 +64,7 @@ class Sides:
 
     def __init__(self, args: argparse.Namespace, model: str, folder: Path) -> None:
         toy, self.small = model in TOYS, args.small
-        sizes = {**(MANY if toy else FEW), **({"groups": 1, "group_size": 4} if self.small else {})}
+        sizes = TINY if self.small else MANY if toy else FEW
         texts = ["a red circle", "two blue squares", "a green star", "a red circle above a blue square"]
         texts = texts if toy else [prompt(row) for row in range(sizes["groups"])]
         file = folder / "prompts.txt"
