@@ -161,6 +161,21 @@ def test_the_last_step_of_cps_is_never_trained(config: Make) -> None:
     assert trainer.levels == T - 1 and trainer.sampler.steps(0) == range(T - 1)
 
 
+@pytest.mark.parametrize(
+    "preset, fraction, levels",
+    [("nft", 0.99, {0, 1, 2}), ("nft", 0.5, {0, 1}), ("awm", 0.9, {1, 2, 3}), ("awm", 0.5, {1, 2})],
+)
+def test_clean_images_are_noised_to_the_noisier_steps(
+    preset: str, fraction: float, levels: set[int], config: Make
+) -> None:
+    """Never to the last step's start for nft, never to pure noise for awm."""
+    cfg = config(preset, timestep_fraction=fraction, groups=8, updates=1)
+    trainer = started(cfg, tiny_flow("sd3"))
+    t = torch.cat([trainer.data.batch(0, range(first, first + 8)).t for first in range(0, 64, 8)])
+    times = trainer.times.tolist()
+    assert {times.index(time) for time in t.tolist()} == levels
+
+
 class Flat(Brightness):
     """The first group's images score alike, and the others their brightness."""
 
@@ -264,6 +279,7 @@ def test_one_that_fails_for_good_stops_the_run_and_loses_nothing(
         ({"preset": "awm", "ema": 0.0}, "ema=0"),
         ({"reward_weights": (1.0, 2.0)}, "2 reward_weights for 1 rewards"),
         ({"preset": "nft", "train_timesteps": 4}, "train_timesteps=4"),
+        ({"preset": "awm", "train_timesteps": 2, "timestep_fraction": 0.3}, "train_timesteps=2"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, object], message: str, config: Make) -> None:
