@@ -19,6 +19,7 @@ from t2ialign.tasks.demo import images, measuring
 from t2ialign.tasks.demo.measuring import ALIGNED
 from t2ialign.tasks.demo.rounds import TRAINING
 from t2ialign.tasks.demo.settings import Settings
+from t2ialign.toy.captions import draw_captions
 
 GOALS = ((0.85, 15), (0.90, 10))
 """The held-out accuracies that are claimed, and the minutes that training may take for each."""
@@ -30,7 +31,7 @@ SECONDS, PROMPTS = "seconds.json", "prompts.txt"
 
 
 class Online(Demo):
-    """Training on 480 captions by the oracle alone; both models are measured as the demo measures."""
+    """Training on the distinct ones of 480 captions by the oracle alone; both models are measured as the demo measures."""
 
     gain = 0.0
 
@@ -56,7 +57,9 @@ class Online(Demo):
     def measure(self, folder: Path, seed: int) -> None:
         """Train, then measure base and trained model."""
         folder.mkdir(parents=True, exist_ok=True)
-        (texts,) = images.training_prompts(seed, self.settings)
+        taken = set(images.choosing_prompts(seed, self.settings))
+        drawn = draw_captions(self.settings.prompts_per_round, 10_000 + seed, held_out=False, without=taken)
+        texts = dict.fromkeys(drawn)
         (folder / PROMPTS).write_text("".join(f"{text}\n" for text in texts))
         values = {**self.training, "prompts": str(folder / PROMPTS)}
         stages = stepwise.Stages(folder / SECONDS)
