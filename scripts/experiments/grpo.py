@@ -31,7 +31,7 @@ SECONDS, PROMPTS = "seconds.json", "prompts.txt"
 
 
 class Online(Demo):
-    """Training on the distinct ones of 480 captions by the oracle alone; both models are measured as the demo measures."""
+    """Training on 480 captions, repeats left out, by the oracle alone; measured as the demo measures."""
 
     gain = 0.0
 
