@@ -32,12 +32,12 @@ CURVES = "curves.jsonl"
 GUIDANCE = (1.0, 2.0, 4.0)
 """The guidance scales of which each model gets its best."""
 U_NET = recipe("grpo_toy", *stepwise.MONITOR, trackers=(), lr_schedule="constant")
-PATHS: dict[str, Any] = U_NET | {"batch_size": 32}
-"""Of presets that learn from denoising steps as they were sampled."""
+PATHS: dict[str, Any] = U_NET | {"batch_size": 24, "groups": 24, "updates": 8, "lr": 1e-3}
+"""Of presets that learn from denoising steps as they were sampled; their clip is converted to this latent."""
 ONLINE: Mapping[str, Mapping[str, Any]] = {
-    "ddpo": PATHS | {"preset": "ddpo"},
-    "flow-grpo": PATHS | {"preset": "flow-grpo"},
-    "fast": PATHS | {"preset": "fast"},
+    "ddpo": PATHS | {"preset": "ddpo", "clip": 6.4e-3},
+    "flow-grpo": PATHS | {"preset": "flow-grpo", "clip": 0.0256},
+    "fast": PATHS | {"preset": "fast", "clip": 2.56e-3},
     "nft": U_NET,
     "awm": U_NET | {"preset": "awm"},
 }

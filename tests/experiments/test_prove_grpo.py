@@ -14,6 +14,7 @@ from scripts.experiments.grpo import CLAIMS, FLOW, U_NET, Distance, Online, TwoR
 from scripts.experiments.online_cost import CURVES, Cost, Work
 from scripts.experiments.training import ORACLE
 from t2ialign.io import atomic, jsonl
+from t2ialign.methods.grpo.trainer import Config, Trainer
 from t2ialign.models.load import load_policy
 from t2ialign.tasks.demo.settings import DEFAULT
 from t2ialign.toy import preferences
@@ -111,6 +112,17 @@ def test_costs_are_counted_until_the_gain(tmp_path: Path, monkeypatch: pytest.Mo
     before = (folder / CURVES).read_text()
     claim.measure(folder, 0)
     assert (folder / CURVES).read_text() == before
+
+
+@pytest.mark.parametrize("method", online_cost.ONLINE)
+def test_every_preset_has_settings_that_fit(method: str, tmp_path: Path) -> None:
+    values = {**online_cost.ONLINE[method], "prompts": "a red circle", "output": tmp_path / "run"}
+    trainer = Trainer(Config(**values))
+    assert trainer.cfg.preset == method
+    assert (
+        trainer.cfg.accumulate * trainer.cfg.batch_size * trainer.cfg.updates
+        == trainer.cfg.images * trainer.levels
+    )
 
 
 @pytest.mark.parametrize("kind", [Distance, TwoRewards])
