@@ -72,11 +72,8 @@ def test_work_counts_what_a_round_takes(tmp_path: Path) -> None:
     assert (work.images, work.backwards) == (8 + 4, 4)
     assert work.forwards == 2 * (8 + 4) + 2 * 4, "two steps an image; policy and sampling policy for each row"
     policy = load_policy("toy")
-    policy.net(
-        torch.zeros(3, *policy.latent_shape(64, 64)),
-        torch.tensor(5),
-        policy.encode_prompts(["a"] * 3)["embeds"],
-    )
+    x_t, cond = torch.zeros(3, *policy.latent_shape(32, 32)), policy.encode_prompts(["a red circle"] * 3)
+    policy.guided(x_t, torch.full((3,), 500.0), cond, 1.0)
     assert work.forwards == 2 * (8 + 4) + 2 * 4, "nothing is counted outside of the block"
 
 
