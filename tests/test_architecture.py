@@ -365,11 +365,12 @@ PRIVATE = {
     ("t2ialign/training/launch.py", "AcceleratorState._reset_state"),  # no other way to run twice
     ("t2ialign/models/adapters.py", "peft.tuners.tuners_utils.BaseTunerLayer"),  # how diffusers does it too
     ("t2ialign/toy/fit.py", "torch._foreach_lerp_"),
+    ("scripts/experiments/online_cost.py", "diffusers.models.autoencoders.vae.Decoder"),  # counts images
     ("t2ialign/toy/fit.py", "torch.cpu._is_avx512_bf16_supported"),  # nothing public tells it
 }
 PUBLIC_DEEP = {
     *("torch.nn.functional", "torch.nn.attention", "torch.utils.checkpoint", "torch.utils.flop_counter"),
-    *("torchvision.transforms.functional", "numpy.lib.format"),
+    *("torchvision.transforms.functional", "numpy.lib.format", "torch.nn.modules.module"),
 }
 """Documented homes of names three levels down."""
 

@@ -42,8 +42,8 @@ class Demo(Claim):
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Two rows: each model at its own best guidance, and both over guidance."""
-        measured = self._pooled(folders)
-        return [self._at_best(measured, folders), self._over_guidance(measured)]
+        measured = self.pooled(folders)
+        return [self.at_best(measured, folders), self._over_guidance(measured)]
 
     def _by_seed(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
         results = [json.loads((folder / workflow.RESULT).read_text(encoding="utf-8")) for folder in folders]
@@ -55,17 +55,17 @@ class Demo(Claim):
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Accuracy by category at each model's best guidance, and accuracy over guidance."""
-        measured = self._pooled(folders)
+        measured = self.pooled(folders)
         base, aligned = (measured.columns()[name] for name in MODELS)
         pairs = {name: (base[name], aligned[name]) for name in base}
         chart = page.curve(measured.over_guidance)
         bars = bar_figure("Accuracy at each model's best guidance", pairs, before=BASE, after=ALIGNED)
         return [bars, Figure(chart.title, str(lines(chart)), chart.note)]
 
-    def _pooled(self, folders: Sequence[Path]) -> Measured:
+    def pooled(self, folders: Sequence[Path]) -> Measured:
         return measuring.pooled([measuring.read(folder, self.settings) for folder in folders])
 
-    def _at_best(self, measured: Measured, folders: Sequence[Path]) -> Row:
+    def at_best(self, measured: Measured, folders: Sequence[Path]) -> Row:
         columns, new = measured.columns(), measured.columns(new_combinations=True)
         base, aligned, difference = (columns[name] for name in (BASE, ALIGNED, "difference"))
         by_category = {name: {BASE: base[name].mean, ALIGNED: aligned[name].mean} for name in _names(base)}
@@ -98,7 +98,7 @@ class FlowDemo(Demo):
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """One row: each model at its own best guidance."""
-        return [self._at_best(self._pooled(folders), folders)]
+        return [self.at_best(self.pooled(folders), folders)]
 
 
 def _names(summary: Summary) -> list[str]:

@@ -68,7 +68,7 @@ class Online(Demo):
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """A row for each of `GOALS`, of the same runs."""
-        row = self._at_best(self._pooled(folders), folders)
+        row = self.at_best(self.pooled(folders), folders)
         slowest = max(seed["seconds"] for seed in row.measured["by_seed"])
         measured = {**row.measured, "seconds": slowest, "settings": dict(self.training)}
         rows = []
