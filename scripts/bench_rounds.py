@@ -63,8 +63,8 @@ class Sides:
     """One trainer whose images are begun by each pattern."""
 
     def __init__(self, args: argparse.Namespace, model: str, folder: Path) -> None:
-        toy, self.small = model in TOYS, args.small
-        sizes = TINY if self.small else MANY if toy else FEW
+        toy = model in TOYS
+        sizes = TINY if args.small else MANY if toy else FEW
         texts = ["a red circle", "two blue squares", "a green star", "a red circle above a blue square"]
         texts = texts if toy else [prompt(row) for row in range(sizes["groups"])]
         file = folder / "prompts.txt"
@@ -80,7 +80,7 @@ class Sides:
             trackers=(),
             **sizes,
         )
-        pipe = None if toy else MODELS[model](small=self.small).to(torch.device(args.device))
+        pipe = None if toy else MODELS[model](small=args.small).to(torch.device(args.device))
         policy = load_policy(model, device=args.device) if pipe is None else policy_of(pipe)
         self.trainer = Trainer(cfg, policy=policy, reward=self._reward(args, toy, folder))
         self.sampler, self.texts = self.trainer.sampler, self.trainer.prompts.texts

@@ -45,7 +45,8 @@ class Demo(Claim):
         measured = self.pooled(folders)
         return [self.at_best(measured, folders), self._over_guidance(measured)]
 
-    def _by_seed(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
+    def by_seed(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
+        """Accuracies, best guidance and seconds of each seed."""
         results = [json.loads((folder / workflow.RESULT).read_text(encoding="utf-8")) for folder in folders]
         return [
             {name: result[name]["accuracy"] for name in MODELS}
@@ -63,9 +64,11 @@ class Demo(Claim):
         return [bars, Figure(chart.title, str(lines(chart)), chart.note)]
 
     def pooled(self, folders: Sequence[Path]) -> Measured:
+        """The verdicts of all seeds."""
         return measuring.pooled([measuring.read(folder, self.settings) for folder in folders])
 
     def at_best(self, measured: Measured, folders: Sequence[Path]) -> Row:
+        """The row of each model at its own best guidance; it holds if the gain is there, intervals apart."""
         columns, new = measured.columns(), measured.columns(new_combinations=True)
         base, aligned, difference = (columns[name] for name in (BASE, ALIGNED, "difference"))
         by_category = {name: {BASE: base[name].mean, ALIGNED: aligned[name].mean} for name in _names(base)}
@@ -73,7 +76,7 @@ class Demo(Claim):
             **{name: column["all"] for name, column in columns.items()},
             "by_category": by_category,
             "new_combinations": {name: column["all"] for name, column in new.items()},
-            "by_seed": self._by_seed(folders),
+            "by_seed": self.by_seed(folders),
         }
         holds = difference["all"].mean >= self.gain and aligned["all"].low > base["all"].high
         return judged(self.text, values, difference["all"], holds)

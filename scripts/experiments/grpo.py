@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,9 +11,11 @@ from scripts.experiments.claim import Claim, Figure, Row
 from scripts.experiments.demo import Demo
 from scripts.experiments.estimates import Points, Table, average, judged, line_figure
 from scripts.experiments.online_cost import Cost
-from scripts.experiments.training import JudgedRun, finish, recipe, train_and_judge
-from t2ialign.evaluation.hack_index import first_fired, in_base_std
-from t2ialign.evaluation.monitor_journal import TRAINED
+from scripts.experiments.trainers import SETTINGS
+from scripts.experiments.training import JudgedRun, finish, train_and_judge
+from t2ialign.evaluation.hack_index import Series, first_fired, in_base_std
+from t2ialign.evaluation.monitor_journal import DIVERSITY, TRAINED, Kind
+from t2ialign.evaluation.statistics import Estimate
 from t2ialign.models.lora_targets import JOINT_AND_MLP
 from t2ialign.tasks.demo import images, measuring
 from t2ialign.tasks.demo.measuring import ALIGNED
@@ -23,11 +25,13 @@ from t2ialign.toy.captions import draw_captions
 
 GOALS = ((0.85, 15), (0.90, 10))
 """The held-out accuracies that are claimed, and the minutes that training may take for each."""
-U_NET: dict[str, Any] = recipe("grpo_toy", *stepwise.MONITOR, trackers=())
+U_NET: dict[str, Any] = dict(SETTINGS["grpo"])
 FLOW: dict[str, Any] = U_NET | {
     **{"model": "toy-flow", "lora_targets": JOINT_AND_MLP, "lr": 3e-3, "max_steps": 480},
 }
 SECONDS, PROMPTS = "seconds.json", "prompts.txt"
+Runs = Mapping[str, Sequence[JudgedRun]]
+"""Side -> its runs, by seed."""
 
 
 class Online(Demo):
@@ -36,7 +40,7 @@ class Online(Demo):
     gain = 0.0
 
     def __init__(self, model: str, training: Mapping[str, Any]) -> None:
-        self.training, (first, _) = training, GOALS
+        self.training = training
         self.settings = Settings(
             model=model,
             rounds=1,
@@ -45,7 +49,7 @@ class Online(Demo):
             choosing_prompts=80,
             curve_prompts=40,
         )
-        self.text = self._text(*first)
+        self.text = self._text(*GOALS[0])
 
     def _text(self, goal: float, minutes: float) -> str:
         return (
@@ -77,7 +81,8 @@ class Online(Demo):
             rows.append(Row(self._text(goal, minutes), measured, row.ci95, row.holds and reached))
         return rows
 
-    def _by_seed(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
+    def by_seed(self, folders: Sequence[Path]) -> list[dict[str, Any]]:
+        """Accuracies, best guidance and seconds of training of each seed."""
         results = []
         for folder in folders:
             measured = measuring.read(folder, self.settings)
@@ -95,6 +100,8 @@ class Watched(Claim):
 
     sides: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Name -> the settings that differ."""
+    compared: ClassVar[tuple[str, str]]
+    """The side that is claimed to do better, and the other one."""
     training: ClassVar[dict[str, Any]] = FLOW | {
         **{"monitor_rewards": ["toy-clip-b"], "monitor_steps": 10, "monitor_guidance_scale": 1},
         **{"monitor_images": 2, "max_steps": 96, "evaluate_every": 16},
@@ -109,27 +116,44 @@ class Watched(Claim):
             sizes = (self.train_prompts, self.heldout_prompts)
             train_and_judge(folder / name, seed, training, *sizes, method="grpo")
 
-    def runs(self, folders: Sequence[Path]) -> dict[str, list[JudgedRun]]:
+    def runs(self, folders: Sequence[Path]) -> Runs:
         """The runs of each side, by seed."""
         return {name: [JudgedRun(folder / name) for folder in folders] for name in self.sides}
 
-    def table(self, runs: Mapping[str, Sequence[JudgedRun]]) -> Table:
-        """The oracle's verdicts on the images of the base and of the last step of each side, all seeds."""
+    def accuracy(self, runs: Runs) -> Table:
+        """The oracle's verdicts, image by image."""
+        return self._last(runs, lambda run: (run.prompts, run.passed))
+
+    def watched(self, runs: Runs, kind: Kind, name: str) -> Table:
+        """A number of the monitor, prompt by prompt."""
+        return self._last(
+            runs, lambda run: (list(dict.fromkeys(run.prompts)), run.journal.series(kind, name))
+        )
+
+    def _last(self, runs: Runs, of: Callable[[JudgedRun], tuple[list[str], Series]]) -> Table:
+        """Numbers of the base and of the last step of each side, all seeds."""
         tables = []
         for each in zip(*runs.values(), strict=True):
-            last = dict(zip(runs, (run.passed[run.last] for run in each), strict=True))
-            tables.append(Table(each[0].prompts, {"base": each[0].passed[0], **last}))
+            units, base = of(each[0])
+            last = {side: of(run)[1][run.last] for side, run in zip(runs, each, strict=True)}
+            tables.append(Table(units, {"base": base[0], **last}))
         return Table.pooled(self.seeds, tables)
 
-    def score_table(self, runs: Mapping[str, Sequence[JudgedRun]], kind: Any, name: str) -> Table:
-        """A number of the monitor, prompt by prompt, of the base and of the last step of each side."""
-        tables = []
-        for each in zip(*runs.values(), strict=True):
-            series = [run.journal.series(kind, name) for run in each]
-            last = {side: one[run.last] for side, one, run in zip(runs, series, each, strict=True)}
-            units = [str(number) for number in range(len(series[0][0]))]
-            tables.append(Table(units, {"base": series[0][0], **last}))
-        return Table.pooled(self.seeds, tables)
+    def changes(self, tables: Mapping[str, Table]) -> dict[str, dict[str, Estimate]]:
+        """Of each table the sides less the base, and the one side less the other as "ONE less OTHER"."""
+        one, other = self.compared
+        return {
+            name: {side: table.difference(side, "base") for side in self.sides}
+            | {f"{one} less {other}": table.difference(one, other)}
+            for name, table in tables.items()
+        }
+
+    def measured(
+        self, tables: Mapping[str, Table], changes: Mapping[str, Mapping[str, Estimate]]
+    ) -> dict[str, Any]:
+        """What the row of a claim holds."""
+        means = {name: table.means() for name, table in tables.items()}
+        return {"means": means, "changes": changes, "settings": dict(self.training)}
 
     def figures(self, folders: Sequence[Path]) -> list[Figure]:
         """Oracle accuracy by step and side, and what is trained on, of the first seed."""
@@ -161,37 +185,29 @@ class Distance(Watched):
         "without": {"kl_weight": 0.0},
         "with": {"kl_weight": 4.0},
     }
+    compared = ("with", "without")
     training: ClassVar[dict[str, Any]] = Watched.training | {"reward": "jpeg-compressibility"}
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """What is lost, then whether the monitor noticed; the latter holds if it does in every seed."""
         runs = self.runs(folders)
         tables = {
-            "accuracy": self.table(runs),
-            "diversity": self.score_table(runs, "statistics", "diversity"),
-            "toy-clip-b": self.score_table(runs, "scores", "toy-clip-b"),
-            "reward": self.score_table(runs, "scores", TRAINED),
+            "accuracy": self.accuracy(runs),
+            "diversity": self.watched(runs, "statistics", DIVERSITY),
+            "toy-clip-b": self.watched(runs, "scores", "toy-clip-b"),
+            "reward": self.watched(runs, "scores", TRAINED),
         }
-        changes = {
-            name: {side: table.difference(side, "base") for side in self.sides}
-            | {"with less without": table.difference("with", "without")}
-            for name, table in tables.items()
-        }
+        changes = self.changes(tables)
         lost = all(changes[name]["without"].high < 0 for name in ("accuracy", "diversity"))
         held = all(changes[name]["with"].high >= 0 for name in ("accuracy", "diversity"))
         apart = all(changes[name]["with less without"].low > 0 for name in ("accuracy", "diversity"))
         rises = all(changes["reward"][side].low > 0 for side in self.sides)
-        measured = {
-            "means": {name: table.means() for name, table in tables.items()},
-            "changes": changes,
-            "settings": dict(self.training),
-        }
         decisive = changes["accuracy"]["with less without"]
         noticed = [self._noticed(run) for run in runs["without"]]
         quiet = [self._noticed(run) for run in runs["with"]]
         in_time = all(seed["in_time"] for seed in (*noticed, *quiet))
         return [
-            judged(self.text, measured, decisive, lost and held and apart and rises),
+            judged(self.text, self.measured(tables, changes), decisive, lost and held and apart and rises),
             judged(self.in_time, {"without": noticed, "with": quiet}, None, in_time),
         ]
 
@@ -218,6 +234,7 @@ class TwoRewards(Watched):
         "gdpo": {"combine": "gdpo"},
         "scores": {"combine": "scores"},
     }
+    compared = ("gdpo", "scores")
     training: ClassVar[dict[str, Any]] = Watched.training | {
         **{"reward": "toy-oracle,saturation", "max_steps": 144},
     }
@@ -225,20 +242,12 @@ class TwoRewards(Watched):
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """Both rewards after each way to combine them."""
         runs = self.runs(folders)
-        tables = {"oracle": self.table(runs), self.easy: self.score_table(runs, "statistics", self.easy)}
-        changes = {
-            name: {side: table.difference(side, "base") for side in self.sides}
-            | {"gdpo less scores": table.difference("gdpo", "scores")}
-            for name, table in tables.items()
-        }
+        tables = {"oracle": self.accuracy(runs), self.easy: self.watched(runs, "statistics", self.easy)}
+        changes = self.changes(tables)
         both = all(changes[name]["gdpo"].low > 0 for name in tables)
         decisive = changes[self.easy]["gdpo less scores"]
-        measured = {
-            "means": {name: table.means() for name, table in tables.items()},
-            "changes": changes,
-            "settings": dict(self.training),
-        }
-        return [judged(self.text, measured, decisive, both and decisive.low > 0)]
+        holds = both and decisive.low > 0
+        return [judged(self.text, self.measured(tables, changes), decisive, holds)]
 
 
 CLAIMS: tuple[Claim, ...] = (

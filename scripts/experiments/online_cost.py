@@ -19,8 +19,9 @@ from torch.nn.modules.module import register_module_forward_hook
 import t2ialign
 from scripts.experiments import labelled_pairs, stepwise
 from scripts.experiments.claim import Claim, Figure, Row, resumable
-from scripts.experiments.estimates import Points, Table, judged, line_figure
-from scripts.experiments.training import recipe
+from scripts.experiments.estimates import Points, Table, average, judged, line_figure
+from scripts.experiments.trainers import SETTINGS, ImageRun
+from scripts.experiments.training import RUN
 from t2ialign.io import jsonl
 from t2ialign.tasks.demo import rounds
 from t2ialign.tasks.demo.settings import DEFAULT, Settings
@@ -31,7 +32,7 @@ CURVES = "curves.jsonl"
 """A line for each method: {"method", "curve": [a dict of `Work` and "step", "guidance", "passed"], ...}"""
 GUIDANCE = (1.0, 2.0, 4.0)
 """The guidance scales of which each model gets its best."""
-U_NET = recipe("grpo_toy", *stepwise.MONITOR, trackers=(), lr_schedule="constant")
+U_NET: dict[str, Any] = {**SETTINGS["grpo"], "lr_schedule": "constant"}
 PATHS: dict[str, Any] = U_NET | {"batch_size": 24, "groups": 24, "updates": 8, "lr": 1e-3}
 """Of presets that learn from denoising steps as they were sampled; their clip is converted to this latent."""
 ONLINE: Mapping[str, Mapping[str, Any]] = {
@@ -43,10 +44,7 @@ ONLINE: Mapping[str, Mapping[str, Any]] = {
 }
 EVERY, MOST = 16, 160
 """Updates between two measurements, and those after which a method has failed."""
-OTHERS: Mapping[str, Mapping[str, Any]] = {
-    "lpo": recipe("lpo_toy", *stepwise.MONITOR, trackers=()),
-    "backprop": recipe("backprop_toy", *stepwise.MONITOR, trackers=()),
-}
+OTHERS: Mapping[str, Mapping[str, Any]] = {name: SETTINGS[name] for name in ("lpo", "backprop")}
 
 
 @dataclass
@@ -101,35 +99,36 @@ class Cost(Claim):
         resumable(folder / CURVES, items, lambda item: self._curve(folder, seed, item["method"]), "methods")
 
     def _curve(self, folder: Path, seed: int, method: str) -> dict[str, Any]:
-        base = next((line for line in jsonl.read(folder / CURVES) if line["method"] == "base"), None)
-        if base is None:
+        if method == "base":
             return {"curve": [{"step": 0, **self._accuracy(None, seed)}], "seconds": 0.0}
-        prompts = labelled_pairs.distinct_captions(self.captions, 10_000 + seed, held_out=False)
-        (folder / stepwise.PROMPTS).write_text("".join(f"{prompt}\n" for prompt in prompts))
+        (start,) = jsonl.read(folder / CURVES)[0]["curve"]
         shutil.rmtree(folder / method, ignore_errors=True)  # of a killed run the work is not known
-        start, began, curve = base["curve"][0], time.monotonic(), list[dict[str, Any]]()
-        points = self._points(folder, seed, method)
+        (folder / method).mkdir()
+        began, curve = time.monotonic(), list[dict[str, Any]]()
+        points = self._points(folder / method, seed, method)
         seconds = time.monotonic() - began
         for step, lora, work in points:
             curve.append({"step": step, **work, **self._accuracy(lora, seed)})
-            if _mean(curve[-1]["passed"]) - _mean(start["passed"]) >= GAIN:
+            if average(curve[-1]["passed"]) - average(start["passed"]) >= GAIN:
                 break
         return {"curve": [{**start, "images": 0, "forwards": 0, "backwards": 0}, *curve], "seconds": seconds}
 
     def _points(self, folder: Path, seed: int, method: str) -> list[Point]:
         """Train by a method to the end -> its checkpoints."""
+        prompts = labelled_pairs.distinct_captions(self.captions, 10_000 + seed, held_out=False)
+        (folder / stepwise.PROMPTS).write_text("".join(f"{prompt}\n" for prompt in prompts))
+        values: dict[str, Any] = {"prompts": str(folder / stepwise.PROMPTS)}
         with Work() as work:
             if method == "dpo":
-                return list(self._dpo_rounds(folder / method, seed, work))
-            values: dict[str, Any] = {"prompts": str(folder / stepwise.PROMPTS)}
+                return list(self._dpo_rounds(folder, prompts, seed, work))
             if method in self.online:
                 values |= {**self.online[method], "max_steps": MOST, "checkpoint_every": EVERY}
-                return self._trained("grpo", values, folder / method, seed, work)
+                return self._trained("grpo", values, folder / RUN, seed, work)
             values |= self.others[method]
             values["checkpoint_every"] = max(1, values["max_steps"] // 5)
             if method == "lpo":
-                values["reward_options"] = {"path": str(self._judge(folder / "judge", seed))}
-            return self._trained(method, values, folder / method, seed, work)
+                values["reward_options"] = {"path": str(ImageRun("lpo").judge(folder, seed))}
+            return self._trained(method, values, folder / RUN, seed, work)
 
     def _trained(
         self, method: str, values: dict[str, Any], output: Path, seed: int, work: Work
@@ -146,22 +145,14 @@ class Cost(Claim):
         steps = range(values["checkpoint_every"], values["max_steps"] + 1, values["checkpoint_every"])
         return [(step, stepwise.checkpoint_of(output, step), done[step]) for step in steps]
 
-    def _dpo_rounds(self, folder: Path, seed: int, work: Work) -> Iterator[Point]:
+    def _dpo_rounds(self, folder: Path, prompts: list[str], seed: int, work: Work) -> Iterator[Point]:
         """Rounds of the demo; one is enough, or two."""
         lora, step = None, 0
-        prompts = labelled_pairs.distinct_captions(self.captions, 10_000 + seed, held_out=False)
         for place in rounds.places(folder, self.rounds)[:2]:
-            some = prompts[place.number :: 2]
-            rounds.make_pairs(place, some, seed, self.rounds, lora)
+            rounds.make_pairs(place, prompts[place.number :: 2], seed, self.rounds, lora)
             rounds.train(place, seed, self.rounds, lora)
             lora, step = place.training, step + self.rounds.training["max_steps"]
             yield step, lora, asdict(work)
-
-    def _judge(self, folder: Path, seed: int) -> Path:
-        """The latent reward that judges lpo, as `prove trainers` trains it."""
-        from scripts.experiments.trainers import ImageRun
-
-        return ImageRun("lpo").judge(folder, seed)
 
     def _accuracy(self, lora: Path | None, seed: int) -> dict[str, Any]:
         """The oracle's verdicts on held-out captions at the scale that is best on other captions."""
@@ -200,7 +191,7 @@ class Cost(Claim):
         charts = []
         for across in ("forwards", "images"):
             points: dict[str, Points] = {
-                line["method"]: {point[across]: _mean(point["passed"]) for point in line["curve"]}
+                line["method"]: {point[across]: average(point["passed"]) for point in line["curve"]}
                 for line in curves
             }
             charts.append(line_figure(f"Held-out accuracy by {across}", points, across=across))
@@ -209,7 +200,3 @@ class Cost(Claim):
 
 def _sampler(scale: float) -> dict[str, Any]:
     return labelled_pairs.SAMPLER | {"guidance_scale": scale}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -10,8 +10,9 @@ from scripts.experiments.gradient import SLOPES, GradientClaim
 from scripts.experiments.lora_mixing import SCORES, MixingClaim
 from scripts.experiments.memory import PEAKS, MemoryClaim, in_new_process
 from scripts.experiments.training import ORACLE, TRAINING
-from t2ialign.io import atomic, jsonl
+from t2ialign.io import atomic
 from t2ialign.methods.backprop.presets import PRESETS
+from tests.experiments import judged_runs
 
 pytestmark = pytest.mark.rest
 
@@ -102,27 +103,11 @@ def test_over_optimisation_is_measured_resumed_and_judged(tmp_path):
 def test_the_monitor_has_to_fire_in_time(tmp_path, monkeypatch, fired, holds):
     """Accuracy falls at step 2 for good; held-out scores at step 1 or only at step 3."""
     claim, folder = OverOptimisationClaim(), tmp_path / "seed-0"
-    monitor = folder / "run" / "monitor"
-    monitor.mkdir(parents=True)
-    prompts = [f"caption {i}" for i in range(40)]
-    about = {"method": "backprop", "model": "toy", "trained": "toy-clip", "embedding": None}
-    about |= {"prompts": prompts, "images": 1, "steps": 20, "guidance": 4.0}
-    atomic.write_json(monitor / "about.json", about)
-    rows = [
-        {
-            "step": step,
-            "prompt": prompt,
-            "seed": i,
-            "file": "",
-            "scores": {"trained": step + i / 100, "toy-clip-b": i / 100 - (step >= fired)},
-            "statistics": {},
-        }
-        for step in range(4)
-        for i, prompt in enumerate(prompts)
-    ]
-    jsonl.append(monitor / "scores.jsonl", rows)
-    passed = {str(step): [float(i % 4 > (step >= 2)) for i in range(40)] for step in range(4)}
-    atomic.write_json(folder / ORACLE, passed)
+    judged_runs.write(
+        folder,
+        {step: [float(i % 4 > (step >= 2)) for i in range(40)] for step in range(4)},
+        lambda step, i: {"trained": step + i / 100, "toy-clip-b": i / 100 - (step >= fired)},
+    )
     happens, in_time = claim.rows([folder])
     (seed,), (seen,) = happens.measured["by_seed"], in_time.measured["by_seed"]
     assert (seed["peak"], seen["first_significantly_below"]) == (0, 2) and happens.holds

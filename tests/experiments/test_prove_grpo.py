@@ -12,12 +12,12 @@ import t2ialign
 from scripts.experiments import grpo, online_cost, stepwise
 from scripts.experiments.grpo import CLAIMS, FLOW, U_NET, Distance, Online, TwoRewards
 from scripts.experiments.online_cost import CURVES, Cost, Work
-from scripts.experiments.training import ORACLE
 from t2ialign.io import atomic, jsonl
 from t2ialign.methods.grpo.trainer import Config, Trainer
 from t2ialign.models.load import load_policy
 from t2ialign.tasks.demo.settings import DEFAULT
 from t2ialign.toy import preferences
+from tests.experiments import judged_runs
 
 pytestmark = pytest.mark.rest
 
@@ -136,31 +136,14 @@ def test_two_watched_runs_are_measured_and_judged(tmp_path: Path, kind: type) ->
     assert len(claim.figures([folder])) == 2
 
 
-STEPS, CAPTIONS = (0, 1, 2), [f"caption {number}" for number in range(40)]
-
-
 def watched(folder: Path, accuracy: list[float], scores: dict[str, list[float]], statistics: dict) -> None:
-    """Write what a run and the oracle leave: means by step, the same spread over captions at each."""
-    monitor = folder / "run" / "monitor"
-    monitor.mkdir(parents=True)
-    about = {"method": "grpo", "model": "toy-flow", "trained": "x", "embedding": None, "prompts": CAPTIONS}
-    atomic.write_json(monitor / "about.json", {**about, "images": 1, "steps": 10, "guidance": 1.0})
+    """A judged run of means by step, with the same spread over captions at each."""
 
-    def at(table: dict[str, list[float]], step: int, number: int) -> dict[str, float]:
-        return {name: means[step] + number / 1000 for name, means in table.items()}
+    def at(table: dict[str, list[float]]) -> judged_runs.Numbers:
+        return lambda step, number: {name: means[step] + number / 1000 for name, means in table.items()}
 
-    rows = [
-        {
-            **{"step": step, "prompt": caption, "seed": number, "file": ""},
-            "scores": at(scores, step, number),
-            "statistics": at(statistics, step, number),
-        }
-        for step in STEPS
-        for number, caption in enumerate(CAPTIONS)
-    ]
-    jsonl.append(monitor / "scores.jsonl", rows)
-    passed = {str(step): [float(number < 40 * accuracy[step]) for number in range(40)] for step in STEPS}
-    atomic.write_json(folder / ORACLE, passed)
+    passed = {step: [float(number < 40 * one) for number in range(40)] for step, one in enumerate(accuracy)}
+    judged_runs.write(folder, passed, at(scores), at(statistics))
 
 
 @pytest.mark.parametrize(
