@@ -42,7 +42,7 @@ ONLINE: Mapping[str, Mapping[str, Any]] = {
     "nft": U_NET,
     "awm": U_NET | {"preset": "awm"},
 }
-EVERY, MOST = 16, 160
+EVERY, MOST = 16, 96
 """Updates between two measurements, and those after which a method has failed."""
 OTHERS: Mapping[str, Mapping[str, Any]] = {name: SETTINGS[name] for name in ("lpo", "backprop")}
 
