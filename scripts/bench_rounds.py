@@ -74,7 +74,7 @@ class Sides:
             prompts=str(file),
             output=folder / "run",
             reward="clip",
-            num_inference_steps=10,
+            num_inference_steps=6 if args.small else 10,
             resolution=None if toy else args.resolution,
             updates=1,
             trackers=(),
