@@ -226,8 +226,8 @@ class TwoRewards(Watched):
     """Saturation, which is easy and varies little, beside the oracle's verdict, which is hard and varies."""
 
     text = (
-        "Of an easy reward of small spread and a hard one, gdpo raises both; the sum of the scores leaves "
-        "the easy one behind"
+        "Of an easy reward of small spread, at weight 0.3, and a hard one gdpo raises both; the sum of the "
+        "scores, at the same weights, leaves the easy one behind"
     )
     easy: ClassVar[str] = "saturation"
     sides: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -236,7 +236,7 @@ class TwoRewards(Watched):
     }
     compared = ("gdpo", "scores")
     training: ClassVar[dict[str, Any]] = Watched.training | {
-        **{"reward": "toy-oracle,saturation", "max_steps": 144},
+        **{"reward": "toy-oracle,saturation", "reward_weights": (1.0, 0.3), "max_steps": 144},
     }
 
     def rows(self, folders: Sequence[Path]) -> list[Row]:
