@@ -1,7 +1,7 @@
 """What a round of online reinforcement learning costs beside the pattern of public code, for bench_train.py.
 
-  ours      prompts come encoded, images are scored a batch at a time while the next are sampled, and sampling
-            never waits for a value
+  ours      prompts come encoded, images are scored a batch at a time (while the next are sampled, but on a
+            CPU only by a reward that waits), and sampling never waits for a value
   released  the prompt of every image is encoded with it, each image is scored alone, and every step of
             sampling reads a value back
 
@@ -99,6 +99,11 @@ class Sides:
         self.trainer.before_step()
         self.trainer.update({})
 
+    def beside(self, number: int, images: range) -> tuple[Tensor, Waiting]:
+        """As ours, always scored while the next images are sampled."""
+        self.sampler.judge.idle = True
+        return self.begin(number, images)
+
     def after(self, number: int, images: range) -> tuple[Tensor, Waiting]:
         """As ours, with the scores waited for before the next images are sampled."""
         states, waiting = self.begin(number, images)
@@ -137,16 +142,17 @@ class Sides:
 
 
 def measure_rounds(args: argparse.Namespace, model: str, folder: Path) -> Iterator[Row]:
-    """Times of a round by both patterns, with scoring beside sampling and after it, and its parts."""
+    """Times of a round by both patterns, scored beside sampling or after it, and its parts."""
     sides = Sides(args, model, folder)
     cfg, device = sides.trainer.cfg, sides.policy.device
     on = f"{model}, {cfg.images} images, {cfg.num_inference_steps} steps, guidance {cfg.guidance_scale:g}"
     say(f"one round, {on}:")
-    ways: dict[str, Begin] = {"ours": sides.begin, "released": sides.released, "after": sides.after}
+    ways: dict[str, Begin] = {"ours": sides.begin, "released": sides.released}
+    ways |= {"beside": sides.beside, "after": sides.after}
     runs: dict[str, Callable[[], object]] = {name: partial(sides.round, way) for name, way in ways.items()}
     times = rounds(runs, args.repeats, device)
     yield ratio("images a second of a round, ours / released", on, times, "released / ours", ">= 1.5")
-    yield ratio("scored beside sampling: times as fast", on, times, "after / ours", None)
+    yield ratio("scored beside sampling: times as fast", on, times, "after / beside", None)
     shares = _seconds(sides)
     for name, seconds in shares.items():
         yield number(f"share of a round: {name}", on, seconds / sum(shares.values()))

@@ -1,5 +1,8 @@
 """Scores images in a thread of its own: the next images are sampled meanwhile, and one that hangs is left.
 
+On a CPU a reward that computes would only take the sampler's cores, which is slower than one after the other
+(docs/performance.md): there, scores of all but rewards that wait, for a server say, are waited for at once.
+
 A score is never invented: a reward that fails is called again for the same images as often as the settings
 say, and then the run stops.
 """
@@ -7,6 +10,7 @@ say, and then the run stops.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing import TimeoutError as Late
 from multiprocessing.pool import ThreadPool
@@ -31,25 +35,31 @@ class Judge:
 
     def __init__(self, rewards: Mapping[str, Reward], *, timeout: float, retries: int) -> None:
         self.rewards, self.timeout, self.retries = dict(rewards), timeout, retries
+        self.idle = False
+        """Whether the last scoring spent most of its time waiting; the first one is taken to compute."""
 
     def begin(self, images: Tensor, prompts: list[str]) -> Waiting:
         """Start to score images (B, 3, H, W) in [0, 1] -> what waits for the scores."""
         thread = ThreadPool(1)  # a daemon: a reward that hangs does not hold the exit
         first = thread.apply_async(self._score, (images, prompts))
+        patience = self.timeout
+        if images.device.type == "cpu" and not self.idle:
+            first.wait(self.timeout)
+            patience = 0
 
         def wait() -> Tensor:
-            attempt = first
+            attempt, limit = first, patience
             try:
                 for left in range(self.retries, -1, -1):
                     try:
-                        return attempt.get(timeout=self.timeout)
+                        return attempt.get(timeout=limit)
                     except Late:
                         raise self._too_slow(prompts) from None  # it may hang again, and holds the images
                     except (ValueError, OSError) as error:
                         if not left:
                             raise
                         log.warning("scoring again after a failure: %s", error)
-                        attempt = thread.apply_async(self._score, (images, prompts))
+                        attempt, limit = thread.apply_async(self._score, (images, prompts)), self.timeout
             finally:
                 thread.terminate()
             raise AssertionError("the last attempt returns or raises")
@@ -62,7 +72,9 @@ class Judge:
 
     @torch.no_grad()
     def _score(self, images: Tensor, prompts: list[str]) -> Tensor:
+        began, busy = time.monotonic(), time.thread_time()
         scores = score_all(self.rewards, images, prompts)
+        self.idle = time.thread_time() - busy < (time.monotonic() - began) / 2
         return torch.stack([check_finite(name, one, prompts).float().cpu() for name, one in scores.items()])
 
     def _too_slow(self, prompts: list[str]) -> ValueError:
