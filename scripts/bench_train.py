@@ -36,8 +36,9 @@ from scripts.bench_rounds import TOYS, measure_rounds
 from scripts.bench_variants import VARIANTS
 from t2ialign.data.cache.stored import Pairs
 from t2ialign.io.paths import path
-from t2ialign.methods.dpo.loss import Batch, reference_loss
+from t2ialign.methods.dpo.loss import reference_loss
 from t2ialign.methods.dpo.trainer import Config, Trainer
+from t2ialign.methods.offline.draws import Batch
 from t2ialign.models.load import policy_of
 from t2ialign.objectives.preference import mean_square
 
@@ -82,15 +83,14 @@ class Sides:
             images = torch.stack([to_tensor(image) for image in self.images])
             mean, _ = self.policy.encode_images(images)
             cond = self.policy.encode_prompts(self.prompts)
-        win, lose = mean.chunk(2)
-        pairs = Pairs(win, lose, cond, self.batch.pairs.weight, self.batch.pairs.sizes)
-        return self._loss(replace(self.batch, pairs=pairs))
+        pairs = replace(self.batch.data, x_0=torch.stack(mean.chunk(2), 1), cond=cond)
+        return self._loss(replace(self.batch, data=pairs))
 
-    def _loss(self, batch: Batch) -> Tensor:
-        residuals = batch.residuals(self.policy)
+    def _loss(self, batch: Batch[Pairs]) -> Tensor:
+        win, lose = batch.residuals(self.policy)
         with self.policy.reference():
             reference = torch.stack([mean_square(part) for part in batch.residuals(self.policy)], 1)
-        return reference_loss(self.trainer.cfg, residuals, reference, 1.0)[0].mean()
+        return reference_loss(self.trainer.cfg, (win, lose), reference, 1.0)[0].mean()
 
     def step(self, loss: Callable[[], Tensor]) -> None:
         """Backward and the optimiser's step."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         export,
         filter_pairs,
         judge_keypoints,
+        make_pairs,
         mix,
         rewrite,
         sample,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from t2ialign.methods.evaluator.trainer import Trainer as EvaluatorTrainer
     from t2ialign.methods.grpo.config import Config as GRPOConfig
     from t2ialign.methods.grpo.trainer import Trainer as GRPOTrainer
+    from t2ialign.methods.kto.config import Config as KTOConfig
+    from t2ialign.methods.kto.trainer import Trainer as KTOTrainer
     from t2ialign.methods.lpo.config import Config as LPOConfig
     from t2ialign.methods.lpo.trainer import Trainer as LPOTrainer
     from t2ialign.methods.lrm.config import Config as LRMConfig
@@ -41,6 +44,10 @@ if TYPE_CHECKING:
     from t2ialign.methods.rewrite_grpo.trainer import Trainer as RewriteGRPOTrainer
     from t2ialign.methods.rewrite_sft.config import Config as RewriteSFTConfig
     from t2ialign.methods.rewrite_sft.trainer import Trainer as RewriteSFTTrainer
+    from t2ialign.methods.sft.config import Config as SFTConfig
+    from t2ialign.methods.sft.trainer import Trainer as SFTTrainer
+    from t2ialign.methods.tpo.config import Config as TPOConfig
+    from t2ialign.methods.tpo.trainer import Trainer as TPOTrainer
     from t2ialign.models.base import Policy
     from t2ialign.models.load import load_policy
 
@@ -55,6 +62,8 @@ __all__ = [
     "EvaluatorTrainer",
     "GRPOConfig",
     "GRPOTrainer",
+    "KTOConfig",
+    "KTOTrainer",
     "LPOConfig",
     "LPOTrainer",
     "LRMConfig",
@@ -67,6 +76,10 @@ __all__ = [
     "RewriteGRPOTrainer",
     "RewriteSFTConfig",
     "RewriteSFTTrainer",
+    "SFTConfig",
+    "SFTTrainer",
+    "TPOConfig",
+    "TPOTrainer",
     "__version__",
     "best_of",
     "evaluate",
@@ -74,6 +87,7 @@ __all__ = [
     "filter_pairs",
     "judge_keypoints",
     "load_policy",
+    "make_pairs",
     "mix",
     "rewrite",
     "sample",
@@ -87,11 +101,14 @@ _METHODS = {
     "Dense": "dense",
     "Evaluator": "evaluator",
     "GRPO": "grpo",
+    "KTO": "kto",
     "LPO": "lpo",
     "LRM": "lrm",
     "Reward": "reward",
     "RewriteGRPO": "rewrite_grpo",
     "RewriteSFT": "rewrite_sft",
+    "SFT": "sft",
+    "TPO": "tpo",
 }
 """What the names of a method's classes begin with -> its folder in t2ialign/methods."""
 _HOMES = {"Policy": "t2ialign.models.base", "Reward": "rewards", "load_policy": "t2ialign.models.load"}

@@ -71,7 +71,9 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair_cache(sharp_sd: Path, pair_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PairCache:
     """The pairs of `pair_folder`, encoded."""
     folder = tmp_path_factory.mktemp("encoded") / "cache"
-    return build_cache(folder, read_pairs(str(pair_folder)), load_policy(str(sharp_sd)), resolution=32)
+    return build_cache(
+        PairCache, folder, read_pairs(str(pair_folder)), load_policy(str(sharp_sd)), resolution=32
+    )
 
 
 @pytest.fixture

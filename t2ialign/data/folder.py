@@ -34,7 +34,7 @@ def folder_rows(root: Path) -> Iterator[Row]:
     ValueError for no images at all.
     """
     sides = [image_folder(_side(root, side)) for side in SIDES]
-    captions, tables = _captions([root, *(side.root for side in sides)])
+    captions, tables = table_captions([root, *(side.root for side in sides)])
     for side in sides:
         side.note(tables)
     wrong: dict[str, Fault] = {}
@@ -106,7 +106,7 @@ def _by_name(side: ImageFolder, wrong: dict[str, Fault]) -> dict[str, Path]:
     return images
 
 
-def _captions(folders: list[Path]) -> tuple[dict[str, str], tuple[Path, ...]]:
+def table_captions(folders: list[Path]) -> tuple[dict[str, str], tuple[Path, ...]]:
     """(`table_key` of a file -> caption, the tables) of every caption table in the folders."""
     captions: dict[str, str] = {}
     tables = tuple(table for folder in folders for table in caption_tables(folder))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,13 +13,16 @@ from t2ialign.data.prompts import PROMPT_COLUMNS, prompt_text
 from t2ialign.data.remote import Remote
 from t2ialign.data.skipped import NO_IMAGE, Fault, Skipped
 from t2ialign.data.sources import read_rows
+from t2ialign.data.truth import NO_LABEL, truth
 from t2ialign.io.messages import listed, quoted
 
 Ties = Literal["drop", "half", "soft"]
 
 LABELLED = ("jpg_0", "jpg_1", "label_0", "label_1")
 RANKED = ("chosen", "rejected")
-NO_LABEL = "without a label"
+MARGIN = "margin"
+PAIR_COLUMNS = (*LABELLED, *RANKED, "has_label", MARGIN)
+"""Columns of pairs besides the prompt's."""
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,23 @@ class PairRecord:
     """The place in the source, for messages."""
     preference: float = 1.0
     """The winner's share of the labels: 1 where it was preferred outright, 1/2 for a tie read as "soft"."""
+    margin: float = math.nan
+    """How much better the winner is, by whatever scored them; NaN where nothing says so."""
+
+    @property
+    def images(self) -> Mapping[str, ImageSource]:
+        """Both images, by what messages call them."""
+        return {"winner": self.win, "loser": self.lose}
+
+    @property
+    def labels(self) -> Mapping[str, float]:
+        """What a cache keeps beside the images."""
+        return {"preference": self.preference, "margin": self.margin}
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Prompts that its own is set against: none."""
+        return ()
 
 
 def read_pairs(
@@ -51,10 +71,11 @@ def read_pairs(
     """Stream the pairs of `source`: a file, a folder or a Hub name, see `sources.read_rows`.
 
     Columns are either Pick-a-Pic's jpg_0, jpg_1, label_0, label_1, caption, or prompt, chosen, rejected
-    (images as bytes, {"bytes", "path"}, or paths relative to the file). The larger label wins; equal
-    labels are a tie, which "drop" leaves out, "half" gives in both orders with weight 1/2, and "soft" once,
-    with preference 1/2. Rows whose has_label is false are left out. At most `limit` records. `streaming`
-    concerns the Hub alone. A row that cannot be used goes to `skipped`; without it the first one is an error.
+    (images as bytes, {"bytes", "path"}, or paths relative to the file); a column margin may say how much
+    better the winner is. The larger label wins; equal labels are a tie, which "drop" leaves out, "half" gives
+    in both orders with weight 1/2, and "soft" once, with preference 1/2. Rows whose has_label is false are
+    left out. At most `limit` records. `streaming` concerns the Hub alone. A row that cannot be used goes to
+    `skipped`; without it the first one is an error.
     Raises ValueError for a missing source or column, a row without prompt, label or image or with the same
     image twice, no rows, none that can be used, only ties.
     """
@@ -122,11 +143,30 @@ def _pairs(where: str, row: dict[str, Any], base: Path) -> list[PairRecord]:
     order = [RANKED] if set(RANKED) <= row.keys() else _ranking(where, row)
     prompt = prompt_text(where, row["prompt"]) if order else ""
     weight, preference = 1.0 / max(len(order), 1), _share(row) if len(order) == 1 else 1.0
-    images = {name: _image(f"{where} {name}", row[name], base) for pair in order for name in pair}
-    return [PairRecord(prompt, images[win], images[lose], weight, where, preference) for win, lose in order]
+    images = {name: image_cell(f"{where} {name}", row[name], base) for pair in order for name in pair}
+    more = weight, where, preference, _margin(where, row)
+    return [PairRecord(prompt, images[win], images[lose], *more) for win, lose in order]
 
 
-def _image(where: str, value: Any, base: Path) -> ImageSource:
+def _margin(where: str, row: Mapping[str, Any]) -> float:
+    """The number of the column of margins; NaN without one. Raises a Fault for another value."""
+    value = row.get(MARGIN)
+    if value is None or value == "":
+        return math.nan
+    try:
+        margin = float(value)
+    except (TypeError, ValueError):
+        margin = math.inf
+    if math.isinf(margin):
+        raise Fault(
+            "with a margin that is no number",
+            f"{where}: got margin {quoted(value)}; expected how much better the winner is; correct the row",
+        )
+    return margin
+
+
+def image_cell(where: str, value: Any, base: Path) -> ImageSource:
+    """What a table's cell holds, see `image_of`. Raises a Fault for what is no image."""
     try:
         return image_of(where, value, base)
     except Fault:
@@ -169,11 +209,17 @@ def _share(row: Mapping[str, Any]) -> float:
     return max(labels) / sum(labels)
 
 
+def is_pair_table(columns: Collection[str]) -> bool:
+    """Whether a table with these columns holds pairs."""
+    known = {column.strip().lower() for column in columns}
+    return any(known >= set(images) for images in (RANKED, LABELLED))
+
+
 def _columns(where: str, columns: list[str]) -> dict[str, str]:
     """Our name of each column that matters -> the table's, letter case and blanks around it aside."""
     prompt = first_of(columns, PROMPT_COLUMNS)
     for images in (RANKED, LABELLED):
-        known = {name: first_of(columns, [name]) for name in (*images, "has_label")}
+        known = {name: first_of(columns, [name]) for name in (*images, "has_label", MARGIN)}
         named = {name: column for name, column in known.items() if column is not None}
         if prompt is not None and set(images) <= named.keys():
             return {"prompt": prompt, **named}
@@ -186,7 +232,7 @@ def _columns(where: str, columns: list[str]) -> dict[str, str]:
 
 def _ranking(where: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(winner, loser) columns: one preference, both orders of a tie, or nothing where nobody labelled."""
-    if not _labelled(where, row.get("has_label", True)):
+    if not _is_labelled(where, row):
         return []
     try:  # a CSV's labels are text
         first, second = float(row["label_0"]), float(row["label_1"])
@@ -203,12 +249,8 @@ def _ranking(where: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("jpg_0", "jpg_1") if first > second else ("jpg_1", "jpg_0")]
 
 
-def _labelled(where: str, value: Any) -> bool:
-    if not isinstance(value, str):
-        return bool(value)
-    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
-    if (word := value.strip().lower()) not in known:  # a CSV's truth is text
-        raise Fault(
-            NO_LABEL, f"{where}: got has_label {quoted(value)}; expected true or false; correct the row"
-        )
-    return known[word]
+def _is_labelled(where: str, row: Mapping[str, Any]) -> bool:
+    """Whether `has_label` says so; an empty cell says no, a table without that column says yes."""
+    value = row.get("has_label", True)
+    empty = value is None or (isinstance(value, str) and not value.strip())
+    return not empty and truth(where, "has_label", value)

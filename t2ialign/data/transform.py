@@ -1,6 +1,7 @@
 """Images of a pair -> tensors of one size: one bucket, one crop, one mirroring for both."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +43,9 @@ def bucket_sizes(resolution: int, image_factor: int, *, ratio: float = 2.0) -> l
     return [(resolution, resolution), *landscape, *((w, h) for h, w in landscape)]
 
 
-def nearest_bucket(pair: tuple[Image.Image, Image.Image], sizes: list[Size]) -> Size:
-    """The size whose aspect is nearest to the pair's, the geometric mean of both images' aspects."""
-    aspect = sum(math.log(image.width / image.height) for image in pair) / 2
+def nearest_bucket(images: Sequence[Image.Image], sizes: list[Size]) -> Size:
+    """The size whose aspect is nearest to the geometric mean of the images' aspects."""
+    aspect = sum(math.log(image.width / image.height) for image in images) / len(images)
     return min(sizes, key=lambda size: abs(math.log(size[1] / size[0]) - aspect))
 
 

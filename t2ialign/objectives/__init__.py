@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOG_RATIOS, ERRORS = INPUTS = ("log-ratios", "errors")
+LOG_RATIOS, ERRORS, TIES, MARGINS = INPUTS = ("log-ratios", "errors", "ties", "margins")
 """Inputs of a loss, for winner and loser: log pi / pi_ref, or mean squared denoising errors, for which
-no reference is run. Its signature is loss(win, lose, *, beta, weight) with win, lose and weight (B,); one on
-errors also gets T, the number of training timesteps."""
+no reference is run; or log-ratios and which pairs are ties, or how much better each winner is. Its signature
+is loss(win, lose, *, beta, weight) with win, lose and weight (B,); one on errors also gets T, the number of
+training timesteps, one on ties `tied` (B,) and `tie_width`, one on margins `margin` (B,)."""
 
 
 def names(*inputs: str) -> tuple[str, ...]:

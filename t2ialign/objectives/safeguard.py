@@ -29,3 +29,12 @@ def scale_gradient(x: Tensor, scale: Tensor) -> Tensor:
     """x with its value kept and its gradient times scale; both (B,)."""
     still = x.detach()
     return still + scale * (x - still)
+
+
+def clip_rise(err: Tensor, reference: Tensor, limit: float) -> Tensor:
+    """Errors (B,) of what is not wanted, whose gradient ends where they are `limit` above the reference's.
+
+    Text preference optimisation is reported to clip its negative term (arXiv 2509.25771); the formula there
+    is unverified, and this one is ours.
+    """
+    return torch.minimum(err, reference + limit)

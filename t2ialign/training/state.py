@@ -64,6 +64,14 @@ class TrainState:
             self.optimizer = accelerator.prepare(self.bare_optimizer)
         self.ema = EMAModel(self.parameters, decay=cfg.ema) if cfg.ema else None
         self._lr = learning_rate(cfg)
+        self._state_of_methods: dict[str, dict[str, Tensor]] = {}
+        self._restored: dict[str, dict[str, Tensor]] = {}
+
+    def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Have checkpoints hold tensors that a method changes in place; of a resumed run they are set now."""
+        self._state_of_methods[name] = tensors
+        for key, value in self._restored.get(name, {}).items():
+            tensors[key].copy_(value)
 
     @property
     def global_batch(self) -> int:
@@ -118,6 +126,7 @@ class TrainState:
         tensors["optimizer"], numbers = checkpoint.pack_optimizer(self.bare_optimizer, self.names)
         if self.ema is not None:
             tensors["ema"] = dict(zip(self.names, self.ema.shadow_params, strict=True))
+        tensors |= self._state_of_methods
         scaler = self.accelerator.scaler
         meta: dict[str, Any] = {
             "t2ialign": __version__,
@@ -157,7 +166,7 @@ class TrainState:
             self.ema.optimization_step = saved.meta["ema_step"]
         if self.accelerator.scaler is not None and saved.meta["scaler"] is not None:  # precision may change
             self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
-        self.step = saved.step
+        self._restored, self.step = saved.tensors, saved.step
 
     def export(self, folder: Path) -> Path:
         """Write what users load, of the served weights -> its path."""

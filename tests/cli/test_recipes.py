@@ -20,7 +20,7 @@ from t2ialign.tasks.demo.settings import TRAINING
 from t2ialign.training.methods import load_method, methods, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE_METHODS = ("dpo", "dense", "backprop", "lrm", "lpo", "grpo")
+IMAGE_METHODS = ("dpo", "dense", "backprop", "lrm", "lpo", "grpo", "sft", "kto", "tpo")
 RECIPES = sorted((ROOT / "scripts" / "configs").glob("*.yaml"))
 
 

@@ -62,7 +62,7 @@ def records() -> list[PairRecord]:
 @pytest.fixture(scope="module")
 def cache(records, sd, tmp_path_factory) -> PairCache:
     folder = tmp_path_factory.mktemp("cache") / "made" / "here"
-    return build_cache(folder, iter(records), sd, resolution=32, batch_size=4, shard_size=6)
+    return build_cache(PairCache, folder, iter(records), sd, resolution=32, batch_size=4, shard_size=6)
 
 
 def keys(count: int, epoch: int = 0) -> list[tuple[int, ...]]:
@@ -113,7 +113,7 @@ class TestContents:
             assert (wins[:, position].std(0) / std[0] - 1).abs().mean() < 0.06
 
     def test_winner_and_loser_are_not_mixed_up(self, records, sharp, tmp_path):
-        cache = build_cache(tmp_path / "c", records, sharp, resolution=32)
+        cache = build_cache(PairCache, tmp_path / "c", records, sharp, resolution=32)
         batch = cache.batch(range(21), keys(21))
         for i, record in enumerate(records):
             assert shows(batch.win[i], sharp, record.win) and shows(batch.lose[i], sharp, record.lose)
@@ -162,18 +162,18 @@ class TestForwards:
     def test_each_image_and_each_prompt_is_encoded_once_and_never_again(self, records, sd, tmp_path):
         options = {"resolution": 32, "batch_size": 4, "shard_size": 6}
         with CountCalls(sd.vae.encoder, sd.pipe.text_encoder) as built:
-            cache = build_cache(tmp_path / "c", records, sd, **options)
+            cache = build_cache(PairCache, tmp_path / "c", records, sd, **options)
         assert built.rows == [42, 5]
         with CountCalls(sd.vae.encoder, sd.pipe.text_encoder) as trained:
             for epoch in range(2):
                 for rows in cache.plan(0, epoch, 4):
-                    cache.batch(rows, keys(4, epoch)).both(sd)
+                    cache.batch(rows, keys(4, epoch)).stacked(sd)
 
             def spoiled():
                 raise AssertionError("a finished cache must not read its records")
                 yield
 
-            again = build_cache(tmp_path / "c", spoiled(), sd, **options)
+            again = build_cache(PairCache, tmp_path / "c", spoiled(), sd, **options)
         assert trained.rows == [0, 0]
         assert torch.equal(again.batch([4], keys(1)).win, cache.batch([4], keys(1)).win)
 
@@ -183,7 +183,9 @@ class TestBuckets:
 
     def test_pairs_share_a_size_and_batches_a_bucket(self, sharp, tmp_path):
         records = make_records(24, 3, self.SHAPES)
-        cache = build_cache(tmp_path / "c", records, sharp, resolution=32, buckets=True, batch_size=3)
+        cache = build_cache(
+            PairCache, tmp_path / "c", records, sharp, resolution=32, buckets=True, batch_size=3
+        )
         sizes, seen = bucket_sizes(32, 4), set()
         for i, record in enumerate(records):
             size = nearest_bucket((record.win, record.lose), sizes)
@@ -199,7 +201,7 @@ class TestBuckets:
 
     def test_every_pair_is_drawn_equally_often_whatever_its_bucket(self, sd, tmp_path):
         records = make_records(24, 3, ((32, 32), (32, 32), (32, 32), (32, 32), (32, 60)))
-        cache = build_cache(tmp_path / "c", records, sd, resolution=32, buckets=True)
+        cache = build_cache(PairCache, tmp_path / "c", records, sd, resolution=32, buckets=True)
         epochs = 3000
         counts = np.zeros(24)
         for epoch in range(epochs):
@@ -210,7 +212,7 @@ class TestBuckets:
         assert np.abs(counts / epochs - 20 / 24).max() < 0.12
 
     def test_sets_smaller_than_a_batch_wrap(self, cache, sd, tmp_path):
-        small = build_cache(tmp_path / "c", make_records(3, 3), sd, resolution=32)
+        small = build_cache(PairCache, tmp_path / "c", make_records(3, 3), sd, resolution=32)
         (rows,) = small.plan(0, 0, 8)
         assert sorted(np.bincount(rows).tolist()) == [2, 3, 3]
 
@@ -245,7 +247,7 @@ class TestSplit:
         assert all(rows.max() < len(held) for rows in held.plan(0, 0, 2))
 
     def test_depends_on_seed_and_text_alone(self, cache, sd, tmp_path):
-        again = build_cache(tmp_path / "c", make_records(10, 5)[::-1], sd, resolution=32)
+        again = build_cache(PairCache, tmp_path / "c", make_records(10, 5)[::-1], sd, resolution=32)
         for seed in range(5):
             prompts = [
                 {p.prompt(i) for i in range(len(p))} for c in (cache, again) for p in c.split(0.4, seed)
@@ -262,7 +264,7 @@ class TestSplit:
 class TestFlip:
     def test_both_images_are_mirrored_together_half_of_the_time(self, sharp, tmp_path):
         record = PairRecord("a", noise((32, 40), 0), noise((32, 32), 1))
-        cache = build_cache(tmp_path / "c", [record], sharp, resolution=32, flip=True)
+        cache = build_cache(PairCache, tmp_path / "c", [record], sharp, resolution=32, flip=True)
         mirrored = []
         for epoch in range(60):
             batch = cache.batch([0], keys(1, epoch))
@@ -278,9 +280,9 @@ class TestFlip:
 class TestSdxl:
     def test_each_image_tells_its_own_size_and_the_prompt_is_shared(self, sdxl, tmp_path):
         record = PairRecord("a cat", noise((40, 60), 0), noise((64, 48), 1))
-        cache = build_cache(tmp_path / "c", [record, record], sdxl, resolution=32)
+        cache = build_cache(PairCache, tmp_path / "c", [record, record], sdxl, resolution=32)
         pairs = cache.batch([0, 1], keys(2))
-        x_0, cond = pairs.both(sdxl)
+        x_0, cond = pairs.stacked(sdxl)
         assert torch.equal(x_0, torch.cat([pairs.win, pairs.lose]))
         # 40x60 -> 32x48, 8 cut from the left; 64x48 -> 43x32, 5 from the top.
         assert cond["time_ids"].tolist() == [[40, 60, 0, 8, 32, 32]] * 2 + [[64, 48, 5, 0, 32, 32]] * 2
@@ -293,14 +295,14 @@ class TestSdxl:
 
     def test_sizes_are_nothing_to_other_families(self, sd, cache):
         pairs = cache.batch([0, 1], keys(2))
-        _, cond = pairs.both(sd)
+        _, cond = pairs.stacked(sd)
         assert cond.keys() == {"prompt_embeds"}
         assert torch.equal(cond["prompt_embeds"][:2], cond["prompt_embeds"][2:])
 
 
 def test_progress_counts_every_pair(records, sd, tmp_path):
     passed: list[int] = []
-    build_cache(tmp_path / "c", records, sd, resolution=32, progress=passed.append)
+    build_cache(PairCache, tmp_path / "c", records, sd, resolution=32, progress=passed.append)
     assert sum(passed) == 21
 
 

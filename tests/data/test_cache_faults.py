@@ -42,7 +42,7 @@ def sd(tiny_sd) -> Policy:
 
 @pytest.fixture(scope="module")
 def whole(sd, tmp_path_factory) -> PairCache:
-    return build_cache(tmp_path_factory.mktemp("whole") / "c", make_records(), sd, **OPTIONS)
+    return build_cache(PairCache, tmp_path_factory.mktemp("whole") / "c", make_records(), sd, **OPTIONS)
 
 
 def assert_same(cache: PairCache, other: PairCache) -> None:
@@ -92,11 +92,11 @@ def test_a_failure_at_any_write_leaves_no_cache_and_the_next_build_goes_on(sd, w
         error = OSError(errno.ENOSPC, "No space left on device") if full else Crash()
         with pytest.MonkeyPatch.context() as patch, pytest.raises(type(error)):
             names = fail_at(patch, number, error)
-            build_cache(folder, make_records(), sd, **OPTIONS)
+            build_cache(PairCache, folder, make_records(), sd, **OPTIONS)
         assert len(names) == number and refuses(folder)
         left = sorted(path.name for path in folder.glob("*") if path.name != HASHES)
         assert sorted(names) == left, "nothing half-written stays"
-        assert_same(build_cache(folder, make_records(), sd, **OPTIONS), whole)
+        assert_same(build_cache(PairCache, folder, make_records(), sd, **OPTIONS), whole)
 
 
 KILLED = """
@@ -104,6 +104,7 @@ import os, signal, sys
 sys.path[:0] = [{tests!r}, {root!r}]
 from data.test_cache_faults import OPTIONS, make_records
 from t2ialign.data.cache.build import build_cache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.models.load import load_policy
 replace, left = os.replace, [5]
 def completing(source, target):
@@ -112,7 +113,7 @@ def completing(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 os.replace = completing
-build_cache({folder!r}, make_records(), load_policy({model!r}, device="cpu"), **OPTIONS)
+build_cache(PairCache, {folder!r}, make_records(), load_policy({model!r}, device="cpu"), **OPTIONS)
 """
 
 
@@ -128,7 +129,7 @@ def test_kill_9_in_the_middle_of_a_write(sd, whole, tiny_sd, tmp_path):
 
     encoded = []
     hook = sd.vae.encoder.register_forward_hook(lambda module, args, out: encoded.append(len(out)))
-    cache = build_cache(folder, make_records(), sd, **OPTIONS)
+    cache = build_cache(PairCache, folder, make_records(), sd, **OPTIONS)
     hook.remove()
     assert sum(encoded) == 2 * (13 - 4 * shards), "what whole shards hold is not encoded again"
     assert_same(cache, whole)
@@ -138,32 +139,34 @@ def test_kill_9_in_the_middle_of_a_write(sd, whole, tiny_sd, tmp_path):
 class TestFolder:
     def test_another_make_is_refused_and_the_difference_named(self, sd, tmp_path):
         made = {"source": "a.parquet", "model": "x"}
-        build_cache(tmp_path / "c", make_records(2), sd, fingerprint=made, **OPTIONS)
-        build_cache(tmp_path / "c", [], sd, fingerprint=made, **OPTIONS)
+        build_cache(PairCache, tmp_path / "c", make_records(2), sd, fingerprint=made, **OPTIONS)
+        build_cache(PairCache, tmp_path / "c", [], sd, fingerprint=made, **OPTIONS)
         with pytest.raises(ValueError, match=r"made with resolution=32; expected resolution=64; delete it"):
-            build_cache(tmp_path / "c", [], sd, fingerprint=made, **{**OPTIONS, "resolution": 64})
+            build_cache(PairCache, tmp_path / "c", [], sd, fingerprint=made, **{**OPTIONS, "resolution": 64})
         with pytest.raises(
             ValueError, match=r"made with flip=False, source=a.parquet; expected flip=True, sour"
         ):
-            build_cache(tmp_path / "c", [], sd, fingerprint={**made, "source": "b"}, flip=True, **OPTIONS)
+            build_cache(
+                PairCache, tmp_path / "c", [], sd, fingerprint={**made, "source": "b"}, flip=True, **OPTIONS
+            )
 
     def test_so_is_an_unfinished_one_of_another_make(self, sd, tmp_path):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
             fail_at(patch, 3, Crash())
-            build_cache(tmp_path / "c", make_records(), sd, **OPTIONS)
+            build_cache(PairCache, tmp_path / "c", make_records(), sd, **OPTIONS)
         with pytest.raises(ValueError, match="made with buckets=False; expected buckets=True"):
-            build_cache(tmp_path / "c", make_records(), sd, buckets=True, **OPTIONS)
+            build_cache(PairCache, tmp_path / "c", make_records(), sd, buckets=True, **OPTIONS)
 
     def test_folder_with_other_files_is_left_alone(self, sd, tmp_path):
         (tmp_path / "thesis.tex").write_text("precious")
         with pytest.raises(ValueError, match="holds other files; expected an empty one"):
-            build_cache(tmp_path, make_records(), sd, **OPTIONS)
+            build_cache(PairCache, tmp_path, make_records(), sd, **OPTIONS)
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
     @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
     @pytest.mark.parametrize("name", ["pairs-000001.safetensors", "texts-000000.safetensors", "prompts.json"])
     def test_missing_or_cut_file(self, sd, tmp_path, name, harm):
-        build_cache(tmp_path / "c", make_records(), sd, **OPTIONS)
+        build_cache(PairCache, tmp_path / "c", make_records(), sd, **OPTIONS)
         harm(tmp_path / "c" / name)
         with pytest.raises(ValueError, match=f"in which {name} is missing or cut; .* builds anew"):
             PairCache(tmp_path / "c")
@@ -171,12 +174,12 @@ class TestFolder:
     def test_no_folder_and_no_pairs(self, sd, tmp_path):
         assert refuses(tmp_path / "gone")
         with pytest.raises(ValueError, match="no readable pairs"):
-            build_cache(tmp_path / "c", [], sd, **OPTIONS)
+            build_cache(PairCache, tmp_path / "c", [], sd, **OPTIONS)
         assert refuses(tmp_path / "c")
 
     def test_resolution_the_model_cannot_take(self, sd, tmp_path):
         with pytest.raises(ValueError, match="got size 30x30"):
-            build_cache(tmp_path / "c", make_records(), sd, resolution=30)
+            build_cache(PairCache, tmp_path / "c", make_records(), sd, resolution=30)
         assert not (tmp_path / "c").exists()
 
 
@@ -188,13 +191,15 @@ class TestImages:
 
     def test_an_unreadable_image_stops_the_build_and_keeps_what_is_done(self, sd, whole, tmp_path):
         with pytest.raises(ValueError, match=r"^set.parquet row 6 winner: got bytes of no known image"):
-            build_cache(tmp_path / "c", self.broken(), sd, **OPTIONS)
+            build_cache(PairCache, tmp_path / "c", self.broken(), sd, **OPTIONS)
         assert refuses(tmp_path / "c") and list((tmp_path / "c").glob("pairs-*"))
-        assert_same(build_cache(tmp_path / "c", make_records(), sd, **OPTIONS), whole)
+        assert_same(build_cache(PairCache, tmp_path / "c", make_records(), sd, **OPTIONS), whole)
 
     def test_or_is_logged_and_left_out(self, sd, tmp_path, caplog):
         with caplog.at_level(logging.WARNING):
-            cache = build_cache(tmp_path / "c", self.broken(), sd, skipped=Skipped("set.parquet"), **OPTIONS)
+            cache = build_cache(
+                PairCache, tmp_path / "c", self.broken(), sd, skipped=Skipped("set.parquet"), **OPTIONS
+            )
         assert "1 rows left out: 1 with an image that cannot be read (first: row 6" in caplog.text
         assert [cache.prompt(i) for i in range(len(cache))] == [
             f"prompt {i % 7}" for i in range(13) if i != 6
@@ -206,15 +211,15 @@ class TestImages:
             raise ValueError("pairs.jsonl line 10: got no 'prompt'")
 
         with pytest.raises(ValueError, match="line 10"):
-            build_cache(tmp_path / "c", records(), sd, **OPTIONS)
+            build_cache(PairCache, tmp_path / "c", records(), sd, **OPTIONS)
         assert refuses(tmp_path / "c")
-        assert_same(build_cache(tmp_path / "c", make_records(), sd, **OPTIONS), whole)
+        assert_same(build_cache(PairCache, tmp_path / "c", make_records(), sd, **OPTIONS), whole)
 
     def test_latents_that_are_not_finite_are_named(self, tiny_sd, tmp_path):
         policy = load_policy(str(tiny_sd), device="cpu")
         policy.vae.quant_conv.bias.data[0] = torch.inf  # what fp16 makes of SDXL's VAE
         with pytest.raises(ValueError, match="VAE output that is not finite for row 0; expected finite"):
-            build_cache(tmp_path / "c", make_records(), policy, **OPTIONS)
+            build_cache(PairCache, tmp_path / "c", make_records(), policy, **OPTIONS)
         assert refuses(tmp_path / "c")
 
 
@@ -223,7 +228,9 @@ class TestMended:
 
     def stopped(self, sd, folder: Path, records: list[PairRecord]) -> None:
         with pytest.raises(ValueError, match="winner: got bytes of no known image"):
-            build_cache(folder, records, sd, fingerprint={"contents": "before", "ties": "drop"}, **OPTIONS)
+            build_cache(
+                PairCache, folder, records, sd, fingerprint={"contents": "before", "ties": "drop"}, **OPTIONS
+            )
         assert list(folder.glob("pairs-*"))
 
     def test_rows_may_be_mended_dropped_and_moved(self, sd, tmp_path):
@@ -235,19 +242,29 @@ class TestMended:
         encoded = []
         hook = sd.vae.encoder.register_forward_hook(lambda module, args, out: encoded.append(len(out)))
         cache = build_cache(
-            tmp_path / "c", mended, sd, fingerprint={"contents": "after", "ties": "half"}, **OPTIONS
+            PairCache,
+            tmp_path / "c",
+            mended,
+            sd,
+            fingerprint={"contents": "after", "ties": "half"},
+            **OPTIONS,
         )
         hook.remove()
         assert sum(encoded) == 2, "one new pair; the others were encoded by the first build"
-        assert_same(cache, build_cache(tmp_path / "d", mended, sd, **OPTIONS))
+        assert_same(cache, build_cache(PairCache, tmp_path / "d", mended, sd, **OPTIONS))
         assert cache.batch([0, 1], [(0,), (1,)]).weight.tolist() == [0.5, 1.0]
 
     def test_a_build_without_a_shard_has_no_claim(self, sd, tmp_path):
         with pytest.raises(ValueError, match="no readable pairs"):
-            build_cache(tmp_path / "c", [], sd, fingerprint={"data": "empty"}, **OPTIONS)
+            build_cache(PairCache, tmp_path / "c", [], sd, fingerprint={"data": "empty"}, **OPTIONS)
         made = {**OPTIONS, "resolution": 16}
         assert (
-            len(build_cache(tmp_path / "c", make_records(2), sd, fingerprint={"data": "full"}, **made)) == 2
+            len(
+                build_cache(
+                    PairCache, tmp_path / "c", make_records(2), sd, fingerprint={"data": "full"}, **made
+                )
+            )
+            == 2
         )
 
     def test_a_replaced_file_is_encoded_again(self, sd, tmp_path):
@@ -258,8 +275,10 @@ class TestMended:
         whole = noise(3).tobytes()
         files[3].write_bytes(b"no image")
         with pytest.raises(ValueError, match=r"d\.png"):
-            build_cache(tmp_path / "c", [records[0], records[0], records[0], records[1]], sd, **OPTIONS)
+            build_cache(
+                PairCache, tmp_path / "c", [records[0], records[0], records[0], records[1]], sd, **OPTIONS
+            )
         noise(50).save(files[0])
         Image.frombytes("RGB", (32, 32), whole).save(files[3])
-        cache = build_cache(tmp_path / "c", records, sd, **OPTIONS)
-        assert_same(cache, build_cache(tmp_path / "d", records, sd, **OPTIONS))
+        cache = build_cache(PairCache, tmp_path / "c", records, sd, **OPTIONS)
+        assert_same(cache, build_cache(PairCache, tmp_path / "d", records, sd, **OPTIONS))

@@ -19,6 +19,7 @@ import numpy as np
 from diffusers import AutoencoderKL
 from PIL import Image
 from t2ialign.data.cache.build import build_cache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.data.pairs import PairRecord
 from t2ialign.models.load import load_policy
 
@@ -48,6 +49,7 @@ def progress(count):
         peaks.append(memory())
 
 cache = build_cache(
+    PairCache,
     folder / "cache", records(), policy, resolution=16, batch_size=64, shard_size=256, progress=progress
 )
 sizes = {kind: sum(f.stat().st_size for f in cache.folder.glob(kind + "*")) for kind in ("pairs", "texts")}

@@ -29,7 +29,7 @@ def sd(tiny_sd) -> Policy:
 
 @pytest.fixture(scope="module")
 def whole(sd, tmp_path_factory) -> PairCache:
-    return build_cache(tmp_path_factory.mktemp("whole") / "c", make_records(), sd, **OPTIONS)
+    return build_cache(PairCache, tmp_path_factory.mktemp("whole") / "c", make_records(), sd, **OPTIONS)
 
 
 def flip(file: Path) -> None:
@@ -73,13 +73,13 @@ def folder_in_place(file: Path) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_a_damaged_cache_is_built_anew_from_what_is_whole(sd, whole, tmp_path, name, harm, caplog):
     folder = tmp_path / "c"
-    build_cache(folder, make_records(), sd, **OPTIONS)
+    build_cache(PairCache, folder, make_records(), sd, **OPTIONS)
     harm(folder / name)
     if name in SHARDS and harm in (flip, zeros):  # known when it is first read, and not at every start
         with pytest.raises(DamagedCache, match=rf"{name} has another content .* anew") as error:
-            read_all(build_cache(folder, [], sd, **OPTIONS))
+            read_all(build_cache(PairCache, folder, [], sd, **OPTIONS))
         assert "\n" not in str(error.value)
-    cache, count = encoded(sd, lambda: build_cache(folder, make_records(), sd, **OPTIONS))
+    cache, count = encoded(sd, lambda: build_cache(PairCache, folder, make_records(), sd, **OPTIONS))
     assert_same(cache, whole)
     assert count == {"pairs-000001.safetensors": 4, "cache.json": 13}.get(name, 0)
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -89,18 +89,18 @@ def test_a_damaged_cache_is_built_anew_from_what_is_whole(sd, whole, tmp_path, n
         and "is damaged" in lines[0]
     )
     assert name in lines[0] or name == "cache.json"
-    assert_same(build_cache(folder, [], sd, **OPTIONS), whole)
+    assert_same(build_cache(PairCache, folder, [], sd, **OPTIONS), whole)
 
 
 def test_all_damaged_shards_are_found_with_the_first(sd, whole, tmp_path):
     folder = tmp_path / "c"
-    build_cache(folder, make_records(), sd, **OPTIONS)
+    build_cache(PairCache, folder, make_records(), sd, **OPTIONS)
     for shard in folder.glob("pairs-*"):
         flip(shard)
     with pytest.raises(DamagedCache):
         read_all(PairCache(folder))
     assert not list(folder.glob("pairs-*")) and list(folder.glob("texts-*"))
-    cache, count = encoded(sd, lambda: build_cache(folder, make_records(), sd, **OPTIONS))
+    cache, count = encoded(sd, lambda: build_cache(PairCache, folder, make_records(), sd, **OPTIONS))
     assert count == 13
     assert_same(cache, whole)
 
@@ -111,10 +111,10 @@ def test_a_damaged_half_built_cache_goes_on_with_what_is_whole(sd, whole, tmp_pa
     folder = tmp_path / "c"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
         fail_at(patch, 6, Crash())
-        build_cache(folder, make_records(), sd, **OPTIONS)
+        build_cache(PairCache, folder, make_records(), sd, **OPTIONS)
     harm(folder / name)
     try:
-        assert_same(build_cache(folder, make_records(), sd, **OPTIONS), whole)
+        assert_same(build_cache(PairCache, folder, make_records(), sd, **OPTIONS), whole)
     except ValueError as error:  # another make, if that is what the damage reads like
         assert name == "building.json" and "delete it or choose another folder" in str(error)
 
@@ -123,31 +123,31 @@ def test_a_damaged_half_built_cache_goes_on_with_what_is_whole(sd, whole, tmp_pa
 def test_files_of_others_that_are_named_like_those_of_a_cache_are_left_alone(sd, tmp_path, name):
     (tmp_path / name).write_text("precious")
     with pytest.raises(ValueError, match="holds other files"):
-        build_cache(tmp_path, make_records(), sd, **OPTIONS)
+        build_cache(PairCache, tmp_path, make_records(), sd, **OPTIONS)
     assert (tmp_path / name).read_text() == "precious"
 
 
 def test_a_damaged_cache_of_another_make_is_left_alone(sd, tmp_path):
-    build_cache(tmp_path, make_records(), sd, **OPTIONS)
+    build_cache(PairCache, tmp_path, make_records(), sd, **OPTIONS)
     zeros(tmp_path / "index.safetensors")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match="made with flip=False"):
-        build_cache(tmp_path, make_records(), sd, flip=True, **OPTIONS)
+        build_cache(PairCache, tmp_path, make_records(), sd, flip=True, **OPTIONS)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_cache_without_hashes_is_of_an_older_version_and_is_opened(sd, whole, tmp_path):
     folder = tmp_path / "c"
-    build_cache(folder, make_records(), sd, **OPTIONS)
+    build_cache(PairCache, folder, make_records(), sd, **OPTIONS)
     manifest = json.loads((folder / "cache.json").read_text())
     del manifest["sha256"]
     (folder / "cache.json").write_text(json.dumps(manifest))
-    _, count = encoded(sd, lambda: build_cache(folder, make_records(), sd, **OPTIONS))
+    _, count = encoded(sd, lambda: build_cache(PairCache, folder, make_records(), sd, **OPTIONS))
     assert count == 0
     zeros(folder / "pairs-000001.safetensors")
     with pytest.raises(DamagedCache, match=r"pairs-000001\.safetensors cannot be read"):
         read_all(PairCache(folder))
-    cache, count = encoded(sd, lambda: build_cache(folder, make_records(), sd, **OPTIONS))
+    cache, count = encoded(sd, lambda: build_cache(PairCache, folder, make_records(), sd, **OPTIONS))
     assert count == 4
     assert_same(cache, whole)
 
@@ -157,11 +157,11 @@ def test_a_cache_is_locked_while_it_is_built_and_not_when_it_is_finished(sd, tmp
 
     def second(_: int) -> None:
         with pytest.raises(ValueError, match=rf"got cache {folder}, which another run is using"):
-            build_cache(folder, make_records(), sd, **OPTIONS)
+            build_cache(PairCache, folder, make_records(), sd, **OPTIONS)
 
-    build_cache(folder, make_records(), sd, progress=second, **OPTIONS)
+    build_cache(PairCache, folder, make_records(), sd, progress=second, **OPTIONS)
     with locks.hold_folder(folder):
-        build_cache(folder, [], sd, **OPTIONS)
+        build_cache(PairCache, folder, [], sd, **OPTIONS)
 
 
 def test_comparisons_are_mended_likewise(tmp_path):

@@ -13,9 +13,10 @@ from torch.nn.functional import logsigmoid
 
 from t2ialign.cli.main import main
 from t2ialign.data.cache.build import build_cache
+from t2ialign.data.cache.stored import PairCache
 from t2ialign.data.pairs import PairRecord, read_pairs
 from t2ialign.methods.dpo import trainer as dpo
-from t2ialign.methods.dpo.loss import Batch
+from t2ialign.methods.offline.draws import Batch
 from t2ialign.models.load import load_policy
 from t2ialign.objectives.preference import wins
 from t2ialign.objectives.safeguard import loser_scale
@@ -34,7 +35,7 @@ def trained(cfg: dpo.Config, pair_cache, steps: int = 3) -> dpo.Trainer:
 def released(trainer: dpo.Trainer, batch: Batch, beta: float) -> Tensor:
     """The released Diffusion-DPO loss per pair, written out with diffusers' parts. Wallace et al. 2024."""
     scheduler = DDPMScheduler.from_pretrained(trainer.cfg.model, subfolder="scheduler")
-    unet, pairs = trainer.policy.adapted, batch.pairs
+    unet, pairs = trainer.policy.adapted, batch.data
     latents = torch.cat([pairs.win, pairs.lose])
     noise, timesteps = batch.eps.repeat(2, 1, 1, 1), batch.t.repeat(2).long()
     text = pairs.cond["prompt_embeds"].repeat(2, 1, 1)
@@ -103,15 +104,15 @@ def test_dropped_captions_are_the_empty_prompt_at_the_rate_and_nothing_else_chan
     share = []
     for step in range(100):
         batch = trainer.batch(step, 0)
-        (text,) = batch.pairs.cond.values()
-        (empty,) = trainer.policy.null_cond(batch.pairs.cond).values()
+        (text,) = batch.data.cond.values()
+        (empty,) = trainer.policy.null_cond(batch.data.cond).values()
         share += (text == empty).flatten(1).all(1).tolist()
     assert sum(share) / len(share) == pytest.approx(0.3, abs=4 * (0.21 / 400) ** 0.5)
     batch = trainer.batch(0, 0)
     for name in ("win", "lose"):
-        assert torch.equal(getattr(batch.pairs, name), getattr(plain.pairs, name))
+        assert torch.equal(getattr(batch.data, name), getattr(plain.data, name))
     assert torch.equal(batch.t, plain.t) and torch.equal(batch.eps, plain.eps)
-    (text,), (before,) = batch.pairs.cond.values(), plain.pairs.cond.values()
+    (text,), (before,) = batch.data.cond.values(), plain.data.cond.values()
     assert all(torch.equal(text[i], before[i]) or share[i] for i in range(4))
 
 
@@ -155,8 +156,8 @@ def test_mapo_asks_no_reference(dpo_config, pair_cache, monkeypatch):
 def test_pair_weights_scale_the_loss(dpo_config, pair_cache):
     trainer = trained(dpo_config(), pair_cache)
     batch = trainer.batch(3, 0)
-    half = replace(batch, pairs=replace(batch.pairs, weight=torch.tensor([1.0, 0.5, 0.5, 1.0])))
-    torch.testing.assert_close(trainer.loss(half)[0], trainer.loss(batch)[0] * half.pairs.weight)
+    half = replace(batch, data=replace(batch.data, weight=torch.tensor([1.0, 0.5, 0.5, 1.0])))
+    torch.testing.assert_close(trainer.loss(half)[0], trainer.loss(batch)[0] * half.data.weight)
 
 
 class Calls:
@@ -186,7 +187,7 @@ def test_an_epoch_draws_every_pair_once_with_fresh_noise_in_the_next(dpo_config,
     trainer = dpo.Trainer(dpo_config(batch_size=2, accumulate=2), cache=pair_cache)
     epochs = [
         torch.cat(
-            [trainer.batch(7 * epoch + step, micro).pairs.win for step in range(7) for micro in range(2)]
+            [trainer.batch(7 * epoch + step, micro).data.win for step in range(7) for micro in range(2)]
         )
         for epoch in range(2)
     ]
@@ -275,7 +276,9 @@ def test_bad_data_leaves_no_output_behind(dpo_config, tmp_path):
         dpo.Trainer(dpo_config(data=str(tmp_path / "nowhere")))
     with pytest.raises(ValueError, match="distinct prompts"):
         one = PairRecord("a", *(sample_image(i) for i in range(2)))
-        cache = build_cache(tmp_path / "one", [one], load_policy(dpo_config().model), resolution=32)
+        cache = build_cache(
+            PairCache, tmp_path / "one", [one], load_policy(dpo_config().model), resolution=32
+        )
         dpo.Trainer(dpo_config(), cache=cache)
     assert not (dpo_config().output / "config.yaml").exists()
 
@@ -338,7 +341,7 @@ def test_a_hub_data_set_is_named_in_the_card_and_a_local_one_is_not(dpo_config, 
 def test_sdxl_trains_on_buckets_with_each_image_s_own_size(dpo_config, tiny_sdxl, pair_folder):
     cfg = dpo_config(model=str(tiny_sdxl), resolution=64, buckets=True, max_steps=2)
     trainer = dpo.Trainer(cfg)
-    _, cond = trainer.batch(0, 0).pairs.both(trainer.policy)
+    _, cond = trainer.batch(0, 0).data.stacked(trainer.policy)
     assert cond["time_ids"].shape == (8, 6) and cond["time_ids"][0].tolist() == [32, 32, 0, 0, 64, 64]
     row = trainer.fit()
     assert math.isfinite(row["loss"])
@@ -348,5 +351,5 @@ def test_sdxl_trains_on_buckets_with_each_image_s_own_size(dpo_config, tiny_sdxl
 def test_pairs_are_limited_and_read_as_configured(dpo_config, pair_folder):
     cfg = dpo_config(limit=10, holdout=0)
     trainer = dpo.Trainer(cfg)
-    assert trainer.pairs == len(list(read_pairs(str(pair_folder), limit=10))) == 10
+    assert trainer.count == len(list(read_pairs(str(pair_folder), limit=10))) == 10
     assert trainer.evaluate() == {}

@@ -45,9 +45,9 @@ def test_a_draw_comes_again_and_the_next_is_another(dpo_config, pair_cache) -> N
     seen: dict[tuple[int, int], tuple[torch.Tensor, ...]] = {}
     for step in range(4 * EPOCH):
         batch = trainer.batch(step, 0)
-        (text,) = batch.pairs.cond.values()
+        (text,) = batch.data.cond.values()
         for row, place in enumerate(batch.places):
-            parts = (batch.t[row], batch.eps[row], batch.pairs.win[row], batch.pairs.lose[row], text[row])
+            parts = (batch.t[row], batch.eps[row], batch.data.win[row], batch.data.lose[row], text[row])
             for now, before in zip(parts, seen.setdefault(place, parts), strict=True):
                 assert torch.equal(now, before)
     assert len(seen) == 2 * 28

@@ -75,7 +75,7 @@ def test_a_cache_of_another_text_encoder(
     """SD1.5's prompts are 32 wide here, SDXL's 56."""
     cfg = {"resolution": 32, "batch_size": 2, "limit": 6, "cache": tmp_path / "cache"}
     dpo.Trainer(dpo_config(model=str(tiny_sd), **cfg))
-    assert cached_widths(tmp_path / "cache") == (32, 4)
+    assert cached_widths(tmp_path / "cache", "pairs") == (32, 4)
     request.getfixturevalue("unread")
     wrong = r"cache .*cache of prompts 32 wide and latents of 4 channels; expected 56 and 4"
     with pytest.raises(ValueError, match=wrong):
@@ -83,9 +83,9 @@ def test_a_cache_of_another_text_encoder(
 
 
 def test_no_cache_has_no_widths(tmp_path: Path) -> None:
-    assert cached_widths(tmp_path) is None
+    assert cached_widths(tmp_path, "pairs") is None
     (tmp_path / "texts-000000.safetensors").write_bytes(b"torn")
-    assert cached_widths(tmp_path) is None
+    assert cached_widths(tmp_path, "pairs") is None
 
 
 def test_schnell_is_refused_before_it_is_read(

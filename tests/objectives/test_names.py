@@ -18,7 +18,12 @@ def test_names_are_functions_of_the_file_that_declares_them():
     assert objectives.load("ipo") is preference.ipo
     win, lose = torch.tensor([0.5, -2.0]), torch.tensor([0.25, 1.0])
     for name in objectives.names():
-        more = {"T": 1000} if name in objectives.names(objectives.ERRORS) else {}
+        (kind,) = (kind for kind in objectives.INPUTS if name in objectives.names(kind))
+        more = {
+            objectives.ERRORS: {"T": 1000},
+            objectives.TIES: {"tied": win > 0},
+            objectives.MARGINS: {"margin": win},
+        }.get(kind, {})
         assert objectives.load(name)(win, lose, beta=2.0, weight=0.5, **more).shape == (2,), name
 
 

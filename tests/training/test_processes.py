@@ -1,5 +1,6 @@
 """Two processes equal one on the same global batch, through accelerate launch."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -93,15 +94,26 @@ def both(sharp_sd, pair_folder, tmp_path_factory) -> Path:
     methods = {"dpo": [*DPO, f"data={pair_folder}", *common], "dense": [*DENSE, *common]}
     methods["backprop"], methods["lpo"] = [*BACKPROP, *common], [*LPO, *common]
     methods["grpo"] = [*GRPO, *common]
-    for method, settings in methods.items():
-        recorded.record(method, *settings, "batch_size=4", f"output={folder / method}-1")
-        two = [method, *settings, "batch_size=2", f"output={folder / method}-2"]
+    others = folder / "others.json"
+    others.write_text(json.dumps({f"image {i}": [f"picture {i}", f"image {i + 50}"] for i in range(20)}))
+    offline = [*DPO, f"data={pair_folder}", *common]
+    methods |= {"sft": offline, "kto": [*offline, "reference_decay=0.9"]}
+    methods |= {"bco": [*offline, "loss=bco", "shift_bins=2"]}
+    methods |= {"tpo": [*offline, f"mismatched={others}", "loss=tkto"]}
+    for name, settings in methods.items():
+        method = "kto" if name == "bco" else name
+        recorded.record(method, *settings, "batch_size=4", f"output={folder / name}-1")
+        two = [method, *settings, "batch_size=2", f"output={folder / name}-2"]
         done = launch("tests.training.recorded", *two)
         assert done.returncode == 0, done.stderr
     return folder
 
 
-@pytest.mark.parametrize("method, rows", [("dpo", 8), ("dense", 4), ("backprop", 4), ("lpo", 4), ("grpo", 4)])
+OFFLINE = ("dpo", "sft", "kto", "bco", "tpo")
+ONLINE = ("dense", "backprop", "lpo", "grpo")
+
+
+@pytest.mark.parametrize("method, rows", [*((name, 8) for name in OFFLINE), *((name, 4) for name in ONLINE)])
 def test_two_processes_give_the_losses_and_gradients_of_one(both, method, rows):
     """Over three updates, where policy and reference have parted.
 

@@ -1,5 +1,6 @@
 """Every recipe of an image model takes a step on tiny pipelines: its settings fit together."""
 
+import json
 import math
 from pathlib import Path
 
@@ -15,13 +16,17 @@ from t2ialign.training.log import METRICS, read_rows
 from t2ialign.training.methods import load_method
 from tests.models.flows.tiny_flows import FLOWS
 
-IMAGE_METHODS = ("backprop", "dense", "dpo", "grpo", "lpo", "lrm")
+IMAGE_METHODS = ("backprop", "dense", "dpo", "grpo", "kto", "lpo", "lrm", "sft", "tpo")
 RECIPES = [about for about in map(recipes.describe, recipe_files.files()) if about.method in IMAGE_METHODS]
-SERVE_SD2 = ("dpo_sd15_small", "dense_sd15", "backprop_sd15", "lrm_sd15", "lpo_sd15")
+SERVE_SD2 = (
+    *("dpo_sd15_small", "dense_sd15", "backprop_sd15", "lrm_sd15", "lpo_sd15"),
+    *("sft_sd15", "kto_sd15", "tpo_sd15"),
+)
 PROMPTS = "prompts=a red circle"
 QUICK = ["max_steps=1", "accumulate=1", "batch_size=2", "lr_warmup=0", "checkpoint_every=1", "trackers=[]"]
 SAMPLED = ["num_inference_steps=4", "lora_rank=2", PROMPTS]
 MONITORED = ["monitor_steps=2", "monitor_images=2", "monitor_rewards=tests.training.brightness"]
+SMALL = ["lora_rank=2", "limit=8", "resolution=32"]
 CHANGES = {
     "backprop": [*SAMPLED, "reward=tests.training.redness"],
     "dense": [*SAMPLED, "reward=tests.training.brightness", "collect_prompts=2", "rollouts=4", "keep=3"],
@@ -32,6 +37,9 @@ CHANGES = {
         *("num_inference_steps=4", "window=0", "groups=1", "group_size=2", "updates=1", "train_timesteps=1"),
     ],
     "dpo": ["lora_rank=2", "streaming=false", "limit=8", "resolution=32"],
+    "kto": SMALL,
+    "sft": SMALL,
+    "tpo": SMALL,
     "lrm": ["text_projection=none", "limit=8", "resolution=32"],
 }
 """What a step in a second asks for: the rest is the recipe's own, its precision and checkpointing too."""
@@ -71,8 +79,12 @@ def test_a_recipe_takes_a_step(recipe, kind, models, judges, pair_folder, tmp_pa
     module, file = load_method(recipe.method), recipe_files.find(recipe.name)
     model = models[kind]
     changes = [*QUICK, *CHANGES[recipe.method], f"model={model}", f"output={tmp_path / 'run'}"]
-    if recipe.method in ("dpo", "lrm"):
+    if recipe.method in ("dpo", "lrm", "kto", "sft", "tpo"):
         changes.append(f"data={pair_folder}")
+    if recipe.method == "tpo":
+        others = {f"image {i}": [f"picture {i}"] for i in range(20)}
+        (tmp_path / "others.json").write_text(json.dumps(others))
+        changes.append(f"mismatched={tmp_path / 'others.json'}")
     if recipe.method == "lpo":
         changes.append(f"reward_options.path={judges[model]}")
     plain = load(module.Config, file)

@@ -131,7 +131,7 @@ def test_every_trainer_of_a_denoiser_writes_them_the_same_way(name):
 
 
 def test_the_trainers_of_denoisers_are_these():
-    assert LOADERS == ["backprop", "dense", "dpo", "grpo", "lpo"]
+    assert LOADERS == ["backprop", "dense", "dpo", "grpo", "kto", "lpo", "sft", "tpo"]
 
 
 def test_the_embedded_model_is_no_base_model(toy_config):

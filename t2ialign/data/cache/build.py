@@ -1,25 +1,24 @@
-"""Build a pair cache in one streaming pass: bounded memory, atomic, going on where an earlier build died."""
+"""Build a cache in one streaming pass: bounded memory, atomic, going on where an earlier build died."""
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from t2ialign.data.cache.claim import claimed
-from t2ialign.data.cache.keys import pair_key, text_key
+from t2ialign.data.cache.keys import image_key, text_key
 from t2ialign.data.cache.ledger import Known, Rows, finish
 from t2ialign.data.cache.shards import ShardWriter
-from t2ialign.data.cache.stored import PairCache
-from t2ialign.data.images import open_rgb
-from t2ialign.data.pairs import PairRecord
+from t2ialign.data.cache.stored import EncodedCache
+from t2ialign.data.images import ImageSource, open_rgb
 from t2ialign.data.room import Room
 from t2ialign.data.skipped import Skipped
 from t2ialign.data.transform import Framed, Size, bucket_sizes, frame, nearest_bucket
@@ -28,20 +27,56 @@ from t2ialign.progress import Progress
 
 TEXT_BATCH = 32
 
-Variants = list[tuple[Framed, Framed]]
-"""(winner, loser), as they are and, if `flip` is set, mirrored."""
+Variants = list[list[Framed]]
+"""The images of a row, such as winner and loser, as they are and, if `flip` is set, mirrored."""
+CacheT = TypeVar("CacheT", bound=EncodedCache[Any])
+
+
+class Record(Protocol):
+    """A row of data: a `PairRecord`, or a `RatedRecord`."""
+
+    @property
+    def prompt(self) -> str:
+        """The prompt of its images."""
+
+    @property
+    def images(self) -> Mapping[str, ImageSource]:
+        """Its images, by what messages call them."""
+
+    @property
+    def weight(self) -> float:
+        """Its weight in the loss."""
+
+    @property
+    def labels(self) -> Mapping[str, float]:
+        """The numbers that are stored beside the images, the same ones for every row."""
+
+    @property
+    def others(self) -> Sequence[str]:
+        """Prompts that its own is set against, as many for every row; mostly none."""
+
+    @property
+    def name(self) -> str:
+        """The place in the source, for messages."""
 
 
 @dataclass(frozen=True)
 class _Job:
     row: int
     key: int
-    record: PairRecord
+    record: Record
+    unit: str
+
+    @property
+    def name(self) -> str:
+        """What messages call the row."""
+        return self.record.name or f"{self.unit} {self.row}"
 
 
 def build_cache(
+    kind: type[CacheT],
     folder: Path,
-    records: Iterable[PairRecord],
+    records: Iterable[Record],
     policy: Policy,
     *,
     resolution: int,
@@ -52,23 +87,25 @@ def build_cache(
     fingerprint: Mapping[str, Any] | None = None,
     skipped: Skipped | None = None,
     progress: Callable[[int], object] | None = None,
-) -> PairCache:
+) -> CacheT:
     """Encode every image and every distinct prompt once, or open the folder if that has been done.
 
-    Images become resolution x resolution centre crops, or with `buckets` the aspect bucket nearest to the
-    pair; with `flip` each pair is stored mirrored too (twice the disk) and each epoch draws one of the two.
-    `batch_size` pairs make a VAE forward; at most `shard_size` pairs are held before a shard is written.
+    kind: the cache that fits the records. Images become resolution x resolution centre crops, or with
+    `buckets` the aspect bucket nearest to the images of a row; with `flip` each row is stored mirrored too
+    (twice the disk) and each epoch draws one of the two. `batch_size` rows make a VAE forward; at most
+    `shard_size` rows are held before a shard is written.
     `fingerprint` (plain JSON) says what records and model these are: with the settings above it decides
     whether the folder may be reused or a build that stopped may go on; what is encoded is known by its
     contents, so the rows of that build may have been mended. A damaged cache is built anew.
     An unreadable image stops the build, or with `skipped` is left out, and a warning says what is in
-    there. `progress` is called with the number of pairs just passed; without it a bar appears after 3 s.
-    Raises ValueError for a folder that holds something else, no pairs, an image that cannot be read, latents
+    there. `progress` is called with the number of rows just passed; without it a bar appears after 3 s.
+    Raises ValueError for a folder that holds something else, no rows, an image that cannot be read, latents
     that are not finite; OSError where a file cannot be written, and no part of it is left.
     """
     sizes = _sizes(policy, resolution, buckets)
     made_of = {
         **(fingerprint or {}),
+        **kind.made_of,
         **{"format": 2, "resolution": resolution, "buckets": buckets, "flip": flip},
         **{"image_factor": policy.image_factor, "latent_channels": policy.latent_channels},
     }
@@ -77,25 +114,25 @@ def build_cache(
     with claimed(folder, made_of) as unfinished:
         if unfinished:
             texts, rows = _Texts(folder, policy, shard_size), Rows()
-            pairs = ShardWriter(folder, "pairs", shard_size)
-            with Progress(desc="encoding pairs", unit="pair", delay=3, disable=progress is not None) as bar:
-                jobs = _jobs(folder, records, texts, rows, progress or bar.update)
+            shards, unit, shown = ShardWriter(folder, kind.stem, shard_size), kind.unit, progress is None
+            with Progress(desc=f"encoding {unit}s", unit=unit, delay=3, disable=not shown) as bar:
+                jobs = _jobs(Known(folder, kind.stem), records, texts, rows, unit, progress or bar.update)
                 try:
                     for window in _decoded(jobs, sizes, flip=flip, window=2 * batch_size):
                         for size, group in _by_size(window, skipped).items():
                             for part in _chunks(group, batch_size):
-                                pairs.add(_encode(policy, part), size)
+                                shards.add(_encode(policy, part), size)
                 except (ValueError, KeyboardInterrupt):  # what is encoded is kept for the next attempt
-                    pairs.close()
+                    shards.close()
                     texts.close()
                     raise
-            pairs.close()
+            shards.close()
             texts.close()
             if skipped is not None:
                 skipped.tell()
             prompts = list(texts.numbers)
-            finish(folder, made_of, rows, [text_key(prompt) for prompt in prompts], prompts)
-    return PairCache(folder)
+            finish(folder, kind.stem, made_of, rows, [text_key(prompt) for prompt in prompts], prompts)
+    return kind(folder)
 
 
 class _Texts:
@@ -141,19 +178,20 @@ def _sizes(policy: Policy, resolution: int, buckets: bool) -> list[Size]:
 
 
 def _jobs(
-    folder: Path,
-    records: Iterable[PairRecord],
+    done: Known,
+    records: Iterable[Record],
     texts: _Texts,
     rows: Rows,
+    unit: str,
     progress: Callable[[int], object],
 ) -> Iterator[_Job]:
     """The records that are left to encode; every record goes into `rows`."""
-    done = Known(folder, "pairs")
     for row, record in enumerate(records):
-        key = pair_key(record.win, record.lose)
-        rows.add(key, texts.number(record.prompt), record.weight)
+        key = image_key(*record.images.values())
+        prompts = [texts.number(prompt) for prompt in (record.prompt, *record.others)]
+        rows.add(key, prompts, record.weight, record.labels)
         if key not in done:
-            yield _Job(row, key, record)
+            yield _Job(row, key, record, unit)
         progress(1)
 
 
@@ -176,15 +214,15 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(record: PairRecord, sizes: list[Size], flip: bool, room: Room) -> Variants:
+def _prepare(record: Record, sizes: list[Size], flip: bool, room: Room) -> Variants:
     with room.taken() as admit:
-        win, lose = (
+        images = [
             open_rgb(image, name=f"{record.name} {side}".strip(), admit=admit)
-            for image, side in ((record.win, "winner"), (record.lose, "loser"))
-        )
-        size = nearest_bucket((win, lose), sizes)
+            for side, image in record.images.items()
+        ]
+        size = nearest_bucket(images, sizes)
         return [
-            (frame(win, size, mirror=mirror), frame(lose, size, mirror=mirror))
+            [frame(image, size, mirror=mirror) for image in images]
             for mirror in ((False, True) if flip else (False,))
         ]
 
@@ -199,7 +237,7 @@ def _by_size(
         except ValueError as error:
             if skipped is None:
                 raise
-            skipped.add(error, job.record.name or f"pair {job.row}")
+            skipped.add(error, job.name)
             continue
         groups[variants[0][0].target].append((job, variants))
     return groups
@@ -210,13 +248,13 @@ def _chunks(group: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _encode(policy: Policy, part: list[tuple[_Job, Variants]]) -> dict[str, Tensor]:
-    """Shard rows of n pairs of one size; latents (n, V, 2, C, h, w)."""
-    framed_images = [framed for _, variants in part for pair in variants for framed in pair]
+    """Shard rows of n rows of one size and S images each; latents (n, V, S, C, h, w)."""
+    framed_images = [framed for _, variants in part for images in variants for framed in images]
     with torch.no_grad():
         images = torch.stack([framed.pixels for framed in framed_images])
         latents = dict(zip(("mean", "std"), policy.encode_images(images.to(policy.device)), strict=True))
-    names = [job.record.name or f"pair {job.row}" for job, _ in part]
-    lead = len(part), len(part[0][1]), 2
+    names = [job.name for job, _ in part]
+    lead = len(part), len(part[0][1]), len(part[0][1][0])
     sizes = [(*framed.original, *framed.crop, *framed.target) for framed in framed_images]
     return {
         **{key: _stored(value.unflatten(0, lead), "VAE", names) for key, value in latents.items()},

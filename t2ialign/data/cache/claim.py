@@ -25,7 +25,7 @@ from t2ialign.data.cache.stored import (
 from t2ialign.io.hashes import HASHES, digest, fault, note, noted
 from t2ialign.io.locks import LOCK, hold_folder
 
-SHARD = re.compile(r"(pairs|texts|pictures)-\d+\.safetensors")
+SHARD = re.compile(r"(pairs|images|texts|pictures)-\d+\.safetensors")
 CHOICE = ("contents", "limit", "ties")
 """Settings that say which rows are read, not how they are encoded: an unfinished build may change them."""
 

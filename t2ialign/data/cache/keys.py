@@ -17,14 +17,12 @@ def text_key(prompt: str) -> int:
     return _number(prompt.encode("utf-8", "surrogatepass"))
 
 
-def image_key(image: ImageSource) -> int:
-    """64 bits that stand for one image; a file is known by its path, size and date, or by its address."""
-    return _number(_contents(image))
+def image_key(*images: ImageSource) -> int:
+    """64 bits that stand for one image, or for several in this order.
 
-
-def pair_key(win: ImageSource, lose: ImageSource) -> int:
-    """64 bits that stand for two images in this order; a file is known by its path, size and date."""
-    return _number(_contents(win) + _contents(lose))
+    A file is known by its path, size and date, or by its address.
+    """
+    return _number(b"".join(map(_contents, images)))
 
 
 def _contents(image: ImageSource) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,24 @@ class Known:
 
 
 class Rows:
-    """The pairs of this build in the order they were read: key, number of the prompt, weight."""
+    """The rows of this build in the order they were read: key, numbers of prompts, weight, labels."""
 
     def __init__(self) -> None:
         self.keys, self.prompts, self.weights = array("q"), array("q"), array("f")
+        self.labels: dict[str, array[float]] = {}
 
-    def add(self, key: int, prompt: int, weight: float) -> None:
-        """One more pair."""
+    @property
+    def width(self) -> int:
+        """The number of prompts of a row."""
+        return len(self.prompts) // len(self.keys) if self.keys else 1
+
+    def add(self, key: int, prompts: Sequence[int], weight: float, labels: Mapping[str, float]) -> None:
+        """One more row; all rows have as many prompts, first that of the images, and the same labels."""
         self.keys.append(key)
-        self.prompts.append(prompt)
+        self.prompts.extend(prompts)
         self.weights.append(weight)
+        for name, value in labels.items():
+            self.labels.setdefault(name, array("f")).append(value)
 
 
 class Comparisons:
@@ -59,19 +68,21 @@ class Comparisons:
         self.preferences.append(preference)
 
 
-def finish(folder: Path, made_of: dict[str, Any], rows: Rows, texts: list[int], prompts: list[str]) -> None:
-    """Index the shards, then write the manifest: now it is a cache.
+def finish(
+    folder: Path, stem: str, made_of: dict[str, Any], rows: Rows, texts: list[int], prompts: list[str]
+) -> None:
+    """Index the shards of a stem, then write the manifest: now it is a cache.
 
     `texts` are the keys of the prompts. A row that no shard holds was left out. Raises ValueError for
-    no pairs.
+    no rows.
     """
-    pair_files, text_files = shard_files(folder, "pairs"), shard_files(folder, "texts")
-    index = _pair_index(pair_files, rows)
-    pairs = len(index["shard"])
-    if not pairs:
-        raise _no_pairs(folder)
+    row_files, text_files = shard_files(folder, stem), shard_files(folder, "texts")
+    index = _row_index(row_files, rows)
+    count = len(index["shard"])
+    if not count:
+        raise _nothing(folder, stem)
     index |= _text_index(text_files, texts)
-    _seal(folder, made_of, index, [*pair_files, *text_files], prompts, pairs)
+    _seal(folder, made_of, index, [*row_files, *text_files], prompts, count)
 
 
 def finish_comparisons(folder: Path, made_of: dict[str, Any], rows: Comparisons, prompts: list[str]) -> None:
@@ -93,13 +104,13 @@ def finish_comparisons(folder: Path, made_of: dict[str, Any], rows: Comparisons,
         place = np.where(there, place, 0)
         index |= {f"{side}_shard": shard[place], f"{side}_offset": offset[place]} if len(shard) else {}
     if not whole.any():
-        raise _no_pairs(folder)
+        raise _nothing(folder, "pairs")
     index = {name: np.ascontiguousarray(column[whole]) for name, column in index.items()}
     _seal(folder, made_of, index, files, prompts, int(whole.sum()))
 
 
-def _no_pairs(folder: Path) -> ValueError:
-    return ValueError(f"got no readable pairs for cache {folder}; expected at least one; check the source")
+def _nothing(folder: Path, rows: str) -> ValueError:
+    return ValueError(f"got no readable {rows} for cache {folder}; expected at least one; check the source")
 
 
 def _seal(
@@ -128,19 +139,23 @@ def _seal(
     (folder / HASHES).unlink(missing_ok=True)
 
 
-def _pair_index(shards: list[Path], rows: Rows) -> dict[str, np.ndarray]:
-    """The place of each pair, its prompt, weight and bucket, in the order the pairs were read."""
+def _row_index(shards: list[Path], rows: Rows) -> dict[str, np.ndarray]:
+    """The place of each row, its prompt, weight, labels and bucket, in the order the rows were read."""
     there, place = _find(shards, np.array(rows.keys, dtype=np.int64))
     place = place[there]
     sizes = [read_columns(path, "sizes")[0][:, 0, 0, 4:] for path in shards]
     targets = np.concatenate([np.zeros((0, 2), np.int32), *sizes])[place]
     shard, offset = _places(shards)
+    prompts = np.array(rows.prompts, dtype=np.int64).reshape(len(rows.keys), rows.width)[there]
+    others = {"others": prompts[:, 1:]} if prompts.shape[1] > 1 else {}
     columns = {
         "shard": shard[place],
         "offset": offset[place],
-        "prompt": np.array(rows.prompts, dtype=np.int64)[there],
+        "prompt": prompts[:, 0],
+        **others,
         "weight": np.array(rows.weights, dtype=np.float32)[there],
         "bucket": np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1),
+        **{name: np.array(column, dtype=np.float32)[there] for name, column in rows.labels.items()},
     }
     return {name: np.ascontiguousarray(column) for name, column in columns.items()}
 

@@ -1,17 +1,19 @@
-"""The pair cache: latents and text embeddings computed once, read back a batch at a time, no encoder needed.
+"""The cache: latents and text embeddings computed once, read back a batch at a time, no encoder needed.
 
-Layout of a cache folder: pairs-*.safetensors (mean, std (N, V, 2, C, h, w) fp16, V = 2 with mirrored copies,
-then winner, loser; sizes (N, V, 2, 6); id, the images' key), texts-*.safetensors (one row per distinct
-prompt), prompts.json, index.safetensors, and last of all cache.json: a folder without it is no cache.
+Layout of a cache folder: STEM-*.safetensors (mean, std (N, V, S, C, h, w) fp16, V = 2 with mirrored copies,
+S the images of a row, of pairs winner and loser; sizes (N, V, S, 6); id, the images' key),
+texts-*.safetensors (one row per distinct prompt), prompts.json, index.safetensors, and last of all
+cache.json: a folder without it is no cache.
 """
 
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -24,64 +26,98 @@ from t2ialign.diffusion.noise import Key, normal_rows, uniform_rows
 from t2ialign.io.hashes import KEY, fault, is_sealed
 from t2ialign.models.base import Cond, Policy
 
+RowsT = TypeVar("RowsT", bound="EncodedRows", covariant=True)
 MANIFEST, INDEX, PROMPTS = "cache.json", "index.safetensors", "prompts.json"
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """A batch of preferences; winner and loser share the prompt, but not SDXL's size conditioning."""
+@dataclass(frozen=True, kw_only=True)
+class EncodedRows:
+    """A batch of rows of S images each; those of a row share the prompt, but not SDXL's size conditioning."""
 
-    win: Tensor
-    """(B, C, h, w) scaled latents of the preferred image, fp32."""
-    lose: Tensor
-    """(B, C, h, w) of the other one."""
+    x_0: Tensor
+    """(B, S, C, h, w) scaled latents, fp32."""
     cond: Cond
-    """The B prompts, without sizes: train on `both`."""
+    """The B prompts, without sizes: train on `stacked`."""
     weight: Tensor
-    """(B,) 1, or 1/2 for either order of a tie."""
+    """(B,) the weight in the loss."""
     sizes: Tensor
-    """(B, 2, 6) long, winner then loser: original H, W; crop y, x; target H, W."""
+    """(B, S, 6) long: original H, W; crop y, x; target H, W."""
 
-    def to(self, device: torch.device | str) -> "Pairs":
+    def to(self, device: torch.device | str) -> Self:
         """The same batch on a device."""
         return self._each(lambda part: part.to(device))
 
-    def rows(self, rows: list[int]) -> "Pairs":
-        """Some of the pairs."""
+    def rows(self, rows: list[int]) -> Self:
+        """Some of the rows."""
         return self._each(lambda part: part[rows])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Pairs":
-        cond = {key: change(value) for key, value in self.cond.items()}
-        parts = {name: change(getattr(self, name)) for name in ("win", "lose", "weight", "sizes")}
-        return replace(self, cond=cond, **parts)
+    def with_prompts(self, change: Callable[[Cond], Cond]) -> Self:
+        """The rows with their prompts changed, and those that these are set against too."""
+        return replace(self, cond=change(self.cond))
 
-    def both(self, policy: Policy) -> tuple[Tensor, Cond]:
-        """Winners, then losers: latents (2B, C, h, w), and the cond of each with its own image's sizes."""
-        cond = {key: torch.cat([value, value]) for key, value in self.cond.items()}
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        parts = {field.name: _changed(getattr(self, field.name), change) for field in fields(self)}
+        return replace(self, **parts)
+
+    def stacked(self, policy: Policy) -> tuple[Tensor, Cond]:
+        """First images, then second ones: latents (S B, C, h, w), each with its own image's sizes in cond."""
+        sides = self.x_0.shape[1]
+        cond = {key: torch.cat([value] * sides) for key, value in self.cond.items()}
         sizes = self.sizes.transpose(0, 1).flatten(0, 1)
         cond = policy.with_size(cond, original=sizes[:, :2], crop=sizes[:, 2:4], target=sizes[:, 4:])
-        return torch.cat([self.win, self.lose]), cond
+        return self.x_0.transpose(0, 1).flatten(0, 1), cond
 
 
-def cached_widths(folder: Path) -> tuple[int, int] | None:
+def _changed(part: Tensor | Cond, change: Callable[[Tensor], Tensor]) -> Any:
+    return change(part) if isinstance(part, Tensor) else {key: change(value) for key, value in part.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(EncodedRows):
+    """A batch of preferences: S is 2, and the weight 1, or 1/2 for either order of a tie."""
+
+    preference: Tensor
+    """(B,) the winner's share of the labels: 1, or 1/2 for a tie that is there once."""
+    margin: Tensor
+    """(B,) how much better the winner is; NaN where nothing says so."""
+
+    @property
+    def win(self) -> Tensor:
+        """(B, C, h, w) of the preferred image."""
+        return self.x_0[:, 0]
+
+    @property
+    def lose(self) -> Tensor:
+        """(B, C, h, w) of the other one."""
+        return self.x_0[:, 1]
+
+
+def cached_widths(folder: Path, stem: str) -> tuple[int, int] | None:
     """Width of the prompts and channels of the latents in a cache; None where none can be read."""
     try:
         text = tensor_shape(shard_files(folder, "texts")[0], "prompt_embeds")
-        latents = tensor_shape(shard_files(folder, "pairs")[0], "mean")
+        latents = tensor_shape(shard_files(folder, stem)[0], "mean")
     except (OSError, IndexError, SafetensorError):  # whoever opens it says what is wrong with it
         return None
     return text[-1], latents[-3]
 
 
-class PairCache:
-    """A finished cache, or a part of one (`split`). Pairs are numbered from 0 in the order they were read."""
+class EncodedCache(ABC, Generic[RowsT]):
+    """A finished cache, or a part of one (`split`). Rows are numbered from 0 in the order they were read."""
+
+    stem: ClassVar[str]
+    """The name of its shards."""
+    unit: ClassVar[str]
+    """What a row is called in messages."""
+    made_of: ClassVar[Mapping[str, str]] = {}
+    """What tells it from a cache of another kind of the same source."""
 
     def __init__(self, folder: Path) -> None:
         """Open a cache made by `build_cache`. Raises ValueError if unfinished, DamagedCache if damaged."""
         self.folder = Path(folder)
         manifest = open_manifest(self.folder)
         if manifest is None:
-            raise ValueError(f"got {folder}, which is no finished pair cache; build it again")
+            raise ValueError(f"got {folder}, which is no finished {self.unit} cache; build it again")
         self.fingerprint: dict[str, Any] = manifest["fingerprint"]
         self.prompts, self._index = read_index(self.folder)
         self._texts = self._index.pop("text_shard"), self._index.pop("text_offset")
@@ -91,11 +127,11 @@ class PairCache:
         return len(self._index["shard"])
 
     def prompt(self, index: int) -> str:
-        """The prompt of one pair."""
+        """The prompt of one row."""
         return self.prompts[self._index["prompt"][index]]
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        """(train, held out): `fraction` of the prompts, at least one, are held out with all their pairs.
+        """(train, held out): `fraction` of the prompts, at least one, are held out with all their rows.
 
         Which ones depends on the seed and the prompts' text alone. Raises ValueError if none is left.
         """
@@ -105,13 +141,13 @@ class PairCache:
     def plan(self, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
         """The epoch's batches of indices, all full and of one bucket each: len // batch_size of them, or one.
 
-        Deterministic. Buckets get batches in proportion to their pairs on average over epochs, so that every
-        pair is drawn equally often however rare its shape; what fills no batch waits for another epoch, and
+        Deterministic. Buckets get batches in proportion to their rows on average over epochs, so that every
+        row is drawn equally often however rare its shape; what fills no batch waits for another epoch, and
         a bucket smaller than its batches repeats. Raises ValueError for an empty part.
         """
         if not len(self) or batch_size < 1:
             raise ValueError(
-                f"got {len(self)} pairs for batches of {batch_size}; expected at least 1 of each"
+                f"got {len(self)} {self.unit}s for batches of {batch_size}; expected at least 1 of each"
             )
         rng = np.random.default_rng((seed, epoch))
         total, bucket = max(1, len(self) // batch_size), self._index["bucket"]
@@ -123,41 +159,75 @@ class PairCache:
             batches += list(np.resize(rng.permutation(rows), (count, batch_size)))
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def batch(self, indices: Sequence[int] | np.ndarray, keys: Sequence[Key]) -> Pairs:
-        """Pairs of one bucket, latents drawn from the VAE's posterior: mean + std * noise, on CPU.
+    @abstractmethod
+    def batch(self, indices: Sequence[int] | np.ndarray, keys: Sequence[Key]) -> RowsT:
+        """Rows of one bucket, latents drawn from the VAE's posterior: mean + std * noise, on CPU.
 
         Row i's draw (and its mirroring, in a cache with mirrored copies) depends on keys[i] alone: put the
-        epoch in the key and each epoch draws afresh. Winner and loser are drawn independently.
+        epoch in the key and each epoch draws afresh. The images of a row are drawn independently.
         """
+
+    def column(self, name: str) -> np.ndarray:
+        """A number of every row, such as "weight"; (N,)."""
+        return self._index[name]
+
+    def drawn(self, indices: Sequence[int] | np.ndarray, keys: Sequence[Key]) -> dict[str, Any]:
+        """The fields that all batches have, as `batch` says."""
         assert len(indices) == len(keys) > 0, f"got {len(indices)} indices and {len(keys)} keys"
-        rows = [self._pair(int(i)) for i in indices]
+        rows = [self._row(int(i)) for i in indices]
         variant = (uniform_rows([(*key, 2) for key in keys]) * len(rows[0]["mean"])).long()
         mean, std, sizes = (
             torch.stack([row[name][v] for row, v in zip(rows, variant, strict=True)])
             for name in ("mean", "std", "sizes")
         )
-        noise = normal_rows(mean.shape[2:], [(*key, side) for key in keys for side in (0, 1)])
-        win, lose = (mean.float() + std.float() * noise.view(mean.shape)).unbind(1)
-        weight = torch.from_numpy(self._index["weight"][np.asarray(indices)])
-        return Pairs(win, lose, self._cond(indices), weight, sizes.long())
+        each = range(mean.shape[1])
+        noise = normal_rows(mean.shape[2:], [(*key, side) for key in keys for side in each])
+        x_0, weight = mean.float() + std.float() * noise.view(mean.shape), self.chosen("weight", indices)
+        cond = self.texts(self._index["prompt"][np.asarray(indices)])
+        return {"x_0": x_0, "cond": cond, "weight": weight, "sizes": sizes.long()}
 
-    def _pair(self, index: int) -> dict[str, Tensor]:
-        return self._reader.row(
-            f"pairs-{self._index['shard'][index]:06d}.safetensors", int(self._index["offset"][index])
-        )
+    def chosen(self, name: str, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """A number of some rows (B,)."""
+        return torch.from_numpy(self._index[name][np.asarray(indices)])
 
-    def _cond(self, indices: Sequence[int] | np.ndarray) -> Cond:
-        ids, back = np.unique(self._index["prompt"][np.asarray(indices)], return_inverse=True)
+    def texts(self, numbers: np.ndarray) -> Cond:
+        """Prompts by their numbers (B,), without sizes."""
+        ids, back = np.unique(numbers, return_inverse=True)
         shards, offsets = self._texts
         rows = [self._reader.row(f"texts-{shards[i]:06d}.safetensors", int(offsets[i])) for i in ids]
         stacked = {key: torch.stack([row[key] for row in rows]) for key in rows[0] if key != "id"}
         cond = {key: value[torch.from_numpy(back)] for key, value in stacked.items()}
         return {key: value.float() if value.is_floating_point() else value for key, value in cond.items()}
 
+    def _row(self, index: int) -> dict[str, Tensor]:
+        return self._reader.row(
+            f"{self.stem}-{self._index['shard'][index]:06d}.safetensors", int(self._index["offset"][index])
+        )
+
     def _part(self, mask: np.ndarray) -> Self:
         part = copy.copy(self)
         part._index = {name: column[mask] for name, column in self._index.items()}
         return part
+
+
+LABELS = {"preference": 1.0, "margin": float("nan")}
+"""The labels of a pair, and what they are where nothing says so."""
+
+
+class PairCache(EncodedCache[Pairs]):
+    """Pairs of images, winner and loser."""
+
+    stem, unit = "pairs", "pair"
+
+    def batch(self, indices: Sequence[int] | np.ndarray, keys: Sequence[Key]) -> Pairs:
+        """Pairs of one bucket, as `EncodedCache.batch` says."""
+        preference, margin = (torch.from_numpy(self.label(name)[np.asarray(indices)]) for name in LABELS)
+        return Pairs(preference=preference, margin=margin, **self.drawn(indices, keys))
+
+    def label(self, name: str) -> np.ndarray:
+        """The preference or the margin of every pair, (N,); a cache of an older version has neither."""
+        absent = np.full(len(self), LABELS[name], np.float32)
+        return self.column(name) if name in self._index else absent
 
 
 def held_out(numbers: np.ndarray, prompts: Sequence[str], fraction: float, seed: int) -> np.ndarray:

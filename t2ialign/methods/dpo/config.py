@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from t2ialign import objectives
-from t2ialign.training.settings import TrainConfig
+from t2ialign.methods.offline.settings import OfflineConfig
 
 if TYPE_CHECKING:
     Loss = str
@@ -16,7 +16,7 @@ else:
     Loss = Literal[objectives.names()]
 
 
-class Config(TrainConfig):
+class Config(OfflineConfig):
     """Settings of train dpo."""
 
     EXAMPLES: ClassVar[str] = r"""
@@ -28,55 +28,32 @@ class Config(TrainConfig):
     t2ialign train dpo -c dpo_sdxl data=my_pairs/ loss=mapo output=runs/mapo resume=latest
 """
 
-    FREE: ClassVar[frozenset[str]] = TrainConfig.FREE | {"cache", "encode_batch"}
+    READ: ClassVar[tuple[str, ...]] = (*OfflineConfig.READ, "ties")
 
     data: str
     """The preference pairs: a parquet or JSONL file, a folder with the sub-folders chosen/ and rejected/, or
     a dataset on the Hugging Face Hub."""
-    split: str = "train"
-    """The split to read where data is a dataset on the Hub."""
-    streaming: bool = False
-    """Read a dataset on the Hub as a stream, without storing it on disk."""
-    limit: int | None = Field(default=None, ge=1)
-    """The maximum number of pairs to read; none reads all."""
-    ties: Literal["drop", "half"] = "drop"
+    ties: Literal["drop", "half", "soft"] = "drop"
     """What happens to pairs without a winner: drop leaves them out, half trains on both orders with half the
-    weight each."""
-    unreadable: Literal["error", "skip"] = "error"
-    """What happens at a row without a prompt, a label or readable images: error stops the run, skip leaves
-    the row out and counts it."""
-    resolution: int | None = Field(default=None, ge=8)
-    """The length of the shorter side of a training image in pixels; none is the model's default."""
-    buckets: bool = False
-    """Keep the aspect ratio of the images, in buckets of equal size, instead of cropping the square in the
-    centre."""
-    flip: bool = False
-    """Mirror pairs at random, both images of a pair alike."""
-    caption_dropout_rate: float = Field(default=0.0, ge=0, lt=1)
-    """The share of pairs that are trained with the empty prompt instead of their own, drawn anew at every
-    step, so that the model without a prompt, from which guidance pushes away, is trained along. The released
-    Diffusion-DPO has 0.2."""
+    weight each, and soft keeps each as the tie it is, which loss=ternary needs and takes by default."""
     noise_draws: int = Field(default=0, ge=0)
     """The number of draws of timestep, noise and latents that each pair has, one an epoch in turn. What the
     reference errs on a draw is remembered, so that its forward is saved from the second use on. 0 draws anew
     at every step."""
-    cache: Path | None = None
-    """The folder for encoded images and prompts; none is output/cache. Runs on the same data can share it."""
-    encode_batch: int = Field(default=8, ge=1)
-    """The number of pairs that are encoded at a time. Lower it if the image encoder runs out of memory; that
-    of SDXL computes in fp32."""
-    holdout: float = Field(default=0.05, ge=0, lt=1)
-    """The share of prompts that are held out of training, to measure implicit accuracy on them; 0 holds out
-    none."""
-    holdout_limit: int = Field(default=256, ge=1)
-    """The maximum number of held-out pairs that are measured."""
 
     loss: Loss = "dpo"
     """The preference loss, by a name that a file of t2ialign/objectives declares. mapo needs no reference
-    model, and so half the compute."""
+    model, and so half the compute. ternary learns from ties too, and difference from a column margin, which
+    says how much better each winner is."""
     beta: float = Field(default=5000.0, gt=0)
-    """The strength of the tie to the reference model (dpo, ipo and hinge), on the scale of Diffusion-DPO's
+    """The strength of the tie to the reference model (all losses but mapo), on the scale of Diffusion-DPO's
     launch script."""
+    tie_width: float = Field(default=1.0, gt=0)
+    """The half width of the margins at which a tie is likely (ternary), on the scale of beta times the
+    log-ratio."""
+    margin_scale: float = Field(default=1.0, gt=0)
+    """What the margins of the pairs are multiplied by (difference), so that e to their power are the odds
+    that the winner is better; 1 is right for the logits of a preference model."""
     mapo_beta: float = Field(default=0.1, gt=0)
     """The weight of MaPO's margin beside its supervised term."""
     safeguard: float | None = Field(default=0.9, ge=0, le=1)
@@ -100,7 +77,18 @@ class Config(TrainConfig):
     lr: float = Field(default=2e-5, gt=0)
     """The peak learning rate."""
 
-    @property
-    def sides(self) -> tuple[int, ...]:
-        """The side of the square crops, where one is set; buckets have sides that fit."""
-        return () if self.resolution is None or self.buckets else (self.resolution,)
+    @model_validator(mode="before")
+    @classmethod
+    def _ties_of_the_loss(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("loss") in objectives.names(objectives.TIES):
+            return {"ties": "soft", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _ties_as_the_loss_reads_them(self) -> Self:
+        if (self.loss in objectives.names(objectives.TIES)) != (self.ties == "soft"):
+            raise ValueError(
+                f"got ties={self.ties} with loss={self.loss}; expected ties=soft with loss=ternary and with "
+                "no other; change one"
+            )
+        return self

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Place = tuple[int, int]
-"""The number of a pair, and of one of its draws of time, noise and latents."""
+from t2ialign.methods.offline.draws import Place
 
 
 class RememberedErrors:

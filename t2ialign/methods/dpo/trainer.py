@@ -7,37 +7,33 @@ a cache, and the reference is the adapter switched off.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from t2ialign import objectives
-from t2ialign.data.cache.build import build_cache
-from t2ialign.data.cache.stored import PairCache, cached_widths
-from t2ialign.data.pairs import read_pairs
-from t2ialign.data.skipped import skipping
-from t2ialign.data.sources import identity
+from t2ialign.data.cache.stored import EncodedCache, PairCache, Pairs
+from t2ialign.data.pairs import PairRecord, read_pairs
+from t2ialign.data.skipped import Skipped
 from t2ialign.diffusion.noise import Key
 from t2ialign.methods.dpo.config import Config
-from t2ialign.methods.dpo.heldout import HeldOut
 from t2ialign.methods.dpo.loss import (
-    LATENT,
-    Batch,
     discount_weight,
-    draw,
-    drop_captions,
+    draw_times,
+    labels_of,
     reference_free_loss,
     reference_loss,
 )
-from t2ialign.methods.dpo.remembered import Place, RememberedErrors, draws
-from t2ialign.models.ahead import Ahead
-from t2ialign.objectives.preference import mean_square
+from t2ialign.methods.dpo.remembered import RememberedErrors, draws
+from t2ialign.methods.offline.base import OfflineTrainer
+from t2ialign.methods.offline.draws import Batch, Place, at, levels
+from t2ialign.objectives.preference import denoising_ratio, mean_square, wins
 from t2ialign.objectives.weighting import Discount
-from t2ialign.training import base
 from t2ialign.training.conversion import FLOW, SD, SDXL, Published
 from t2ialign.training.facts import Facts
 
@@ -52,49 +48,17 @@ reference. The noise of a margin shrinks with the margin, so a standard error al
 hardly moves."""
 
 
-class Trainer(base.Trainer[Config, Batch]):
+class Trainer(OfflineTrainer[Config, Pairs]):
     """Trains on the pairs of `cfg.data`, or on an already built cache of them."""
 
     method = "dpo"
     images_per_row = 2
+    cache_of = PairCache
 
-    def __init__(self, cfg: Config, *, policy: Any = None, cache: PairCache | None = None) -> None:
-        self._given = cache
-        self.supplied |= {"data"} if cache is not None else frozenset()
-        super().__init__(cfg, policy=policy)
-
-    def look_ahead(self, model: Ahead) -> None:
-        """Raises ValueError also for a cache that is there and of no such prompts or latents."""
-        super().look_ahead(model)
-        folder = self.cfg.cache or self.cfg.output / "cache"
-        if self._given is None and (widths := cached_widths(folder)) is not None:
-            model.check_cache(folder, *widths)
-
-    def setup(self) -> None:
-        """Encode the pairs, or open the cache that holds them, and put the held-out prompts aside."""
+    def records(self, skipped: Skipped | None) -> Iterator[PairRecord]:
+        """The pairs, ties as the settings want them."""
         cfg = self.cfg
-        with self.accelerator.main_process_first():  # one process encodes, the others find the cache
-            cache = self._given or self._encode()
-        side = cfg.resolution or min(self.policy.native_size)
-        self._discounts = lru_cache(maxsize=1)(
-            lambda steps, gamma: Discount(
-                self.policy.draw_timesteps, self.policy.step_edges(steps, (side, side)), gamma
-            )
-        )
-        self.train, held = cache.split(cfg.holdout, cfg.seed) if cfg.holdout else (cache, None)
-        self.pairs = len(cache)
-        self.heldout: HeldOut | None = None
-        if held is not None:
-            options = {"limit": cfg.holdout_limit, "chunk": cfg.batch_size, "seed": cfg.seed}
-            self.heldout = HeldOut(self.policy, held, beta=cfg.beta, **options)
-        self.remembered = RememberedErrors(len(self.train), cfg.noise_draws, self.accelerator.device)
-        self._epoch, self._plan = 0, self.train.plan(cfg.seed, 0, self.state.global_batch)
-        self._steps_per_epoch = len(self._plan)
-
-    def _encode(self) -> PairCache:
-        cfg = self.cfg
-        skipped = skipping(cfg.unreadable, cfg.data)
-        records = read_pairs(
+        return read_pairs(
             cfg.data,
             ties=cfg.ties,
             split=cfg.split,
@@ -102,62 +66,65 @@ class Trainer(base.Trainer[Config, Batch]):
             limit=cfg.limit,
             skipped=skipped,
         )
-        return build_cache(
-            cfg.cache or cfg.output / "cache",
-            records,
-            self.policy,
-            resolution=cfg.resolution or min(self.policy.native_size),
-            buckets=cfg.buckets,
-            flip=cfg.flip,
-            batch_size=cfg.encode_batch,
-            skipped=skipped,
-            fingerprint=self._made_of(),
-        )
 
-    def _made_of(self) -> dict[str, Any]:
-        """The settings and files that a cache depends on: a changed label makes another one."""
-        cfg, clip_skip = self.cfg, self.policy.options.clip_skip
-        read = {key: getattr(cfg, key) for key in ("data", "split", "ties", "limit")}
-        skip = {"clip_skip": clip_skip} if clip_skip else {}
-        return {**read, **skip, "contents": identity(cfg.data), "encoders": self.policy.fingerprint()}
+    def setup(self) -> None:
+        """Read the pairs; and how times are drawn, and what of the reference is remembered."""
+        super().setup()
+        cfg = self.cfg
+        side = cfg.resolution or min(self.policy.native_size)
+        self._discounts = lru_cache(maxsize=1)(
+            lambda steps, gamma: Discount(
+                self.policy.draw_timesteps, self.policy.step_edges(steps, (side, side)), gamma
+            )
+        )
+        self.remembered = RememberedErrors(len(self.train), cfg.noise_draws, self.accelerator.device)
+        if cfg.loss in objectives.names(objectives.MARGINS):
+            self._check_margins()
+
+    def _check_margins(self) -> None:
+        """Raises ValueError unless every pair says how much better its winner is."""
+        assert isinstance(self.train, PairCache), "dpo reads pairs"
+        margins = self.train.label("margin")
+        if missing := int(np.isnan(margins).sum()):
+            raise ValueError(
+                f"got {missing} of {len(margins)} pairs of {self.cfg.data} without a margin, for "
+                f"loss={self.cfg.loss}; expected a number each in a column margin; t2ialign pairs writes it"
+            )
 
     @property
     def _discount(self) -> Discount:
         """Temporal discounting at the size of the images; one size stands for all buckets."""
         return self._discounts(self.cfg.num_inference_steps, self.cfg.gamma)
 
-    def batch(self, step: int, micro: int) -> Batch:
+    def batch(self, step: int, micro: int) -> Batch[Pairs]:
         """The pairs, timesteps and noises of this process's rows, each drawn by its own key."""
         cfg, rows = self.cfg, self.rows(micro)
-        epoch, place = divmod(step, self._steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._plan = epoch, self.train.plan(cfg.seed, epoch, self.state.global_batch)
-        numbers, places = self._plan[place].tolist(), list[Place]()
+        (epoch, numbers), places = self.numbers(step), list[Place]()
         keys: list[Key] = [(cfg.seed, step, row) for row in rows]
         if cfg.noise_draws:
             drawn = draws(numbers, epoch, cfg.noise_draws)
             places = [(numbers[row], drawn[row]) for row in rows]
             keys = [(cfg.seed, *one, AGAIN) for one in places]
-        pairs = self.train.batch(numbers[rows.start : rows.stop], [(*key, LATENT) for key in keys])
-        pairs = drop_captions(cfg.caption_dropout_rate, self.policy, pairs, keys)
-        batch = draw(cfg, self._discount, pairs, keys)
+        pairs = self.data(numbers[rows.start : rows.stop], keys)
+        batch = at(draw_times(cfg, self._discount, levels(keys)), pairs, keys)
         return replace(batch, places=tuple(places)).to(self.accelerator.device)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Batch[Pairs]) -> tuple[Tensor, dict[str, Tensor]]:
         """The chosen loss of each pair; the reference is asked only where the loss knows one."""
-        residuals = batch.residuals(self.policy)
+        win, lose = batch.residuals(self.policy)
         weight = discount_weight(self.cfg, self._discount, batch.t)
         if self.has_no_reference:
             count = self.policy.num_train_timesteps
-            losses, metrics = reference_free_loss(self.cfg, *residuals, weight, num_train_timesteps=count)
+            losses, metrics = reference_free_loss(self.cfg, win, lose, weight, num_train_timesteps=count)
         else:
-            losses, metrics = reference_loss(self.cfg, residuals, self._reference(batch), weight)
-        return batch.pairs.weight * losses, metrics
+            labels = labels_of(self.cfg, batch.data)
+            losses, metrics = reference_loss(self.cfg, (win, lose), self._reference(batch), weight, labels)
+        return batch.data.weight * losses, metrics
 
-    def _reference(self, batch: Batch) -> Tensor:
+    def _reference(self, batch: Batch[Pairs]) -> Tensor:
         """The reference's mean squared errors on winner and loser, (B, 2); computed where they are new."""
 
-        def errors(part: Batch) -> Tensor:
+        def errors(part: Batch[Pairs]) -> Tensor:
             with self.policy.reference():
                 return torch.stack([mean_square(residual) for residual in part.residuals(self.policy)], 1)
 
@@ -170,38 +137,35 @@ class Trainer(base.Trainer[Config, Batch]):
         """Whether the loss sees denoising errors alone, as MaPO does."""
         return self.cfg.loss in objectives.names(objectives.ERRORS)
 
-    def evaluate(self) -> dict[str, float]:
-        """Implicit accuracy and loss on the held-out pairs, at the same timesteps and noise every time."""
-        return {} if self.heldout is None else self.heldout.measure()
+    def figures(
+        self, cache: EncodedCache[Pairs], rows: list[int], errors: Tensor, reference: Tensor
+    ) -> dict[str, float]:
+        """Share of pairs with a positive mean margin over the draws (a tie counts half); the DPO loss.
+
+        50 % and ln 2 before training, when all margins are 0.
+        """
+        r_win, r_lose = denoising_ratio(errors, reference)
+        margins = r_win - r_lose
+        losses = -logsigmoid(self.cfg.beta * margins)
+        accuracy, loss = torch.stack([wins(margins.mean(1)).mean(), losses.mean()]).tolist()
+        return {"heldout/implicit_acc": accuracy, "heldout/loss": loss}
 
     def facts(self) -> Facts:
         """The pairs, and beta at the size of their latents; MaPO's weight is of another kind."""
-        cfg, pairs = self.cfg, len(self.train)
-        numbers = self.train.batch([0], [(cfg.seed,)]).win[0].numel()
+        cfg, facts = self.cfg, super().facts()
         value, sizes = Config.model_fields["beta"].default, (SD, SDXL)
         beta = Published("beta", value, cfg.beta, "strength", sizes)
         if self.policy.kind == "flow":
             beta = Published("beta", FLOW_BETA, cfg.beta, "strength", (FLOW,))
+        least = LEAST_MARGIN * cfg.beta / beta.converted(facts.numbers)
         return replace(
-            super().facts(),
-            unit="pairs",
-            train=pairs,
-            heldout=0 if self.heldout is None else self.heldout.pairs,
+            facts,
             accuracy=True,
-            epoch=pairs,
-            repeats=True,
             published=() if self.has_no_reference else (beta,),
-            numbers=numbers,
-            watched={
-                "margin": None if self.has_no_reference else LEAST_MARGIN * cfg.beta / beta.converted(numbers)
-            },
+            watched={"margin": None if self.has_no_reference else least},
             levers={"lr": cfg.lr, "lora_rank": cfg.lora_rank, "beta": cfg.beta},
         )
 
-    def dataset(self) -> str | None:
-        """The name, where the pairs are neither a file nor a folder."""
-        return None if Path(self.cfg.data).expanduser().exists() else self.cfg.data.partition(":")[0]
-
     def data_card(self) -> str:
         """The source of the pairs and their number, for the model card."""
-        return f"{self.pairs} preference pairs from {self.cfg.data}"
+        return f"{self.count} preference pairs from {self.cfg.data}"

@@ -1,5 +1,6 @@
 """Every trainer of an image model trains the flow families, which have no U-Net."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from t2ialign.methods.backprop import trainer as backprop
 from t2ialign.methods.backprop.presets import PRESETS
 from t2ialign.methods.dense import trainer as dense
 from t2ialign.methods.dpo import trainer as dpo
+from t2ialign.methods.kto import trainer as kto
 from t2ialign.methods.lpo import trainer as lpo
 from t2ialign.methods.lrm import trainer as lrm
+from t2ialign.methods.sft import trainer as sft
+from t2ialign.methods.tpo import trainer as tpo
 from t2ialign.models.base import Policy
 from t2ialign.training.log import METRICS, read_rows
 from tests.models.flows.tiny_flows import FLOWS, tiny_flow
@@ -206,12 +210,21 @@ def test_twenty_steps_on_one_batch_lower_its_loss(family: str, pair_folder: Path
     judged = {"collect_prompts": 2, "candidates": 2, "threshold_low": 0, "threshold_high": 0, "t_max": 1000}
     brightness = {**SHORT, "reward": "tests.training.brightness", "rollout_batch": 2}
     redness = {**SHORT, "reward": "tests.training.redness", "output": tmp_path / "backprop"}
+    others = tmp_path / "others.json"
+    others.write_text(json.dumps({f"image {i}": [f"picture {i}"] for i in range(20)}))
     made: dict[str, Any] = {
         "dpo": dpo.Trainer(dpo.Config.model_validate(pairs), policy=tiny_flow(family)),
         "backprop": backprop.Trainer(backprop.Config.model_validate(redness), policy=tiny_flow(family)),
     }
-    for name, module, changes in (("dense", dense, paths), ("lpo", lpo, judged)):
-        values = {**brightness, **changes, "output": tmp_path / name}
+    ours: dict[str, Any] = {"holdout": 0, "caption_dropout_rate": 0}
+    images = {**{key: value for key, value in pairs.items() if key != "beta"}, **ours}
+    cases: list[tuple[str, Any, dict[str, Any]]] = [
+        *(("dense", dense, {**brightness, **paths}), ("lpo", lpo, {**brightness, **judged})),
+        *(("sft", sft, images), ("kto", kto, {**images, "beta": 100})),
+        ("tpo", tpo, {**images, "beta": 100, "mismatched": others}),
+    ]
+    for name, module, settings in cases:
+        values = {**settings, "output": tmp_path / name}
         made[name] = module.Trainer(module.Config.model_validate(values), policy=tiny_flow(family))
     for name, trainer in made.items():
         before, after = descent(trainer)

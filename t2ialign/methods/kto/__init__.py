@@ -1,0 +1,1 @@
+"""train kto: likes and dislikes of single images, by Diffusion-KTO or BCO."""

@@ -1,0 +1,1 @@
+"""train sft: fine-tuning on liked images alone."""
