@@ -6,6 +6,7 @@ was got, what was expected and what to do.
 
 from t2ialign.api.adapters import export, mix
 from t2ialign.api.measuring import evaluate, judge_keypoints, score
+from t2ialign.api.pairing import make_pairs
 from t2ialign.api.rendering import best_of, rewrite, sample
 from t2ialign.api.training import filter_pairs, train
 
@@ -15,6 +16,7 @@ __all__ = [
     "export",
     "filter_pairs",
     "judge_keypoints",
+    "make_pairs",
     "mix",
     "rewrite",
     "sample",

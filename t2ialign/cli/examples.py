@@ -44,6 +44,14 @@ EXAMPLES = {
     t2ialign keypoints runs/bench --points benchmark.parquet --backend written --weights my-model \
       --url http://localhost:8000/v1
 """,
+    "pairs": r"""
+  Draw 8 images of each prompt, and pair the best with the worst of them:
+    t2ialign pairs --model my_model.safetensors --prompts prompts.txt --rewards hpsv2.1 -o pairs.jsonl
+  Let three rewards vote on the images of a folder, and take a pair only where two of them agree:
+    t2ialign pairs runs/sample --rewards clipscore aesthetic pickscore --min-agreement 0.6 -o pairs.jsonl
+  Write likes and dislikes for train kto, from scores that a table has already:
+    t2ialign pairs scores.csv --columns votes --likes -o likes.jsonl
+""",
     "mix": r"""
   Mix 30 % of one LoRA with 70 % of another:
     t2ialign mix runs/aesthetic runs/faithful --alpha 0.3 -o runs/soup

@@ -38,6 +38,7 @@ VERBS = {
     "evaluate": "Score a folder of samples with a reward, and report confidence intervals",
     "rewrite": "Rewrite prompts before generation, and check that no requested detail is lost",
     "keypoints": "Judge each key point of a prompt on its image, and report accuracy by kind",
+    "pairs": "Make preference pairs, or likes, from a model and rewards, a folder, rankings or scores",
     "filter": "Keep the preference pairs that three rewards do not contradict",
     "monitor": "Plot the held-out rewards of runs, and report where a run over-optimises",
     "demo": "Run the whole workflow on the toy model, from prompts to report.html",

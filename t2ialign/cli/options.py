@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from typing import Any
 
 from t2ialign.scoring.budget import add_max_batch_pixels
 
@@ -101,3 +103,26 @@ def add_pace(parser: argparse.ArgumentParser) -> None:
         choices=("fp32", "bf16"),
         help="The number format in which the rewards compute (default: fp32).",
     )
+
+
+def reward_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """ "pickscore:weights=x" -> {"pickscore": {"weights": "x"}}; values are read as YAML.
+
+    Raises ValueError for another form.
+    """
+    from t2ialign.io import plain_yaml
+
+    options: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        name, colon, key = key.rpartition(":")
+        if not (name and key and equals and colon):
+            raise ValueError(f"got --option {text!r}; expected REWARD:KEY=VALUE; write it so")
+        try:
+            options.setdefault(name, {})[key] = plain_yaml.read(value)
+        except ValueError as error:
+            raise ValueError(
+                f"got --option {name}:{key} with a value that is not YAML ({error}); expected "
+                "REWARD:KEY=VALUE; quote the value"
+            ) from error
+    return options

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from t2ialign.cli.options import add_columns, add_pace
+from t2ialign.cli.options import add_columns, add_pace, reward_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         output=args.output,
         html=args.html,
         top=args.top,
-        options=_options(args.option),
+        options=reward_options(args.option),
         batch_size=args.batch_size,
         max_batch_pixels=args.max_batch_pixels,
         workers=args.workers,
@@ -168,23 +167,3 @@ def _check(args: argparse.Namespace) -> None:
 def _names(text: str) -> list[str]:
     """The names in "a, b,c", each once."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """ "pickscore:weights=x" -> {"pickscore": {"weights": "x"}}; values are read as YAML."""
-    from t2ialign.io import plain_yaml
-
-    options: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        name, colon, key = key.rpartition(":")
-        if not (name and key and equals and colon):
-            raise ValueError(f"got --option {text!r}; expected REWARD:KEY=VALUE; write it so")
-        try:
-            options.setdefault(name, {})[key] = plain_yaml.read(value)
-        except ValueError as error:
-            raise ValueError(
-                f"got --option {name}:{key} with a value that is not YAML ({error}); expected "
-                "REWARD:KEY=VALUE; quote the value"
-            ) from error
-    return options

@@ -34,13 +34,19 @@ def check_output(path: Path) -> None:
 
 def check_record(record: PairRecord, path: Path) -> PairRecord:
     """The record. Raises ValueError if it has an image without a path or an address, for JSON lines."""
-    files = all(isinstance(image, Path | Remote) for image in (record.win, record.lose))
-    if not files and path.suffix.lower() == ".jsonl":
-        raise ValueError(
-            f"{record.name}: got an image that is no file for {path}, which names files; expected an output "
-            "that holds images; name it .parquet"
-        )
+    for image in (record.win, record.lose):
+        check_file(image, record.name, path)
     return record
+
+
+def check_file(image: ImageSource, name: str, path: Path) -> Any:
+    """The image. Raises ValueError if it has neither a path nor an address, for JSON lines."""
+    if not isinstance(image, Path | Remote) and path.suffix.lower() == ".jsonl":
+        raise ValueError(
+            f"{name}: got an image that is no file for {path}, which names files; expected an output that "
+            "holds images; name it .parquet"
+        )
+    return image
 
 
 def write_pairs(path: Path, rows: Iterable[tuple[PairRecord, Figures]], figures: Sequence[str] = ()) -> None:
@@ -56,14 +62,14 @@ def write_pairs(path: Path, rows: Iterable[tuple[PairRecord, Figures]], figures:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         if path.suffix.lower() == ".parquet":
-            _write_parquet(partial, (_row(*row, _bytes) for row in rows), figures)
+            _write_parquet(partial, (_row(*row, bytes_of) for row in rows), figures)
         else:
             folder = path.parent.resolve()
-            named = ((check_record(record, path), numbers) for record, numbers in rows)
+            checked = ((check_record(record, path), numbers) for record, numbers in rows)
             # A file's name may hold bytes that are no text: they become escapes, which JSON reads back.
             with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                for row in named:
-                    content = _row(*row, lambda image: _named(image, folder))
+                for row in checked:
+                    content = _row(*row, lambda image: named(image, folder))
                     file.write(json.dumps(content, ensure_ascii=False) + "\n")
 
 
@@ -73,11 +79,13 @@ def _row(record: PairRecord, figures: Figures, shown: Any) -> dict[str, Any]:
     return {"prompt": record.prompt, **dict(zip(LABELLED, (*images, *labels), strict=True)), **figures}
 
 
-def _named(image: Path | Remote, folder: Path) -> str:
+def named(image: Path | Remote, folder: Path) -> str:
+    """The path of an image from a folder, or its address."""
     return image.address if isinstance(image, Remote) else os.path.relpath(image.resolve(), folder)
 
 
-def _bytes(image: ImageSource) -> bytes:
+def bytes_of(image: ImageSource) -> bytes:
+    """The content of an image file, or the image as PNG."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, Path):
