@@ -30,8 +30,6 @@ GAIN = 0.10
 """The gain in held-out accuracy up to which work is counted."""
 CURVES = "curves.jsonl"
 """A line for each method: {"method", "curve": [a dict of `Work` and "step", "guidance", "passed"], ...}"""
-GUIDANCE = (1.0, 2.0, 4.0)
-"""The guidance scales of which each model gets its best."""
 U_NET: dict[str, Any] = {**SETTINGS["grpo"], "lr_schedule": "constant"}
 FEWER: dict[str, Any] = {"batch_size": 24, "groups": 24, "updates": 8}
 ONLINE: Mapping[str, Mapping[str, Any]] = {
@@ -91,6 +89,10 @@ class Cost(Claim):
     others: Mapping[str, Mapping[str, Any]] = OTHERS
     rounds: Settings = DEFAULT
 
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {"choosing": self.choosing, "heldout": self.heldout}
+
     def measure(self, folder: Path, seed: int) -> None:
         """The base, then each method until it has gained enough."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,10 @@ class Cost(Claim):
 
     def _curve(self, folder: Path, seed: int, method: str) -> dict[str, Any]:
         if method == "base":
-            return {"curve": [{"step": 0, **self._accuracy(None, seed)}], "seconds": 0.0}
+            return {
+                "curve": [{"step": 0, **stepwise.at_best_guidance(None, seed, **self._sizes)}],
+                "seconds": 0.0,
+            }
         (start,) = jsonl.read(folder / CURVES)[0]["curve"]
         shutil.rmtree(folder / method, ignore_errors=True)  # of a killed run the work is not known
         (folder / method).mkdir()
@@ -108,7 +113,7 @@ class Cost(Claim):
         points = self._points(folder / method, seed, method)
         seconds = time.monotonic() - began
         for step, lora, work in points:
-            curve.append({"step": step, **work, **self._accuracy(lora, seed)})
+            curve.append({"step": step, **work, **stepwise.at_best_guidance(lora, seed, **self._sizes)})
             if average(curve[-1]["passed"]) - average(start["passed"]) >= GAIN:
                 break
         return {"curve": [{**start, "images": 0, "forwards": 0, "backwards": 0}, *curve], "seconds": seconds}
@@ -154,16 +159,6 @@ class Cost(Claim):
             lora, step = place.training, step + self.rounds.training["max_steps"]
             yield step, lora, asdict(work)
 
-    def _accuracy(self, lora: Path | None, seed: int) -> dict[str, Any]:
-        """The oracle's verdicts on held-out captions at the scale that is best on other captions."""
-        prompts = labelled_pairs.distinct_captions(self.choosing, 15_000 + seed, held_out=False)
-        best = {
-            scale: sum(stepwise.oracle_on(lora, prompts, 50 + seed, _sampler(scale))) for scale in GUIDANCE
-        }
-        scale = max(best, key=lambda one: (best[one], -one))
-        captions = stepwise.held_out_captions(self.heldout, 12_000 + seed, each=1)
-        return {"guidance": scale, "passed": stepwise.oracle_on(lora, captions, seed, _sampler(scale))}
-
     def rows(self, folders: Sequence[Path]) -> list[Row]:
         """One row with a line for each method; it holds if all of them gain enough."""
         (folder,) = folders
@@ -196,7 +191,3 @@ class Cost(Claim):
             }
             charts.append(line_figure(f"Held-out accuracy by {across}", points, across=across))
         return charts
-
-
-def _sampler(scale: float) -> dict[str, Any]:
-    return labelled_pairs.SAMPLER | {"guidance_scale": scale}

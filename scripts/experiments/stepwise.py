@@ -19,6 +19,8 @@ PROMPTS, SAMPLES, PAIRS = "prompts.txt", "samples.jsonl", "judge.jsonl"
 """Captions to train on, pairs of samples of them, and these with pairs of renders beside them."""
 SIZES = {"captions": 480, "samples": 6, "renders": 4000, "near_misses": 8}
 """captions, renders: drawn for samples and for renders. samples, near_misses: of each."""
+GUIDANCE = (1.0, 2.0, 4.0)
+"""The guidance scales of which each model gets its best."""
 UNWATCHED: dict[str, Any] = {"evaluate_every": 10_000, "checkpoint_limit": 0, "trackers": ()}
 MONITOR = ("monitor_rewards", "monitor_steps", "monitor_guidance_scale")
 LENGTH = ("max_steps", "checkpoint_every")
@@ -71,6 +73,22 @@ def oracle_on(
     samples = t2ialign.sample("toy", prompts, seed=first_seed, loras=loras, **sampler)
     passed: list[float] = t2ialign.score(samples, "toy-oracle")["toy-oracle"].tolist()
     return passed
+
+
+def at_best_guidance(lora: Path | None, seed: int, *, choosing: int, heldout: int) -> dict[str, Any]:
+    """The scale of `GUIDANCE` that is best on some training captions, and the verdicts on held-out ones.
+
+    choosing, heldout: how many captions of each, an image of each.
+    """
+    prompts = labelled_pairs.distinct_captions(choosing, 15_000 + seed, held_out=False)
+    best = {scale: sum(oracle_on(lora, prompts, 50 + seed, _sampler(scale))) for scale in GUIDANCE}
+    scale = max(best, key=lambda one: (best[one], -one))
+    captions = held_out_captions(heldout, 12_000 + seed, each=1)
+    return {"guidance": scale, "passed": oracle_on(lora, captions, seed, _sampler(scale))}
+
+
+def _sampler(scale: float) -> dict[str, Any]:
+    return labelled_pairs.SAMPLER | {"guidance_scale": scale}
 
 
 def checkpoint_of(run: Path, step: int) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rewards.towers.clip_tokenizer import POSITIONS
-from scripts.experiments.rules_read import held_out, prompts
+from scripts.experiments.readings.rules_read import held_out, prompts
 from t2ialign.rewriting import rules
 from t2ialign.rewriting.budget import count
 from t2ialign.rewriting.clarify import Change

@@ -10,8 +10,16 @@ from pathlib import Path
 import pytest
 
 from rewards.text.english import singular
-from scripts.experiments import rules_read
-from scripts.experiments.rules_read import VERDICTS, draw, fingerprint, prompts, readings, shares, stale
+from scripts.experiments.readings import rules_read
+from scripts.experiments.readings.rules_read import (
+    VERDICTS,
+    draw,
+    fingerprint,
+    prompts,
+    readings,
+    shares,
+    stale,
+)
 from t2ialign.rewriting.lexicon import CUES, aspects, kind_of
 from t2ialign.rewriting.rules import explain
 from t2ialign.rewriting.style import SLOTS, WORDS
