@@ -118,6 +118,7 @@ class TextPreferences(Sides):
     sides: ClassVar[Trainings] = {
         "tdpo": ("tpo", {}),
         "tkto": ("tpo", {"loss": "tkto"}),
+        "tdpo, clipped": ("tpo", {"guard": "clip"}),
         "tdpo unguarded": ("tpo", UNGUARDED),
         "tkto unguarded": ("tpo", {"loss": "tkto", **UNGUARDED}),
         "sft": ("sft", {}),
