@@ -186,7 +186,10 @@ def run(args: argparse.Namespace) -> None:
     figures = paired.figures
     Console(markup=False).print(table(figures))
     dropped = "".join(f", {count} left out by {why}" for why, count in figures["dropped"].items())
-    print(f"{paired.count} {figures['kind']} in {paired.output}{dropped}; report in {paired.report}")
+    what = f"{paired.count} pairs"
+    if args.likes:
+        what, dropped = f"{figures['liked']} liked and {figures['disliked']} disliked images", ""
+    print(f"{what} in {paired.output}{dropped}; report in {paired.report}")
     if (noise := figures["label_noise"]) is not None:
         print(f"estimated by the agreement of the rewards, {100 * noise:.1f} % of the labels are wrong")
     print(f"examples: {paired.page}")
