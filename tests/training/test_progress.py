@@ -7,8 +7,8 @@ from typing import ClassVar
 import pytest
 
 from t2ialign.methods.dense import trainer as dense
-from t2ialign.methods.dpo import heldout
 from t2ialign.methods.dpo import trainer as dpo
+from t2ialign.methods.offline import heldout
 from t2ialign.models.load import load_policy
 from t2ialign.progress import Progress
 from t2ialign.training import prompts
