@@ -40,8 +40,10 @@ ONLINE: Mapping[str, Mapping[str, Any]] = {
     "awm": U_NET | {"preset": "awm", "ema_kl_weight": 0.5, "clip": 0.2},
 }
 """Chosen on seed 100, as docs/toy.md tells; a clip of denoising steps is converted to this latent."""
-EVERY, MOST = 16, 96
-"""Updates between two measurements, and those after which a method has failed."""
+EVERY = 16
+"""Updates between two measurements."""
+MOST: Mapping[str, int] = {"ddpo": 96, "flow-grpo": 96, "fast": 176, "nft": 224, "awm": 224}
+"""Updates that take some fifteen minutes on one core, after which a preset has failed."""
 OTHERS: Mapping[str, Mapping[str, Any]] = {name: SETTINGS[name] for name in ("lpo", "backprop")}
 
 
@@ -127,7 +129,7 @@ class Cost(Claim):
             if method == "dpo":
                 return list(self._dpo_rounds(folder, prompts, seed, work))
             if method in self.online:
-                values |= {**self.online[method], "max_steps": MOST, "checkpoint_every": EVERY}
+                values |= {**self.online[method], "max_steps": MOST[method], "checkpoint_every": EVERY}
                 return self._trained("grpo", values, folder / RUN, seed, work)
             values |= self.others[method]
             values["checkpoint_every"] = max(1, values["max_steps"] // 5)

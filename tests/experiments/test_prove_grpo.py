@@ -79,7 +79,7 @@ def test_work_counts_what_a_round_takes(tmp_path: Path) -> None:
 
 def test_costs_are_counted_until_the_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stepwise, "GUIDANCE", (1.0,))
-    monkeypatch.setattr(online_cost, "MOST", 2)
+    monkeypatch.setattr(online_cost, "MOST", {"nft": 2})
     monkeypatch.setattr(online_cost, "EVERY", 1)
     monkeypatch.setattr(preferences, "judge_samples", lambda folder: [True, False] * 2)
     claim, folder = Cost(), tmp_path / "seed-0"
