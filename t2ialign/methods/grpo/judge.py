@@ -23,6 +23,10 @@ from rewards.failures import check_finite
 
 log = logging.getLogger(__name__)
 
+IDLE = 0.1
+"""The share of its time that a reward computes at most if it waits, for a server say; one that shares its core
+with many others computes for more."""
+
 Waiting = Callable[[], Tensor]
 """Waits for scores (R, B), in the order of the rewards, fp32 on the CPU. Raises ValueError."""
 
@@ -36,7 +40,7 @@ class Judge:
     def __init__(self, rewards: Mapping[str, Reward], *, timeout: float, retries: int) -> None:
         self.rewards, self.timeout, self.retries = dict(rewards), timeout, retries
         self.idle = False
-        """Whether the last scoring spent most of its time waiting; the first one is taken to compute."""
+        """Whether the last scoring spent its time waiting; the first one is taken to compute."""
 
     def begin(self, images: Tensor, prompts: list[str]) -> Waiting:
         """Start to score images (B, 3, H, W) in [0, 1] -> what waits for the scores."""
@@ -74,7 +78,7 @@ class Judge:
     def _score(self, images: Tensor, prompts: list[str]) -> Tensor:
         began, busy = time.monotonic(), time.thread_time()
         scores = score_all(self.rewards, images, prompts)
-        self.idle = time.thread_time() - busy < (time.monotonic() - began) / 2
+        self.idle = time.thread_time() - busy < IDLE * (time.monotonic() - began)
         return torch.stack([check_finite(name, one, prompts).float().cpu() for name, one in scores.items()])
 
     def _too_slow(self, prompts: list[str]) -> ValueError:
