@@ -24,8 +24,8 @@ from rewards.failures import check_finite
 log = logging.getLogger(__name__)
 
 IDLE = 0.1
-"""The share of its time that a reward computes at most if it waits, for a server say; one that shares its core
-with many others computes for more."""
+"""The share of its time that a reward computes at most if it waits, for a server say; one that shares its
+core with many others computes for more."""
 
 Waiting = Callable[[], Tensor]
 """Waits for scores (R, B), in the order of the rewards, fp32 on the CPU. Raises ValueError."""
