@@ -64,7 +64,7 @@ def make_pairs(
     from t2ialign.tasks.scorers import rewards_of
 
     how = pairing.Pairing(
-        source=str(images) if images is not None else _sampling(model, prompts, locals()),
+        source=_source(images, model, prompts, locals()),
         output=Path(output).expanduser(),
         tools=rewards_of(rewards),
         options=options or {},
@@ -77,10 +77,6 @@ def make_pairs(
         likes=(quantiles[0], quantiles[1]) if likes else None,
         batch_size=batch_size,
     )
-    if images is not None and (model is not None or prompts is not None):
-        raise ValueError(
-            f"got {images} and a model or prompts; expected images, or what draws them; drop one"
-        )
     return pairing.run(how, resume=resume)
 
 
@@ -91,12 +87,19 @@ SAMPLED = (
 """Parameters that say how images are sampled."""
 
 
-def _sampling(model: Any, prompts: Any, given: Mapping[str, Any]) -> Sampling:
+def _source(images: Place | None, model: Any, prompts: Any, given: Mapping[str, Any]) -> str | Sampling:
+    """The place of the images, or what draws them."""
     from t2ialign.io import naming
     from t2ialign.tasks.arguments import prompts_of
     from t2ialign.tasks.pairing import Sampling
     from t2ialign.tasks.plan import Rendering, lora_texts
 
+    if images is not None:
+        if model is not None or prompts is not None:
+            raise ValueError(
+                f"got {images} and a model or prompts; expected images, or what draws them; drop one"
+            )
+        return str(images)
     if prompts is None:
         raise ValueError(
             f"got neither images nor {naming.name('prompts')}; expected a folder or table of images, or "

@@ -29,6 +29,10 @@ class Owner(Protocol):
     net: nn.Module
 
 
+OF_ALL = ("weights", "optimizer", "ema")
+"""Tensors of the checkpoints of every method."""
+
+
 class TrainState:
     """The trained weights with what trains them; `step` counts completed optimiser steps.
 
@@ -166,7 +170,11 @@ class TrainState:
             self.ema.optimization_step = saved.meta["ema_step"]
         if self.accelerator.scaler is not None and saved.meta["scaler"] is not None:  # precision may change
             self.accelerator.scaler.load_state_dict(saved.meta["scaler"])
-        self._restored, self.step = saved.tensors, saved.step
+        others = {name: some for name, some in saved.tensors.items() if name not in OF_ALL}
+        self._restored = {  # copies: the file is to be let go
+            name: {key: value.clone() for key, value in some.items()} for name, some in others.items()
+        }
+        self.step = saved.step
 
     def export(self, folder: Path) -> Path:
         """Write what users load, of the served weights -> its path."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from t2ialign.io.messages import quoted
 from t2ialign.methods.offline.settings import OfflineConfig
 
 Principle = Literal["content", "attribute", "spatial", "context"]
@@ -89,8 +90,8 @@ class Config(OfflineConfig):
     def _names_its_sources(self) -> Self:
         if self.llm_url is not None and self.llm is None:
             raise ValueError(
-                f"got llm_url={self.llm_url} without llm; expected the name of a model that it serves; add "
-                "llm"
+                f"got llm_url={quoted(self.llm_url)} without llm; expected the name of a model that it "
+                "serves; add llm"
             )
         if not self.principles:
             raise ValueError("got no principles; expected at least one, such as content; name one")

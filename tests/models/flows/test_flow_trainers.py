@@ -217,7 +217,10 @@ def test_twenty_steps_on_one_batch_lower_its_loss(family: str, pair_folder: Path
         "backprop": backprop.Trainer(backprop.Config.model_validate(redness), policy=tiny_flow(family)),
     }
     ours: dict[str, Any] = {"holdout": 0, "caption_dropout_rate": 0}
-    images = {**{key: value for key, value in pairs.items() if key != "beta"}, **ours}
+    images = {
+        **{key: value for key, value in pairs.items() if key not in ("beta", "num_inference_steps")},
+        **ours,
+    }
     cases: list[tuple[str, Any, dict[str, Any]]] = [
         *(("dense", dense, {**brightness, **paths}), ("lpo", lpo, {**brightness, **judged})),
         *(("sft", sft, images), ("kto", kto, {**images, "beta": 100})),
