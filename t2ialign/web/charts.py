@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from t2ialign.evaluation.statistics import Estimate
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's vermilion and blue: told apart under every common colour blindness and in grey print.
 BEFORE, AFTER = "vermilion", "blue"
-COLOURS = (AFTER, BEFORE, "green", "grey", "purple", "orange", "sky")
+COLOURS = (AFTER, BEFORE, "green", "grey", "purple", "orange", "sky", "brown")
 """Colours of the curves of one chart, in order, as the stylesheet names them; no chart has more."""
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 12, 40
 BAR, ROW = 15, 46
@@ -114,7 +115,7 @@ def drawn_lines(chart: Chart, shared: Frame | None = None) -> Drawing | None:
     drawing = Drawing(f"{chart.title}: {says}")
     _axes(drawing, y_ticks, y_of, chart.across)
     _mark_across(drawing, ticks(spans.left, spans.right), x_of, spans)
-    for curve, colour in zip(drawn, COLOURS, strict=False):
+    for curve, colour in zip(drawn, cycle(COLOURS), strict=False):
         drawing.name(curve.name, colour)
         _curve(drawing, curve, x_of, y_of, colour)
     return drawing

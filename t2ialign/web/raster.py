@@ -26,6 +26,7 @@ COLOURS = {
     "purple": "#cc79a7",
     "orange": "#e69f00",
     "sky": "#56b4e9",
+    "brown": "#8c510a",
 }
 """Colours of curves as the stylesheet names them."""
 BAND = 0.18

@@ -107,3 +107,10 @@ def test_a_report_counts_what_became_of_the_images_before_all_else() -> None:
     assert alts == ["p0", "p0", "p1", "p1", "p2", "p2"], "in the order in which they were drawn"
     assert words(html).count("seed 1, broken") == words(html).count("seed 2, fixed") == 1
     assert html.index("images broken") < html.index("<img") < html.index("Result")
+
+
+@pytest.mark.parametrize("count", [7, 8, 11])
+def test_every_curve_is_drawn_and_named(count: int) -> None:
+    drawn = str(lines(Chart("all", [Curve(f"curve {i}", [0, 1], [0.0, i]) for i in range(count)])))
+    assert drawn.count("<polyline") == count
+    assert all(f"</i>curve {i}</span>" in drawn for i in range(count))
