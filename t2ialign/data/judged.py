@@ -64,16 +64,6 @@ def read_judged(
     return [RANK], _ranked(rows, base)
 
 
-def is_ranking(source: str) -> bool:
-    """Whether a source is a file of rankings."""
-    path = Path(source).expanduser()
-    if not path.is_file() or path.suffix.lower() not in (".json", ".jsonl", ".parquet"):
-        return False
-    rows, _ = read_rows(source, select=lambda _, names: names, split="train", streaming=False)
-    first = next(rows, None)
-    return first is not None and _kind(list(first[1])) is not None
-
-
 def _kind(columns: Sequence[str]) -> tuple[str, str] | None:
     return next((kind for kind in RANKINGS if set(kind) <= set(columns)), None)
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 REPORT, PAGE, TABLE, SAMPLES = ".json", ".html", ".scores.jsonl", "_images"
 """Endings of the report and of the page, in place of the output's, of the table of scores and of the folder
 of sampled images, behind its name."""
-LIKED, DISLIKED = 0.85, 0.5
-"""Quantiles of a prompt's scores from which an image is liked, and up to which it is not."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,9 +72,7 @@ class Trainer(OfflineTrainer[Config, Contrasted]):
     def _by_model(self, llm: str) -> mismatched.Source:
         from rewards.llm.choose import writer
 
-        cfg = self.cfg
-
-        model = writer(llm, cfg.llm_url)
+        cfg, model = self.cfg, writer(llm, self.cfg.llm_url)
 
         def complete(request: str) -> str:
             return model.write([[{"role": "user", "content": request}]])[0]
