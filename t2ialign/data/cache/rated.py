@@ -31,8 +31,3 @@ class RatedCache(EncodedCache[Rated]):
     def batch(self, indices: Sequence[int] | np.ndarray, keys: Sequence[Key]) -> Rated:
         """Images of one bucket, as `EncodedCache.batch` says."""
         return Rated(liked=self.chosen(LIKED, indices), **self.drawn(indices, keys))
-
-    @property
-    def liked(self) -> np.ndarray:
-        """Whether each image is liked, (N,) bool."""
-        return self.column(LIKED) > 0
