@@ -72,9 +72,12 @@ class Trainer(OfflineTrainer[Config, Rated]):
             point = self.means.add(cfg.beta * gain, bins)[bins]
             losses = bco(gain, liked, beta=cfg.beta, shift=point)
         weight = torch.where(liked > 0, *self.weights) * batch.data.weight
-        kinds = {"liked": liked > 0, "disliked": liked <= 0}
-        rewards = {f"reward_{name}": cfg.beta * gain[kind] for name, kind in kinds.items() if kind.any()}
-        return weight * losses, {"reference_point": point, **rewards}
+        count, reward = self.liked + self.disliked, cfg.beta * gain.detach()
+        return weight * losses, {  # each row over its kind's share of the data: means are those of the kinds
+            "reference_point": point,
+            "reward_liked": reward * liked * count / self.liked,
+            "reward_disliked": reward * (1 - liked) * count / self.disliked,
+        }
 
     def _gain(self, batch: Batch[Rated]) -> Tensor:
         """How far the policy's error is below the reference's, (B,)."""
