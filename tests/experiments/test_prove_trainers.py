@@ -11,6 +11,7 @@ from rewards.latent import saved
 from rewards.latent.untrained import from_pipeline
 from rewards.scorers.image_stats import saturation
 from scripts.experiments import labelled_pairs, trainers
+from scripts.experiments import preferences as without_pairs
 from scripts.experiments.trainers import BASE, CLAIMS, SETTINGS, TRAINED, ImageRun, JudgeRun, ScorerRun
 from scripts.experiments.training import FILES, RECIPES, finish
 from t2ialign.evaluation.manifest_scores import read_image
@@ -152,6 +153,7 @@ def test_settings_are_those_of_the_recipe(method):
 
 def test_every_trainer_of_a_toy_recipe_has_a_run():
     methods = {claim.method for claim in CLAIMS if isinstance(claim, trainers.RecipeRun)}
+    methods |= {method for claim in without_pairs.CLAIMS for method, _ in claim.sides.values()}
     assert {f"{method}_toy" for method in methods} == {file.stem for file in RECIPES.glob("*_toy.yaml")}
     sampler = {"guidance_scale": GUIDANCE, "num_inference_steps": STEPS}
     assert sampler.items() <= ImageRun("lpo").sampler.items() <= labelled_pairs.SAMPLER.items()
